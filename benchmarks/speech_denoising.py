@@ -1,0 +1,145 @@
+"""One-step beside multi-step scores of a speech separator on a test set: the tables of docs/results.md.
+
+    python benchmarks/speech_denoising.py SEPARATOR --data datasets/vbd -o outputs/results/NAME
+
+scores every step of every guide with every measure and writes ``scores.parquet``, ``run.json`` (with the
+separator's relative delta) and Markdown tables to OUT. Items that OUT already holds are not done again, so an
+interrupted run goes on where it stopped. ``python report.py OUT`` draws it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from data.corpora import Item, voicebank_demand
+from data.dataset import SegmentDataset
+from inference import FixedSchedule, GridSearch, Guide, evaluate
+from metrics import METRIC_NAMES, MetricPanel, get_quality
+from models import load_separator
+from models.costs import macs_per_second, parameters
+from reporting.scores import read_scores, write_scores
+from reporting.summary import summarise
+from reporting.tables import overview_table, step_table, to_markdown
+
+BETAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def guides(names: Sequence[str], options: argparse.Namespace, sample_rate: int) -> dict[int, Guide]:
+    """The guides by position: measures with the published grid plus the bare estimate, or ``fixed``."""
+    built = {}
+    for number, name in enumerate(names):
+        if name == "fixed":
+            built[number] = Guide(search=FixedSchedule(BETAS), max_batch=options.max_batch)
+            continue
+        blind = name.startswith("dnsmos")
+        built[number] = Guide(
+            search=GridSearch(
+                options.blind_candidates if blind else options.candidates, include_estimate=True
+            ),
+            quality=get_quality(name, sample_rate=sample_rate),
+            steps=options.steps,
+            max_batch=options.max_batch,
+        )
+    return built
+
+
+@cache
+def _loaded(uri: str) -> Any:
+    torch.set_num_threads(1)
+    return load_separator(uri)
+
+
+def score_item(options: argparse.Namespace, item: Item, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of one item, and its relative delta ``||f(s) - s|| / ||s||`` as a measure of the one-step rows."""
+    separator = _loaded(options.separator)
+    rate = separator.sample_rate
+    dataset = SegmentDataset([item], sources=("speech",), sample_rate=rate, channels=1, segment=None, seed=0)
+    sample = dataset[0]
+    mixture, reference = sample["mixture"][None], sample["references"][:1]
+    panel = MetricPanel(options.metrics or METRIC_NAMES, sample_rate=rate)
+    chosen = guides(names, options, rate)
+    result = evaluate(
+        separator, mixture, chosen, panel, run=options.name, item=item.name, reference=reference
+    )
+    with torch.inference_mode():
+        error = separator(reference)[:, 0] - reference
+    delta = {**result.rows[0], "kind": "one_step", "step": 0, "metric": "relative_delta", "evaluations": 1}
+    return [*result.rows, {**delta, "value": float(error.norm() / reference.norm())}]
+
+
+def run(options: argparse.Namespace) -> pd.DataFrame:
+    """Score all items that OUT does not hold yet, in parallel, saving as it goes."""
+    items = voicebank_demand(options.data, split=options.split)[: options.items]
+    path = options.out / "scores.parquet"
+    rows = read_scores(path).to_dict("records") if path.exists() else []
+    done = {row["item"] for row in rows}
+    slow = {item.name for item in items[:: max(1, len(items) // max(1, options.blind_items))]}
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        futures = []
+        for item in items:
+            if item.name in done:
+                continue
+            names = [n for n in options.guides if not n.startswith("dnsmos") or item.name in slow]
+            futures.append(pool.submit(score_item, options, item, names))
+        for number, future in enumerate(tqdm(as_completed(futures), total=len(futures), desc="items")):
+            rows += future.result()
+            if number % 5 == 4 or number == len(futures) - 1:
+                write_scores(path, rows)
+    return read_scores(path)
+
+
+def main() -> None:
+    """Score, then print and write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("separator", help="checkpoint of the separator")
+    parser.add_argument("--data", type=Path, required=True, help="corpus in the VoiceBank-DEMAND layout")
+    parser.add_argument("--split", default="test", choices=["train", "valid", "test"])
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--name", help="name of the run in the tables; that of OUT by default")
+    parser.add_argument("--guides", nargs="+", default=["si_sdr", "pesq", "dnsmos_ovrl", "fixed"])
+    parser.add_argument("--metrics", nargs="+", help="all by default")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--candidates", type=int, default=10)
+    parser.add_argument("--blind-candidates", type=int, default=5)
+    parser.add_argument("--items", type=int, help="only the first ones")
+    parser.add_argument("--blind-items", type=int, default=1000, help="items refined under DNSMOS guides")
+    parser.add_argument("--max-batch", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    options = parser.parse_args()
+    options.name = options.name or options.out.name
+    options.out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    scores = run(options)
+    separator = _loaded(options.separator)
+    record = {
+        "name": options.name,
+        "model": type(separator).__name__,
+        "parameters": parameters(separator),
+        "macs_per_second": macs_per_second(separator),
+        "sample_rate": separator.sample_rate,
+        "evaluation_seconds": round(time.monotonic() - started),
+    }
+    (options.out / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+    summary = summarise(scores)
+    tables = [to_markdown(overview_table(summary))]
+    tables += [f"### {m}\n\n{to_markdown(step_table(summary, m))}" for m in summary["metric"].unique()]
+    (options.out / "tables.md").write_text("\n\n".join(tables) + "\n")
+    print("\n\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()

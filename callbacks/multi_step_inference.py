@@ -1,0 +1,227 @@
+"""Refine validation items while training, and put one-step and multi-step scores side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning import Callback, LightningModule, Trainer
+from tqdm import tqdm
+
+from callbacks.refinement_media import Example, log_media
+from inference.evaluation import Evaluation, Guide, evaluate
+from metrics import METRIC_NAMES, MetricPanel
+from reporting.scores import column_name, write_scores
+from reporting.summary import final_steps, summarise
+
+
+class MultiStepInference(Callback):
+    """Run :func:`inference.refine` on validation items under any number of guides and score every step.
+
+    Runs at every ``every_n_epochs``-th validation and always once when training ends, also when ``max_steps``
+    cuts an epoch, with the weights that validation uses (put averaging callbacks before this one). Each item
+    is refined by one process only and counted once.
+
+    Logs ``val/mixture/<metric>``, ``val/one_step/<metric>``, and for the last step of each guide
+    ``val/multi_step/<guide>_<oracle|blind>/<metric>`` with ``_gain`` over one step, the ends ``_gain_low``
+    and ``_gain_high`` of its 95 % bootstrap interval, ``_failed`` items, and ``evaluations``. Writes
+    ``scores.parquet`` (every item, step, guide and metric), plots, and audio and spectrograms of the items
+    that gained most and least to the run folder; the same to Weights & Biases where that is a logger.
+
+    Args:
+        guides: Guides by any key; the key lets a config override one of them, None leaves it out.
+        metrics: Measures that score every step; None for all that the sampling rate allows.
+        every_n_epochs: Epochs between runs; 0 runs only when training ends.
+        items: Refine this many validation items, evenly spread; None for all.
+        source: Name of the refined source; the first one if None.
+        seed: Seeds searches that draw, per item.
+        run: Name of the run in the score table; that of the run folder if None.
+    """
+
+    def __init__(
+        self,
+        guides: Mapping[str, Guide | None],
+        *,
+        metrics: Sequence[str] | None = None,
+        every_n_epochs: int = 0,
+        items: int | None = None,
+        source: str | None = None,
+        seed: int = 0,
+        run: str | None = None,
+    ) -> None:
+        if every_n_epochs < 0 or (items is not None and items < 1):
+            raise ValueError(
+                f"every_n_epochs={every_n_epochs} and items={items}: use 0 or more and 1 or more"
+            )
+        self.guides = [guide for guide in guides.values() if guide is not None]
+        columns = [column_name(guide.name, guide.kind) for guide in self.guides]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"guides={columns}: two have one name; tell them apart by label=...")
+        self.metrics, self.every_n_epochs, self.items = metrics, every_n_epochs, items
+        self.source, self.seed, self.run = source, seed, run
+        self._last_step = -1
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run where this epoch is due; averaged weights are in place by now, and out again at the end."""
+        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            values = self._validate(trainer, pl_module)
+            pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run once more, unless this very step was validated already."""
+        if self._last_step == trainer.global_step:
+            return
+        training = pl_module.training
+        pl_module.eval()
+        values = self._validate(trainer, pl_module)
+        pl_module.train(training)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+                logger.save()
+
+    def _validate(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+        """Refine this process's items, gather all rows, write and log them; returns the values to log."""
+        separator: Any = module.separator
+        panel = MetricPanel(
+            self.metrics or available(separator.sample_rate), sample_rate=separator.sample_rate
+        )
+        rows: list[dict[str, Any]] = []
+        examples: list[Example] = []
+        folder = Path(trainer.default_root_dir)
+        run = self.run or folder.name
+        for name, batch, chosen in self._items(trainer):
+            batch = module.transfer_batch_to_device(batch, module.device, 0)
+            source = 0 if self.source is None else separator.sources.index(self.source)
+            reference = batch["references"][:, source] if "references" in batch else None
+            result = evaluate(
+                separator,
+                batch["mixture"],
+                chosen,
+                panel,
+                run=run,
+                item=name,
+                source=source,
+                reference=reference,
+                generator=torch.Generator().manual_seed(self.seed),
+            )
+            rows += result.rows
+            examples = _extremes(examples + _examples(name, batch["mixture"], reference, result, chosen))
+        scores, examples = _gathered(rows, examples)
+        self._last_step = trainer.global_step
+        if scores.empty:
+            raise ValueError("no validation item to refine: give data.valid, or switch multi_step=null")
+        summary = summarise(scores)
+        if trainer.is_global_zero:
+            write_scores(folder / "scores.parquet", scores)
+            log_media(folder, trainer.loggers, trainer.global_step, summary, examples, separator.sample_rate)
+        return logged_values(summary)
+
+    def _items(self, trainer: Trainer) -> Iterator[tuple[str, dict[str, Any], dict[int, Guide]]]:
+        """This process's items: name, batch of one, and the guides that it is refined under.
+
+        Read from the dataset, not the loader: the loader may be in the middle of its epoch.
+        """
+        loaders = trainer.val_dataloaders
+        if loaders is None and trainer.datamodule is not None:  # type: ignore[attr-defined]
+            loaders = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+        loader: Any = loaders[0] if isinstance(loaders, list) and loaders else loaders
+        if not loader:
+            return
+        count = len(loader.dataset)
+        limit = 1 if trainer.fast_dev_run else self.items  # type: ignore[attr-defined]
+        positions = spread(count, limit)
+        shares = [set(spread(len(positions), guide.items)) for guide in self.guides]
+        mine = list(enumerate(positions))[trainer.global_rank :: trainer.world_size]
+        bar = tqdm(mine, desc="multi-step validation", disable=not (trainer.is_global_zero and _bar(trainer)))
+        for place, position in bar:
+            batch = loader.collate_fn([loader.dataset[position]])
+            chosen = {n: guide for n, guide in enumerate(self.guides) if place in shares[n]}
+            yield batch["names"][0], batch, chosen
+
+
+def available(sample_rate: int) -> list[str]:
+    """Names of all measures that can score audio of this rate."""
+    names = []
+    for name in METRIC_NAMES:
+        try:
+            MetricPanel([name], sample_rate=sample_rate)
+        except ValueError:
+            continue
+        names.append(name)
+    return names
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """Indices of at most ``limit`` of ``count`` things, evenly spread.
+
+    >>> spread(10, 4)
+    [0, 2, 5, 7]
+    """
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [place * count // limit for place in range(limit)]
+
+
+def logged_values(summary: pd.DataFrame) -> dict[str, float]:
+    """Values to log of a summary, at the last step of each guide."""
+    values: dict[str, float] = {}
+    for row in final_steps(summary).to_dict("records"):
+        column = column_name(row["guide"], row["kind"])
+        guided = row["kind"] not in ("mixture", "one_step")
+        key = f"val/multi_step/{column}/{row['metric']}" if guided else f"val/{column}/{row['metric']}"
+        values[key] = row["mean"]
+        values[f"{key}_failed"] = float(row["failed"])
+        if guided:
+            values |= {f"{key}_{name}": row[name] for name in ("gain", "gain_low", "gain_high")}
+            values[f"val/multi_step/{column}/evaluations"] = row["evaluations"]
+    return values
+
+
+def _bar(trainer: Trainer) -> bool:
+    return trainer.progress_bar_callback is not None and trainer.progress_bar_callback.is_enabled  # type: ignore[attr-defined]
+
+
+def _examples(
+    name: str, mixture: Any, reference: Any, result: Evaluation, guides: Mapping[int, Guide]
+) -> list[Example]:
+    """One candidate example for every guide that scored this item."""
+    examples = []
+    for number, refinement in result.refinements.items():
+        gain = float(refinement.scores[-1, 0] - refinement.scores[0, 0])
+        if gain == gain:  # schedules and failed items have no score
+            waveforms = {
+                "mixture": mixture[0].cpu(),
+                "one step": refinement.one_step[0].cpu(),
+                "multi-step": refinement.estimate[0].cpu(),
+            }
+            if reference is not None:
+                waveforms["reference"] = reference[0].cpu()
+            guide = guides[number]
+            label = column_name(guide.name, guide.kind)
+            examples.append(Example(label=label, item=name, gain=gain, waveforms=waveforms))
+    return examples
+
+
+def _extremes(examples: Sequence[Example]) -> list[Example]:
+    """Per guide, the examples that gained least and most."""
+    kept = []
+    for label in dict.fromkeys(example.label for example in examples):
+        own = sorted((e for e in examples if e.label == label), key=lambda e: (e.gain, e.item))
+        kept += own[:1] if len(own) == 1 else [own[0], own[-1]]
+    return kept
+
+
+def _gathered(rows: list[dict[str, Any]], examples: list[Example]) -> tuple[pd.DataFrame, list[Example]]:
+    """Rows and examples of all processes, the same on each of them."""
+    if not torch.distributed.is_initialized():
+        return pd.DataFrame(rows), examples
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, (rows, examples))
+    return pd.DataFrame([row for part in parts for row in part[0]]), _extremes(
+        [example for part in parts for example in part[1]]
+    )

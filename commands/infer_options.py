@@ -1,0 +1,112 @@
+"""The options of ``infer.py``: plain flags, as people with files expect them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = """examples:
+  python infer.py noisy.wav -o out                     shipped separator, multi-step, blind guide
+  python infer.py recordings/ more/ 'takes/*.flac' -o out --skip-existing
+  python infer.py @list.txt -o out --dry-run           files, separator calls and time, nothing written
+  python infer.py noisy/ -o out --separator outputs/run/checkpoints/last.ckpt --method one_step
+  python infer.py noisy/ -o out --reference clean/ --guide si_sdr          oracle guide, and scores
+  python infer.py noisy/ -o out --guide speech_joint   several measures as one, see configs/quality
+  python infer.py noisy.wav -o out --steps 5 --candidates 10 --set method.blend=state
+  python infer.py noisy.wav -o out --method progressive --set method.search.last=0.5
+
+INPUT is files, folders (searched through), quoted globs or @list.txt (a path a line). A name that exists is
+taken literally, whatever characters it has. Rate, channels, length, level and format of a file are kept; a
+format that cannot be written becomes WAV, with a note.
+OUT gets <relative path> for a separator of one source, <relative path without suffix>/<source>.<suffix> for
+several; and scores.csv, summary.json and run.json, for python report.py OUT.
+
+exit status: 0 all files done, 1 some or all could not be (one line each on standard error), 130 interrupted.
+"""
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line.
+
+    Args:
+        arguments: Without the program's name; the real ones if None.
+
+    Returns:
+        The options; ``steps``, ``candidates`` and ``guide`` are None where the method's own hold.
+    """
+    parser = argparse.ArgumentParser(
+        prog="infer.py",
+        usage="python infer.py INPUT [INPUT ...] -o OUT [options]",
+        description="Separate audio files, and refine the estimates in several steps.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="files, folders, quoted globs, @list.txt")
+    add("-o", "--out", type=Path, required=True, metavar="OUT", help="folder to write; made where needed")
+    add("--separator", metavar="URI", help="a .ckpt or .safetensors file (default: the shipped separator)")
+    add("--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    add("--seed", type=int, default=0, metavar="S", help="seed of what a search draws (default: 0)")
+    add(
+        "--skip-existing",
+        action="store_true",
+        help="leave out files whose outputs are there; keep their scores",
+    )
+    add(
+        "--dry-run", action="store_true", help="list files, separator calls and estimated time; write nothing"
+    )
+    _add_method(parser.add_argument_group("method"))
+    _add_scoring_and_format(parser)
+    # files may stand before and after the options
+    return parser.parse_intermixed_args(arguments)
+
+
+def _add_method(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--method",
+        choices=("one_step", "multi_step", "progressive"),
+        default="multi_step",
+        help="ask the separator once, guided again, or again by a fixed schedule (default: multi_step)",
+    )
+    add(
+        "--guide",
+        metavar="NAME",
+        help="a measure, a file of configs/quality or a path (default: dnsmos_ovrl)",
+    )
+    add("--steps", type=int, metavar="N", help="steps after the first estimate (default: see configs/method)")
+    add("--candidates", type=int, metavar="K", help="blends tried in each step (default: see configs/method)")
+    add(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="method.KEY=VALUE",
+        help="change any value of configs/method/<method>.yaml; may be repeated",
+    )
+
+
+def _add_scoring_and_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FOLDER",
+        help="clean files under the same relative paths (several sources: a folder for each source); "
+        "allows oracle guides and scores everything",
+    )
+    parser.add_argument("--no-scores", action="store_true", help="write no scores, which cost time too")
+    group = parser.add_argument_group("format")
+    group.add_argument(
+        "--subtype",
+        choices=("FLOAT", "PCM_16", "PCM_24"),
+        help="encoding of the outputs (default: the input's)",
+    )
+    group.add_argument(
+        "--clip",
+        choices=("clamp", "rescale", "error"),
+        default="clamp",
+        help="what to do beyond full scale where the encoding cannot hold it: limit the samples, divide the "
+        "file by its peak, or refuse the file (default: clamp)",
+    )

@@ -1,0 +1,129 @@
+"""From options to what separates the files, with every mistake that can be known before a file is touched."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from commands.file_separation import CheckedJob, FileSeparator
+from commands.inputs import plan_jobs
+from commands.method import load_method
+from commands.overrides import UserError
+from data.audio import AudioFileError
+from models import load_separator
+
+
+class Messages:
+    """Lines on standard error that leave a progress bar whole, and the faults among them."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def fault(self, path: Path | None, error: BaseException | str) -> None:
+        """Say in one line why a file, or a thing named in the message itself, cannot be done."""
+        line = one_line(error) if isinstance(error, BaseException) else error
+        if path is not None and not line.startswith(f"{path}:"):
+            line = f"{path}: {line}"
+        self.faults.append(line)
+        self._write(f"error: {line}")
+
+    def note(self, line: str) -> None:
+        """Say what the user should know."""
+        self._write(f"note: {line}")
+
+    def _write(self, line: str) -> None:
+        tqdm.write(line.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, in one line, with a fix where it is known."""
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror}: check the path, its permissions and the disk"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "too long for the memory: cut it into parts, or --set method.max_batch=1"
+    return " ".join((str(error).strip() or type(error).__name__).split())
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a user names, or a GPU if there is one.
+
+    Raises:
+        UserError: If there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        gpus = torch.cuda.device_count()
+        raise UserError(f"--device {name}: not available here ({gpus} GPUs); use --device cpu") from error
+    return device
+
+
+def build(options: argparse.Namespace) -> FileSeparator:
+    """Load the separator and the method, and check them against each other.
+
+    Raises:
+        ValueError: One line: a wrong option, separator, method or guide.
+        OSError: If the checkpoint cannot be read.
+    """
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"-o {options.out}: is a file; name a folder")
+    if options.reference is not None and not options.reference.exists():
+        raise UserError(f"--reference {options.reference}: there is no such folder")
+    method = load_method(
+        options.method,
+        steps=options.steps,
+        candidates=options.candidates,
+        guide=options.guide,
+        overrides=options.overrides,
+    )
+    device = choose_device(options.device)
+    separator = load_separator(options.separator, device=device)
+    quality = method.quality(separator.sample_rate)
+    if quality is not None and quality.needs_reference and options.reference is None:
+        raise UserError(
+            f"--guide {quality.name}: is an oracle measure; give --reference FOLDER with the clean files, "
+            "or a blind guide such as dnsmos_ovrl"
+        )
+    return FileSeparator(
+        separator,
+        method,
+        device=device,
+        references=options.reference,
+        subtype=options.subtype,
+        clip=options.clip,
+        seed=options.seed,
+    )
+
+
+def check_inputs(
+    options: argparse.Namespace, files: FileSeparator, messages: Messages
+) -> tuple[list[CheckedJob], int]:
+    """Find the inputs and read their headers; every one that cannot be done is told at once.
+
+    Returns:
+        The jobs to do, and how many were left out because their outputs are there.
+    """
+    plan = plan_jobs(options.inputs, options.out, files.separator.sources)
+    for fault in plan.faults:
+        messages.fault(None, fault)
+    if options.reference is not None and options.reference.is_file() and len(plan.jobs) > 1:
+        messages.fault(options.reference, "one reference file for several inputs: give a folder")
+        return [], 0
+    jobs, skipped = [], 0
+    for job in plan.jobs:
+        if options.skip_existing and job.done:
+            skipped += 1
+            continue
+        try:
+            jobs.append(files.check(job))
+        except (AudioFileError, ValueError, OSError) as error:
+            messages.fault(job.path, error)
+    return jobs, skipped

@@ -1,0 +1,233 @@
+"""What ``infer.py`` writes about its outputs: ``scores.csv``, ``summary.json``, ``run.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from commands.file_separation import CheckedJob, FileSeparator, Separation
+from commands.run_folder import RunFolder
+from data.audio import resample
+from metrics import METRIC_NAMES
+from metrics.measures import MEASURES
+from metrics.panel import MetricPanel
+from models.costs import macs_per_second, parameters
+from reporting import COLUMNS, final_steps, read_scores, summarise, write_scores
+from reporting.labels import decimals, title
+
+_FLUSH_SECONDS = 20.0
+_STATISTICS = (
+    "mean",
+    "median",
+    "count",
+    "failed",
+    "improvement",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "evaluations",
+)
+
+
+class ScoreBook:
+    """Collects the rows of all files, and writes them now and then and at the end.
+
+    Args:
+        out: The output folder.
+        keep: Start from the score table that is already there.
+
+    Raises:
+        ScoreTableError: If there is one and it cannot be read.
+    """
+
+    def __init__(self, out: Path, *, keep: bool) -> None:
+        self.path, self.run = out / "scores.csv", out.resolve().name or "infer"
+        self._earlier = read_scores(self.path) if keep and self.path.exists() else None
+        self._tables: list[pd.DataFrame] = []
+        self._written = time.monotonic()
+
+    def rows(self, files: FileSeparator, checked: CheckedJob, separation: Separation) -> pd.DataFrame:
+        """Score one file."""
+        rows = [
+            {"run": self.run, "item": item, **row}
+            for index, item in enumerate(_item_names(checked, files.separator.sources))
+            for row in _source_rows(files, checked, separation, index)
+        ]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Take up the rows of one file; rows of the same items from an earlier run are replaced."""
+        if self._earlier is not None:
+            self._earlier = self._earlier[~self._earlier["item"].isin(set(rows["item"]))]
+        self._tables.append(rows)
+        if time.monotonic() - self._written > _FLUSH_SECONDS:
+            self.write()
+
+    def table(self) -> pd.DataFrame:
+        """All rows so far."""
+        tables = self._tables if self._earlier is None else [self._earlier, *self._tables]
+        filled = [table for table in tables if len(table)]
+        rows = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(COLUMNS))
+        return rows.assign(run=self.run)
+
+    def write(self) -> None:
+        """Write ``scores.csv`` whole."""
+        write_scores(self.path, self.table())
+        self._written = time.monotonic()
+
+    def finish(self, **facts: Any) -> dict[str, Any]:
+        """Write ``scores.csv`` and ``summary.json``; returns the summary.
+
+        Args:
+            **facts: What the summary says besides: files done, faults, seconds.
+        """
+        self.write()
+        table = self.table()
+        summary = {"run": self.run, **facts, "final": {}, "steps": []}
+        if len(table):
+            steps = summarise(table)
+            for row in final_steps(steps).to_dict("records"):
+                summary["final"].setdefault(row["metric"], {})[row["column"]] = {
+                    name: row[name] for name in _STATISTICS
+                }
+            summary["steps"] = steps.drop(columns="run").to_dict("records")
+        text = json.dumps(_without_nan(summary), indent=2, ensure_ascii=True, allow_nan=False)
+        self.path.with_name("summary.json").write_text(text + "\n", encoding="utf-8")
+        return summary
+
+
+def describe_run(out: Path, files: FileSeparator, uri: str | None) -> None:
+    """Write ``run.json``: what ``report.py`` needs to know about the separator and its cost."""
+    separator = files.separator
+    facts: dict[str, Any] = {}
+    if isinstance(separator, nn.Module):
+        facts = {"parameters": parameters(separator), "macs_per_second": macs_per_second(separator)}
+    RunFolder(out).update(
+        name=out.resolve().name or "infer",
+        model="shipped" if uri is None else Path(uri).stem,
+        separator=uri,
+        sources=list(separator.sources),
+        **facts,
+        sample_rate=separator.sample_rate,
+        method=files.method.describe(),
+        seed=files.seed,
+        device=str(files.device),
+        threads=torch.get_num_threads(),
+        command=sys.argv,
+    )
+
+
+def headline(summary: dict[str, Any]) -> list[str]:
+    """The summary's last steps as lines for the terminal: mixture, one step, refined."""
+    lines = []
+    for metric, columns in summary["final"].items():
+        values = [
+            f"{column} {own['mean']:.{decimals(metric)}f}"
+            for column, own in columns.items()
+            if own["mean"] is not None and math.isfinite(own["mean"])
+        ]
+        if values:
+            lines.append(f"  {title(metric):<14} {'   '.join(values)}")
+    return lines
+
+
+def _item_names(checked: CheckedJob, sources: tuple[str, ...]) -> list[str]:
+    name = checked.job.name
+    return [name] if len(sources) == 1 else [f"{name}/{source}" for source in sources]
+
+
+def _source_rows(
+    files: FileSeparator, checked: CheckedJob, separation: Separation, index: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of one source: the mixture, the one-step estimate, and every step of the method."""
+    method, refinement = files.method, separation.refinement
+    scores = _panel_scores(files, checked, separation, index)
+    steps = method.total_steps
+    quality = method.quality(files.score_rate(checked.info))
+    if quality is not None and quality.name not in METRIC_NAMES:
+        own = [math.nan] * (steps + 1) if refinement is None else refinement.scores[:, 0].tolist()
+        scores[quality.name] = [math.nan, *own]
+    mixture_db = scores["si_sdr"][0] if "si_sdr" in scores else math.nan
+    kind = "fixed" if quality is None else quality.kind
+    guide = "none" if quality is None else quality.name
+    calls = 0 if refinement is None else int(refinement.evaluations[0])
+    ratios = [math.nan] * (steps + 1)
+    if refinement is not None:
+        ratios[1:] = refinement.ratios[:, 0].tolist()
+    for metric, values in scores.items():
+        common = {"mixture_db": mixture_db, "metric": metric}
+        plain = {**common, "step": 0, "guide": "none", "ratio": math.nan}
+        yield {**plain, "kind": "mixture", "value": values[0], "evaluations": 0}
+        yield {**plain, "kind": "one_step", "value": values[1], "evaluations": min(calls, 1)}
+        for step in range(steps + 1) if steps else ():
+            yield {
+                **common,
+                "step": step,
+                "guide": guide,
+                "kind": kind,
+                "value": values[step + 1],
+                "ratio": ratios[step],
+                "evaluations": calls,
+            }
+
+
+def _panel_scores(
+    files: FileSeparator, checked: CheckedJob, separation: Separation, index: int
+) -> dict[str, list[float]]:
+    """Every measure that the rate allows: of the mixture, then of the trajectory from step 0 on."""
+    rate, own = files.separator.sample_rate, files.score_rate(checked.info)
+    has_reference = separation.references is not None
+    panel = _panel(own, has_reference)
+    if panel is None:
+        return {}
+    refinement = separation.refinement
+    if refinement is None:
+        return dict.fromkeys(panel.names, [math.nan] * (files.method.total_steps + 2))
+    assert refinement.trajectory is not None
+    signals = torch.cat([separation.mixture[None], refinement.trajectory[:, 0, index].cpu()])
+    distinct, places = _distinct(signals)
+    reference = None
+    if separation.references is not None:
+        reference = resample(separation.references[index], rate, own).expand(len(distinct), -1, -1)
+    scores = panel(resample(distinct, rate, own), reference)
+    return {name: [values[place].item() for place in places] for name, values in scores.items()}
+
+
+def _distinct(signals: Tensor) -> tuple[Tensor, list[int]]:
+    """Signals without immediate repetitions, and where each one is now: a kept estimate is scored once."""
+    places, kept = [0], [0]
+    for index in range(1, len(signals)):
+        if not torch.equal(signals[index], signals[index - 1]):
+            kept.append(index)
+        places.append(len(kept) - 1)
+    return signals[kept], places
+
+
+def _panel(sample_rate: int, has_reference: bool) -> MetricPanel | None:
+    """The panel of every measure that audio of this rate can be scored with."""
+    names = [name for name in METRIC_NAMES if _is_available(name, sample_rate, has_reference)]
+    return MetricPanel(names, sample_rate=sample_rate) if names else None
+
+
+def _is_available(name: str, sample_rate: int, has_reference: bool) -> bool:
+    """Whether a measure can score audio of a rate, with or without a reference."""
+    measure = MEASURES[name]
+    return sample_rate >= measure.minimum_rate and (has_reference or not measure.needs_reference)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON knows no NaN: null instead."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,218 @@
+"""How a mixture becomes estimates: the nodes of ``configs/method``, built and changed by options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import torch
+import yaml
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Generator, Tensor
+
+from commands.guides import cached_guide, cause
+from commands.overrides import CONFIGS, UserError
+from inference import Refinement, Search, Trace, refine
+from metrics import Quality
+from models.types import Separator
+
+BATCH_SECONDS = 60.0
+"""Seconds of audio, all channels together, that a separator call may hold if ``max_batch`` is not set."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """One way to refine; see :func:`inference.refine`.
+
+    Args:
+        steps: Steps after the one-step estimate; 0 for that alone.
+        search: Proposes mixture shares.
+        guide: What chooses among them: a measure's name, a file of ``configs/quality`` by its name or path,
+            or a node with ``_target_``; None for schedules.
+        keep_previous: Let the previous estimate compete.
+        blend: ``"endpoint"`` or ``"state"``.
+        max_batch: Blends in one separator call; None for as many as hold :data:`BATCH_SECONDS`.
+    """
+
+    steps: int
+    search: Search
+    guide: Any = None
+    keep_previous: bool = True
+    blend: Literal["endpoint", "state"] = "endpoint"
+    max_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 0:
+            raise UserError(f"steps={self.steps}: give a whole number from 0 up")
+        if self.search.selects and self.steps and self.guide is None:
+            raise UserError("guide=null: a search needs a guide; give --guide, or use --method progressive")
+        if self.blend not in ("endpoint", "state"):
+            raise UserError(f"blend={self.blend}: choose endpoint or state")
+        if self.max_batch is not None and self.max_batch < 1:
+            raise UserError(f"max_batch={self.max_batch}: must be at least 1, or null")
+
+    @property
+    def total_steps(self) -> int:
+        """Steps that will really be made: a schedule brings its own."""
+        return self.steps if self.search.steps is None else self.search.steps
+
+    @property
+    def guided(self) -> bool:
+        """Whether a measure chooses."""
+        return self.search.selects and self.total_steps > 0
+
+    def quality(self, sample_rate: int) -> Quality | None:
+        """The guide for audio of a rate in Hz; None for a method without.
+
+        Raises:
+            UserError: If there is no such guide, or it has no such rate.
+        """
+        return cached_guide(self.guide, sample_rate) if self.guided else None
+
+    def most_calls(self, sources: int) -> int:
+        """Separator calls of one item if no step ends early; share 1 is free after the first."""
+        return 1 + sources * sum(sum(share < 1 for share in shares) for shares in self._shares())
+
+    def most_scores(self, sources: int) -> int:
+        """Times that the guide scores one item if no step ends early."""
+        return sources * (1 + sum(len(shares) for shares in self._shares())) if self.guided else 0
+
+    def run(
+        self,
+        separate: Separator,
+        mixture: Tensor,
+        *,
+        sample_rate: int,
+        reference: Tensor | None,
+        keep_trajectory: bool,
+        generator: Generator,
+    ) -> Refinement:
+        """Refine all sources of one item.
+
+        Args:
+            separate: Maps ``(b, c, t)`` to ``(b, s, c, t)``.
+            mixture: ``(1, c, t)``.
+            sample_rate: Its rate in Hz.
+            reference: ``(1, s, c, t)`` for oracle guides.
+            keep_trajectory: Keep the estimates of all steps.
+            generator: For searches that draw.
+
+        Returns:
+            The refinement with its source axis.
+        """
+        quality = self.quality(sample_rate)
+        seconds = mixture[0].numel() / sample_rate
+        return refine(
+            separate,
+            mixture,
+            source="all",
+            steps=self.steps,
+            search=self.search,
+            quality=quality,
+            reference=reference if quality is not None and quality.needs_reference else None,
+            keep_previous=self.keep_previous,
+            blend=self.blend,
+            max_batch=self.max_batch or max(1, int(BATCH_SECONDS / seconds)),
+            keep_trajectory=keep_trajectory,
+            generator=generator,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts for a run's record."""
+        return {
+            "steps": self.total_steps,
+            "search": {"name": type(self.search).__name__, **vars(self.search)},
+            "guide": self.guide if self.guided else None,
+            "keep_previous": self.keep_previous,
+            "blend": self.blend,
+        }
+
+    def _shares(self) -> Iterator[list[float]]:
+        """Mixture shares that the first round of each step proposes."""
+        nothing = torch.empty(1, 0)
+        for step in range(1, self.total_steps + 1):
+            chosen = torch.full((step - 1, 1), 0.5)
+            trace = Trace(
+                step=step,
+                steps=self.total_steps,
+                ratios=nothing,
+                scores=nothing,
+                chosen=chosen,
+                previous=torch.zeros(1),
+                generator=Generator().manual_seed(0),
+            )
+            shares = self.search.propose(trace)[0]
+            yield shares[~shares.isnan()].tolist()
+
+
+def load_method(
+    name: str,
+    *,
+    steps: int | None = None,
+    candidates: int | None = None,
+    guide: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Method:
+    """Build a node of ``configs/method``.
+
+    Args:
+        name: Its file name without the ending.
+        steps: Replaces its ``steps``.
+        candidates: Replaces its ``search.candidates``.
+        guide: Replaces its ``guide``.
+        overrides: ``method.key=value``; a value that is a node with ``_target_`` replaces a whole node.
+
+    Raises:
+        UserError: If a key does not exist (names the nearest) or a value does not fit.
+    """
+    config = OmegaConf.load(CONFIGS / "method" / f"{name}.yaml")
+    assert isinstance(config, DictConfig)
+    for key, value in (("steps", steps), ("search.candidates", candidates), ("guide", guide)):
+        if value is None:
+            continue
+        flag = f"--{key.rpartition('.')[2]}"
+        if name == "one_step" or (name == "progressive" and key != "steps"):
+            raise UserError(f"{flag}={value}: --method {name} has none; leave it out, or use multi_step")
+        OmegaConf.update(config, key, value)
+    for override in overrides:
+        _apply(config, override)
+    try:
+        node: Any = OmegaConf.to_container(config, resolve=True)
+        # a guide is built later, for the rate of the audio
+        chosen = node.pop("guide", None)
+        method: Method = instantiate({**node, "_partial_": True, "_convert_": "all"})(guide=chosen)
+        return method
+    except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
+        raise UserError(f"--method {name}: {cause(error)}") from error
+
+
+def _apply(config: DictConfig, override: str) -> None:
+    """Set one value of ``method.key=value``, checked."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.startswith("method."):
+        raise UserError(f"--set {override}: write method.KEY=VALUE, such as method.search.candidates=10")
+    key = key.removeprefix("method.")
+    known = list(_keys(OmegaConf.to_container(config)))
+    if key not in known:
+        near = get_close_matches(key, known, n=2, cutoff=0.4) or known
+        raise UserError(
+            f"--set {override}: there is no method.{key}; did you mean method.{' or method.'.join(near)}?"
+        )
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+        OmegaConf.update(config, key, value, merge=not (isinstance(value, dict) and "_target_" in value))
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise UserError(f"--set {override}: {cause(error)}") from error
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if key != "_target_":
+            yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")

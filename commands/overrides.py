@@ -1,0 +1,107 @@
+"""Hydra overrides checked before anything runs, and users' mistakes told in one line."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+class UserError(ValueError):
+    """A mistake in what the user asked for; the message is one line that names it and the fix."""
+
+
+def check_overrides(arguments: Sequence[str], *, config_name: str, configs: Path = CONFIGS) -> None:
+    """Compose the configuration once, so that a wrong key or option fails with the nearest right one.
+
+    Args:
+        arguments: The command line; flags (``-m``, ``--cfg job``) are left to Hydra.
+        config_name: The primary configuration.
+        configs: The configuration folder.
+
+    Raises:
+        UserError: Names the override that does not fit, and what is near it.
+    """
+    if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
+        return
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(configs), version_base="1.3"):
+        for index, override in enumerate(overrides):
+            # a sweep's values are checked one by one when their jobs are composed
+            first = re.sub(r"=([^\[\{'\"(]*?),.*$", r"=\1", override)
+            overrides[index] = first
+        try:
+            compose(config_name, overrides=overrides, return_hydra_config=True)
+        except HydraException as error:
+            raise UserError(_explain(str(error), config_name, overrides)) from None
+
+
+def _explain(message: str, config_name: str, overrides: Sequence[str]) -> str:
+    """One line with the nearest key or option."""
+    key = re.search(r"Could not (?:override|append to|delete from) '([^']+)'", message)
+    if key:
+        near = _nearest(key[1], _known_keys(config_name, overrides))
+        return f"there is no '{key[1]}' in the configuration{near}; a new key is added with +{key[1]}=..."
+    option = re.search(
+        r"Could not find '([^']+)'.*?Available options in '([^']+)':\n(.*?)(?:\nConfig|$)", message, re.S
+    )
+    if option:
+        group, options = option[2], option[3].split()
+        near = _nearest(Path(option[1]).name, options)
+        return f"{group} has no option '{Path(option[1]).name}'{near}; it has {', '.join(options)}"
+    return " ".join(message.split())
+
+
+def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """All keys of the configuration with those overrides only that choose group options."""
+    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    choices = [override for override in overrides if override.split("=")[0] in groups]
+    try:
+        config = compose(config_name, overrides=choices)
+    except HydraException:
+        config = compose(config_name)
+    return [*_flat(config), *groups]
+
+
+def _flat(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        yield f"{prefix}{key}"
+        node = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index,call-overload]
+        if isinstance(node, dict):
+            yield from _flat(OmegaConf.create(node), f"{prefix}{key}.")
+
+
+def _nearest(word: str, words: Sequence[str]) -> str:
+    near = get_close_matches(word, words, n=2, cutoff=0.6)
+    last = [key for key in words if key.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1] and key != word]
+    found = list(dict.fromkeys([*near, *last[:2]]))
+    return f": did you mean {' or '.join(repr(match) for match in found)}?" if found else ""
+
+
+def one_line_errors(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Report a user's mistake as one line on standard error with exit status 1, without a traceback.
+
+    ``ValueError`` and missing files are the project's way to name a mistake; anything else is a fault of the
+    program and keeps its traceback.
+    """
+
+    @functools.wraps(run)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            return run(*arguments, **options)
+        except (ValueError, FileNotFoundError) as error:
+            sys.exit(f"error: {' '.join(str(error).split())}")
+
+    return wrapped

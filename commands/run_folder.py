@@ -1,0 +1,95 @@
+"""The folder of one training run: what was built, from which commit, in which environment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from commands.overrides import UserError
+
+
+def run_id(folder: str | Path) -> str:
+    """Identifier of a run folder, the same whenever it is resumed: eight hexadecimal digits of its path."""
+    return hashlib.sha1(str(Path(folder).resolve()).encode(), usedforsecurity=False).hexdigest()[:8]
+
+
+class RunFolder:
+    """One run's folder: ``config.yaml``, ``run.json``, ``environment.txt``, ``checkpoints/``, scores, plots.
+
+    Args:
+        path: The folder; made if missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def checkpoint(self, choice: str | None) -> str | None:
+        """The file to resume from, or None to start.
+
+        Args:
+            choice: None starts a new run, ``last`` goes on with this folder's last checkpoint or starts if
+                there is none yet (so that a preempted job can always be submitted with it), anything else is
+                a path.
+
+        Raises:
+            UserError: If a new run would overwrite an old one, or the path does not exist.
+        """
+        last = self.path / "checkpoints" / "last.ckpt"
+        if choice is None:
+            if last.exists():
+                raise UserError(
+                    f"{self.path} already holds a run: go on with it (ckpt=last) or give another name=..."
+                )
+            return None
+        if choice == "last":
+            if not last.exists():
+                print(f"{self.path} has no checkpoint yet: starting a new run")
+                return None
+            return str(last)
+        if not Path(choice).is_file():
+            raise UserError(f"ckpt={choice}: there is no such file; use ckpt=last or the path of a .ckpt")
+        return choice
+
+    def describe(self, config: DictConfig) -> None:
+        """Write the resolved configuration, the commit and the environment, before anything is built."""
+        OmegaConf.save(config, self.path / "config.yaml", resolve=True)
+        packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
+        lines = [f"python {sys.version.split()[0]}", platform.platform(), *packages]
+        (self.path / "environment.txt").write_text("\n".join(lines) + "\n")
+        self.update(
+            name=config.name,
+            run_id=run_id(self.path),
+            model=config.name,
+            seed=config.seed,
+            sample_rate=config.data.sample_rate,
+            command=sys.argv,
+            threads=torch.get_num_threads(),
+            **_commit(),
+        )
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to ``run.json``."""
+        path = self.path / "run.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(known | facts, indent=2) + "\n")
+
+
+def _commit() -> dict[str, Any]:
+    """Commit of the code and whether it was changed since; outside a checkout the commit is None."""
+    root = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(git("status", "--porcelain"))}

@@ -1,0 +1,1 @@
+"""Audio files, corpora on disk, and samples and loaders made of them."""

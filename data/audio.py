@@ -1,0 +1,391 @@
+"""Reading, resampling and writing audio files, with one policy for levels and clipping.
+
+Levels: a sample of full scale is 1.0. Nothing is ever normalised. An integer of ``b`` bits is read as
+``q / 2 ** (b - 1)`` and written as ``round(x * 2 ** (b - 1))``, so that an integer file read and written in
+its own subtype keeps every bit.
+
+Clipping: floating-point files hold any level and are never clipped. All other subtypes hold -1 to 1, and
+what lies outside is treated as ``clip`` says: ``"clamp"`` limits it, ``"rescale"`` divides the whole file
+by its peak, ``"error"`` refuses. :func:`write_audio` returns how many samples exceeded full scale, so that
+nothing is clipped unnoticed.
+
+Channels are kept as they are. Files are complete or absent: a file is written beside its place and moved
+there at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, gcd
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from torchaudio.transforms import Resample
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+"""What folder scans take for audio; :func:`read_audio` itself reads whatever libsndfile does."""
+
+ClipMode = Literal["clamp", "rescale", "error"]
+
+# The resampling filter of librosa's "kaiser_best": torchaudio's default of 6 zero crossings folds the
+# octave's edge back into the band, which a metric at 16 kHz sees.
+_ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
+_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aiff": "AIFF", ".aif": "AIFF"}
+_DEFAULT_SUBTYPES = {
+    "WAV": "FLOAT",
+    "FLAC": "PCM_24",
+    "OGG": "VORBIS",
+    "MP3": "MPEG_LAYER_III",
+    "AIFF": "FLOAT",
+}
+_INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+_WRITE_BLOCK = 1 << 16  # libsndfile's Vorbis encoder overflows its stack on long single writes
+_STREAM_SIZE = (
+    0x7FFFF000  # programs that write to a pipe declare at least this much; they cannot know the length
+)
+_RIFF_LIMIT = 0xFFFFFFFF - (1 << 16)  # a RIFF header counts bytes in 32 bits
+
+
+class AudioFileError(ValueError):
+    """A file cannot be used as audio; the message is one line with the file, the reason and the fix."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioInfo:
+    """What a file's header says.
+
+    Attributes:
+        frames: Samples per channel.
+        sample_rate: In Hz.
+        channels: Number of channels.
+        format: libsndfile's name of the container, such as ``"WAV"``.
+        subtype: libsndfile's name of the encoding, such as ``"PCM_16"``: pass it to :func:`write_audio` to
+            write a file as this one was.
+    """
+
+    frames: int
+    sample_rate: int
+    channels: int
+    format: str
+    subtype: str
+
+
+def audio_info(path: str | Path) -> AudioInfo:
+    """Read a file's header.
+
+    Args:
+        path: An audio file.
+
+    Returns:
+        Its length, rate, channels and encoding.
+
+    Raises:
+        AudioFileError: If the file is missing, empty, not audio, truncated or holds no samples.
+    """
+    with _open(Path(path)) as file:
+        return AudioInfo(
+            frames=file.frames,
+            sample_rate=file.samplerate,
+            channels=file.channels,
+            format=file.format,
+            subtype=file.subtype,
+        )
+
+
+def read_audio(
+    path: str | Path,
+    *,
+    sample_rate: int | None = None,
+    start: int = 0,
+    frames: int | None = None,
+    check_finite: bool = True,
+) -> tuple[Tensor, int]:
+    """Read a file or a segment of it; only the segment is read from disk.
+
+    Args:
+        path: An audio file.
+        sample_rate: Rate in Hz to resample to; the file's own if None.
+        start: First frame, counted at the returned rate.
+        frames: How many frames, counted at the returned rate; up to the end if None.
+        check_finite: Whether NaN and infinite samples are an error.
+
+    Returns:
+        Waveform ``(channel, time)``, float32, full scale 1.0, and its rate in Hz. A segment equals that
+        part of the whole file, bit for bit at the file's own rate.
+
+    Raises:
+        AudioFileError: If the file is missing, empty, not audio, truncated, or holds no or non-finite
+            samples.
+        ValueError: If ``start`` and ``frames`` reach outside the file, or ``sample_rate`` is not positive.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        rate = file.samplerate if sample_rate is None else sample_rate
+        if rate < 1:
+            raise ValueError(f"sample_rate={rate} is not positive: give a rate in Hz, such as 16000")
+        total = resampled_length(file.frames, file.samplerate, rate)
+        count = total - start if frames is None else frames
+        if start < 0 or count < 1 or start + count > total:
+            raise ValueError(
+                f"start={start}, frames={frames} reach outside {path} of {total} frames at {rate} Hz: "
+                f"ask for frames within 0 to {total}"
+            )
+        waveform = _read_segment(file, path, rate, start, count)
+    if check_finite and not bool(torch.isfinite(waveform).all()):
+        bad = int((~torch.isfinite(waveform)).sum())
+        raise AudioFileError(
+            f"{path}: {bad} samples are NaN or infinite: write the file again from its source"
+        )
+    return waveform, rate
+
+
+def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
+    """Frames that :func:`resample` returns for ``frames`` frames: ``ceil(frames * to_rate / from_rate)``."""
+    divisor = gcd(from_rate, to_rate)
+    return ceil(frames * (to_rate // divisor) / (from_rate // divisor))
+
+
+def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """Change the sampling rate by windowed-sinc interpolation.
+
+    Args:
+        waveform: ``(..., time)`` at ``from_rate``.
+        from_rate: Rate in Hz of ``waveform``.
+        to_rate: Rate in Hz to return.
+
+    Returns:
+        ``(..., ceil(time * to_rate / from_rate))``; ``waveform`` itself if the rates are equal.
+
+    Raises:
+        ValueError: If a rate is not positive.
+
+    Source: J. O. Smith, "Digital audio resampling", 2002, with the Kaiser window of librosa's "kaiser_best".
+    """
+    if from_rate < 1 or to_rate < 1:
+        raise ValueError(f"from_rate={from_rate}, to_rate={to_rate}: give positive rates in Hz")
+    if from_rate == to_rate:
+        return waveform
+    divisor = gcd(from_rate, to_rate)
+    resampler = _resampler(from_rate // divisor, to_rate // divisor, waveform.dtype, waveform.device)
+    resampled: Tensor = resampler(waveform)
+    return resampled
+
+
+def write_audio(
+    path: str | Path,
+    waveform: Tensor,
+    sample_rate: int,
+    *,
+    subtype: str | None = None,
+    clip: ClipMode = "clamp",
+) -> int:
+    """Write a file in the format of its suffix, at once or not at all; its folder is made where needed.
+
+    Args:
+        path: Ends in ``.wav``, ``.flac``, ``.ogg``, ``.mp3`` or ``.aiff``. A WAV above 4 GiB becomes RF64.
+        waveform: ``(channel, time)``, full scale 1.0.
+        sample_rate: In Hz.
+        subtype: libsndfile's name of the encoding: ``"FLOAT"``, ``"PCM_16"``, ``"PCM_24"``, ...; if None,
+            the format's most exact common one (float for WAV and AIFF, 24 bits for FLAC).
+        clip: What to do with samples outside -1 to 1 where the subtype cannot hold them: ``"clamp"`` them,
+            ``"rescale"`` the whole file by its peak, or raise an ``"error"``.
+
+    Returns:
+        How many samples were outside -1 to 1 and therefore clamped or rescaled; 0 for floating-point files.
+
+    Raises:
+        ValueError: If the shape, suffix, subtype or clip mode is not supported, samples are NaN or
+            infinite, or samples exceed full scale with ``clip="error"``.
+    """
+    path = Path(path)
+    if waveform.dim() != 2 or 0 in waveform.shape:
+        raise ValueError(f"waveform has shape {tuple(waveform.shape)}: give (channel, time), neither empty")
+    if clip not in ("clamp", "rescale", "error"):
+        raise ValueError(f"clip={clip!r} is unknown: use 'clamp', 'rescale' or 'error'")
+    if not bool(torch.isfinite(waveform).all()):
+        raise ValueError(
+            f"waveform for {path} has NaN or infinite samples: find where they arise; nothing was written"
+        )
+    container, subtype = _encoding(path, subtype)
+    samples = waveform.detach().to("cpu", torch.float64 if subtype in ("DOUBLE", "PCM_32") else torch.float32)
+    exceeding = 0
+    if subtype not in ("FLOAT", "DOUBLE"):
+        samples, exceeding = _limit(samples, path, clip)
+    data = np.ascontiguousarray(samples.numpy().T)
+    if subtype in _INTEGER_BITS:
+        data = _quantise(data, _INTEGER_BITS[subtype])
+    if container == "WAV" and data.size * 8 > _RIFF_LIMIT:
+        container = "RF64"
+    _write_whole(path, data, sample_rate, container, subtype)
+    return exceeding
+
+
+def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
+    container = _FORMATS.get(path.suffix.lower())
+    if container is None:
+        raise ValueError(
+            f"path={str(path)!r} has no suffix that can be written: use one of {', '.join(_FORMATS)}"
+        )
+    chosen = subtype or _DEFAULT_SUBTYPES[container]
+    if not soundfile.check_format(container, chosen):
+        allowed = ", ".join(soundfile.available_subtypes(container))
+        raise ValueError(f"subtype={chosen!r} cannot be stored in {container}: use one of {allowed}")
+    return container, chosen
+
+
+def _limit(samples: Tensor, path: Path, clip: ClipMode) -> tuple[Tensor, int]:
+    exceeding = int((samples.abs() > 1).sum())
+    if not exceeding:
+        return samples, 0
+    peak = float(samples.abs().max())
+    if clip == "error":
+        raise ValueError(
+            f"waveform for {path} exceeds full scale at {exceeding} samples (peak {peak:.4g}): "
+            "write subtype='FLOAT', or use clip='clamp' or clip='rescale'"
+        )
+    return (samples / peak if clip == "rescale" else samples.clamp(-1, 1)), exceeding
+
+
+def _quantise(data: np.ndarray, bits: int) -> np.ndarray:
+    # libsndfile writes x * (2 ** 15 - 1) but reads q / 2 ** 15; a file copied through it would lose 0.0003
+    # dB each time
+    scale = float(1 << (bits - 1))
+    levels = np.clip(np.rint(data.astype(np.float64) * scale), -scale, scale - 1).astype(np.int64)
+    return (levels << (32 - bits)).astype(np.int32)
+
+
+def _write_whole(path: Path, data: np.ndarray, sample_rate: int, container: str, subtype: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with soundfile.SoundFile(
+            partial, "w", sample_rate, data.shape[1], subtype=subtype, format=container
+        ) as file:
+            for block in range(0, len(data), _WRITE_BLOCK):
+                file.write(data[block : block + _WRITE_BLOCK])
+        partial.replace(path)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"{path} cannot be written as {container} {subtype}, {data.shape[1]} channels, {sample_rate} Hz: "
+            f"{error.error_string} choose another subtype, or a WAV file"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_segment(file: soundfile.SoundFile, path: Path, rate: int, start: int, count: int) -> Tensor:
+    if rate == file.samplerate:
+        return _read_frames(file, path, start, start + count)
+    # Output k of block j = k // new depends on the source frames j * old - width to (j + 1) * old + width.
+    divisor = gcd(file.samplerate, rate)
+    old, new = file.samplerate // divisor, rate // divisor
+    width = _resampler(old, new, torch.float32, torch.device("cpu")).width
+    first_block = max(0, start // new - ceil(width / old))
+    last = min(file.frames, ((start + count - 1) // new + 1) * old + width)
+    source = _read_frames(file, path, first_block * old, last)
+    offset = start - first_block * new
+    return resample(source, old, new)[:, offset : offset + count].contiguous()
+
+
+def _read_frames(file: soundfile.SoundFile, path: Path, first: int, last: int) -> Tensor:
+    try:
+        file.seek(first)
+        data = file.read(last - first, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioFileError(
+            f"{path}: damaged near frame {first} ({error.error_string}): copy it again"
+        ) from error
+    if len(data) != last - first:
+        raise AudioFileError(
+            f"{path}: truncated, only {len(data)} of {last - first} frames from frame {first} on are there: "
+            "copy it again"
+        )
+    return torch.from_numpy(np.ascontiguousarray(data.T))
+
+
+@lru_cache(maxsize=32)
+def _resampler(old: int, new: int, dtype: torch.dtype, device: torch.device) -> Resample:
+    # the filter of 44.1 to 16 kHz takes longer to make than to apply, hence the cache
+    return Resample(
+        old,
+        new,
+        resampling_method="sinc_interp_kaiser",
+        lowpass_filter_width=_ZERO_CROSSINGS,
+        rolloff=_ROLLOFF,
+        beta=_BETA,
+        dtype=torch.float64 if dtype == torch.float64 else None,
+    ).to(device)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[soundfile.SoundFile]:
+    if not path.exists():
+        raise AudioFileError(f"{path}: no such file: check the path")
+    if not path.is_file():
+        raise AudioFileError(f"{path}: a folder, not a file: give an audio file")
+    if path.stat().st_size == 0:
+        raise AudioFileError(f"{path}: empty (0 bytes): copy it again")
+    with path.open("rb") as raw:
+        _check_complete(path, raw)
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        raise AudioFileError(
+            f"{path}: not audio that libsndfile reads ({error.error_string}): convert it to WAV or FLAC"
+        ) from error
+    with file:
+        if file.frames < 1:
+            raise AudioFileError(
+                f"{path}: no samples: record it again, or if it came through a pipe, mend its header with "
+                f"'ffmpeg -i {path.name} -c copy mended{path.suffix}'"
+            )
+        yield file
+
+
+def _check_complete(path: Path, raw: BinaryIO) -> None:
+    """Raise if a file holds less than it declares, which libsndfile accepts silently for WAV and Ogg."""
+    magic = raw.read(12)
+    size = raw.seek(0, os.SEEK_END)
+    if magic[:4] in (b"RIFF", b"RIFX", b"RF64") and magic[8:] == b"WAVE":
+        declared = _declared_data_bytes(raw, size, big_endian=magic[:4] == b"RIFX")
+        if declared is not None and declared[1] > size - declared[0]:
+            held = size - declared[0]
+            raise AudioFileError(
+                f"{path}: truncated, its header promises {declared[1]} bytes of samples and it holds {held}: "
+                "copy it again"
+            )
+    elif magic[:4] == b"OggS":
+        raw.seek(max(0, size - (1 << 17)))  # a page has at most 65 307 bytes
+        tail = raw.read()
+        page = tail.rfind(b"OggS")
+        if (
+            page < 0 or len(tail) < page + 6 or not tail[page + 5] & 4
+        ):  # bit 2 marks the last page of a stream
+            raise AudioFileError(f"{path}: truncated, its last Ogg page is missing: copy it again")
+
+
+def _declared_data_bytes(raw: BinaryIO, size: int, *, big_endian: bool) -> tuple[int, int] | None:
+    """Where a WAV file's samples begin and how many bytes its header declares; None if it does not say."""
+    order = ">" if big_endian else "<"
+    wide: int | None = None
+    position = 12
+    while position + 8 <= size:
+        raw.seek(position)
+        name, length = struct.unpack(f"{order}4sI", raw.read(8))
+        if name == b"ds64":
+            wide = struct.unpack(f"{order}QQ", raw.read(16))[1]
+        if name == b"data":
+            if length == 0xFFFFFFFF and wide is not None:
+                return position + 8, wide
+            return None if length >= _STREAM_SIZE else (position + 8, length)
+        position += 8 + length + length % 2
+    return None

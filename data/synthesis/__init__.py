@@ -1,0 +1,9 @@
+"""Speech, noise, rooms and whole corpora made from a seed; ``python -m data.synthesis --help``."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating]
+"""Audio ``(time,)``, double precision, full scale 1."""

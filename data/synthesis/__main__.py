@@ -1,0 +1,69 @@
+"""Write a synthetic corpus: ``python -m data.synthesis voicebank_demand OUT``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.synthesis.speech import SynthesisError
+from data.synthesis.voicebank_demand import VoicebankDemand, write_corpus
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        Exit status: 0, or 1 with one line on standard error for a value or folder that will not do.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.write(options)
+    except (ValueError, OSError, SynthesisError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m data.synthesis", description="Write a synthetic corpus.")
+    corpora = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
+    _add_voicebank_demand(corpora.add_parser("voicebank_demand", help="noisy speech, as VoiceBank-DEMAND"))
+    return parser
+
+
+def _add_voicebank_demand(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument("--train", type=int, default=400, help="training files (400)")
+    parser.add_argument("--test", type=int, default=60, help="test files (60)")
+    parser.add_argument("--sample-rate", type=int, default=16_000, help="16000 or 48000 Hz (16000)")
+    parser.add_argument("--room", type=float, default=0.0, metavar="P", help="share of files in rooms (0)")
+    parser.set_defaults(write=_write_voicebank_demand)
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    """Add what every corpus takes."""
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, empty or new")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (0)")
+    parser.add_argument("--workers", type=int, default=2, help="processes (2)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the corpus in OUT")
+
+
+def _write_voicebank_demand(options: argparse.Namespace) -> None:
+    corpus = VoicebankDemand(
+        out=options.out,
+        train=options.train,
+        test=options.test,
+        sample_rate=options.sample_rate,
+        seed=options.seed,
+        room=options.room,
+    )
+    write_corpus(corpus, workers=options.workers, overwrite=options.overwrite)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""A synthetic corpus in the layout of VoiceBank-DEMAND (Valentini-Botinhao et al., 2016).
+
+Speakers bear the real corpus's names. Each is one synthetic voice whose rate and pitch vary by 10 % between
+utterances; the variants of the two test speakers are heard nowhere in the training set, babble included. All
+kinds of noise are met in both sets, in other realisations. SNRs are plain energy ratios over the file, drawn
+from -5 to 15 dB for training (the real corpus: 0, 5, 10, 15 dB) and 0 to 10 dB for testing (2.5 to 17.5 dB).
+
+In a room the reference is the direct path alone, which here is the dry speech, so that noisy - clean holds
+the reverberation too; the stated SNR is that of the reverberant speech.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from scipy.signal import fftconvolve
+from tqdm import tqdm
+
+from data.synthesis import FloatArray
+from data.synthesis.noise import NOISES, draw_noise
+from data.synthesis.room import draw_room, impulse_response
+from data.synthesis.speech import (
+    ENGLISH,
+    FEMALE_VARIANTS,
+    MALE_VARIANTS,
+    VARIANTS,
+    Voice,
+    check_espeak,
+    draw_utterance,
+    draw_voice,
+    vary_prosody,
+)
+
+# the two usual validation speakers come first, so that the smallest corpus has them
+TRAIN_SPEAKERS = tuple(
+    f"p{number}"
+    for number in (
+        *(226, 287, 227, 228, 230, 231, 233, 236, 239, 243, 244, 250, 254, 256),
+        *(258, 259, 267, 268, 269, 270, 273, 274, 276, 277, 278, 279, 282, 286),
+    )
+)
+TEST_SPEAKERS = ("p232", "p257")
+SPEAKERS = {"train": TRAIN_SPEAKERS, "test": TEST_SPEAKERS}
+SNR_RANGE_DB = {"train": (-5.0, 15.0), "test": (0.0, 10.0)}
+FOLDERS = {
+    "train": ("clean_trainset_28spk_wav", "noisy_trainset_28spk_wav"),
+    "test": ("clean_testset_wav", "noisy_testset_wav"),
+}
+MANIFEST = "manifest.jsonl"
+SAMPLE_RATES = (16_000, 48_000)
+SPEECH_LEVEL_DB = (-30.0, -20.0)
+LARGEST_PEAK = 0.99
+# branches of the seed sequence
+_VOICES, _NOISE_ORDER, _FILES = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoicebankDemand:
+    """What makes a corpus; the same values give the same bytes.
+
+    Attributes:
+        out: Folder to write into.
+        train: Number of training files; the first files of a larger corpus are those of a smaller one.
+        test: Number of test files.
+        sample_rate: 16000 or 48000 Hz (espeak-ng's speech ends at about 11 kHz).
+        seed: Of everything.
+        room: Share of files in a room, 0 to 1.
+    """
+
+    out: Path
+    train: int = 400
+    test: int = 60
+    sample_rate: int = 16_000
+    seed: int = 0
+    room: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.sample_rate not in SAMPLE_RATES:
+            raise ValueError(f"sample_rate must be 16000 or 48000 Hz, not {self.sample_rate}")
+        for name in ("train", "test", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        if not 0 <= self.room <= 1:
+            raise ValueError(f"room must be a share from 0 to 1, not {self.room}")
+
+
+def speaker_voices(seed: int) -> dict[str, Voice]:
+    """Draw the voices of all speakers, each with a variant of its own.
+
+    The test speakers, a man and a woman as in the real corpus, have an English accent and one of espeak-ng's
+    numbered variants, the plainest ones; the training speakers share out the rest.
+
+    Args:
+        seed: Of the corpus.
+
+    Returns:
+        Speaker name to voice, the same for a corpus of any size.
+    """
+    rng = _generator(seed, _VOICES)
+    males, females = (
+        [str(name) for name in rng.permutation(names)] for names in (MALE_VARIANTS, FEMALE_VARIANTS)
+    )
+    voices = {}
+    for speaker, pool in zip(TEST_SPEAKERS, (males, females), strict=True):
+        variant = next(name for name in pool if re.fullmatch(r"[mf]\d", name))
+        pool.remove(variant)
+        voices[speaker] = draw_voice(rng, (variant,), ENGLISH)
+    for index, speaker in enumerate(TRAIN_SPEAKERS):
+        voices[speaker] = draw_voice(rng, ((males, females)[index % 2].pop(),))
+    return voices
+
+
+def write_corpus(corpus: VoicebankDemand, *, workers: int = 2, overwrite: bool = False) -> None:
+    """Write the corpus and its manifest, one JSON object a file.
+
+    Args:
+        corpus: What to write.
+        workers: Processes; the bytes written do not depend on it.
+        overwrite: Whether to delete a corpus of this layout that lies in the folder.
+
+    Raises:
+        ValueError: If the folder is not empty and ``overwrite`` is not given, or ``workers`` is below 1.
+        SynthesisError: If espeak-ng is missing or fails.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    check_espeak()
+    _prepare_folder(corpus.out, overwrite=overwrite)
+    jobs = [(corpus, split, index) for split, size in _sizes(corpus).items() for index in range(size)]
+    entries = tqdm(_map(jobs, workers), total=len(jobs), desc="voicebank_demand", unit="file")
+    lines = [json.dumps(entry) + "\n" for entry in entries]
+    # last, so that a manifest means a finished corpus
+    (corpus.out / MANIFEST).write_text("".join(lines), encoding="utf-8")
+
+
+def make_pair(
+    corpus: VoicebankDemand, split: str, index: int
+) -> tuple[FloatArray, FloatArray, dict[str, object]]:
+    """Make one file of the corpus.
+
+    Args:
+        corpus: The corpus.
+        split: ``"train"`` or ``"test"``.
+        index: Number of the file within its split.
+
+    Returns:
+        Clean and noisy speech, ``(time,)`` each, full scale 1, and the manifest's entry.
+    """
+    rng = _generator(corpus.seed, _FILES, _split_number(split), index)
+    speakers = SPEAKERS[split]
+    speaker = speakers[index % len(speakers)]
+    voices = speaker_voices(corpus.seed)
+    voice = vary_prosody(voices[speaker], rng)
+    text, speech = draw_utterance(voice, corpus.sample_rate, rng)
+    level_db = float(rng.uniform(*SPEECH_LEVEL_DB))
+    speech *= 10 ** (level_db / 20) / np.sqrt((speech**2).mean())
+    snr_db = float(rng.uniform(*SNR_RANGE_DB[split]))
+    noise_seed = int(rng.integers(2**63))
+    kind = _noise_kind(corpus.seed, split, index)
+    hidden = {voice.variant, *(voices[name].variant for name in TEST_SPEAKERS)}
+    crowd = tuple(variant for variant in VARIANTS if variant not in hidden)
+    noise = draw_noise(kind, speech.size, corpus.sample_rate, np.random.default_rng(noise_seed), crowd)
+    room = draw_room(rng) if rng.random() < corpus.room else None
+    heard = speech
+    if room is not None:
+        heard = fftconvolve(speech, impulse_response(room, corpus.sample_rate))[: speech.size]
+    noisy = heard + noise * 10 ** (-snr_db / 20) * np.sqrt((heard**2).mean())
+    gain = min(1.0, LARGEST_PEAK / max(float(np.abs(speech).max()), float(np.abs(noisy).max())))
+    entry = {
+        "file": f"{speaker}_{index // len(speakers) + 1:03d}.wav",
+        "split": split,
+        "speaker": speaker,
+        "voice": asdict(voice),
+        "text": text,
+        "noise": kind,
+        "noise_seed": noise_seed,
+        "snr_db": snr_db,
+        "level_db": level_db + 20 * float(np.log10(gain)),
+        "room": None if room is None else asdict(room),
+        "frames": speech.size,
+        "sample_rate": corpus.sample_rate,
+        "seed": corpus.seed,
+    }
+    return gain * speech, gain * noisy, entry
+
+
+def _write_pair(job: tuple[VoicebankDemand, str, int]) -> dict[str, object]:
+    corpus, split, index = job
+    clean, noisy, entry = make_pair(corpus, split, index)
+    for folder, signal in zip(FOLDERS[split], (clean, noisy), strict=True):
+        path = corpus.out / folder / str(entry["file"])
+        samples = np.round(signal * 32768).astype(np.int16)
+        soundfile.write(path, samples, corpus.sample_rate, subtype="PCM_16")
+    return entry
+
+
+def _map(jobs: list[tuple[VoicebankDemand, str, int]], workers: int) -> Iterator[dict[str, object]]:
+    """Write the files in any order, yielding their entries in the jobs' order."""
+    if workers == 1:
+        yield from map(_write_pair, jobs)
+        return
+    # spawned, because a fork of a process that has run torch's threads can hang
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_write_pair, jobs, chunksize=4)
+
+
+def _sizes(corpus: VoicebankDemand) -> dict[str, int]:
+    return {"train": corpus.train, "test": corpus.test}
+
+
+def _split_number(split: str) -> int:
+    return list(SPEAKERS).index(split)
+
+
+def _generator(seed: int, *branch: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=branch))
+
+
+def _noise_kind(seed: int, split: str, index: int) -> str:
+    """Deal the kinds like cards: each block of as many files has every kind once, in an order of its own."""
+    kinds = list(NOISES)
+    block, place = divmod(index, len(kinds))
+    order = _generator(seed, _NOISE_ORDER, _split_number(split), block).permutation(len(kinds))
+    return kinds[int(order[place])]
+
+
+def _prepare_folder(out: Path, *, overwrite: bool) -> None:
+    """Make the four folders, deleting an earlier corpus's if told to, and nothing else ever."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out must be a folder, not the file {out}")
+    folders = [out / folder for pair in FOLDERS.values() for folder in pair]
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise ValueError(f"out is not empty: {out}; choose another folder or give --overwrite")
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    (out / MANIFEST).unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""Separate and refine audio files: ``python infer.py noisy.wav -o out``; see ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from commands.dry_run import describe_plan
+from commands.file_separation import CheckedJob, FileSeparator
+from commands.infer_options import parse
+from commands.infer_setup import Messages, build, check_inputs
+from commands.inference_scores import ScoreBook, describe_run, headline
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for.
+
+    Args:
+        arguments: Without the program's name; the real ones if None.
+
+    Returns:
+        0 if every file was done, 1 if one or all could not be, 130 if interrupted. Each fault is one line on
+        standard error.
+    """
+    options = parse(arguments)
+    messages = Messages()
+    try:
+        files = build(options)
+        jobs, skipped = check_inputs(options, files, messages)
+        if options.dry_run:
+            print("\n".join(describe_plan(files, jobs)))
+            return 1 if messages.faults else 0
+        book = None if options.no_scores else ScoreBook(options.out, keep=options.skip_existing)
+        if jobs and book is not None:
+            describe_run(options.out, files, options.separator)
+    except (ValueError, OSError) as error:
+        messages.fault(None, error)
+        return 1
+    return run(options, files, jobs, skipped, book, messages)
+
+
+def run(
+    options: argparse.Namespace,
+    files: FileSeparator,
+    jobs: Sequence[CheckedJob],
+    skipped: int,
+    book: ScoreBook | None,
+    messages: Messages,
+) -> int:
+    """Process the files one by one; returns the exit status."""
+    start, done, interrupted = time.monotonic(), 0, False
+    try:
+        # without a terminal there is no bar, so that logs hold lines only
+        for checked in tqdm(jobs, unit="file", disable=None):
+            done += process(files, checked, book, messages)
+    except KeyboardInterrupt:
+        interrupted = True
+        messages.note(f"interrupted: {done} of {len(jobs)} files are done; go on with --skip-existing")
+    finally:
+        facts = {
+            "files": done,
+            "skipped": skipped,
+            "faults": messages.faults,
+            "seconds": time.monotonic() - start,
+        }
+        summary = book.finish(**facts) if book is not None and jobs else None
+    left_out = f", {skipped} were there already" if skipped else ""
+    print(f"{done} of {len(jobs)} files written to {options.out}{left_out}, {time.monotonic() - start:.1f} s")
+    if summary is not None:
+        print("\n".join(headline(summary)))
+    return 130 if interrupted else int(bool(messages.faults))
+
+
+def process(files: FileSeparator, checked: CheckedJob, book: ScoreBook | None, messages: Messages) -> bool:
+    """Separate, score and write one file; says whether it could be done."""
+    path = checked.job.path
+    try:
+        separation = files.separate(checked, keep_trajectory=book is not None)
+        # scored first: a file that is there has its scores too
+        rows = None if book is None else book.rows(files, checked, separation)
+        notes = separation.notes + files.write(checked, separation)
+        if book is not None and rows is not None:
+            book.add(rows)
+    except (ValueError, RuntimeError, MemoryError, OSError) as error:
+        messages.fault(path, error)
+        return False
+    for note in notes:
+        messages.note(f"{path}: {note}")
+    return True
+
+
+if __name__ == "__main__":
+    # a job that is stopped by its scheduler keeps its scores, like one stopped by hand
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Score one item as it is, separated once, and refined under any number of guides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from inference.refinement import Refinement, refine
+from inference.search import Search
+from metrics.quality import Quality
+from metrics.reference import si_sdr
+from models.types import Separator
+
+Panel = Callable[..., Mapping[str, Tensor]]
+"""``panel(estimate (b, c, t), reference=None, mixture=None)`` to scores ``(b,)`` by measure."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guide:
+    """One way of refining: a search, the measure that it listens to, and how far it goes.
+
+    Args:
+        search: Proposes the ratios.
+        quality: The measure; None for a schedule.
+        steps: Steps, for searches that do not bring their own.
+        keep_previous: Let the previous estimate compete.
+        blend: ``"endpoint"`` or ``"state"``, see :func:`inference.refine`.
+        max_batch: Largest number of blends in one separator call.
+        items: Refine only this many items, evenly spread; None for all. For measures that take long.
+        label: Name in tables and log keys, to tell two guides with one measure or two schedules apart.
+    """
+
+    search: Search
+    quality: Quality | None = None
+    steps: int = 5
+    keep_previous: bool = True
+    blend: Literal["endpoint", "state"] = "endpoint"
+    max_batch: int | None = None
+    items: int | None = None
+    label: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The label if there is one, else the name of the measure, or ``"none"`` for a schedule."""
+        return self.label or ("none" if self.quality is None else self.quality.name)
+
+    @property
+    def kind(self) -> str:
+        """``"oracle"``, ``"blind"``, or ``"fixed"`` for a schedule."""
+        return "fixed" if self.quality is None else self.quality.kind
+
+    def usable(self, reference: Tensor | None) -> bool:
+        """Whether an item with or without a reference can be refined under this guide."""
+        return reference is not None or self.quality is None or not self.quality.needs_reference
+
+    def __call__(
+        self,
+        separate: Separator,
+        mixture: Tensor,
+        *,
+        source: int = 0,
+        reference: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> Refinement:
+        """Run :func:`inference.refine` on ``(b, c, t)`` with this guide, keeping the trajectory."""
+        return refine(
+            separate,
+            mixture,
+            source=source,
+            steps=self.steps,
+            search=self.search,
+            quality=self.quality,
+            reference=reference,
+            keep_previous=self.keep_previous,
+            blend=self.blend,
+            max_batch=self.max_batch,
+            keep_trajectory=True,
+            generator=generator,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Rows of the score table of one item, and the refinements they describe, by position of the guide."""
+
+    rows: list[dict[str, Any]]
+    refinements: dict[int, Refinement]
+
+
+def evaluate(
+    separate: Separator,
+    mixture: Tensor,
+    guides: Mapping[int, Guide],
+    panel: Panel,
+    *,
+    run: str,
+    item: str,
+    source: int = 0,
+    reference: Tensor | None = None,
+    generator: Generator | None = None,
+) -> Evaluation:
+    """Refine one item under every guide and score every step with every measure of the panel.
+
+    Equal estimates (the previous one kept, an item finished) are scored once.
+
+    Args:
+        separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``.
+        mixture: ``(1, c, t)``.
+        guides: The guides by a number that the caller knows them by; one that needs a reference is left out
+            where there is none.
+        panel: Scores estimates with all measures at once.
+        run: Name of the run, for the table.
+        item: Name of the item, for the table.
+        source: Index of the source that is refined.
+        reference: ``(1, c, t)`` or None.
+        generator: For searches that draw.
+
+    Returns:
+        Rows for the mixture, the one-step estimate and every step of every guide, and the refinements.
+    """
+    mixture_db = math.nan if reference is None else float(si_sdr(mixture, reference).mean())
+    base = {"run": run, "item": item, "mixture_db": mixture_db}
+    scored = _Scored(panel, reference, mixture)
+    rows = _rows(base, scored(mixture), guide="none", kind="mixture", step=0, evaluations=0)
+    refinements: dict[int, Refinement] = {}
+    for number, guide in guides.items():
+        if guide.usable(reference):
+            refinements[number] = guide(
+                separate, mixture, source=source, reference=reference, generator=generator
+            )
+    if refinements:
+        one_step = next(iter(refinements.values())).one_step
+    else:
+        with torch.no_grad():
+            one_step = separate(mixture)[:, source]
+    rows += _rows(base, scored(one_step), guide="none", kind="one_step", step=0, evaluations=1)
+    for number, refinement in refinements.items():
+        guide = guides[number]
+        assert refinement.trajectory is not None  # Guide always keeps it
+        for step, estimate in enumerate(refinement.trajectory):
+            ratio = math.nan if step == 0 else float(refinement.ratios[step - 1, 0])
+            rows += _rows(
+                base,
+                scored(estimate),
+                guide=guide.name,
+                kind=guide.kind,
+                step=step,
+                evaluations=int(refinement.evaluations[0]),
+                ratio=ratio,
+            )
+    return Evaluation(rows=rows, refinements=refinements)
+
+
+class _Scored:
+    """Scores of estimates ``(1, c, t)`` of one item, remembered by the estimate's values."""
+
+    def __init__(self, panel: Panel, reference: Tensor | None, mixture: Tensor) -> None:
+        self.panel, self.reference, self.mixture = panel, reference, mixture
+        self.known: list[tuple[Tensor, dict[str, float]]] = []
+
+    def __call__(self, estimate: Tensor) -> dict[str, float]:
+        for earlier, scores in self.known:
+            if torch.equal(earlier, estimate):
+                return scores
+        measured = self.panel(estimate, reference=self.reference, mixture=self.mixture)
+        scores = {name: float(value[0]) for name, value in measured.items()}
+        self.known.append((estimate, scores))
+        return scores
+
+
+def _rows(
+    base: Mapping[str, Any],
+    scores: Mapping[str, float],
+    *,
+    guide: str,
+    kind: str,
+    step: int,
+    evaluations: int,
+    ratio: float = math.nan,
+) -> list[dict[str, Any]]:
+    """One row per measure."""
+    return [
+        {
+            **base,
+            "step": step,
+            "guide": guide,
+            "kind": kind,
+            "metric": metric,
+            "value": value,
+            "ratio": ratio,
+            "evaluations": evaluations,
+        }
+        for metric, value in scores.items()
+    ]

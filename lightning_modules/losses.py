@@ -1,0 +1,166 @@
+"""Training losses: lower is better, one value per item, finite for silence.
+
+A *source loss* maps ``(b, c, t)`` estimates and references of one source to ``(b,)``; :class:`FixedOrder` and
+:class:`PermutationInvariant` lift it to ``(b, s, c, t)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from asteroid.losses import PITLossWrapper
+from einops import rearrange
+from torch import Tensor, nn
+
+SourceLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def negative_si_sdr(estimate: Tensor, reference: Tensor, eps: float = 1e-8) -> Tensor:
+    """Negative scale-invariant SDR in dB, mean over channels, without mean removal.
+
+    Args:
+        estimate: ``(b, c, t)``.
+        reference: Same shape.
+        eps: Keeps silence finite, both as estimate and as reference.
+
+    Returns:
+        ``(b,)``.
+
+    Source: J. Le Roux et al., "SDR - half-baked or well done?", 2019, eq. (3).
+    """
+    energy = reference.square().sum(-1, keepdim=True)
+    target = (estimate * reference).sum(-1, keepdim=True) / (energy + eps) * reference
+    return negative_snr(estimate, target, eps)
+
+
+def negative_snr(
+    estimate: Tensor, reference: Tensor, eps: float = 1e-8, max_db: float | None = None
+) -> Tensor:
+    """Negative signal-to-noise ratio in dB, mean over channels; arguments as :func:`negative_si_sdr`.
+
+    Args:
+        estimate: ``(b, c, t)``.
+        reference: Same shape.
+        eps: Keeps silence finite.
+        max_db: Soft ceiling: an estimate this good counts half, so that near-clean items, of which path
+            mixing makes many, do not outweigh the noisy ones. None for none.
+
+    Source of the ceiling: S. Wisdom et al., "Unsupervised Sound Separation Using Mixture Invariant Training",
+    2020, eq. (2).
+    """
+    signal = reference.square().sum(-1)
+    noise = (estimate - reference).square().sum(-1)
+    floor = 0.0 if max_db is None else 10 ** (-max_db / 10) * signal
+    return -10 * torch.log10((signal + eps) / (noise + floor + eps)).mean(-1)
+
+
+class WeightedSum(nn.Module):
+    """Several source losses as one.
+
+    Args:
+        losses: Source losses by any key; the key lets a config override one of them.
+        weights: A weight for each key.
+    """
+
+    def __init__(self, losses: Mapping[str, SourceLoss], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        if set(losses) != set(weights):
+            raise ValueError(f"weights={sorted(weights)} must name the losses {sorted(losses)}")
+        self.losses, self.weights = dict(losses), dict(weights)
+        # registered, so that their windows move to the device
+        self.parts = nn.ModuleList(loss for loss in losses.values() if isinstance(loss, nn.Module))
+
+    def forward(self, estimate: Tensor, reference: Tensor) -> Tensor:
+        """``(b, c, t)`` twice to ``(b,)``."""
+        parts = [self.weights[name] * loss(estimate, reference) for name, loss in self.losses.items()]
+        return torch.stack(parts).sum(0)
+
+
+class SpectralL1(nn.Module):
+    """L1 in time plus L1 of square-root magnitudes at several resolutions, relative to the reference's level.
+
+    Args:
+        window_seconds: Analysis windows, one per resolution; the hop is a quarter of each.
+        sample_rate: In Hz.
+        spectral_weight: Weight of the mean over the resolutions, beside the time-domain term's 1.
+        level_floor: Reference levels (RMS) below this one count as this one, so that silence stays finite.
+        eps: Added to the power before the root: the gradient of a bare root is infinite at silence.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        window_seconds: Sequence[float] = (0.016, 0.032, 0.064),
+        spectral_weight: float = 1.0,
+        level_floor: float = 0.01,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.lengths = [2 * round(seconds * sample_rate / 2) for seconds in window_seconds]
+        self.spectral_weight, self.level_floor, self.eps = spectral_weight, level_floor, eps
+        for length in self.lengths:
+            self.register_buffer(f"window_{length}", torch.hann_window(length), persistent=False)
+
+    def forward(self, estimate: Tensor, reference: Tensor) -> Tensor:
+        """``(b, c, t)`` twice to ``(b,)``."""
+        # clamped before the root: its gradient is infinite at silence
+        level = reference.square().mean(dim=(1, 2), keepdim=True).clamp_min(self.level_floor**2).sqrt()
+        estimate, reference = estimate / level, reference / level
+        time = (estimate - reference).abs().mean(dim=(1, 2))
+        spectral = torch.stack(
+            [
+                (self._root_magnitude(estimate, length) - self._root_magnitude(reference, length))
+                .abs()
+                .mean(dim=(1, 2, 3))
+                for length in self.lengths
+            ]
+        ).mean(0)
+        return time + self.spectral_weight * spectral
+
+    def _root_magnitude(self, waveform: Tensor, length: int) -> Tensor:
+        """Fourth root of the power spectrum of unit-scaled frames, ``(b, c, f, frame)``."""
+        spectrum = torch.stft(
+            rearrange(waveform, "b c t -> (b c) t"),
+            length,
+            length // 4,
+            window=self.get_buffer(f"window_{length}"),
+            normalized=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        power = torch.view_as_real(spectrum).square().sum(-1)
+        return rearrange((power + self.eps) ** 0.25, "(b c) f t -> b c f t", b=waveform.shape[0])
+
+
+class FixedOrder(nn.Module):
+    """The source loss, mean over sources in the order of the configuration."""
+
+    def __init__(self, source_loss: SourceLoss) -> None:
+        super().__init__()
+        self.source_loss = source_loss
+
+    def forward(self, estimates: Tensor, references: Tensor) -> Tensor:
+        """``(b, s, c, t)`` twice to ``(b,)``."""
+        pairs = zip(estimates.unbind(1), references.unbind(1), strict=True)
+        return torch.stack([self.source_loss(estimate, reference) for estimate, reference in pairs]).mean(0)
+
+
+class PermutationInvariant(nn.Module):
+    """The source loss of the best assignment of estimates to references, by asteroid's wrapper.
+
+    Source: D. Yu et al., "Permutation Invariant Training of Deep Models for Speaker-Independent Multi-talker
+    Speech Separation", 2017.
+    """
+
+    def __init__(self, source_loss: SourceLoss) -> None:
+        super().__init__()
+        wrapper: Any = PITLossWrapper  # asteroid has no annotations
+        self.wrapper = wrapper(source_loss, pit_from="pw_pt")
+
+    def forward(self, estimates: Tensor, references: Tensor) -> Tensor:
+        """``(b, s, c, t)`` twice to ``(b,)``."""
+        pairwise = self.wrapper.get_pw_losses(self.wrapper.loss_func, estimates, references)
+        losses: Tensor = self.wrapper.find_best_perm(pairwise)[0]
+        return losses

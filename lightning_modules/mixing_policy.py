@@ -1,0 +1,108 @@
+"""Which mixing a training batch gets: the switches of :mod:`data.mixing`, drawn and applied in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from data.mixing import (
+    batch_remix,
+    components_of,
+    estimate_path,
+    linear_path,
+    random_gains,
+    random_ratios,
+    random_snr,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixingPolicy:
+    """Data mixing of a training batch; everything is off unless switched on.
+
+    Remixing, gains and SNR make new mixtures from the batch's sources. Then every item takes one of three
+    roads: with probability ``linear_path`` it is moved towards one of its sources by a random ratio, with
+    probability ``estimate_path`` it is blended with the separator's own estimate, otherwise it stays.
+
+    Args:
+        remix: Permute every source but the first, and the noise, among the items.
+        gain_db: Range of random gains of each component in dB; None leaves them.
+        snr_db: Range of random ratios of references to noise in dB; None leaves them.
+        linear_path: Share of items in [0, 1] that are moved along the linear path.
+        estimate_path: Share of items in [0, 1] that are blended with an estimate; a further separator call
+            (without gradient) for each of them.
+        ratio_beta: Ratios follow Beta(ratio_beta, 1): 1 is uniform.
+        unroll: Steps of the multi-step objective: this many blends of mixture and last estimate are separated
+            after the first pass, each with a random ratio, with the loss on every step's output.
+
+    Source: docs/methods.md, data mixing.
+    """
+
+    remix: bool = False
+    gain_db: tuple[float, float] | None = None
+    snr_db: tuple[float, float] | None = None
+    linear_path: float = 0.0
+    estimate_path: float = 0.0
+    ratio_beta: float = 1.0
+    unroll: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are no probabilities."""
+        if min(self.linear_path, self.estimate_path) < 0 or self.linear_path + self.estimate_path > 1:
+            raise ValueError(
+                f"linear_path={self.linear_path} and estimate_path={self.estimate_path} are shares of a"
+                " batch: both at least 0, together at most 1"
+            )
+        if self.ratio_beta <= 0 or self.unroll < 0:
+            raise ValueError(
+                f"ratio_beta={self.ratio_beta} must be positive and unroll={self.unroll} not negative"
+            )
+
+    def __call__(
+        self,
+        mixture: Tensor,
+        references: Tensor,
+        *,
+        separate: Callable[[Tensor], Tensor],
+        generator: Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Mix a batch anew.
+
+        Args:
+            mixture: ``(b, c, t)``.
+            references: ``(b, s, c, t)``.
+            separate: Gives the estimates for the estimate path; called without gradient, and only if needed.
+            generator: The source of every draw.
+
+        Returns:
+            New ``(mixture, references)`` of the same shapes.
+        """
+        components = components_of(mixture, references)
+        if self.remix:
+            components = batch_remix(components, generator=generator)
+        if self.gain_db is not None:
+            components = random_gains(components, self.gain_db, generator=generator)
+        if self.snr_db is not None:
+            components = random_snr(components, self.snr_db, generator=generator)
+
+        count, device = len(mixture), mixture.device
+        sources = references.shape[1]
+        road = torch.rand(count, generator=generator, device=generator.device).to(device)
+        source = torch.randint(sources, (count,), generator=generator, device=generator.device).to(device)
+        ratio = random_ratios(count, self.ratio_beta, generator=generator, device=device)
+
+        linear = road < self.linear_path
+        components = linear_path(components, source, torch.where(linear, ratio, 1.0))
+        mixture, references = components.sum(dim=1), components[:, :-1]
+        estimated = (road >= self.linear_path) & (road < self.linear_path + self.estimate_path)
+        if estimated.any():
+            with torch.no_grad():
+                estimates = separate(mixture[estimated])
+            mixture, references = mixture.clone(), references.clone()
+            mixture[estimated], references[estimated] = estimate_path(
+                mixture[estimated], references[estimated], estimates, source[estimated], ratio[estimated]
+            )
+        return mixture, references

@@ -1,0 +1,31 @@
+"""Learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def warmup_cosine(optimizer: Optimizer, *, warmup: int, steps: int, floor: float = 0.02) -> LambdaLR:
+    """Rise linearly over ``warmup`` steps, then fall as half a cosine to ``floor`` of the rate at ``steps``.
+
+    Args:
+        optimizer: Its learning rates are the peak.
+        warmup: Steps of the rise, at least 1.
+        steps: Steps of the whole schedule; beyond them the rate stays at the floor.
+        floor: Last rate as a share of the peak, in [0, 1].
+
+    Source: I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
+    """
+    if not 1 <= warmup < steps:
+        raise ValueError(f"warmup={warmup} must be at least 1 and below steps={steps}: set trainer.max_steps")
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / (steps - warmup))
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,110 @@
+"""Training of one-step separators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Generator, Tensor, nn
+
+from data.mixing import blend, path_gains, random_ratios
+from lightning_modules.mixing_policy import MixingPolicy
+
+Batch = dict[str, Any]
+"""``mixture`` ``(b, c, t)``, ``references`` ``(b, s, c, t)`` (absent for blind items), ``names``."""
+
+
+class SeparationModule(LightningModule):
+    """Train a separator on mixtures that are made anew in every step.
+
+    Args:
+        separator: Maps ``(b, c, t)`` to ``(b, s, c, t)``; saved under the prefix ``separator.``.
+        loss: Maps estimates and references ``(b, s, c, t)`` to ``(b,)``, lower is better.
+        optimizer: Builds the optimiser from the parameters.
+        scheduler: Builds a scheduler, stepped once a training step, from the optimiser; optional.
+        mixing: Data mixing of training batches; validation mixtures are never touched.
+        seed: Seeds the mixing, together with step and rank: a resumed run draws what it would have drawn.
+        model_config: Plain configuration of the separator, saved in the checkpoint so that it can be rebuilt.
+    """
+
+    def __init__(
+        self,
+        separator: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        mixing: MixingPolicy | None = None,
+        seed: int = 0,
+        model_config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.separator = separator
+        self.loss = loss
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.mixing = mixing or MixingPolicy()
+        self.seed = seed
+        self.save_hyperparameters({"model": model_config, "seed": seed})
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Separate ``(b, c, t)`` into ``(b, s, c, t)``."""
+        return self.separator(mixture)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Mix, separate (once, or unrolled over blends) and return the mean loss over items and passes."""
+        generator = self._generator(batch_index)
+        mixture, references = self.mixing(
+            batch["mixture"], batch["references"], separate=self.separator, generator=generator
+        )
+        loss = self._unrolled_loss(mixture, references, generator)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the training loss is {loss.item()} at step {self.global_step} (items "
+                f"{', '.join(batch['names'])}): lower optimizer.lr or set trainer.gradient_clip_val"
+            )
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(mixture))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Log the loss of the one-step estimates; every measure is the business of the callbacks."""
+        if "references" not in batch:
+            return
+        loss = self.loss(self.separator(batch["mixture"]), batch["references"]).mean()
+        self.log(
+            "val/loss", loss, prog_bar=True, batch_size=len(batch["mixture"]), on_epoch=True, sync_dist=True
+        )
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser, and the scheduler if there is one."""
+        optimizer = self.make_optimizer(self.separator.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _unrolled_loss(self, mixture: Tensor, references: Tensor, generator: Generator) -> Tensor:
+        """Loss of the estimate and of ``mixing.unroll`` further ones from blends with random ratios.
+
+        Each item refines one random source throughout, as :func:`inference.refine` does.
+        """
+        estimates = self.separator(mixture)
+        losses = [self.loss(estimates, references).mean()]
+        count, device = len(mixture), mixture.device
+        items = torch.arange(count, device=device)
+        shape = (count,)
+        source = torch.randint(references.shape[1], shape, generator=generator, device=generator.device)
+        source = source.to(device)
+        for _ in range(self.mixing.unroll):
+            ratio = random_ratios(count, self.mixing.ratio_beta, generator=generator, device=device)
+            gains = path_gains(source, ratio, references.shape[1])[:, :, None, None]
+            estimates = self.separator(blend(mixture, estimates[items, source], ratio))
+            losses.append(self.loss(estimates, references * gains).mean())
+        return torch.stack(losses).mean()
+
+    def _generator(self, batch_index: int) -> Generator:
+        """A generator that depends on seed, rank and step only, so that resuming repeats nothing."""
+        generator = torch.Generator(device=self.device)
+        ranks = self.trainer.world_size
+        place = (self.trainer.current_epoch * 1_000_003 + batch_index) * ranks + self.global_rank
+        return generator.manual_seed((self.seed * 2_147_483_647 + place) % 2**63)

@@ -1,0 +1,116 @@
+"""Blind measures: DNSMOS, a listening score predicted from the estimate alone.
+
+The networks are those that the package `speechmos` ships, so nothing is downloaded, and the scores are that
+package's; but they run on the estimate's device, whole batches at a time, and without computing anything
+twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from metrics.dnsmos_networks import HOP, p808_scorer, primary_scorer
+
+DNSMOS_NAMES = ("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")
+DNSMOS_RATE = 16000
+MINIMUM_SECONDS = 0.1
+
+_WINDOW_SECONDS = 9.01
+_WINDOW = int(_WINDOW_SECONDS * DNSMOS_RATE)
+_SAMPLES_AT_ONCE = 4 * _WINDOW
+
+# a 16-bit file would hold zeros below it; the scores depend on the level and mean nothing there
+_SILENCE = 2.0**-16
+
+# from the primary network's outputs, in their order, to scores: coefficients of x^2, x and 1
+_POLYNOMIALS = {
+    "dnsmos_sig": (-0.08397278, 1.22083953, 0.0052439),
+    "dnsmos_bak": (-0.13166888, 1.60915514, -0.39604546),
+    "dnsmos_ovrl": (-0.06766283, 1.11546468, 0.04602535),
+}
+
+
+@torch.no_grad()
+def dnsmos(
+    estimate: Tensor, sample_rate: int = DNSMOS_RATE, names: Sequence[str] = DNSMOS_NAMES
+) -> dict[str, Tensor]:
+    """Predict the listening scores of speech: overall (P.808, OVRL), signal (SIG) and background (BAK).
+
+    A clip shorter than 9.01 s is repeated until it is longer; the score is the mean over windows of 9.01 s,
+    one every second. The score depends on the level. Samples beyond full scale are clipped, as the networks
+    demand.
+
+    Args:
+        estimate: ``(..., time)`` of full scale 1.
+        sample_rate: Must be 16000 Hz.
+        names: Which of `DNSMOS_NAMES` to compute.
+
+    Returns:
+        For each name ``(...)``, from about 1 to 5, higher is better, on the estimate's device; NaN for a clip
+        with a non-finite sample, below 0.1 s, or silent (peak below half a step of 16 bits).
+
+    Raises:
+        ValueError: If the rate is not 16000 Hz or a name is unknown.
+
+    Source: C. Reddy et al., "DNSMOS", 2021 (P.808), and "DNSMOS P.835", 2022 (SIG, BAK, OVRL).
+    """
+    if sample_rate != DNSMOS_RATE:
+        raise ValueError(
+            f"sample_rate={sample_rate} is not the {DNSMOS_RATE} Hz of DNSMOS: resample the estimate"
+        )
+    if unknown := [name for name in names if name not in DNSMOS_NAMES]:
+        raise ValueError(f"names={unknown} are no scores of DNSMOS: choose from {', '.join(DNSMOS_NAMES)}")
+    time = estimate.shape[-1]
+    clips = estimate.float().reshape(math.prod(estimate.shape[:-1]), time)
+    scores = {name: clips.new_full((len(clips),), torch.nan) for name in names}
+    if time >= MINIMUM_SECONDS * DNSMOS_RATE:
+        valid = clips.isfinite().all(-1) & (clips.abs().amax(-1) >= _SILENCE)
+        for rows in torch.split(valid.nonzero().flatten(), max(1, _SAMPLES_AT_ONCE // time)):
+            for name, values in _score_clips(clips[rows].clamp(-1, 1), names).items():
+                scores[name][rows] = values
+    return {name: values.reshape(estimate.shape[:-1]) for name, values in scores.items()}
+
+
+def _score_clips(clips: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Score ``(clip, time)`` of valid audio; each name gets ``(clip,)``."""
+    time = clips.shape[-1]
+    repeats = _repeats(time)
+    audio = clips.repeat(1, repeats)
+    # pairs of frames, which the network pools, repeat with the clip if they fit its length
+    periodic = repeats > 1 and time % (2 * HOP) == 0
+    starts = Counter(start % time if periodic else start for start in _window_starts(audio.shape[-1]))
+    weights = torch.tensor(list(starts.values()), dtype=torch.float32, device=clips.device) / starts.total()
+    scores = {}
+    # mixed precision, where it is on, would change the scores
+    with torch.autocast(clips.device.type, enabled=False):
+        if "dnsmos_p808" in names:
+            network = p808_scorer(clips.device)
+            raw = [network(audio[:, start : start + _WINDOW])[:, 0] for start in starts]
+            scores["dnsmos_p808"] = torch.stack(raw, dim=-1) @ weights
+        if any(name in names for name in _POLYNOMIALS):
+            stream = clips if periodic else audio[:, : max(starts) + _WINDOW]
+            outputs = primary_scorer(clips.device)(stream, list(starts), periodic=periodic)
+            for raw, (name, (square, slope, constant)) in zip(
+                outputs.unbind(-1), _POLYNOMIALS.items(), strict=True
+            ):
+                if name in names:
+                    scores[name] = (square * raw.square() + slope * raw + constant) @ weights
+    return scores
+
+
+def _repeats(time: int) -> int:
+    """Return how many copies of a clip are scored: it is doubled until it is as long as a window."""
+    return 1 if time >= _WINDOW else 2 ** math.ceil(math.log2(_WINDOW / time))
+
+
+def _window_starts(time: int) -> list[int]:
+    """Return the first samples of the windows of a clip of that many samples."""
+    hops = range(int(time // DNSMOS_RATE - _WINDOW_SECONDS) + 1)
+    # the published scores leave out windows, hops 7 to 23 among them, whose end rounds to a sample too early
+    kept = [hop for hop in hops if int((hop + _WINDOW_SECONDS) * DNSMOS_RATE) - hop * DNSMOS_RATE == _WINDOW]
+    return [hop * DNSMOS_RATE for hop in kept]

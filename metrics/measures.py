@@ -1,0 +1,132 @@
+"""The table of measures: what each is called, which audio it takes and what a difference in it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torchaudio
+from torch import Tensor
+
+from metrics.blind import DNSMOS_NAMES, DNSMOS_RATE, dnsmos
+from metrics.reference import PESQ_RATES, STOI_MINIMUM_RATE, estoi, pesq, sdr, si_sdr, snr, stoi
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """What there is to know about a measure.
+
+    Attributes:
+        score: ``score(estimate (..., time), reference, sample_rate) -> (...)``; a blind one ignores the
+            reference.
+        scale: A difference that counts as one unit where measures are joined.
+        needs_reference: Whether it is an oracle measure.
+        rate: Rate in Hz that audio is resampled to; None where audio is scored at its own rate.
+        minimum_rate: Lowest rate in Hz of the audio that can be scored.
+        fix: What to do with audio of a lower rate.
+    """
+
+    score: Callable[[Tensor, Tensor, int], Tensor]
+    scale: float
+    needs_reference: bool = True
+    rate: int | None = None
+    minimum_rate: int = 1
+    fix: str = "use audio of a higher rate"
+
+
+def _dnsmos_measure(name: str) -> Measure:
+    return Measure(
+        score=lambda estimate, _, rate: dnsmos(estimate, rate, names=(name,))[name],
+        scale=0.1,
+        needs_reference=False,
+        rate=DNSMOS_RATE,
+        minimum_rate=DNSMOS_RATE,
+        fix="leave it out, or use audio of a higher rate",
+    )
+
+
+MEASURES: dict[str, Measure] = {
+    "si_sdr": Measure(score=lambda estimate, reference, _: si_sdr(estimate, reference), scale=1.0),
+    "sdr": Measure(score=lambda estimate, reference, _: sdr(estimate, reference), scale=1.0),
+    "snr": Measure(score=lambda estimate, reference, _: snr(estimate, reference), scale=1.0),
+    "pesq": Measure(
+        score=lambda estimate, reference, _: pesq(estimate, reference),
+        scale=0.1,
+        rate=PESQ_RATES["wb"],
+        minimum_rate=PESQ_RATES["wb"],
+        fix="use 'pesq_nb', or audio of a higher rate",
+    ),
+    "pesq_nb": Measure(
+        score=lambda estimate, reference, _: pesq(estimate, reference, mode="nb"),
+        scale=0.1,
+        rate=PESQ_RATES["nb"],
+        minimum_rate=PESQ_RATES["nb"],
+    ),
+    "stoi": Measure(
+        score=lambda estimate, reference, rate: stoi(estimate, reference, sample_rate=rate),
+        scale=0.01,
+        minimum_rate=STOI_MINIMUM_RATE,
+    ),
+    "estoi": Measure(
+        score=lambda estimate, reference, rate: estoi(estimate, reference, sample_rate=rate),
+        scale=0.01,
+        minimum_rate=STOI_MINIMUM_RATE,
+    ),
+    **{name: _dnsmos_measure(name) for name in DNSMOS_NAMES},
+}
+"""Every measure by its name."""
+
+METRIC_NAMES = tuple(MEASURES)
+_ALIASES = {"pesq_wb": "pesq"}
+
+
+def resolve_name(name: str, sample_rate: int) -> str:
+    """Return a measure's own name, after a check that it can score audio of that rate in Hz.
+
+    Raises:
+        ValueError: If there is no such measure, or the audio's rate is too low for it.
+    """
+    resolved = _ALIASES.get(name, name)
+    if resolved not in MEASURES:
+        near = get_close_matches(name, METRIC_NAMES, n=3, cutoff=0.4) or METRIC_NAMES
+        raise ValueError(f"name={name!r} is no known measure: use one of {', '.join(map(repr, near))}")
+    measure = MEASURES[resolved]
+    if sample_rate < measure.minimum_rate:
+        lowest = measure.minimum_rate
+        raise ValueError(
+            f"sample_rate={sample_rate} is below the {lowest} Hz that {name!r} needs: {measure.fix}"
+        )
+    return resolved
+
+
+def score_measure(name: str, estimate: Tensor, reference: Tensor | None, sample_rate: int) -> Tensor:
+    """Score audio of any rate with one measure of the table, resampled to the measure's rate if it has one.
+
+    Args:
+        name: A key of `MEASURES`.
+        estimate: ``(..., time)``, full scale 1.
+        reference: Same shape; None only for a blind measure.
+        sample_rate: Rate in Hz of both.
+
+    Returns:
+        ``(...)``, higher is better; NaN where it cannot be scored.
+
+    Raises:
+        ValueError: If an oracle measure is given no reference.
+    """
+    measure = MEASURES[name]
+    if measure.needs_reference and reference is None:
+        raise ValueError(f"reference=None: oracle measure {name!r} needs reference=, or use a blind measure")
+    rate = measure.rate or sample_rate
+    estimate = to_rate(estimate, sample_rate, rate)
+    return measure.score(
+        estimate, estimate if reference is None else to_rate(reference, sample_rate, rate), rate
+    )
+
+
+def to_rate(waveform: Tensor, from_rate: int, rate: int) -> Tensor:
+    """Resample ``(..., time)`` from one rate in Hz to another."""
+    if from_rate == rate:
+        return waveform
+    return torchaudio.functional.resample(waveform, from_rate, rate)

@@ -1,0 +1,294 @@
+"""Oracle measures: functions that compare an estimate with its reference.
+
+Every function takes ``estimate`` and ``reference`` of one shape ``(..., time)`` and returns ``(...)``, higher
+is better. An item that cannot be scored is NaN and never an exception, so that one bad file costs one score:
+
+- a non-finite sample in either signal, or no samples at all;
+- a silent reference (all samples zero): no measure is defined there;
+- a silent estimate of a sounding reference: SI-SDR would be ``-inf`` and SNR 0 dB, which is more than many
+  honest estimates get; as NaN it is counted as a failure and is never chosen as the best of several
+  candidates;
+- a signal that is too short for the measure (each function says how short).
+
+`si_sdr`, `snr` and `sdr` run on the signals' device and are differentiable; the others run on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pesq import BufferTooShortError, NoUtterancesError
+from pesq import pesq as pesq_one
+from pystoi.stoi import stoi as pystoi_one
+from torch import Tensor
+
+FloatArray = NDArray[np.float64]
+
+PESQ_RATES = {"wb": 16000, "nb": 8000}
+"""Rate in Hz that each mode of PESQ is computed at here."""
+
+# ITU's code writes past its arrays, and may end the process, from the 51st utterance on; utterances and gaps
+# last more than 0.2 s each, so that no signal of 20 s has so many
+PESQ_MAXIMUM_SECONDS = 20
+
+STOI_MINIMUM_RATE = 10000
+"""STOI is defined on audio of 10 kHz; pystoi resamples anything above it by itself, in Hz."""
+
+SDR_TAPS = 512
+
+# pystoi returns this, with a warning, when fewer than 30 frames are left after silent ones are removed
+_STOI_TOO_SHORT = 1e-5
+_STOI_MINIMUM_SECONDS = 0.05
+
+
+def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio; no mean is removed.
+
+    Both gains are irrelevant. The score is kept within +-138 dB in float32 (+-313 dB in float64), where
+    rounding of the samples ends its meaning: a perfect estimate has a finite score.
+
+    Args:
+        estimate: ``(..., time)``, any amplitude unit.
+        reference: Same shape.
+
+    Returns:
+        ``(...)`` in dB, higher is better; NaN by the module's policy.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Source: J. Le Roux et al., "SDR - half-baked or well done?", 2019, eq. (3).
+
+    Example:
+        >>> reference = torch.tensor([3.0, -0.5, 2.0, 7.0])
+        >>> estimate = torch.tensor([2.5, 0.0, 2.0, 8.0])
+        >>> print(f"{si_sdr(estimate, reference):.2f} dB")
+        18.40 dB
+        >>> print(f"{si_sdr(estimate / 100, reference):.2f} dB")
+        18.40 dB
+    """
+    estimate, reference, valid = _prepare(estimate, reference)
+    estimate, reference = estimate / _peak(estimate), reference / _peak(reference)
+    gain = (estimate * reference).sum(-1, keepdim=True) / reference.square().sum(-1, keepdim=True)
+    target = gain * reference
+    return torch.where(valid, _decibels(target, estimate - target), torch.nan)
+
+
+def snr(estimate: Tensor, reference: Tensor) -> Tensor:
+    """Signal-to-noise ratio ``||reference||^2 / ||reference - estimate||^2``; a wrong gain counts as noise.
+
+    Args:
+        estimate: ``(..., time)``, in the reference's amplitude unit.
+        reference: Same shape.
+
+    Returns:
+        ``(...)`` in dB, higher is better, within the same bounds as `si_sdr`; NaN by the module's policy.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    estimate, reference, valid = _prepare(estimate, reference)
+    scale = torch.maximum(_peak(estimate), _peak(reference))
+    reference, noise = reference / scale, (reference - estimate) / scale
+    return torch.where(valid, _decibels(reference, noise), torch.nan)
+
+
+def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
+    """Signal-to-distortion ratio of BSSEval, which forgives any filter of 512 taps; computed in float64.
+
+    Args:
+        estimate: ``(..., time)``, any amplitude unit.
+        reference: Same shape.
+
+    Returns:
+        ``(...)`` in dB, higher is better, within +-156 dB; NaN by the module's policy, with fewer than 512
+        samples, and for a reference whose 512 delays are linearly dependent.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Source: E. Vincent, R. Gribonval, C. Fevotte, "Performance measurement in blind audio source separation",
+    2006; as a coherence: R. Scheibler, "SDR - medium rare with fast computations", 2022, eq. (7) and (12).
+    """
+    dtype = estimate.dtype
+    estimate, reference, valid = _prepare(estimate.double(), reference.double())
+    if estimate.shape[-1] < SDR_TAPS:
+        return torch.full_like(valid, torch.nan, dtype=dtype)
+    estimate, reference = estimate / _peak(estimate), reference / _peak(reference)
+    estimate, reference = (signal / signal.norm(dim=-1, keepdim=True) for signal in (estimate, reference))
+    n_fft = 2 ** math.ceil(math.log2(estimate.shape[-1] + SDR_TAPS))
+    spectrum = torch.fft.rfft(reference, n_fft)
+    autocorrelation = torch.fft.irfft(spectrum.abs().square(), n_fft)[..., :SDR_TAPS]
+    correlation = torch.fft.irfft(spectrum.conj() * torch.fft.rfft(estimate, n_fft), n_fft)[..., :SDR_TAPS]
+    lag = torch.arange(SDR_TAPS, device=estimate.device)
+    normal = autocorrelation[..., (lag[:, None] - lag).abs()]
+    # solve_ex marks a singular item and goes on where solve would fail the whole batch
+    taps, info = torch.linalg.solve_ex(normal, correlation[..., None])
+    epsilon = torch.finfo(torch.float64).eps
+    coherence = (correlation * taps[..., 0]).sum(-1).clamp(min=epsilon)
+    ratio = coherence / (1 - coherence).clamp(min=epsilon)
+    return torch.where(valid & (info == 0), 10 * torch.log10(ratio), torch.nan).to(dtype)
+
+
+def pesq(estimate: Tensor, reference: Tensor, *, mode: str = "wb") -> Tensor:
+    """Perceptual evaluation of speech quality, as a listening score (MOS-LQO).
+
+    Wide band (``"wb"``, ITU-T P.862.2) at 16000 Hz or narrow band (``"nb"``, P.862.1) at 8000 Hz. The pair is
+    scaled by one gain to a peak of 1 first, so samples beyond full scale are not clipped. A signal of more
+    than 20 s is scored in equal pieces of at most 20 s, and the mean is taken over those in which there is an
+    utterance.
+
+    Args:
+        estimate: ``(..., time)`` at the rate of the mode.
+        reference: Same shape.
+        mode: ``"wb"`` or ``"nb"``.
+
+    Returns:
+        ``(...)`` from about 1.0 to 4.64 (wb) or 4.55 (nb), higher is better; NaN by the module's policy,
+        below 0.25 s, and where PESQ finds no utterance in the reference.
+
+    Raises:
+        ValueError: If the shapes differ or the mode is unknown.
+    """
+    if mode not in PESQ_RATES:
+        raise ValueError(f"mode={mode!r} is not a mode of PESQ: use 'wb' (16000 Hz) or 'nb' (8000 Hz)")
+
+    return _one_by_one(lambda one, other: _pesq_of_signal(one, other, mode), estimate, reference)
+
+
+def _pesq_of_signal(estimate: FloatArray, reference: FloatArray, mode: str) -> float:
+    """Score ``(time,)``: in equal pieces if it is long, without those that have no utterance."""
+    rate = PESQ_RATES[mode]
+    pieces = math.ceil(len(reference) / (PESQ_MAXIMUM_SECONDS * rate))
+    scores = []
+    for one, other in zip(np.array_split(estimate, pieces), np.array_split(reference, pieces), strict=True):
+        if other.any() and not one.any():
+            return math.nan
+        try:
+            score = pesq_one(rate, other, one, mode) if other.any() else math.nan  # type: ignore[no-untyped-call]
+            scores.append(float(score))
+        except (BufferTooShortError, NoUtterancesError):
+            scores.append(math.nan)
+    finite = [score for score in scores if math.isfinite(score)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def stoi(estimate: Tensor, reference: Tensor, *, sample_rate: int, extended: bool = False) -> Tensor:
+    """Short-time objective intelligibility.
+
+    Args:
+        estimate: ``(..., time)``.
+        reference: Same shape.
+        sample_rate: Rate in Hz of both, at least 10000.
+        extended: Compute the extended measure (see `estoi`).
+
+    Returns:
+        ``(...)``, at most 1, higher is better; NaN by the module's policy, and with fewer than 30 frames
+        (0.4 s) left when those 40 dB below the reference's loudest are removed.
+
+    Raises:
+        ValueError: If the shapes differ or the rate is below 10000 Hz.
+
+    Source: C. Taal et al., "An algorithm for intelligibility prediction of time-frequency weighted noisy
+    speech", 2011.
+    """
+    if sample_rate < STOI_MINIMUM_RATE:
+        raise ValueError(
+            f"sample_rate={sample_rate} is below the {STOI_MINIMUM_RATE} Hz of STOI: resample the audio"
+        )
+
+    def score(estimate: FloatArray, reference: FloatArray) -> float:
+        if len(reference) < _STOI_MINIMUM_SECONDS * sample_rate:
+            return math.nan
+        with _stoi_surroundings():
+            value = pystoi_one(reference, estimate, sample_rate, extended=extended)  # type: ignore[no-untyped-call]
+        return math.nan if value == _STOI_TOO_SHORT else float(value)
+
+    return _one_by_one(score, estimate, reference)
+
+
+def estoi(estimate: Tensor, reference: Tensor, *, sample_rate: int) -> Tensor:
+    """Extended short-time objective intelligibility; arguments and result as for `stoi`.
+
+    Source: J. Jensen, C. Taal, "An algorithm for predicting the intelligibility of speech masked by modulated
+    noise maskers", 2016.
+    """
+    return stoi(estimate, reference, sample_rate=sample_rate, extended=True)
+
+
+def _prepare(estimate: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return both signals, in float32 or better, and ``(...)`` whether a pair can be scored.
+
+    Pairs that cannot are replaced by ones, so that neither their values nor their gradients are NaN before
+    the caller masks them.
+    """
+    if estimate.shape != reference.shape:
+        shapes = f"{tuple(estimate.shape)} and {tuple(reference.shape)}"
+        raise ValueError(f"estimate and reference have shapes {shapes}: give both the same (..., time)")
+    dtype = torch.promote_types(torch.promote_types(estimate.dtype, reference.dtype), torch.float32)
+    estimate, reference = estimate.to(dtype), reference.to(dtype)
+    valid = (
+        estimate.isfinite().all(-1)
+        & reference.isfinite().all(-1)
+        & (estimate != 0).any(-1)
+        & (reference != 0).any(-1)
+    )
+    ones = torch.ones((), dtype=dtype, device=estimate.device)
+    estimate = torch.where(valid[..., None], estimate, ones)
+    return estimate, torch.where(valid[..., None], reference, ones), valid
+
+
+def _peak(signal: Tensor) -> Tensor:
+    """Return the peak ``(..., 1)`` without gradient; signals divided by it have squares within range."""
+    if signal.shape[-1] == 0:
+        return signal.new_ones(*signal.shape[:-1], 1)
+    return signal.detach().abs().amax(-1, keepdim=True)
+
+
+def _decibels(target: Tensor, distortion: Tensor) -> Tensor:
+    """Energy ratio ``(..., time) -> (...)`` in dB, bounded where rounding bounds it."""
+    bound = torch.finfo(target.dtype).eps ** 2
+    target_energy, distortion_energy = target.square().sum(-1), distortion.square().sum(-1)
+    total = target_energy + distortion_energy
+    target_energy = torch.maximum(target_energy, bound * total)
+    return 10 * torch.log10(target_energy / torch.maximum(distortion_energy, bound * total))
+
+
+def _one_by_one(
+    score: Callable[[FloatArray, FloatArray], float], estimate: Tensor, reference: Tensor
+) -> Tensor:
+    """Apply a measure of single signals to every pair that can be scored; the estimate's device and dtype."""
+    dtype, device = estimate.dtype, estimate.device
+    estimate, reference, valid = _prepare(estimate.detach().double(), reference.detach().double())
+    time = estimate.shape[-1]
+    pairs = zip(
+        estimate.cpu().numpy().reshape(-1, time) if time else np.zeros((valid.numel(), 0)),
+        reference.cpu().numpy().reshape(-1, time) if time else np.zeros((valid.numel(), 0)),
+        valid.flatten().tolist(),
+        strict=True,
+    )
+    scores = [score(one, other) if usable else math.nan for one, other, usable in pairs]
+    return torch.tensor(scores, dtype=dtype, device=device).reshape(valid.shape)
+
+
+@contextmanager
+def _stoi_surroundings() -> Iterator[None]:
+    """Make pystoi deterministic and quiet.
+
+    Its extended measure adds noise of 1e-16 from NumPy's global generator, which decides the score where a
+    band is empty; the generator is seeded for the call and put back. Its warning says what the NaN says.
+    """
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002

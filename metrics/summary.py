@@ -1,0 +1,99 @@
+"""What a column of scores comes to: mean, median, a confidence interval, and how many items failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_RESAMPLES = 2000
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """Statistics of the items that could be scored; NaN where there are too few of them.
+
+    Attributes:
+        count: Items that could be scored.
+        failed: Items that could not: NaN or infinite.
+        mean: Their mean, in the measure's unit; needs one item.
+        median: Their median; needs one item.
+        low: Lower end of the 95 % confidence interval of the mean; needs two items.
+        high: Upper end.
+    """
+
+    count: int
+    failed: int
+    mean: float
+    median: float
+    low: float
+    high: float
+
+
+def summarise(values: ArrayLike, *, seed: int = 0) -> Summary:
+    """Summarise the scores of one measure.
+
+    Args:
+        values: ``(item,)``, one score for each item, NaN for an item that could not be scored.
+        seed: Seeds the bootstrap.
+
+    Returns:
+        The statistics; the interval is that of the percentile bootstrap over items.
+
+    Source: B. Efron, R. Tibshirani, "An introduction to the bootstrap", 1993, section 13.3.
+
+    Example:
+        >>> summary = summarise([1.0, 2.0, 6.0, float("nan")])
+        >>> summary.mean, summary.median, summary.count, summary.failed
+        (3.0, 2.0, 3, 1)
+    """
+    column = np.asarray(values, dtype=np.float64).reshape(-1)
+    scored = column[np.isfinite(column)]
+    low, high = (
+        _bootstrap_interval(scored, np.random.default_rng(seed)) if len(scored) > 1 else (np.nan, np.nan)
+    )
+    return Summary(
+        count=len(scored),
+        failed=len(column) - len(scored),
+        mean=float(scored.mean()) if len(scored) else np.nan,
+        median=float(np.median(scored)) if len(scored) else np.nan,
+        low=float(low),
+        high=float(high),
+    )
+
+
+def summarise_gain(values: ArrayLike, baseline: ArrayLike, *, seed: int = 0) -> Summary:
+    """Summarise what each item gained over its own baseline, which says far more than two separate means.
+
+    Args:
+        values: ``(item,)``, such as the scores after refinement.
+        baseline: ``(item,)``, the same items in the same order, such as the one-step scores.
+        seed: Seeds the bootstrap.
+
+    Returns:
+        Statistics of ``values - baseline``; an item that failed in either counts as failed.
+
+    Raises:
+        ValueError: If the two differ in length.
+    """
+    after, before = (np.asarray(column, dtype=np.float64).reshape(-1) for column in (values, baseline))
+    if after.shape != before.shape:
+        raise ValueError(
+            f"values and baseline have {len(after)} and {len(before)} items: give the same items"
+        )
+    finite = np.isfinite(after) & np.isfinite(before)
+    gains = np.full(after.shape, np.nan)
+    gains[finite] = after[finite] - before[finite]
+    return summarise(gains, seed=seed)
+
+
+def _bootstrap_interval(
+    scored: NDArray[np.float64], generator: np.random.Generator
+) -> tuple[np.float64, np.float64]:
+    """Return the percentiles of the means of samples drawn with replacement."""
+    # one sample at a time: a matrix of all of them would not fit in memory for long columns
+    means = [scored[generator.integers(len(scored), size=len(scored))].mean() for _ in range(_RESAMPLES)]
+    low, high = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return low, high

@@ -1,0 +1,216 @@
+"""This project's checkpoints: weights beside a plain configuration, and Lightning's files, read safely.
+
+A checkpoint is untrusted input. Weights are read without unpickling objects, and a configuration can only
+name network classes that this package defines.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+ALLOWED_PREFIXES = ("models.separators.", "models.denoisers.")
+"""Where the classes live that a configuration may name."""
+
+_PREFIX = "separator."  # the Lightning module keeps its network under this name
+
+
+def save_separator(path: str | Path, module: nn.Module, config: Mapping[str, Any]) -> None:
+    """Write a separator as ``<stem>.safetensors`` and its configuration as ``<stem>.yaml`` beside it.
+
+    Args:
+        path: The ``.safetensors`` file; existing files are replaced, missing folders made.
+        module: The separator, on any device.
+        config: Its model configuration: ``_target_`` (the class) and resolved constructor keywords. Mappings
+            and sequences become plain dictionaries and lists.
+
+    Raises:
+        ValueError: If the suffix is wrong, or the configuration is not plain, not resolved, not allowed,
+            or of another class than the module.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path='{path}' ends in '{path.suffix}': name a .safetensors file")
+    plain = _plain(config, "config")
+    target = _class_named(plain)
+    if type(module) is not target:
+        raise ValueError(
+            f"config._target_={plain['_target_']!r} is not the module's class {type(module).__name__}"
+        )
+    # cloned, because the format refuses tensors that share memory, and a network may hold one under two names
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, path)
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+
+
+def load_checkpoint(path: str | Path, *, averaged: bool = True) -> nn.Module:
+    """Rebuild the separator that a checkpoint holds, on the CPU.
+
+    Args:
+        path: A ``.safetensors`` file with its ``.yaml`` beside it, or a Lightning ``.ckpt`` file with the
+            resolved model configuration in ``hyper_parameters["model"]`` and weights under ``separator.``.
+        averaged: Where a ``.ckpt`` holds averaged weights (Lightning's ``WeightAveraging`` and
+            ``EMAWeightAveraging`` callbacks), take these, else the raw ones. An average that was never
+            updated is only the initialisation, so the raw weights are taken then.
+
+    Returns:
+        The separator, as its constructor left it but for the weights.
+
+    Raises:
+        FileNotFoundError: If the file, or the configuration beside it, is missing.
+        ValueError: If it is no checkpoint, or its configuration or weights do not fit.
+    """
+    path = Path(path)
+    if path.suffix not in (".ckpt", ".safetensors"):
+        raise ValueError(f"'{path}' ends in '{path.suffix}': give a .ckpt or a .safetensors file")
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint '{path}' does not exist or is not a file")
+    config, weights = _read_lightning(path, averaged) if path.suffix == ".ckpt" else _read_safetensors(path)
+    try:
+        module = instantiate(config)
+    except ValueError as error:
+        raise ValueError(f"configuration of '{path}': {error}") from error
+    _load_weights(module, weights, path)
+    return module
+
+
+def instantiate(config: Mapping[str, Any]) -> nn.Module:
+    """Build the network that a plain configuration describes; nested ones with ``_target_`` are built first.
+
+    Args:
+        config: ``_target_`` names a class below :data:`ALLOWED_PREFIXES`, the other keys are its keywords.
+
+    Returns:
+        The network, freshly initialised.
+
+    Raises:
+        ValueError: If a class is not allowed or does not exist, or does not accept the keywords.
+    """
+    network_class = _class_named(config)
+    keywords = {
+        name: _built(value) for name, value in config.items() if name not in ("_target_", "_convert_")
+    }
+    special = sorted(name for name in keywords if name.startswith("_"))
+    if special:
+        raise ValueError(f"{special[0]} is not supported beside _target_: leave it out")
+    try:
+        return network_class(**keywords)
+    except TypeError as error:
+        raise ValueError(f"{config['_target_']} does not accept the configuration: {error}") from error
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return instantiate(value)
+        return {key: _built(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_built(item) for item in value]
+    return value
+
+
+def _class_named(config: Mapping[str, Any]) -> type[nn.Module]:
+    """The class that ``_target_`` names, if it is a network that an allowed module itself defines."""
+    target = config.get("_target_")
+    places = " and ".join(prefix + "*" for prefix in ALLOWED_PREFIXES)
+    # no part may begin with an underscore, and a module lies between the prefix and the class
+    pattern = r"[a-z]+(\.[A-Za-z]\w*){3,}"
+    if not (
+        isinstance(target, str) and target.startswith(ALLOWED_PREFIXES) and re.fullmatch(pattern, target)
+    ):
+        raise ValueError(f"_target_={target!r} is not allowed: only classes of {places} are")
+    module_name, _, class_name = target.rpartition(".")
+    try:
+        found = getattr(import_module(module_name), class_name, None)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"_target_={target!r} does not exist: no module {error.name!r}") from error
+    # what a module imports from elsewhere is not its own: nn, or a helper from the standard library
+    if not isinstance(found, type) or not issubclass(found, nn.Module) or found.__module__ != module_name:
+        raise ValueError(f"_target_={target!r} is not allowed: {module_name} defines no such network")
+    return found
+
+
+def _plain(value: Any, place: str) -> Any:
+    """Copy of a configuration made of dictionaries, lists, strings, numbers, booleans and None alone."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, str):
+        if "${" in value:
+            raise ValueError(f"{place}={value!r} is not resolved: resolve the configuration before saving it")
+        return value
+    if isinstance(value, Sequence):
+        return [_plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    raise ValueError(f"{place} is a {type(value).__name__}: only plain values can be saved")
+
+
+def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    config_path = path.with_suffix(".yaml")
+    if not config_path.is_file():
+        raise FileNotFoundError(
+            f"configuration '{config_path}' is missing beside '{path.name}': copy both files"
+        )
+    try:
+        config = yaml.safe_load(config_path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{config_path}' is not YAML: {_one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"'{config_path}' holds no mapping: it must name a class under _target_")
+    try:
+        return config, load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"'{path}' is not a safetensors file: {_one_line(error)}") from error
+
+
+def _read_lightning(path: Path, averaged: bool) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
+        reason = _one_line(error).removeprefix("Weights only load failed. ")
+        raise ValueError(f"'{path}' is not a checkpoint of tensors and plain values: {reason}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise ValueError(f"'{path}' is not a Lightning checkpoint: it holds no state_dict")
+    hyper_parameters = content.get("hyper_parameters")
+    config = hyper_parameters.get("model") if isinstance(hyper_parameters, dict) else None
+    if not isinstance(config, dict):
+        raise ValueError(f"'{path}' holds no model configuration: hyper_parameters['model'] is missing")
+    state = content["state_dict"]
+    if "averaging_state" in content and "current_model_state" in content:
+        # state_dict is then the average; before its first update that is a copy of the initial weights
+        never_updated = int(content["averaging_state"].get("n_averaged", 1)) == 0
+        if not averaged or never_updated:
+            state = content["current_model_state"]
+    weights = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+    if not weights:
+        raise ValueError(f"'{path}' holds no separator: no weight is named '{_PREFIX}...'")
+    return config, weights
+
+
+def _load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    expected = module.state_dict()
+    wrong = {
+        "missing": [name for name in expected if name not in weights],
+        "unexpected": [name for name in weights if name not in expected],
+        "of another shape": [n for n in expected if n in weights and weights[n].shape != expected[n].shape],
+    }
+    parts = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in wrong.items() if names]
+    if parts:
+        raise ValueError(f"weights of '{path}' do not fit {type(module).__name__}: {'; '.join(parts)}")
+    module.load_state_dict(dict(weights))
+
+
+def _one_line(error: Exception) -> str:
+    # an exception may carry no text, and torch's run over many lines
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,155 @@
+"""What a network costs: its parameters, and its multiply-accumulates per second of audio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of parameters, trainable or frozen, shared ones once.
+
+    Args:
+        module: Any network.
+
+    Returns:
+        The number of scalars in ``module.parameters()``.
+    """
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def macs_per_second(
+    separator: nn.Module, sample_rate: int | None = None, seconds: float = 1.0, channels: int | None = None
+) -> float:
+    """Multiply-accumulates that a separator spends on one second of audio.
+
+    Measured on an input of ``seconds``; for networks whose cost does not grow in proportion to the length
+    (attention over the whole input, padding to whole chunks) the result depends on ``seconds``.
+
+    Args:
+        separator: Maps ``(batch, channel, time)`` to anything.
+        sample_rate: Rate in Hz; ``separator.sample_rate`` if left out.
+        seconds: Length of the measured input.
+        channels: Channels of the measured input; ``separator.channels`` if left out.
+
+    Returns:
+        Multiply-accumulates per second of audio, all channels together; see :func:`count_macs` for what
+        is counted.
+
+    Raises:
+        ValueError: If the length is not positive, or rate or channels are neither given nor known.
+    """
+    rate = _given_or_attribute(separator, "sample_rate", sample_rate)
+    number_of_channels = _given_or_attribute(separator, "channels", channels)
+    frames = round(rate * seconds)
+    if frames < 1:
+        raise ValueError(f"seconds={seconds} at {rate} Hz is less than one sample: give a longer input")
+    first = next(separator.parameters(), torch.zeros(()))
+    # noise, not zeros: a network may treat silence apart
+    noise = torch.randn(1, number_of_channels, frames, generator=torch.Generator().manual_seed(0))
+    return count_macs(separator, 0.1 * noise.to(first)) * rate / frames
+
+
+def count_macs(module: nn.Module, *inputs: Tensor | PackedSequence) -> int:
+    """Count the multiply-accumulates of one evaluation.
+
+    Convolutions, linear layers, matrix products and attention are counted by torch's operation counter.
+    It sees nothing of the fused kernels of recurrent layers, multi-head attention and transformer layers,
+    so recurrent layers are counted from the shapes of their weights instead, and attention is run in its
+    plain form. Not counted: element-wise operations, normalisation, activations, Fourier transforms.
+
+    The module is evaluated without gradients and in evaluation mode; the training mode of every part of it
+    is restored.
+
+    Args:
+        module: Any network.
+        *inputs: What to call it with.
+
+    Returns:
+        Multiply-accumulates, half the floating point operations.
+    """
+    counter = FlopCounterMode(display=False)
+    recurrent = _RecurrentCount(counter)
+    with ExitStack() as stack:
+        stack.enter_context(_evaluation_mode(module))
+        stack.enter_context(_plain_attention())
+        stack.enter_context(recurrent.attached(module))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(counter)
+        module(*inputs)
+    return counter.get_total_flops() // 2 - recurrent.seen_by_counter + recurrent.macs
+
+
+class _RecurrentCount:
+    """Counts recurrent layers by hooks, and what the operation counter saw of them.
+
+    Whether the counter sees a recurrent layer depends on the kernel that torch picks (a fused one is
+    invisible, an unrolled one is not), so its share is taken out and replaced.
+    """
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        self.counter = counter
+        self.macs = 0
+        self.seen_by_counter = 0
+        self._flops_before = 0
+
+    @contextmanager
+    def attached(self, module: nn.Module) -> Iterator[None]:
+        """Hook every recurrent layer and cell of a module for the duration of the block."""
+        layers = [part for part in module.modules() if isinstance(part, nn.RNNBase | nn.RNNCellBase)]
+        with ExitStack() as stack:
+            for layer in layers:
+                stack.callback(layer.register_forward_pre_hook(self._before).remove)
+                stack.callback(layer.register_forward_hook(self._after).remove)
+            yield
+
+    def _before(self, layer: nn.Module, inputs: tuple[Tensor | PackedSequence, ...]) -> None:
+        self._flops_before = self.counter.get_total_flops()
+
+    def _after(self, layer: nn.Module, inputs: tuple[Tensor | PackedSequence, ...], output: object) -> None:
+        self.seen_by_counter += (self.counter.get_total_flops() - self._flops_before) // 2
+        sequence = inputs[0]
+        # a packed sequence holds (steps of all items, feature); the last axis is the feature in every case
+        features = sequence.data if isinstance(sequence, PackedSequence) else sequence
+        steps = features.shape[:-1].numel()
+        # each weight matrix (input, hidden, projection; every gate, layer and direction) is used once a step
+        self.macs += steps * sum(weight.numel() for weight in layer.parameters() if weight.ndim == 2)
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every part's own mode back afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention as matrix products, which the counter sees, in place of fused kernels."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _given_or_attribute(separator: nn.Module, name: str, given: int | None) -> int:
+    value = given if given is not None else getattr(separator, name, None)
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"{name}={value!r}: {type(separator).__name__} does not say it, give a positive number"
+        )
+    return value

@@ -1,0 +1,153 @@
+"""Asteroid's waveform separators behind this project's contract: any length in, the same length out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ARCHITECTURES = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
+"""The classes of ``asteroid.models`` that map waveforms to waveforms and build on today's torch."""
+
+_PAD_THEMSELVES = frozenset({"SuDORMRFImprovedNet", "SuDORMRFNet"})
+_SET_BY_THE_ADAPTER = {"n_src": "sources", "sample_rate": "sample_rate"}
+
+
+class AsteroidSeparator(nn.Module):
+    """One of asteroid's networks as a separator.
+
+    Three things are added to the network:
+
+    - *Length.* An encoder without padding needs one whole kernel, and leaves the samples after its last
+      whole frame silent. The mixture is padded with zeros at its end up to the next whole frame, and the
+      estimates are cut back, so every length from one sample up comes out as it went in, and lengths that
+      are whole frames already give exactly what the bare network gives.
+    - *Channels.* Each channel is separated by itself (channels are folded into the batch), with the same
+      weights; the networks see one channel only.
+    - *Level.* Nothing is normalised, before or after.
+
+    Args:
+        architecture: Name of a class in ``asteroid.models``, one of :data:`ARCHITECTURES`; or a network
+            already built that maps ``(batch, 1, time)`` to ``(batch, source, time)``.
+        sources: Names of the estimated sources, in the order of the source axis.
+        sample_rate: Rate in Hz of mixture and estimates.
+        channels: Channels of mixture and estimates.
+        options: Further keywords of the class, such as ``n_filters``; its own defaults hold for the others.
+
+    Raises:
+        ValueError: If the architecture or an option is unknown, or a value makes no sense.
+
+    Source: M. Pariente et al., "Asteroid: the PyTorch-based audio source separation toolkit for
+    researchers", 2020.
+    """
+
+    def __init__(
+        self,
+        architecture: str | nn.Module,
+        sources: Sequence[str],
+        sample_rate: int,
+        channels: int = 1,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(sources, str) or not sources or len(set(sources)) != len(sources):
+            raise ValueError(f"sources={sources!r}: give a list of different names, such as ['speech']")
+        if sample_rate <= 0:
+            raise ValueError(f"sample_rate={sample_rate}: give a positive rate in Hz, such as 16000")
+        if channels < 1:
+            raise ValueError(f"channels={channels}: give the number of channels, 1 or more")
+        self.sources = tuple(str(name) for name in sources)
+        self.sample_rate = int(sample_rate)
+        self.channels = int(channels)
+        if isinstance(architecture, nn.Module):
+            if options:
+                raise ValueError(
+                    f"options={dict(options)!r}: a network already built takes none, leave it out"
+                )
+            self.network = architecture
+        else:
+            self.network = _build(architecture, len(self.sources), self.sample_rate, dict(options or {}))
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Separate a mixture.
+
+        Args:
+            mixture: ``(batch, channel, time)``, full scale 1.0, any time from one sample up.
+
+        Returns:
+            Estimates ``(batch, source, channel, time)``, in the mixture's unit.
+
+        Raises:
+            ValueError: If the shape of the mixture, or the number of sources of a given network, is wrong.
+        """
+        if mixture.ndim != 3 or mixture.shape[1] != self.channels or mixture.shape[2] == 0:
+            raise ValueError(
+                f"mixture has shape {tuple(mixture.shape)}: give (batch, channel, time) "
+                f"with {self.channels} channel(s) and at least one sample"
+            )
+        length = mixture.shape[-1]
+        single = rearrange(mixture, "b c t -> (b c) 1 t")
+        single = F.pad(single, (0, self._whole_frames(length) - length))
+        estimates: Tensor = self.network(single)[..., :length]
+        if estimates.shape[1] != len(self.sources):
+            raise ValueError(
+                f"sources={self.sources!r} names {len(self.sources)}, but the network "
+                f"estimates {estimates.shape[1]}: give one name for each"
+            )
+        return rearrange(estimates, "(b c) s t -> b s c t", c=self.channels)
+
+    def _whole_frames(self, length: int) -> int:
+        """Samples of the shortest whole number of encoder frames that holds ``length`` samples."""
+        filterbank = getattr(getattr(self.network, "encoder", None), "filterbank", None)
+        if filterbank is None or type(self.network).__name__ in _PAD_THEMSELVES:
+            return length
+        kernel, stride = int(filterbank.kernel_size), int(filterbank.stride)
+        # -(-a // b) rounds up
+        hops = -(-max(length - kernel, 0) // stride)
+        return kernel + hops * stride
+
+
+def _build(architecture: str, number_of_sources: int, sample_rate: int, options: dict[str, Any]) -> nn.Module:
+    """Build a network by name, after the checks that asteroid lacks: it ignores unknown keywords."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"architecture={architecture!r} is unknown: {_did_you_mean(architecture, ARCHITECTURES)}"
+        )
+    # importing asteroid takes seconds, and most runs never need it
+    from asteroid import models as asteroid_models
+
+    network_class: type[nn.Module] = getattr(asteroid_models, architecture)
+    keywords = {
+        name: parameter.default
+        for name, parameter in inspect.signature(network_class).parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    for name in options:
+        if name in _SET_BY_THE_ADAPTER:
+            raise ValueError(
+                f"options.{name} follows from {_SET_BY_THE_ADAPTER[name]}: leave it out of options"
+            )
+        if name not in keywords:
+            allowed = [keyword for keyword in keywords if keyword not in _SET_BY_THE_ADAPTER]
+            raise ValueError(f"options.{name} is unknown to {architecture}: {_did_you_mean(name, allowed)}")
+    if number_of_sources == 1 and options.get("mask_act", keywords["mask_act"]) == "softmax":
+        # a softmax over one source is 1 everywhere: the network would return its input and never learn
+        raise ValueError("options.mask_act='softmax' needs two sources or more: use 'sigmoid' or 'relu'")
+    network: Any = network_class(n_src=number_of_sources, sample_rate=sample_rate, **options)
+    if architecture == "ConvTasNet" and network.masker.skip_chan:
+        # nothing reads the residual of the last block; trainable but without a gradient, it stops
+        # distributed training
+        network.masker.TCN[-1].res_conv.requires_grad_(False)
+    return network
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    near = [by_lower_case[match] for match in get_close_matches(str(name).lower(), by_lower_case, cutoff=0.5)]
+    listed = ", ".join(known)
+    return f"did you mean {' or '.join(near)}? Known: {listed}" if near else f"known: {listed}"

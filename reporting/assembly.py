@@ -1,0 +1,169 @@
+"""From runs to a folder with their report: tables, figures and pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reporting.cost import equal_cost, equal_cost_cells, operating_points
+from reporting.labels import title as metric_title
+from reporting.page import Block, Section, render_html, render_markdown
+from reporting.palette import Look, guide_looks, save_png
+from reporting.plots import gain_figure, ratio_figure, scale_figure, step_figure
+from reporting.runs import Run
+from reporting.summary import pair_scores, summarise
+from reporting.tables import comparison_frame, comparison_table, overview_table, runs_table, step_table
+
+READING = (
+    "Values are means over items, higher is better; in brackets the improvement over the unprocessed "
+    "mixture. NFE is the number of separator calls per item that were really made, for the whole refinement "
+    "run; what the guiding measure itself costs is not in it. A gain is the mean difference to the same "
+    "model's one-step estimate, paired by item, with its 95 % bootstrap interval.\n\n"
+    "A guide called oracle sees the reference: it shows what could be reached, not what a user would get. "
+    "A blind guide sees only audio, a fixed schedule no measure at all. A dagger (†) marks a guide scored by "
+    "the very measure that it searched for: to rise there is its purpose, so judge it by the other columns. "
+    "An item whose metric failed is left out of that mean and counted as failed."
+)
+
+
+def write_report(
+    runs: Sequence[Run], out: str | Path, *, title: str = "Separation report", seed: int = 0
+) -> list[Path]:
+    """Compare runs and write everything about it into a folder.
+
+    Args:
+        runs: Runs with distinct names, from :func:`reporting.runs.load_all`; at least one.
+        out: Folder to write; it is made, and files of the same names in it are replaced.
+        title: Heading of the pages.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The files, pages first: ``report.html`` (self-contained), ``report.md``, ``scores_summary.csv``,
+        ``comparison.csv``, ``runs.csv``, with known costs ``equal_cost.csv``, and the figures as PNG.
+
+    Raises:
+        ValueError: If there is no run.
+        OSError: If the folder cannot be written.
+    """
+    if not runs:
+        raise ValueError("runs: is empty; give at least one run with scores")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    scores = pd.concat([run.scores for run in runs], ignore_index=True)
+    summary, paired = summarise(scores, seed=seed), pair_scores(scores)
+    looks = guide_looks(summary.loc[~summary["kind"].isin(["mixture", "one_step"]), "column"])
+    frames = {"scores_summary": summary, "comparison": comparison_frame(summary), "runs": runs_table(runs)}
+
+    cost, frame = _cost_section(runs, summary, paired, looks, out, seed=seed)
+    if frame is not None:
+        frames["equal_cost"] = frame
+    metrics = list(dict.fromkeys(summary["metric"]))
+    own = [_metric_section(summary, paired, metric, looks, out) for metric in metrics]
+    sections = [_overview(runs, summary), cost, *own]
+    if (summary.loc[summary["column"].isin(list(looks)), "step"] > 0).any():
+        caption = (
+            "Mean mixture share of the blends that the guides chose, and items that kept their estimate."
+        )
+        chosen = _picture(ratio_figure(summary, looks=looks), out, "ratios", caption)
+        sections.append(Section(title="Chosen ratios", blocks=[chosen]))
+
+    files = [out / "report.html", out / "report.md"]
+    files[0].write_text(render_html(title, sections), encoding="utf-8")
+    files[1].write_text(render_markdown(title, sections), encoding="utf-8")
+    for name, table in frames.items():
+        files.append(out / f"{name}.csv")
+        table.to_csv(files[-1], index=False)
+    return files + [block.picture for section in sections for block in section.blocks if block.picture]
+
+
+def _picture(figure: Figure, out: Path, name: str, caption: str) -> Block:
+    """Save a figure and show it."""
+    file = re.sub(r"[^A-Za-z0-9_-]", "_", name) + ".png"
+    return Block(picture=save_png(figure, out / file), caption=caption)
+
+
+def _overview(runs: Sequence[Run], summary: pd.DataFrame) -> Section:
+    """Every system and metric in one table, how to read it, and what the runs are."""
+    return Section(
+        title="Overview",
+        blocks=[
+            Block(text=READING),
+            Block(table=overview_table(summary), caption="One step and every guide's last step."),
+            Block(text=_items_note(runs)),
+            Block(table=runs_table(runs), caption="The runs, as far as their run.json tells."),
+        ],
+    )
+
+
+def _items_note(runs: Sequence[Run]) -> str:
+    """Whether means of different runs may be compared at all."""
+    items = [set(run.scores["item"]) for run in runs]
+    shared = set.intersection(*items)
+    if any(own != shared for own in items):
+        return (
+            f"Caution: the runs were scored on different items ({len(shared)} are common to all). Means of "
+            "different runs are not comparable; only the equal-cost table pairs them by item."
+        )
+    if len(runs) == 1:
+        return f"The run was scored on {len(shared)} items."
+    return f"All {len(runs)} runs were scored on the same {len(shared)} items."
+
+
+def _cost_section(
+    runs: Sequence[Run],
+    summary: pd.DataFrame,
+    paired: pd.DataFrame,
+    looks: Mapping[str, Look],
+    out: Path,
+    *,
+    seed: int,
+) -> tuple[Section, pd.DataFrame | None]:
+    """Quality at equal cost, and its table as numbers; the runs that lack a cost are named."""
+    costs = {run.name: run.record.macs_per_second for run in runs}
+    unknown = [name for name, cost in costs.items() if not cost]
+    blocks = []
+    if unknown:
+        names = ", ".join(unknown)
+        blocks.append(
+            Block(text=f"Not shown here, because run.json does not record macs_per_second: {names}.")
+        )
+    points = operating_points(summary, costs)
+    frame = None
+    if not points.empty:
+        about = (
+            "Cost is multiply-accumulates per second of audio: of one separator call, times the calls per "
+            "item. Each refined estimate stands beside the strongest one-step estimate of any run that costs "
+            "at most 10 % more; the difference is paired by item, positive where refining wins, with its "
+            "95 % interval."
+        )
+        caption = "Open diamonds: models applied once. Lines lead from a model to the same model refined."
+        frame = equal_cost(paired, points, seed=seed)
+        blocks.append(Block(text=about))
+        blocks.append(_picture(scale_figure(points, looks=looks), out, "cost", caption))
+        if not frame.empty:
+            blocks.append(
+                Block(table=equal_cost_cells(frame), caption="Refined against once, at equal cost.")
+            )
+    return Section(title="Equal cost", blocks=blocks), frame
+
+
+def _metric_section(
+    summary: pd.DataFrame, paired: pd.DataFrame, metric: str, looks: Mapping[str, Look], out: Path
+) -> Section:
+    """One metric: last steps, curves, items, every step."""
+    name = metric_title(metric)
+    table = comparison_table(summary, metric)
+    blocks = [Block(table=table, caption=f"{name}: one step, and every guide's last step.")]
+    about = (
+        f"{name} at every step: above as it is, below as paired gain over one step; bands are 95 % intervals."
+    )
+    blocks.append(_picture(step_figure(summary, metric, looks=looks), out, f"steps_{metric}", about))
+    if summary.loc[summary["metric"] == metric, "column"].isin(list(looks)).any():
+        caption = f"Gain in {name} of every item at the last step, against the item's one-step score."
+        blocks.append(_picture(gain_figure(paired, metric, looks=looks), out, f"gains_{metric}", caption))
+        blocks.append(Block(table=step_table(summary, metric), caption=f"{name} at every step", folded=True))
+    return Section(title=name, blocks=blocks)

@@ -1,0 +1,80 @@
+"""How metrics are written: titles, units and decimal places."""
+
+from __future__ import annotations
+
+import re
+
+TITLES = {
+    "si_sdr": ("SI-SDR", "dB"),
+    "sdr": ("SDR", "dB"),
+    "snr": ("SNR", "dB"),
+    "usdr": ("uSDR", "dB"),
+    "csdr": ("cSDR", "dB"),
+    "pesq": ("PESQ-WB", "MOS-LQO"),
+    "pesq_wb": ("PESQ-WB", "MOS-LQO"),
+    "pesq_nb": ("PESQ-NB", "MOS-LQO"),
+    "stoi": ("STOI", ""),
+    "estoi": ("ESTOI", ""),
+    "dnsmos_p808": ("DNSMOS P.808", "MOS"),
+    "dnsmos_sig": ("DNSMOS SIG", "MOS"),
+    "dnsmos_bak": ("DNSMOS BAK", "MOS"),
+    "dnsmos_ovrl": ("DNSMOS OVRL", "MOS"),
+}
+"""Name in running text and unit (empty: none) of the metrics that this project computes."""
+
+
+def title(metric: str) -> str:
+    """Name of a metric in headings and table heads; an unknown metric keeps its name.
+
+    Example:
+        >>> title("si_sdr"), title("my_metric")
+        ('SI-SDR', 'my_metric')
+    """
+    return TITLES.get(metric, (metric, ""))[0]
+
+
+def axis_label(metric: str) -> str:
+    """Name and unit for an axis.
+
+    Example:
+        >>> axis_label("si_sdr"), axis_label("stoi")
+        ('SI-SDR (dB)', 'STOI')
+    """
+    return title(metric) + unit_suffix(metric)
+
+
+def unit_suffix(metric: str) -> str:
+    """Unit of a metric in brackets after a space; empty for a metric without one or an unknown one.
+
+    Example:
+        >>> unit_suffix("pesq"), unit_suffix("stoi")
+        (' (MOS-LQO)', '')
+    """
+    unit = TITLES.get(metric, (metric, ""))[1]
+    return f" ({unit})" if unit else ""
+
+
+def decimals(metric: str) -> int:
+    """Decimal places that a table shows: two for decibels, three for opinion scores and intelligibility."""
+    return 2 if TITLES.get(metric, ("", ""))[1] == "dB" else 3
+
+
+def is_own_metric(guide: str, metric: str) -> bool:
+    """Whether a guide searched for the very metric that it is scored with.
+
+    Args:
+        guide: Name of the steering quality: ``joint_a_b`` searched for both, ``a_guarded_b`` for the first.
+        metric: Metric of the score.
+
+    Example:
+        >>> is_own_metric("joint_si_sdr_pesq", "pesq"), is_own_metric("joint_si_sdr_pesq", "sdr")
+        (True, False)
+    """
+    alias = {"pesq_wb": "pesq"}
+    searched = {guide}
+    if guide.startswith("joint_") or "_guarded_" in guide:
+        parts = guide.removeprefix("joint_").split("_guarded_")[0]
+        # The longest name first: "si_sdr" is not "sdr".
+        names = sorted((re.escape(name) for name in {*TITLES, metric}), key=len, reverse=True)
+        searched = set(re.findall(f"(?<![a-z0-9])(?:{'|'.join(names)})(?![a-z0-9])", parts))
+    return alias.get(metric, metric) in {alias.get(name, name) for name in searched}

@@ -1,0 +1,104 @@
+"""One look for every figure: colour-blind safe, and readable in black and white."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.labelsize": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+# M. Okabe and K. Ito, "Color universal design", 2008; their yellow is too light for lines on white.
+HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F4F24")
+ONE_STEP_COLOUR = "#000000"
+MIXTURE_COLOUR = "#7A7A7A"
+
+PREFERRED = ("si_sdr_oracle", "dnsmos_ovrl_blind", "fixed", "pesq_oracle", "dnsmos_p808_blind", "sdr_oracle")
+"""Guides that have the same colour in every report, whichever others are there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """How one guide is drawn: the colour tells guides apart, line and marker tell oracle, blind and fixed."""
+
+    colour: str
+    line: str
+    marker: str
+
+
+LINES = {"oracle": ("-", "o"), "blind": ("--", "s"), "fixed": ("-.", "^")}
+
+
+def guide_looks(columns: Iterable[str]) -> dict[str, Look]:
+    """Give every guide its look.
+
+    Args:
+        columns: Column names of guides (see :func:`reporting.scores.column_name`) in a report.
+
+    Returns:
+        A look per name. Guides of :data:`PREFERRED` always keep theirs; the others share out, in
+        alphabetical order, the colours that are left, and start again when none is.
+    """
+    names = sorted(set(columns))
+    colours = {name: HUES[PREFERRED.index(name)] for name in names if name in PREFERRED}
+    others = [name for name in names if name not in PREFERRED]
+    free = [hue for hue in HUES if hue not in colours.values()] or list(HUES)
+    colours |= {name: free[index % len(free)] for index, name in enumerate(others)}
+    looks = {}
+    for name in names:
+        line, marker = LINES.get(name.rsplit("_", 1)[-1], ("-", "D"))
+        looks[name] = Look(colour=colours[name], line=line, marker=marker)
+    return looks
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function that draws, so that it has :data:`STYLE` and leaves the caller's settings alone."""
+
+    @wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+@styled
+def save_png(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
+    """Write a figure as PNG.
+
+    Args:
+        figure: Any figure; it needs no window system.
+        path: File to write; parent folders are made.
+        dpi: Pixels per inch.
+
+    Returns:
+        The path. The same figure gives the same bytes: no date, no software version.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi, format="png", metadata={"Software": None})
+    return path

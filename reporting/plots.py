@@ -1,0 +1,311 @@
+"""Figures of scores: over steps, over items, and over cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from reporting.labels import axis_label, title, unit_suffix
+from reporting.palette import MIXTURE_COLOUR, ONE_STEP_COLOUR, Look, guide_looks, styled
+from reporting.scores import KINDS
+from reporting.summary import final_steps
+from reporting.tables import quantity
+
+PANELS_PER_ROW = 4
+UNGUIDED = ("mixture", "one_step")
+
+
+def _guides(frame: pd.DataFrame) -> list[str]:
+    """Column names of the guides in a summary or paired table: fixed, then blind, then oracle ones."""
+    guided = frame[~frame["kind"].isin(UNGUIDED)].drop_duplicates("column")
+    ranked = sorted(
+        zip(guided["kind"], guided["column"], strict=True), key=lambda row: (KINDS.index(row[0]), row[1])
+    )
+    return [column for _, column in ranked]
+
+
+def _rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of one metric, of which there must be some."""
+    rows = frame[frame["metric"] == metric]
+    if rows.empty:
+        known = ", ".join(dict.fromkeys(frame["metric"])) or "none"
+        raise ValueError(f"metric: {metric!r} has no scores; there are {known}")
+    return rows
+
+
+def _looks(frame: pd.DataFrame, looks: Mapping[str, Look] | None) -> Mapping[str, Look]:
+    """The report's looks, or ones made for this figure alone."""
+    return guide_looks(_guides(frame)) if looks is None else looks
+
+
+def _bottom_legend(figure: Figure, axes: list[Axes]) -> None:
+    """One legend for all panels, every name once."""
+    entries: dict[Any, Any] = {}
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside lower center", ncols=min(len(entries), 6)
+    )
+
+
+def _panels(
+    runs: list[str], heights: tuple[float, float]
+) -> tuple[Figure, list[Axes], list[tuple[Axes, Axes]]]:
+    """An upper and a lower panel for every run, in bands of :data:`PANELS_PER_ROW`, with shared axes."""
+    bands = -(-len(runs) // PANELS_PER_ROW)
+    width = -(-len(runs) // bands)
+    size = (max(2.7 * width + 0.6, 5.2), 1.85 * sum(heights) * bands + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(2 * bands, width, squeeze=False, sharex=True, height_ratios=heights * bands)
+    for row, panels in enumerate(grid):
+        for column, panel in enumerate(panels):
+            if row > 1 or column:
+                panel.sharey(grid[row % 2, 0])
+            panel.tick_params(labelleft=column == 0, labelbottom=row % 2 == 1)
+            panel.set_visible(row // 2 * width + column < len(runs))
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    pairs = [
+        (grid[2 * (i // width), i % width], grid[2 * (i // width) + 1, i % width]) for i in range(len(runs))
+    ]
+    for (upper, lower), run in zip(pairs, runs, strict=True):
+        upper.set_title(run)
+        lower.set_xlabel("Refinement step")
+    return figure, list(grid[:, 0]), pairs
+
+
+def _label_rows(first: list[Axes], upper: str, lower: str) -> None:
+    """Vertical labels, at the left of every row."""
+    for row, panel in enumerate(first):
+        panel.set_ylabel(lower if row % 2 else upper)
+
+
+@styled
+def step_figure(summary: pd.DataFrame, metric: str, *, looks: Mapping[str, Look] | None = None) -> Figure:
+    """A metric at every refinement step, one panel per run, one line per guide.
+
+    Args:
+        summary: From :func:`reporting.summary.summarise`.
+        metric: A metric of the summary.
+        looks: How guides are drawn, from :func:`reporting.palette.guide_looks`; made for this figure if None.
+
+    Returns:
+        The upper panels show the mean with its 95 % interval beside one step and mixture; the lower ones the
+        paired gain over one step with its own, which is narrower because items are compared with themselves.
+
+    Raises:
+        ValueError: If the summary has no row of the metric.
+    """
+    rows = _rows(summary, metric)
+    looks = _looks(summary, looks)
+    runs = list(dict.fromkeys(rows["run"]))
+    figure, first, pairs = _panels(runs, (1.5, 1.0))
+    for (upper, lower), run in zip(pairs, runs, strict=True):
+        group = rows[rows["run"] == run]
+        _value_panel(upper, group, looks)
+        _gain_panel(lower, group, looks)
+    _label_rows(first, axis_label(metric), f"Gain over one\nstep{unit_suffix(metric)}")
+    figure.suptitle(f"{title(metric)} over refinement steps (mean and 95 % interval)", fontsize=11)
+    _bottom_legend(figure, [panel for pair in pairs for panel in pair])
+    return figure
+
+
+@styled
+def ratio_figure(summary: pd.DataFrame, *, looks: Mapping[str, Look] | None = None) -> Figure:
+    """What the guides chose: the mixture share of every step, and how many items moved on at all.
+
+    Args:
+        summary: From :func:`reporting.summary.summarise`.
+        looks: How guides are drawn; made for this figure if None.
+
+    Returns:
+        A panel per run: above, the mean mixture share of the items that took a new estimate at a step;
+        below, the share of items that kept the previous one.
+
+    Raises:
+        ValueError: If no guide has a step.
+    """
+    steps = summary[~summary["kind"].isin(UNGUIDED) & (summary["step"] > 0)]
+    # Every metric of an item tells the same ratios.
+    steps = steps.drop_duplicates(["run", "column", "step"])
+    if steps.empty:
+        raise ValueError("summary: no guide has a refinement step; score a refinement first")
+    looks = _looks(summary, looks)
+    runs = list(dict.fromkeys(steps["run"]))
+    figure, first, pairs = _panels(runs, (1.0, 1.0))
+    for (upper, lower), run in zip(pairs, runs, strict=True):
+        for column in _guides(group := steps[steps["run"] == run]):
+            own, look = group[group["column"] == column], looks[column]
+            style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+            upper.plot(own["step"], own["ratio"], label=column, **style)
+            lower.plot(own["step"], 100 * own["kept"], label=column, **style)
+        upper.set_ylim(-0.03, 1.03)
+        lower.set_ylim(-3, 103)
+    _label_rows(first, "Mixture share chosen", "Items that kept the\nprevious estimate (%)")
+    figure.suptitle("What the guides chose at every step", fontsize=11)
+    _bottom_legend(figure, [panel for pair in pairs for panel in pair])
+    return figure
+
+
+def _value_panel(panel: Axes, group: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+    """Means of one run over its steps."""
+    for kind, colour, line in (("mixture", MIXTURE_COLOUR, ":"), ("one_step", ONE_STEP_COLOUR, (0, (4, 3)))):
+        for _, row in group[group["kind"] == kind].iterrows():
+            panel.axhline(row["mean"], color=colour, linestyle=line, linewidth=1.2, label=kind)
+    for column in _guides(group):
+        _line(panel, group, column, looks[column], ("mean", "low", "high"))
+
+
+def _gain_panel(panel: Axes, group: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+    """Paired gains of one run over its steps."""
+    panel.axhline(0, color=ONE_STEP_COLOUR, linestyle=(0, (4, 3)), linewidth=1.2)
+    for column in _guides(group):
+        _line(panel, group, column, looks[column], ("gain", "gain_low", "gain_high"))
+
+
+def _line(panel: Axes, group: pd.DataFrame, column: str, look: Look, names: tuple[str, str, str]) -> None:
+    """One guide's line and band; it starts at the one-step estimate, whether or not the table repeats it."""
+    steps = group[group["column"] == column]
+    if not (steps["step"] == 0).any():
+        start = group[group["kind"] == "one_step"]
+        steps = pd.concat([start, steps])
+    x = steps["step"].to_numpy()
+    middle, low, high = (steps[name].to_numpy(dtype="float64") for name in names)
+    every = max(1, len(x) // 10)
+    style: dict[str, Any] = {
+        "color": look.colour,
+        "linestyle": look.line,
+        "marker": look.marker,
+        "markevery": every,
+    }
+    panel.plot(x, middle, label=column, **style)
+    panel.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+
+
+@styled
+def scale_figure(points: pd.DataFrame, *, looks: Mapping[str, Look] | None = None) -> Figure:
+    """Quality against cost, a panel per metric: is refining a small model worth a larger one?
+
+    Args:
+        points: From :func:`reporting.cost.operating_points`.
+        looks: How guides are drawn; made for this figure if None.
+
+    Returns:
+        Open diamonds are models applied once, joined in black; lines lead from there to the same model
+        refined.
+
+    Raises:
+        ValueError: If there is no point.
+    """
+    if points.empty:
+        raise ValueError("points: no run has a cost; record macs_per_second in run.json")
+    looks = _looks(points, looks)
+    metrics = list(dict.fromkeys(points["metric"]))
+    width = {1: 1, 2: 2, 4: 2}.get(len(metrics), 3)
+    height = -(-len(metrics) // width)
+    figure = Figure(figsize=(max(3.3 * width, 5.2), 2.9 * height + 0.7), layout="constrained")
+    grid = figure.subplots(height, width, squeeze=False)
+    for index, panel in enumerate(grid.flat):
+        if index >= len(metrics):
+            panel.set_visible(False)
+            continue
+        _scale_panel(panel, points[points["metric"] == metrics[index]], looks)
+        panel.set_title(title(metrics[index]))
+        panel.set_ylabel(axis_label(metrics[index]))
+        panel.set_xlabel("Cost (MAC per second of audio)")
+    figure.suptitle("Quality against cost: models applied once (joined in black) and refined", fontsize=11)
+    _bottom_legend(figure, list(grid.flat))
+    return figure
+
+
+def _scale_panel(panel: Axes, group: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+    """Points of one metric on a logarithmic cost axis."""
+    once = group[group["kind"] == "one_step"].sort_values("cost")
+    diamond: dict[str, Any] = {"marker": "D", "markerfacecolor": "white", "linewidth": 1.0, "zorder": 3}
+    panel.plot(once["cost"], once["mean"], color=ONE_STEP_COLOUR, label="one_step", **diamond)
+    for _, row in group[group["kind"] != "one_step"].iterrows():
+        look = looks[row["column"]]
+        line = pd.concat([once[once["run"] == row["run"]], row.to_frame().T])
+        style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "linewidth": 1.2}
+        panel.plot(
+            line["cost"], line["mean"], label=row["column"], marker=look.marker, markevery=[-1], **style
+        )
+    for _, row in once.iterrows():
+        # Refined points lie to the right: the free corner is the upper left one.
+        place: dict[str, Any] = {
+            "xytext": (-5, 4),
+            "textcoords": "offset points",
+            "ha": "right",
+            "fontsize": 8,
+        }
+        panel.annotate(row["run"], (row["cost"], row["mean"]), **place)
+    panel.set_xscale("log")
+    panel.margins(x=0.12, y=0.12)
+    low, high = panel.get_xlim()
+    panel.set_xlim(low / 1.8, high)
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+@styled
+def gain_figure(paired: pd.DataFrame, metric: str, *, looks: Mapping[str, Look] | None = None) -> Figure:
+    """Gain of every item at the last step against its one-step score, with histograms beside.
+
+    Args:
+        paired: From :func:`reporting.summary.pair_scores`.
+        metric: A metric of the table.
+        looks: How guides are drawn; made for this figure if None.
+
+    Returns:
+        A row per run: a scatter plot (one point per item and guide), and the gains' histogram on the same
+        axis, whose legend says how many items got better and how many worse.
+
+    Raises:
+        ValueError: If the table has no row of the metric, or no guide has one.
+    """
+    looks = _looks(paired, looks)
+    rows = _rows(paired, metric)
+    rows = final_steps(rows[~rows["kind"].isin(UNGUIDED)])
+    if rows.empty:
+        raise ValueError(f"paired: no guide has scores of {metric!r}; score a refinement first")
+    runs = list(dict.fromkeys(rows["run"]))
+    figure = Figure(figsize=(7.2, 2.9 * len(runs) + 0.5), layout="constrained")
+    grid = figure.subplots(len(runs), 2, squeeze=False, width_ratios=[1.7, 1], sharey="row", sharex="col")
+    for (scatter, histogram), run in zip(grid, runs, strict=True):
+        group = rows[rows["run"] == run]
+        gains = group["gain"].dropna()
+        edges = np.histogram_bin_edges(gains, bins=24) if len(gains) else np.linspace(-1, 1, 25)
+        for column in _guides(group):
+            items, look = group[group["column"] == column].dropna(subset=["gain"]), looks[column]
+            style: dict[str, Any] = {
+                "color": look.colour,
+                "marker": look.marker,
+                "s": 16,
+                "alpha": 0.55,
+                "linewidths": 0,
+            }
+            scatter.scatter(items["one_step"], items["gain"], label=column, **style)
+            better, worse = (items["gain"] > 0).sum(), (items["gain"] < 0).sum()
+            label = f"{better} of {len(items)} better, {worse} worse"
+            shape = {
+                "orientation": "horizontal",
+                "histtype": "step",
+                "linestyle": look.line,
+                "linewidth": 1.4,
+            }
+            histogram.hist(items["gain"], bins=edges, color=look.colour, label=label, **shape)
+        for panel in (scatter, histogram):
+            panel.axhline(0, color=ONE_STEP_COLOUR, linewidth=0.9)
+            panel.legend(loc="best", fontsize=7.5)
+        scatter.set_title(run)
+        scatter.set_ylabel(f"Gain in {axis_label(metric)}")
+    grid[-1, 0].set_xlabel(f"One-step {axis_label(metric)}")
+    grid[-1, 1].set_xlabel("Items")
+    figure.suptitle(f"{title(metric)}: gain of every item over its one-step estimate", fontsize=11)
+    return figure

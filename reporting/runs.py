@@ -1,0 +1,191 @@
+"""Runs as a report sees them: a score table and what is recorded about the model that made it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reporting.scores import ScoreTableError, read_scores
+
+SCORE_FILES = ("scores.parquet", "scores.csv")
+"""File names looked for in a run folder, the first one found is read."""
+
+RECORD_FILE = "run.json"
+
+
+class RunError(ValueError):
+    """A run that cannot be reported, said in one line that names its path."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """What ``run.json`` says about a run; None where it says nothing.
+
+    Attributes:
+        name: Name of the run in tables and plots.
+        model: Architecture, as the run's config calls it.
+        parameters: Number of trainable parameters.
+        macs_per_second: Multiply-accumulates of one separator call per second of audio.
+        sample_rate: In Hz.
+        seed: Seed of the run.
+        git_commit: Commit of the code.
+        training_steps: Optimiser steps taken.
+        training_seconds: Wall-clock time of training.
+    """
+
+    name: str | None = None
+    model: str | None = None
+    parameters: int | None = None
+    macs_per_second: float | None = None
+    sample_rate: int | None = None
+    seed: int | None = None
+    git_commit: str | None = None
+    training_steps: int | None = None
+    training_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run: its name in the report, where its scores came from, its record and its score table."""
+
+    name: str
+    path: Path
+    record: RunRecord
+    scores: pd.DataFrame
+
+
+TEXT_KEYS = ("name", "model", "git_commit")
+
+
+def read_record(path: str | Path) -> RunRecord:
+    """Read a ``run.json``.
+
+    Args:
+        path: The file. It need not exist: an empty record then; keys that :class:`RunRecord` lacks are
+            ignored.
+
+    Returns:
+        The record.
+
+    Raises:
+        RunError: If the file is no JSON object, or a number in it is none or is negative.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return RunRecord()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # JSON and UTF-8 errors alike
+        raise RunError(f"{path}: is no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: must hold one JSON object, not {type(content).__name__}")
+    known = {field.name for field in fields(RunRecord)}
+    return RunRecord(**{key: _checked(path, key, value) for key, value in content.items() if key in known})
+
+
+def _checked(path: Path, key: str, value: Any) -> Any:
+    """A value of ``run.json`` as its attribute's type."""
+    if value is None:
+        return None
+    if key in TEXT_KEYS:
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise RunError(f"{path}: {key!r} is {value!r}; it must be a number from 0 up, or null")
+    return value
+
+
+def load_runs(path: str | Path) -> list[Run]:
+    """Load the run or runs whose scores lie in a folder.
+
+    Args:
+        path: Folder that holds :data:`SCORE_FILES` and perhaps ``run.json``, or the score file itself.
+
+    Returns:
+        One run as a rule. A table in which several runs were put together gives one each; the record then
+        goes to the run that it names. A single run is called what its record says, else what its table says.
+
+    Raises:
+        RunError: If there is nothing to read, or it has no row.
+        ScoreTableError: If the table is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise RunError(f"{path}: no such run folder or score file")
+    file = path
+    if path.is_dir():
+        found = [path / name for name in SCORE_FILES if (path / name).is_file()]
+        if not found:
+            raise RunError(f"{path}: holds neither {' nor '.join(SCORE_FILES)}; was the run scored?")
+        file = found[0]
+    scores = read_scores(file)
+    if scores.empty:
+        raise RunError(f"{file}: has no row; was the run scored?")
+    record = read_record(file.parent / RECORD_FILE)
+    names = list(dict.fromkeys(scores["run"]))
+    if len(names) == 1:
+        return [Run(name=record.name or names[0], path=file, record=record, scores=scores)]
+    runs = []
+    for name in names:
+        own = record if record.name == name else RunRecord()
+        rows = scores[scores["run"] == name].reset_index(drop=True)
+        runs.append(Run(name=name, path=file, record=own, scores=rows))
+    return runs
+
+
+def load_all(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
+    """Load many runs; a bad one does not stop the others.
+
+    Args:
+        paths: As for :func:`load_runs`; a path given twice is read once.
+
+    Returns:
+        The runs, with distinct names, and one line for every path that could not be read.
+    """
+    runs: list[Run] = []
+    errors: list[str] = []
+    for path in {Path(path).resolve(): path for path in paths}.values():
+        try:
+            runs.extend(load_runs(path))
+        except (RunError, ScoreTableError) as error:
+            errors.append(str(error))
+    return distinct_names(runs), errors
+
+
+def distinct_names(runs: Sequence[Run]) -> list[Run]:
+    """Put parent folders before names that several runs share, and the final name into their tables.
+
+    Args:
+        runs: Runs, perhaps of equal names.
+
+    Returns:
+        The same runs in order. Equal names get as few parent folders as tell them apart
+        (``night/small``, ``day/small``); runs that no folder tells apart get a number.
+    """
+    names = [run.name for run in runs]
+    for depth in range(1, max((len(run.path.parts) for run in runs), default=0)):
+        counts = Counter(names)
+        if max(counts.values()) == 1:
+            break
+        for index, run in enumerate(runs):
+            if counts[names[index]] > 1:
+                names[index] = "/".join([*_folders(run)[-depth:], run.name])
+    counts = Counter(names)
+    seen: Counter[str] = Counter()
+    renamed = []
+    for run, name in zip(runs, names, strict=True):
+        seen[name] += 1
+        final = f"{name} #{seen[name]}" if counts[name] > 1 else name
+        renamed.append(replace(run, name=final, scores=run.scores.assign(run=final)))
+    return renamed
+
+
+def _folders(run: Run) -> tuple[str, ...]:
+    """Folders above a run's score file, without one that only repeats the run's name."""
+    folders = run.path.resolve().parent.parts[1:]
+    return folders[:-1] if folders and folders[-1] == run.name else folders

@@ -1,0 +1,182 @@
+"""The score table: one row per item, guide, step and metric, as Parquet or CSV.
+
+The schema is written down once, here. The multi-step callback and ``infer.py`` write it, ``report.py`` and
+notebooks read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+KINDS = ("mixture", "one_step", "fixed", "blind", "oracle")
+"""What steered the estimate, in the order in which tables list them."""
+
+TEXT = ("run", "item", "guide", "kind", "metric")
+NUMBERS = ("mixture_db", "value", "ratio")
+COUNTS = ("step", "evaluations")
+COLUMNS = ("run", "item", "mixture_db", "step", "guide", "kind", "metric", "value", "ratio", "evaluations")
+"""Columns in file order: :data:`TEXT` are strings, :data:`NUMBERS` float64, :data:`COUNTS` int64.
+
+``mixture_db`` is the mixture's own SI-SDR in dB (NaN without a reference); ``step`` 0 the one-step estimate;
+``guide`` the quality that steered, ``"none"`` where there was none; ``value`` the metric, higher is better,
+NaN where it failed; ``ratio`` the mixture share chosen at that step (NaN at step 0 and where the previous
+estimate was kept); ``evaluations`` the separator calls spent on the item up to and including the whole
+refinement run.
+"""
+
+KEY = ("run", "item", "guide", "kind", "metric", "step")
+"""What identifies a row: no two rows of a table agree in all of these."""
+
+
+class ScoreTableError(ValueError):
+    """A table that cannot be used, said in one line that names the place, the fault and the fix."""
+
+
+def column_name(guide: str, kind: str) -> str:
+    """Name of a guide's column in every table, plot and log key.
+
+    Args:
+        guide: Quality that steered, for example ``"si_sdr"``.
+        kind: One of :data:`KINDS`.
+
+    Returns:
+        ``"si_sdr_oracle"``, ``"dnsmos_ovrl_blind"``, ``"fixed"``, ``"one_step"`` or ``"mixture"``: oracle or
+        blind always stands in the name of a guided score.
+
+    Example:
+        >>> column_name("si_sdr", "oracle"), column_name("none", "fixed"), column_name("none", "one_step")
+        ('si_sdr_oracle', 'fixed', 'one_step')
+    """
+    return kind if guide == "none" or kind in ("mixture", "one_step") else f"{guide}_{kind}"
+
+
+def validate_scores(scores: pd.DataFrame, *, origin: str = "scores") -> pd.DataFrame:
+    """Check a score table and give every column its dtype.
+
+    Args:
+        scores: Table with at least :data:`COLUMNS`; further columns are kept, after them.
+        origin: How error messages call the table, a file name for example.
+
+    Returns:
+        A new table with the columns in order, the dtypes of :data:`COLUMNS` and a fresh index.
+
+    Raises:
+        ScoreTableError: One line, if a column is missing, a cell has the wrong type, a kind is unknown, a
+        step or
+            an evaluation count is negative, or two rows have the same :data:`KEY`.
+    """
+    missing = [name for name in COLUMNS if name not in scores.columns]
+    if missing:
+        names = ", ".join(repr(name) for name in missing)
+        raise ScoreTableError(
+            f"{origin}: column {names} is missing; a score table has the columns {', '.join(COLUMNS)}"
+        )
+    extra = [name for name in scores.columns if name not in COLUMNS]
+    table = scores[[*COLUMNS, *extra]].reset_index(drop=True)
+    for name in TEXT:
+        if table[name].isna().any():
+            raise ScoreTableError(f"{origin}: column {name!r} has an empty cell; write 'none' for no guide")
+    table = table.astype(dict.fromkeys(TEXT, "str"))
+    for name in (*NUMBERS, *COUNTS):
+        table[name] = _numbers(table[name], origin)
+    _check_values(table, origin)
+    return table
+
+
+def _numbers(column: pd.Series, origin: str) -> pd.Series:
+    """Cast a column to numbers, whole ones for a count, and name it if a cell does not allow that."""
+    try:
+        floats = pd.Series(pd.to_numeric(column)).astype("float64")
+    except (ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ScoreTableError(f"{origin}: column {column.name!r} must hold numbers ({reason})") from error
+    if column.name not in COUNTS:
+        return floats
+    # A cast alone would cut 1.5 to 1.
+    wrong = floats[(floats % 1 != 0) | (floats < 0)]
+    if len(wrong):
+        raise ScoreTableError(
+            f"{origin}: column {column.name!r} has {wrong.iloc[0]}; it counts 0, 1, 2 and so on"
+        )
+    return floats.astype("int64")
+
+
+def _check_values(table: pd.DataFrame, origin: str) -> None:
+    """Raise where a value cannot be meant, see :func:`validate_scores`."""
+    unknown = sorted(set(table["kind"]) - set(KINDS))
+    if unknown:
+        raise ScoreTableError(f"{origin}: kind {unknown[0]!r} is unknown; use one of {', '.join(KINDS)}")
+    twice = table.duplicated(list(KEY))
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise ScoreTableError(
+            f"{origin}: item {row['item']!r} has two rows for {row['metric']}, "
+            f"{column_name(row['guide'], row['kind'])}, step {row['step']} of run {row['run']!r}; "
+            "give every source and seed its own item or run name"
+        )
+
+
+def write_scores(path: str | Path, rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> Path:
+    """Check rows and write them as a score table.
+
+    Args:
+        path: File to write, ``.parquet`` or ``.csv``; parent folders are made, an old file is replaced whole.
+        rows: A table, or mappings from column name to cell.
+
+    Returns:
+        The path.
+
+    Raises:
+        ScoreTableError: If the rows are no score table or the file name has another ending.
+    """
+    path = Path(path)
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([dict(row) for row in rows])
+    if table.empty and not len(table.columns):
+        table = pd.DataFrame(columns=list(COLUMNS))
+    table = validate_scores(table, origin=path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A reader (or a job that is killed) never meets half a table.
+    partial = path.with_name(f".{path.name}.partial")
+    if path.suffix == ".parquet":
+        table.to_parquet(partial, index=False)
+    elif path.suffix == ".csv":
+        table.to_csv(partial, index=False)
+    else:
+        raise ScoreTableError(f"{path}: a score table ends in .parquet or .csv, not {path.suffix!r}")
+    partial.replace(path)
+    return path
+
+
+def read_scores(path: str | Path) -> pd.DataFrame:
+    """Read a score table.
+
+    Args:
+        path: ``.parquet`` or ``.csv`` file.
+
+    Returns:
+        The table, as :func:`validate_scores` gives it.
+
+    Raises:
+        ScoreTableError: One line that names the file, if it is missing, unreadable or no score table.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ScoreTableError(f"{path}: no such file; train.py and infer.py write score tables")
+    if path.suffix not in (".parquet", ".csv"):
+        raise ScoreTableError(f"{path}: a score table ends in .parquet or .csv, not {path.suffix!r}")
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            # Only numbers may be empty: an item called "NA" or "null" is an item.
+            empty = {name: ["", "nan", "NaN", "NA"] for name in NUMBERS}
+            table = pd.read_csv(
+                path, keep_default_na=False, na_values=empty, dtype=dict.fromkeys(TEXT, "str")
+            )
+    except (OSError, ValueError) as error:  # pyarrow's and pandas' parser errors are ValueErrors
+        raise ScoreTableError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+    return validate_scores(table, origin=str(path))

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torchaudio.functional import resample as torchaudio_resample
+
+from data.audio import AudioFileError, audio_info, read_audio, resample, resampled_length, write_audio
+
+
+def _noise(frames: int = 5000, channels: int = 2, seed: int = 0, scale: float = 0.1) -> torch.Tensor:
+    return torch.randn(channels, frames, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def _declare_bytes(path: Path, size: int) -> None:
+    """Overwrite the size that a WAV header declares for its samples."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = struct.pack("<I", size)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_24")])
+def test_a_segment_is_that_part_of_the_file_bit_for_bit(tmp_path: Path, suffix: str, subtype: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    write_audio(path, _noise(), 16000, subtype=subtype)
+    whole, rate = read_audio(path)
+    assert (whole.shape, whole.dtype, rate) == ((2, 5000), torch.float32, 16000)
+    for start, frames in ((0, 1), (0, 5000), (123, 2048), (4999, 1)):
+        segment, _ = read_audio(path, start=start, frames=frames)
+        assert torch.equal(segment, whole[:, start : start + frames])
+    assert torch.equal(read_audio(path, start=4000)[0], whole[:, 4000:])
+
+
+@pytest.mark.parametrize(
+    ("rate", "target"), [(48000, 16000), (44100, 16000), (16000, 48000), (8000, 44100), (22050, 16000)]
+)
+def test_a_resampled_segment_is_that_part_of_the_resampled_file(
+    tmp_path: Path, rate: int, target: int
+) -> None:
+    path = tmp_path / "a.wav"
+    write_audio(path, _noise(4001), rate)
+    whole, returned = read_audio(path, sample_rate=target)
+    total = -(-4001 * target // rate)  # ceil in integers
+    assert (whole.shape[-1], returned) == (total, target) == (resampled_length(4001, rate, target), target)
+    scale = float(whole.abs().max())
+    for start, frames in (
+        (0, 1),
+        (0, total),
+        (1, 700),
+        (total // 2, 401),
+        (total - 300, 300),
+        (total - 1, 1),
+    ):
+        segment, _ = read_audio(path, sample_rate=target, start=start, frames=frames)
+        assert segment.shape == (2, frames)
+        assert float((segment - whole[:, start : start + frames]).abs().max()) < 1e-6 * scale
+
+
+def test_resampling_agrees_with_torchaudio() -> None:
+    waveform = _noise(4000).double()
+    expected = torchaudio_resample(
+        waveform,
+        48000,
+        16000,
+        lowpass_filter_width=64,
+        rolloff=0.9475937167399596,
+        resampling_method="sinc_interp_kaiser",
+        beta=14.769656459379492,
+    )
+    torch.testing.assert_close(resample(waveform, 48000, 16000), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        resample(waveform.float(), 48000, 16000).double(), expected, rtol=1e-4, atol=1e-6
+    )
+    assert resample(waveform, 16000, 16000) is waveform
+
+
+def test_a_tone_keeps_its_level_and_one_above_the_band_disappears() -> None:
+    time = torch.arange(48000, dtype=torch.float64) / 48000
+    inside = resample(torch.sin(2 * torch.pi * 1000 * time)[None], 48000, 16000)[0, 1000:-1000]
+    expected = torch.sin(2 * torch.pi * 1000 * torch.arange(16000, dtype=torch.float64) / 16000)[1000:-1000]
+    assert float((inside - expected).abs().max()) < 1e-4
+    above = resample(torch.sin(2 * torch.pi * 9000 * time)[None], 48000, 16000)[0, 1000:-1000]
+    assert float(above.abs().max()) < 1e-4  # -80 dB
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24"])
+def test_an_integer_file_is_copied_bit_for_bit(tmp_path: Path, subtype: str) -> None:
+    levels = np.random.default_rng(0).integers(-(2**31), 2**31, size=(3000, 2)).astype(np.int32)
+    levels[:2] = [[-(2**31), 2**31 - 1], [0, -(2**31)]]
+    soundfile.write(tmp_path / "a.wav", levels, 16000, subtype=subtype)
+    info = audio_info(tmp_path / "a.wav")
+    waveform, rate = read_audio(tmp_path / "a.wav")
+    assert write_audio(tmp_path / "b.wav", waveform, rate, subtype=info.subtype) == 0
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_info_says_how_to_write_the_same_kind_of_file(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.flac", _noise(321), 22050, subtype="PCM_16")
+    info = audio_info(tmp_path / "a.flac")
+    assert (info.frames, info.sample_rate, info.channels) == (321, 22050, 2)
+    assert (info.format, info.subtype) == ("FLAC", "PCM_16")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.WAV", "a.flac", "a.ogg", "a.mp3", "a.aiff"])
+def test_every_suffix_is_written_and_read(tmp_path: Path, name: str) -> None:
+    # lossy codecs keep a low tone well
+    tone = 0.3 * torch.sin(2 * torch.pi * 440 * torch.arange(200_000) / 16000)[None]
+    write_audio(tmp_path / "deep" / "er" / name, tone, 16000)
+    read, rate = read_audio(tmp_path / "deep" / "er" / name)
+    assert (rate, read.shape) == (16000, tone.shape)
+    assert float((read - tone).square().mean() / tone.square().mean()) < 1e-3
+    assert [file.name for file in (tmp_path / "deep" / "er").iterdir()] == [name]
+
+
+def test_float_files_are_never_clipped(tmp_path: Path) -> None:
+    loud = _noise(scale=3.0)
+    assert write_audio(tmp_path / "a.wav", loud, 16000, clip="error") == 0
+    assert torch.equal(read_audio(tmp_path / "a.wav")[0], loud)
+
+
+def test_integer_files_clip_as_told(tmp_path: Path) -> None:
+    loud = torch.tensor([[0.5, -2.0, 1.0, 4.0]])
+    path = tmp_path / "a.wav"
+    assert write_audio(path, loud, 16000, subtype="PCM_16") == 2
+    step = 2.0**-15
+    assert read_audio(path)[0].tolist() == [[0.5, -1.0, 1 - step, 1 - step]]
+    assert write_audio(path, loud, 16000, subtype="PCM_16", clip="rescale") == 2
+    assert read_audio(path)[0].tolist() == [[0.125, -0.5, 0.25, 1 - step]]
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"exceeds full scale at 2 samples \(peak 4\).*FLOAT"):
+        write_audio(path, loud, 16000, subtype="PCM_16", clip="error")
+    assert path.read_bytes() == before
+    quiet = loud / 4
+    assert write_audio(path, quiet, 16000, subtype="PCM_16", clip="rescale") == 0
+    assert read_audio(path)[0].tolist() == [[0.125, -0.5, 0.25, 1 - step]]
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_audio(tmp_path / "a.wav", _noise(), 16000)
+    before = (tmp_path / "a.wav").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        write_audio(tmp_path / "a.wav", _noise(seed=1), 16000)
+    assert (tmp_path / "a.wav").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("a.xyz", {}, "no suffix that can be written"),
+        ("a.flac", {"subtype": "FLOAT"}, r"subtype='FLOAT' cannot be stored in FLAC.*PCM_24"),
+        ("a.wav", {"clip": "loud"}, "clip='loud' is unknown"),
+    ],
+)
+def test_write_refuses_what_it_cannot_do(
+    tmp_path: Path, name: str, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        write_audio(tmp_path / name, _noise(), 16000, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_write_refuses_bad_samples_and_shapes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        write_audio(tmp_path / "a.wav", torch.tensor([[0.0, torch.nan]]), 16000)
+    for shape in ((5,), (1, 2, 3), (2, 0)):
+        with pytest.raises(ValueError, match=r"give \(channel, time\)"):
+            write_audio(tmp_path / "a.wav", torch.zeros(shape), 16000)
+    with pytest.raises(ValueError, match=r"cannot be written as MP3.*WAV"):
+        write_audio(tmp_path / "a.mp3", torch.zeros(1, 100), 12345)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("start", "frames"), [(-1, 10), (0, 0), (4990, 11), (5000, None)])
+def test_segments_outside_the_file(tmp_path: Path, start: int, frames: int | None) -> None:
+    write_audio(tmp_path / "a.wav", _noise(), 16000)
+    with pytest.raises(ValueError, match=r"reach outside .*a\.wav of 5000 frames") as caught:
+        read_audio(tmp_path / "a.wav", start=start, frames=frames)
+    assert not isinstance(caught.value, AudioFileError)
+
+
+def test_unusable_files_say_why_in_one_line(tmp_path: Path) -> None:
+    write_audio(tmp_path / "good.wav", _noise(), 16000, subtype="PCM_16")
+    content = (tmp_path / "good.wav").read_bytes()
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("this is no audio at all, but long enough to look like a header")
+    (tmp_path / "cut.wav").write_bytes(content[:-2000])
+    (tmp_path / "header.wav").write_bytes(content[:20])
+    soundfile.write(tmp_path / "silent.wav", np.zeros((0, 1)), 16000)
+    reasons = {
+        "absent.wav": "no such file",
+        "empty.wav": r"empty \(0 bytes\)",
+        "text.wav": "not audio",
+        "cut.wav": r"truncated.*20000 bytes of samples and it holds 18000",
+        "header.wav": "not audio",
+        "silent.wav": "no samples",
+    }
+    for name, reason in reasons.items():
+        for read in (audio_info, read_audio):
+            with pytest.raises(AudioFileError, match=rf"{name}: {reason}") as caught:
+                read(tmp_path / name)
+            assert "\n" not in str(caught.value)
+    with pytest.raises(AudioFileError, match="a folder, not a file"):
+        read_audio(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
+def test_truncated_compressed_files(tmp_path: Path, suffix: str) -> None:
+    write_audio(tmp_path / f"a.{suffix}", _noise(100_000, channels=1), 16000)
+    content = (tmp_path / f"a.{suffix}").read_bytes()
+    (tmp_path / f"a.{suffix}").write_bytes(content[: len(content) // 2])
+    with pytest.raises(AudioFileError, match=r"truncated|damaged"):
+        read_audio(tmp_path / f"a.{suffix}")
+
+
+def test_headers_of_piped_files_are_not_taken_for_truncation(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write_audio(path, _noise(), 16000, subtype="PCM_16")
+    whole, _ = read_audio(path)
+    for size in (0xFFFFFFFF, 0x7FFFF000):  # ffmpeg, sox
+        _declare_bytes(path, size)
+        assert torch.equal(read_audio(path)[0], whole)
+    _declare_bytes(path, 0)
+    with pytest.raises(AudioFileError, match=r"no samples.*pipe.*ffmpeg"):
+        read_audio(path)
+
+
+def test_truncated_rf64(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, _noise().T.numpy(), 16000, format="RF64", subtype="PCM_16")
+    assert read_audio(path)[0].shape == (2, 5000)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(AudioFileError, match="truncated"):
+        read_audio(path)
+
+
+def test_non_finite_samples(tmp_path: Path) -> None:
+    samples = np.zeros(100, dtype=np.float32)
+    samples[[3, 50]] = np.nan, np.inf
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    with pytest.raises(AudioFileError, match="2 samples are NaN or infinite"):
+        read_audio(tmp_path / "a.wav")
+    assert read_audio(tmp_path / "a.wav", check_finite=False)[0].isnan().sum() == 1
+    assert read_audio(tmp_path / "a.wav", start=4, frames=46)[0].abs().sum() == 0

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import OmegaConf
+
+from data.audio import write_audio
+from data.corpora import blind_folder, mixed_folders, paired_folders
+from data.datamodule import DrawSampler, SeparationData, ShardSampler
+from data.manifest import write_manifest
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "data"
+RATE = 8000
+
+
+def _write(path: Path, seed: int, frames: int = 1600) -> None:
+    waveform = torch.randn(1, frames, generator=torch.Generator().manual_seed(seed)) * 0.1
+    write_audio(path, waveform, RATE)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    for number in range(10):
+        for kind in ("noisy", "clean"):
+            _write(tmp_path / kind / f"{number:02d}.wav", number, frames=1600 + 40 * number)
+    return tmp_path
+
+
+def _data(root: Path, **options: object) -> SeparationData:
+    corpus = partial(paired_folders, root / "noisy", root / "clean")
+    defaults: dict[str, object] = {"sample_rate": RATE, "segment_seconds": 0.1, "batch_size": 2, "seed": 3}
+    return SeparationData(train=corpus, valid=corpus, test=corpus, **{**defaults, **options})
+
+
+def test_a_pass_holds_every_index_once_whatever_the_epoch_size() -> None:
+    for epoch_size in (3, 7, 10, 25):
+        sampler = DrawSampler(10, epoch_size=epoch_size, seed=1)
+        draws = []
+        for epoch in range(20):
+            sampler.set_epoch(epoch)
+            draws += list(sampler)
+        assert len(draws) == 20 * epoch_size
+        for number in range(20 * epoch_size // 10):
+            assert sorted(draws[10 * number : 10 * number + 10]) == [(i, number) for i in range(10)]
+        assert draws[:10] != [(index, 0) for index, _ in draws[10:20]]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_share_an_epoch_without_overlap_in_equal_numbers(world_size: int) -> None:
+    whole = list(DrawSampler(10, epoch_size=6, seed=1))
+    ranks = [DrawSampler(10, epoch_size=6, seed=1, rank=r, world_size=world_size) for r in range(world_size)]
+    shares = [list(sampler) for sampler in ranks]
+    assert {len(share) for share in shares} == {6 // world_size} == {len(sampler) for sampler in ranks}
+    assert sorted(draw for share in shares for draw in share) == sorted(whole)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_three_validation_items_are_counted_once(world_size: int) -> None:
+    shares = [ShardSampler(3, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert Counter(index for share in shares for index in share) == Counter(range(3))
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares]
+
+
+def test_training_batches(pairs: Path) -> None:
+    loader = _data(pairs).train_dataloader()
+    batches = list(loader)
+    assert len(batches) == len(loader) == 5
+    assert all(batch["mixture"].shape == (2, 1, 800) for batch in batches)
+    assert all(batch["references"].shape == (2, 1, 1, 800) for batch in batches)
+    assert sorted(name for batch in batches for name in batch["names"]) == [f"{n:02d}" for n in range(10)]
+
+
+def test_same_seed_same_batches_and_workers_change_nothing(pairs: Path) -> None:
+    first, again = list(_data(pairs).train_dataloader()), list(_data(pairs, num_workers=2).train_dataloader())
+    other = list(_data(pairs, seed=4).train_dataloader())
+    for one, two in zip(first, again, strict=True):
+        assert one["names"] == two["names"]
+        assert torch.equal(one["mixture"], two["mixture"])
+    assert [batch["names"] for batch in first] != [batch["names"] for batch in other]
+
+
+def test_loaders_leave_the_global_random_numbers_alone(pairs: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    list(_data(pairs).train_dataloader())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_corpus_below_one_batch_is_repeated(pairs: Path) -> None:
+    batches = list(_data(pairs, batch_size=16).train_dataloader())
+    assert [len(batch["names"]) for batch in batches] == [16]
+    assert set(Counter(batches[0]["names"]).values()) == {1, 2}
+
+
+def test_epoch_size_sets_the_draws(pairs: Path) -> None:
+    assert len(_data(pairs, epoch_size=6).train_dataloader()) == 3
+    assert len(_data(pairs, epoch_size=7).train_dataloader()) == 3
+
+
+def test_validation_is_whole_ordered_and_can_be_limited(pairs: Path) -> None:
+    batches = list(_data(pairs).val_dataloader())
+    assert [batch["names"] for batch in batches] == [[f"{n:02d}"] for n in range(10)]
+    assert [batch["mixture"].shape[-1] for batch in batches] == [1600 + 40 * n for n in range(10)]
+    limited = list(_data(pairs, limit_valid=3, valid_seconds=0.2).val_dataloader())
+    assert [batch["names"] for batch in limited] == [["00"], ["03"], ["06"]]
+    assert {batch["mixture"].shape[-1] for batch in limited} == {1600}
+    tested = list(_data(pairs, limit_valid=3, valid_seconds=0.2).test_dataloader())
+    assert [batch["mixture"].shape[-1] for batch in tested] == [1600 + 40 * n for n in range(10)]
+
+
+def test_blind_batches_have_no_references(pairs: Path) -> None:
+    data = SeparationData(test=partial(blind_folder, pairs / "noisy"), sample_rate=RATE)
+    batch = next(iter(data.test_dataloader()))
+    assert set(batch) == {"mixture", "names"}
+
+
+def test_pools_train_and_validate_on_fixed_mixtures(pairs: Path) -> None:
+    pools = partial(mixed_folders, {"speech": pairs / "clean", "noise": pairs / "noisy"})
+    data = SeparationData(
+        train=pools, valid=pools, sample_rate=RATE, segment_seconds=0.1, batch_size=2, limit_valid=4
+    )
+    first, second = list(data.val_dataloader()), list(data.val_dataloader())
+    assert len(first) == 4
+    assert all(torch.equal(a["mixture"], b["mixture"]) for a, b in zip(first, second, strict=True))
+    assert len(list(data.train_dataloader())) == 5
+
+
+class _Recorder(lightning.LightningModule):
+    """Learns one weight and writes down what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.seen: list[tuple[str, ...]] = []
+
+    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
+        # name and place both count: the sum tells segments apart
+        self.seen.append((*batch["names"], f"{float(batch['mixture'].double().sum()):.9f}"))
+        return (self.weight * batch["mixture"]).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def _fit(root: Path, folder: Path, steps: int, *, checkpoint: Path | None = None, **options: object) -> list:
+    model = _Recorder()
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        limit_train_batches=options.pop("limit", None),
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, filename="{step}")],
+    )
+    data = _data(root, **options)
+    data.valid = None
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    return model.seen
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_resumed_run_goes_on_with_the_very_next_batch(
+    pairs: Path, tmp_path: Path, num_workers: int, limit: int | None
+) -> None:
+    whole = _fit(pairs, tmp_path / "a", 13, num_workers=num_workers, limit=limit)
+    assert len(set(whole)) == 13
+    for stop in (2, 5, 6, 8) if num_workers == 0 else (7,):
+        rest = _fit(
+            pairs,
+            tmp_path / f"b{stop}",
+            13,
+            checkpoint=tmp_path / "a" / f"step={stop}.ckpt",
+            num_workers=num_workers,
+            limit=limit,
+        )
+        assert rest == whole[stop:], stop
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"segment_seconds": -1.0}, "segment_seconds=-1.0"),
+        ({"limit_valid": 0}, "limit_valid=0"),
+    ],
+)
+def test_options_out_of_range(pairs: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _data(pairs, **options)
+
+
+def test_missing_corpora_and_folders(pairs: Path) -> None:
+    with pytest.raises(ValueError, match=r"train=None.*give data\.train"):
+        SeparationData().train_dataloader()
+    assert SeparationData().val_dataloader() == []
+    with pytest.raises(FileNotFoundError, match=r"nowhere is not a folder: point data\.root"):
+        SeparationData(root=pairs / "nowhere").setup("fit")
+
+
+def _corpus(name: str, root: Path) -> None:
+    """A tiny corpus of the layout that config ``name`` expects."""
+    if name == "voicebank_demand":
+        for kind in ("clean", "noisy"):
+            for part, speakers in (
+                ("trainset_28spk_wav", ("p225", "p226", "p287")),
+                ("testset_wav", ("p232",)),
+            ):
+                for number, speaker in enumerate(speakers):
+                    _write(root / f"{kind}_{part}" / f"{speaker}_001.wav", number)
+    elif name == "dns":
+        for number in range(3):
+            for kind in ("noisy", "clean", "noise"):
+                _write(root / kind / f"{kind}_fileid_{number}.wav", number)
+        for kind in ("noisy", "clean"):
+            _write(root / "test_set/synthetic/no_reverb" / kind / f"{kind}_fileid_5.wav", 5)
+    else:
+        for split in ("train", "valid", "test"):
+            for kind in ("noisy", "clean", "speech", "noise"):
+                _write(root / split / kind / "one.wav", 1)
+            items = paired_folders(root / split / "noisy", root / split / "clean")
+            write_manifest(root / f"{split}.csv", items)
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_needs_its_root_only(config: Path, tmp_path: Path) -> None:
+    _corpus(config.stem, tmp_path)
+    whole = OmegaConf.create({"data": OmegaConf.load(config)})
+    whole.data.root = str(tmp_path)
+    whole.data.num_workers = 0
+    data = instantiate(whole.data)
+    batch = next(iter(data.train_dataloader()))
+    assert batch["mixture"].shape == (8, 1, 32000)
+    assert batch["references"].shape == (8, 1, 1, 32000)
+    assert len(next(iter(data.val_dataloader()))["names"]) == 1
+    if data.test is not None:
+        assert next(iter(data.test_dataloader()))["mixture"].shape == (1, 1, 3200)

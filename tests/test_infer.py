@@ -1,0 +1,505 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+import infer
+from commands.file_separation import FileSeparator
+from commands.guides import build_guide
+from commands.method import load_method
+from commands.overrides import UserError
+from data.audio import resample
+from models.channels import match_channels
+from models.checkpoint import save_separator
+from models.pretrained import load_separator
+from models.separators.bsrnn import BSRNN
+from reporting import load_all, read_scores
+
+ROOT = Path(infer.__file__).parent
+RATE = 16000
+
+
+def separator_file(folder: Path, name: str, sources: tuple[str, ...] = ("speech",), channels: int = 1) -> str:
+    torch.manual_seed(0)
+    options = {
+        "sources": list(sources),
+        "channels": channels,
+        "features": 4,
+        "layers": 1,
+        "sample_rate": RATE,
+    }
+    path = folder / f"{name}.safetensors"
+    save_separator(path, BSRNN(**options), {"_target_": "models.separators.bsrnn.BSRNN", **options})
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def mono(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return separator_file(tmp_path_factory.mktemp("separator"), "mono")
+
+
+@pytest.fixture(scope="session")
+def two(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return separator_file(tmp_path_factory.mktemp("separator"), "two", ("speech", "noise"))
+
+
+@pytest.fixture(scope="session")
+def stereo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return separator_file(tmp_path_factory.mktemp("separator"), "stereo", channels=2)
+
+
+def signals(frames: int, rate: int, channels: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Clean and noisy ``(time, channel)``."""
+    generator = np.random.default_rng(seed)
+    time_axis = np.arange(frames)[:, None] / rate
+    clean = 0.2 * np.sin(2 * np.pi * (300 + 40 * np.arange(channels)) * time_axis)
+    return clean, clean + 0.05 * generator.standard_normal((frames, channels))
+
+
+def write_pair(
+    root: Path, name: str, frames: int = 8000, rate: int = RATE, channels: int = 1, subtype: str = "PCM_16"
+) -> None:
+    clean, noisy = signals(frames, rate, channels, seed=len(name))
+    for folder, samples in (("clean", clean), ("noisy", noisy)):
+        path = root / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, rate, subtype=subtype)
+
+
+def run(*arguments: object) -> int:
+    return infer.main([str(argument) for argument in arguments])
+
+
+def audio_files(folder: Path) -> list[str]:
+    suffixes = {".wav", ".flac", ".ogg", ".mp3", ".aiff"}
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in suffixes)
+
+
+def oracle(root: Path, separator: str) -> list[object]:
+    options = ["--separator", separator, "--reference", root / "clean", "--guide", "si_sdr"]
+    return [root / "noisy", "-o", root / "out", *options, "--steps", 1, "--candidates", 2]
+
+
+def test_every_file_keeps_name_tree_format_rate_channels_and_length(tmp_path: Path, mono: str) -> None:
+    cases = {
+        "a [1].wav": (8001, 16000, 1, "PCM_16"),
+        "sub dir/b=c, d.flac": (12001, 48000, 2, "PCM_24"),
+        "sub dir/[x],y=z/e.wav": (9999, 44100, 3, "FLOAT"),
+        "low.wav": (5000, 8000, 1, "PCM_24"),
+        "o.ogg": (44100, 44100, 2, "VORBIS"),
+        "f.aiff": (8000, 16000, 1, "PCM_16"),
+    }
+    for name, (frames, rate, channels, subtype) in cases.items():
+        write_pair(tmp_path, name, frames, rate, channels, subtype)
+    assert run(*oracle(tmp_path, mono)) == 0
+    assert audio_files(tmp_path / "out") == sorted(cases)
+    for name, expected in cases.items():
+        info = soundfile.info(tmp_path / "out" / name)
+        assert (info.frames, info.samplerate, info.channels, info.subtype) == expected
+
+
+def test_one_step_output_is_the_separator_itself_at_the_inputs_level(tmp_path: Path, mono: str) -> None:
+    _, noisy = signals(8000, RATE)
+    # ten times full scale: nothing may be normalised or clipped on the way
+    soundfile.write(tmp_path / "loud.wav", 10 * noisy, RATE, subtype="FLOAT")
+    arguments = [tmp_path / "loud.wav", "-o", tmp_path / "out", "--separator", mono, "--method", "one_step"]
+    assert run(*arguments, "--no-scores") == 0
+    written, _ = soundfile.read(tmp_path / "out" / "loud.wav", dtype="float32")
+    mixture = torch.from_numpy((10 * noisy).astype(np.float32)).T
+    expected = load_separator(mono)(mixture[None])[0, 0, 0]
+    torch.testing.assert_close(torch.from_numpy(written), expected, rtol=1e-5, atol=1e-6)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["loud.wav"]
+
+
+def test_other_rates_go_through_the_separators_rate(tmp_path: Path, mono: str) -> None:
+    _, noisy = signals(24001, 48000)
+    soundfile.write(tmp_path / "x.wav", noisy, 48000, subtype="FLOAT")
+    arguments = [tmp_path / "x.wav", "-o", tmp_path / "out", "--separator", mono, "--method", "one_step"]
+    assert run(*arguments, "--no-scores") == 0
+    written, _ = soundfile.read(tmp_path / "out" / "x.wav", dtype="float32")
+    mixture = resample(torch.from_numpy(noisy.astype(np.float32)).T, 48000, RATE)
+    expected = resample(load_separator(mono)(mixture[None])[0, 0], RATE, 48000)[0, :24001]
+    torch.testing.assert_close(torch.from_numpy(written), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_several_sources_lie_in_a_folder_of_each_file(tmp_path: Path, two: str) -> None:
+    write_pair(tmp_path, "d/a.b.wav")
+    for source in ("speech", "noise"):
+        target = tmp_path / "references" / source / "d" / "a.b.wav"
+        target.parent.mkdir(parents=True)
+        target.write_bytes((tmp_path / "clean" / "d" / "a.b.wav").read_bytes())
+    arguments = oracle(tmp_path, two)
+    arguments[arguments.index(tmp_path / "clean")] = tmp_path / "references"
+    assert run(*arguments) == 0
+    assert audio_files(tmp_path / "out") == ["d/a.b/noise.wav", "d/a.b/speech.wav"]
+    items = set(read_scores(tmp_path / "out" / "scores.csv")["item"])
+    assert items == {"d/a.b.wav/noise", "d/a.b.wav/speech"}
+
+
+def test_channels_are_folded_into_a_mono_separator_and_doubled_for_stereo(mono: str, stereo: str) -> None:
+    calls: list[tuple[int, ...]] = []
+
+    class Mean:
+        """Adds to each channel the mean over channels, so that duplication can be told apart."""
+
+        sources, sample_rate, channels = ("speech",), RATE, 2
+
+        def __call__(self, mixture: Tensor) -> Tensor:
+            calls.append(tuple(mixture.shape))
+            return (mixture + torch.tensor([1.0, 3.0])[:, None])[:, None]
+
+    mixture = torch.randn(2, 1, 100, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(match_channels(Mean(), 1)(mixture), mixture[:, None] + 2.0)
+    assert calls == [(2, 2, 100)]
+    with pytest.raises(ValueError, match="channels=3"):
+        match_channels(Mean(), 3)
+    separator, three = (
+        load_separator(mono),
+        torch.randn(2, 3, 800, generator=torch.Generator().manual_seed(1)),
+    )
+    separated = match_channels(separator, 3)(three)
+    for channel in range(3):
+        alone = separator(three[:, channel : channel + 1])
+        torch.testing.assert_close(separated[:, :, channel : channel + 1], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_scores_summary_and_record_can_be_reported(tmp_path: Path, mono: str) -> None:
+    for name in ("a.wav", "b/c.wav"):
+        write_pair(tmp_path, name)
+    assert run(*oracle(tmp_path, mono)) == 0
+    scores = read_scores(tmp_path / "out" / "scores.csv")
+    assert set(scores["item"]) == {"a.wav", "b/c.wav"}
+    assert set(scores["kind"]) == {"mixture", "one_step", "oracle"}
+    assert {"si_sdr", "pesq", "stoi", "dnsmos_ovrl"} <= set(scores["metric"])
+    clean, noisy = (soundfile.read(tmp_path / kind / "a.wav")[0] for kind in ("clean", "noisy"))
+    projection = clean * (noisy @ clean) / (clean @ clean)
+    by_hand = 10 * np.log10((projection @ projection) / ((noisy - projection) @ (noisy - projection)))
+    row = scores[(scores["item"] == "a.wav") & (scores["metric"] == "si_sdr")].set_index(["kind", "step"])
+    assert row.loc[("mixture", 0), "value"] == pytest.approx(by_hand, rel=1e-3)
+    assert row.loc[("mixture", 0), "mixture_db"] == pytest.approx(by_hand, rel=1e-3)
+    # the guide's own measure never falls, and step 0 is the one-step estimate
+    assert row.loc[("oracle", 1), "value"] >= row.loc[("oracle", 0), "value"]
+    assert row.loc[("oracle", 0), "value"] == row.loc[("one_step", 0), "value"]
+    # two candidates, the mixture itself free, and the bare estimate: at most 1 + 2 calls
+    assert set(scores.loc[scores["kind"] == "oracle", "evaluations"]) == {3}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    column = summary["final"]["si_sdr"]["si_sdr_oracle"]
+    values = scores[(scores["metric"] == "si_sdr") & (scores["kind"] == "oracle") & (scores["step"] == 1)][
+        "value"
+    ]
+    assert column["mean"] == pytest.approx(values.mean())
+    assert column["gain_low"] <= column["gain"] <= column["gain_high"]
+    runs, faults = load_all([tmp_path / "out"])
+    assert faults == []
+    assert runs[0].record.parameters == sum(p.numel() for p in load_separator(mono).parameters())  # type: ignore[attr-defined]
+    assert runs[0].record.macs_per_second
+
+
+def bad_files(root: Path) -> dict[str, str]:
+    """Bad inputs and what must be said of each."""
+    noisy = root / "noisy"
+    noisy.mkdir(parents=True, exist_ok=True)
+    _, samples = signals(8000, RATE)
+    (noisy / "empty.wav").write_bytes(b"")
+    (noisy / "text.wav").write_text("this is no audio\n" * 10)
+    soundfile.write(noisy / "whole.wav", samples, RATE)
+    (noisy / "truncated.wav").write_bytes((noisy / "whole.wav").read_bytes()[:9000])
+    (noisy / "whole.wav").unlink()
+    soundfile.write(noisy / "no_samples.wav", samples[:0], RATE)
+    soundfile.write(noisy / "one_sample.wav", samples[:1], RATE)
+    for name, value in (("nan.wav", np.nan), ("infinite.wav", np.inf)):
+        bad = samples.copy()
+        bad[5] = value
+        soundfile.write(noisy / name, bad, RATE, subtype="FLOAT")
+    return {
+        "empty.wav": "empty",
+        "text.wav": "not audio",
+        "truncated.wav": "truncated",
+        "no_samples.wav": "no samples",
+        "one_sample.wav": "one sample",
+        "nan.wav": "NaN or infinite",
+        "infinite.wav": "NaN or infinite",
+    }
+
+
+def test_bad_files_are_named_and_the_good_ones_done(
+    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasons = bad_files(tmp_path)
+    write_pair(tmp_path, "good.wav")
+    write_pair(tmp_path, "zz.wav")
+    arguments = [tmp_path / "noisy", tmp_path / "missing.wav", "-o", tmp_path / "out", "--separator", mono]
+    assert run(*arguments, "--method", "one_step", "--no-scores") == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(reasons) + 1
+    for name, reason in {**reasons, "missing.wav": "no such file"}.items():
+        (line,) = [line for line in errors if f"{name}:" in line]
+        assert reason in line
+    assert audio_files(tmp_path / "out") == ["good.wav", "zz.wav"]
+
+
+def test_references_that_do_not_fit_are_errors_of_their_file(
+    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("good.wav", "short.wav", "alone.wav", "wide.wav"):
+        write_pair(tmp_path, name)
+    clean, _ = signals(8000, RATE, 2)
+    soundfile.write(tmp_path / "clean" / "short.wav", clean[:7999, :1], RATE)
+    soundfile.write(tmp_path / "clean" / "wide.wav", clean, RATE)
+    (tmp_path / "clean" / "alone.wav").unlink()
+    assert run(*oracle(tmp_path, mono)) == 1
+    errors = capsys.readouterr().err
+    for name, words in (("short", "7999 samples"), ("alone", "has no reference"), ("wide", "channels")):
+        (line,) = [
+            line for line in errors.splitlines() if line.startswith("error: ") and f"{name}.wav:" in line
+        ]
+        assert words in line
+    assert audio_files(tmp_path / "out") == ["good.wav"]
+    assert set(read_scores(tmp_path / "out" / "scores.csv")["item"]) == {"good.wav"}
+
+
+def test_a_reference_of_another_rate_serves_if_it_lasts_as_long(tmp_path: Path, mono: str) -> None:
+    write_pair(tmp_path, "a.wav", frames=8000)
+    clean, _ = signals(24000, 48000)
+    soundfile.write(tmp_path / "clean" / "a.wav", clean, 48000)
+    assert run(*oracle(tmp_path, mono)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--guide", "si_sdr"], "oracle measure; give --reference"),
+        (["--guide", "dnsmos_ovl"], "dnsmos_ovrl"),
+        (["--set", "method.serach.candidates=3"], "did you mean method.search"),
+        (["--set", "candidates=3"], "write method.KEY=VALUE"),
+        (["--set", "method.blend=middle"], "choose endpoint or state"),
+        (["--set", "method.search={_target_: inference.GridSerach}"], "GridSerach"),
+        (["--steps", "-1"], "steps=-1"),
+        (["--candidates", "0"], "candidates=0"),
+        (["--method", "one_step", "--steps", "2"], "--method one_step has none"),
+        (["--separator", "no/such.ckpt"], "no/such.ckpt"),
+        (["--reference", "no/such/folder"], "no such folder"),
+        (["--device", "cuda:77"], "--device cuda:77: not available"),
+        (["--device", "nonsense"], "--device nonsense: not available"),
+    ],
+)
+def test_wrong_options_are_one_line_before_anything_is_done(
+    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    write_pair(tmp_path, "a.wav")
+    separator = [] if "--separator" in options else ["--separator", mono]
+    assert run(tmp_path / "noisy", "-o", tmp_path / "out", *separator, *options) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_below_the_guides_rate_is_an_error_of_that_file(
+    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pair(tmp_path, "telephone.wav", 4000, 8000)
+    assert run(tmp_path / "noisy", "-o", tmp_path / "out", "--separator", mono) == 1
+    error = capsys.readouterr().err
+    assert "telephone.wav: " in error
+    assert "8000" in error
+
+
+def test_flac_cannot_hold_floats(tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pair(tmp_path, "a.flac")
+    write_pair(tmp_path, "b.wav")
+    arguments = [tmp_path / "noisy", "-o", tmp_path / "out", "--separator", mono, "--subtype", "FLOAT"]
+    assert run(*arguments, "--method", "one_step", "--no-scores") == 1
+    assert "a.flac: FLAC cannot hold --subtype FLOAT" in capsys.readouterr().err
+    assert soundfile.info(tmp_path / "out" / "b.wav").subtype == "FLOAT"
+
+
+def test_silence_clipping_and_a_silent_channel_are_noted(
+    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("silent.wav", "clipped.wav"):
+        write_pair(tmp_path, name)
+    write_pair(tmp_path, "half.wav", channels=2)
+    soundfile.write(tmp_path / "noisy" / "silent.wav", np.zeros((8000, 1)), RATE)
+    samples = signals(8000, RATE, 2)[1]
+    soundfile.write(tmp_path / "noisy" / "clipped.wav", np.clip(9 * samples[:, :1], -1, 1), RATE)
+    soundfile.write(tmp_path / "noisy" / "half.wav", samples * [1, 0], RATE)
+    assert run(*oracle(tmp_path, mono)) == 0
+    notes = capsys.readouterr().err
+    assert "silent.wav: silent: silence is written" in notes
+    assert "clipped.wav: clipped" in notes
+    assert "half.wav: channel 2 of 2 is silent" in notes
+    assert not soundfile.read(tmp_path / "out" / "silent.wav")[0].any()
+    half = soundfile.read(tmp_path / "out" / "half.wav")[0]
+    assert half[:, 0].any()
+    assert not half[:, 1].any()
+    scores = read_scores(tmp_path / "out" / "scores.csv").set_index("item")
+    assert scores.loc["silent.wav", "value"].isna().all()
+    assert not scores.loc["half.wav", "value"].isna().all()
+
+
+def test_clip_modes(tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]) -> None:
+    # an encoder for whole numbers cannot hold the estimate of a file of ten times full scale
+    soundfile.write(tmp_path / "x.wav", 10 * signals(8000, RATE)[1], RATE, subtype="FLOAT")
+    start = [
+        tmp_path / "x.wav",
+        "--separator",
+        mono,
+        "--method",
+        "one_step",
+        "--no-scores",
+        "--subtype",
+        "PCM_16",
+    ]
+    peaks = {}
+    for mode in ("clamp", "rescale"):
+        assert run(*start, "-o", tmp_path / mode, "--clip", mode) == 0
+        peaks[mode] = np.abs(soundfile.read(tmp_path / mode / "x.wav")[0])
+        assert "samples of x.wav" in capsys.readouterr().err
+    assert (peaks["clamp"] > 0.9999).sum() > (peaks["rescale"] > 0.9999).sum()
+    assert run(*start, "-o", tmp_path / "error", "--clip", "error") == 1
+    assert "exceeds full scale" in capsys.readouterr().err
+    assert audio_files(tmp_path / "error") == []
+
+
+def test_skip_existing_keeps_files_and_rows(tmp_path: Path, mono: str) -> None:
+    write_pair(tmp_path, "a.wav")
+    assert run(*oracle(tmp_path, mono)) == 0
+    before = (tmp_path / "out" / "a.wav").stat().st_mtime_ns
+    first = read_scores(tmp_path / "out" / "scores.csv")
+    write_pair(tmp_path, "b.wav")
+    assert run(*oracle(tmp_path, mono), "--skip-existing") == 0
+    assert (tmp_path / "out" / "a.wav").stat().st_mtime_ns == before
+    both = read_scores(tmp_path / "out" / "scores.csv")
+    assert set(both["item"]) == {"a.wav", "b.wav"}
+    kept = both[both["item"] == "a.wav"]["value"].to_numpy()
+    np.testing.assert_array_equal(kept, first["value"].to_numpy())
+    assert run(*oracle(tmp_path, mono), "--skip-existing") == 0
+    assert len(read_scores(tmp_path / "out" / "scores.csv")) == len(both)
+
+
+def test_same_seed_same_file_whatever_else_is_processed(tmp_path: Path, mono: str) -> None:
+    for name in ("a.wav", "b.wav"):
+        write_pair(tmp_path, name)
+    assert run(*oracle(tmp_path, mono)) == 0
+    both = (tmp_path / "out" / "b.wav").read_bytes()
+    (tmp_path / "noisy" / "a.wav").unlink()
+    assert run(*oracle(tmp_path, mono)) == 0
+    assert (tmp_path / "out" / "b.wav").read_bytes() == both
+
+
+def test_dry_run_lists_and_writes_nothing(
+    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pair(tmp_path, "a [1].wav")
+    assert run(*oracle(tmp_path, mono), "--dry-run") == 0
+    text = capsys.readouterr().out
+    # 1, and in the one step ratios 0.5 and 0; ratio 1 is free
+    assert "a [1].wav (0.5 s, at most 3 separator calls)" in text
+    assert "estimated time" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_methods_count_their_calls() -> None:
+    assert load_method("one_step").most_calls(1) == 1
+    assert load_method("multi_step", steps=3, candidates=4).most_calls(1) == 1 + 3 * 4
+    assert load_method("multi_step", steps=3, candidates=4).most_calls(2) == 1 + 3 * 4 * 2
+    assert load_method("progressive", steps=4).most_calls(1) == 1 + 4
+    assert load_method("progressive", steps=4).search.betas == pytest.approx([0.2, 0.4, 0.6, 0.8])  # type: ignore[attr-defined]
+    own = "method.search={_target_: inference.AnnealedGridSearch, candidates: 7}"
+    assert load_method("multi_step", overrides=[own]).search.candidates == 7  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["speech_joint", "dnsmos_guarded"])
+def test_guides_of_configs_quality(name: str, tmp_path: Path) -> None:
+    quality = build_guide(name, RATE)
+    assert quality.sample_rate == RATE
+    assert not quality.needs_reference
+    copy = tmp_path / "own.yaml"
+    copy.write_text((ROOT / "configs" / "quality" / f"{name}.yaml").read_text())
+    assert build_guide(str(copy), RATE).name == quality.name
+    with pytest.raises(UserError, match="8000"):
+        build_guide(name, 8000)
+
+
+def test_max_batch_bounds_the_audio_of_a_call(mono: str) -> None:
+    seen: list[int] = []
+
+    def separate(mixture: Tensor) -> Tensor:
+        seen.append(len(mixture))
+        return mixture[:, None]
+
+    load_method("progressive", steps=1)
+    method = load_method("multi_step", steps=1, candidates=10, guide="si_sdr")
+    # 25 s: two fit into a minute
+    mixture = torch.randn(1, 1, 25 * 100, generator=torch.Generator().manual_seed(0))
+    method.run(
+        separate,
+        mixture,
+        sample_rate=100,
+        reference=mixture[None],
+        keep_trajectory=False,
+        generator=torch.Generator(),
+    )
+    assert max(seen) == 2
+
+
+def test_an_interrupted_run_keeps_its_finished_files_and_scores(
+    tmp_path: Path, mono: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.wav", "b.wav"):
+        write_pair(tmp_path, name)
+    separate = FileSeparator.separate
+
+    def interrupted(self: FileSeparator, checked: object, *, keep_trajectory: bool) -> object:
+        if checked.job.name == "b.wav":  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return separate(self, checked, keep_trajectory=keep_trajectory)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FileSeparator, "separate", interrupted)
+    assert run(*oracle(tmp_path, mono)) == 130
+    assert audio_files(tmp_path / "out") == ["a.wav"]
+    assert set(read_scores(tmp_path / "out" / "scores.csv")["item"]) == {"a.wav"}
+
+
+def script(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "infer.py"), *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+
+
+def test_script_with_the_blind_guide_from_another_folder(tmp_path: Path, mono: str) -> None:
+    write_pair(tmp_path, "it's [a] noisy=file, 1.wav", frames=4000)
+    (tmp_path / "noisy" / "bad.wav").write_text("no audio")
+    done = script("noisy", "-o", "out", "--separator", mono, "--steps", 1, "--candidates", 1, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["error"]
+    scores = read_scores(tmp_path / "out" / "scores.csv")
+    assert set(scores["kind"]) == {"mixture", "one_step", "blind"}
+    assert {metric.split("_")[0] for metric in scores["metric"]} == {"dnsmos"}
+
+
+def test_script_that_its_scheduler_stops_ends_like_one_stopped_by_hand(tmp_path: Path, mono: str) -> None:
+    for index in range(200):
+        write_pair(tmp_path, f"{index:03d}.wav", frames=16000)
+    command = [sys.executable, str(ROOT / "infer.py"), *map(str, oracle(tmp_path, mono)), "--steps", "20"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        first = tmp_path / "out" / "000.wav"
+        deadline = time.monotonic() + 120
+        while not first.exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "000.wav" in set(read_scores(tmp_path / "out" / "scores.csv")["item"])

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+from torch import Generator, Tensor
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio, signal_noise_ratio
+
+from lightning_modules.losses import (
+    FixedOrder,
+    PermutationInvariant,
+    SourceLoss,
+    SpectralL1,
+    negative_si_sdr,
+    negative_snr,
+)
+
+SOURCE_LOSSES = {"si_sdr": negative_si_sdr, "snr": negative_snr, "spectral": SpectralL1(8000)}
+
+
+def pairs(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = Generator().manual_seed(seed)
+    reference, error = 0.1 * torch.randn(2, *shape, generator=generator)
+    levels = torch.rand(shape[0], generator=generator).reshape(-1, *(1 for _ in shape[1:]))
+    return 0.6 * reference + levels * error, reference
+
+
+@pytest.mark.parametrize(
+    ("loss", "metric"),
+    [(negative_si_sdr, scale_invariant_signal_distortion_ratio), (negative_snr, signal_noise_ratio)],
+)
+def test_ratios_in_decibels_are_those_of_torchmetrics(loss: SourceLoss, metric) -> None:
+    estimate, reference = pairs(5, 2, 4000)
+    assert loss(estimate, reference).shape == (5,)
+    torch.testing.assert_close(
+        loss(estimate, reference), -metric(estimate, reference).mean(-1), rtol=1e-4, atol=0
+    )
+
+
+def test_si_sdr_does_not_hear_the_level_and_snr_does() -> None:
+    estimate, reference = pairs(3, 1, 4000)
+    si_sdr = negative_si_sdr(estimate, reference)
+    torch.testing.assert_close(negative_si_sdr(3 * estimate, reference), si_sdr, rtol=1e-4, atol=0)
+    torch.testing.assert_close(negative_si_sdr(estimate, 3 * reference), si_sdr, rtol=1e-4, atol=0)
+    # 20 dB, by definition
+    torch.testing.assert_close(
+        negative_snr(0.9 * reference, reference), torch.full((3,), -20.0), rtol=1e-4, atol=0
+    )
+
+
+@pytest.mark.parametrize("name", SOURCE_LOSSES)
+@pytest.mark.parametrize("silent", ["estimate", "reference", "both"])
+@pytest.mark.parametrize("lift", [FixedOrder, PermutationInvariant])
+def test_silence_has_finite_value_and_gradient(name: str, silent: str, lift) -> None:
+    estimates, references = pairs(2, 2, 1, 1000)
+    estimates = torch.zeros_like(estimates) if silent in ("estimate", "both") else estimates
+    references = torch.zeros_like(references) if silent in ("reference", "both") else references
+    estimates.requires_grad_()
+    references.requires_grad_()
+    value = lift(SOURCE_LOSSES[name])(estimates, references)
+    value.sum().backward()
+    assert value.isfinite().all()
+    assert estimates.grad.isfinite().all()
+    assert references.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", SOURCE_LOSSES)
+def test_better_is_lower_item_by_item(name: str) -> None:
+    estimate, reference = pairs(4, 2, 1500)
+    loss = SOURCE_LOSSES[name]
+    together = loss(estimate, reference)
+    alone = torch.cat([loss(estimate[i : i + 1], reference[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=0)
+    assert (loss(0.5 * (estimate + reference), reference) < together).all()
+
+
+def test_spectral_loss_is_zero_at_the_reference_only_and_relative_to_its_level() -> None:
+    estimate, reference = pairs(3, 2, 4000)
+    loss = SpectralL1(16000)
+    assert (loss(reference, reference) == 0).all()
+    value = loss(estimate, reference)
+    assert (value > 0.01).all()
+    torch.testing.assert_close(loss(7 * estimate, 7 * reference), value, rtol=1e-4, atol=0)
+    # below the floor of RMS 0.01 the level counts: at a 100th of it, errors weigh a 100th
+    quiet = SpectralL1(16000, spectral_weight=0.0)
+    down = 1e-4 / reference.square().mean((1, 2), keepdim=True).sqrt()
+    expected = (down * (estimate - reference)).abs().mean((1, 2)) / 0.01
+    torch.testing.assert_close(quiet(down * estimate, down * reference), expected, rtol=1e-4, atol=0)
+
+
+def test_spectral_loss_is_its_formula() -> None:
+    """A direct transform of each frame, in float64, for one resolution."""
+    estimate, reference = (signal.double() for signal in pairs(1, 1, 320))
+    level = reference.square().mean().sqrt()
+    length, hop = 64, 16
+    window = 0.5 - 0.5 * torch.cos(2 * torch.pi * torch.arange(length) / length).double()
+    basis = torch.exp(-2j * torch.pi * torch.outer(torch.arange(33), torch.arange(length)) / length)
+
+    def root_magnitude(signal: Tensor) -> Tensor:
+        padded = torch.nn.functional.pad((signal / level).flatten(), (32, 32))
+        frames = padded.unfold(0, length, hop) * window
+        power = (frames.to(torch.complex128) @ basis.to(torch.complex128).T).abs().square() / length
+        return (power + 1e-6) ** 0.25
+
+    time = (estimate - reference).abs().mean() / level
+    spectral = (root_magnitude(estimate) - root_magnitude(reference)).abs().mean()
+    loss = SpectralL1(8000, window_seconds=[0.008], spectral_weight=0.5)
+    expected = (time + 0.5 * spectral).reshape(1).float()
+    torch.testing.assert_close(loss(estimate.float(), reference.float()), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", SOURCE_LOSSES)
+@pytest.mark.parametrize("sources", [1, 2, 3])
+def test_permutation_invariance_is_the_best_of_all_orders(name: str, sources: int) -> None:
+    generator = Generator().manual_seed(1)
+    references = 0.1 * torch.randn(6, sources, 2, 600, generator=generator)
+    estimates = references + 0.1 * torch.randn(references.shape, generator=generator)
+    orders = torch.stack([torch.randperm(sources, generator=generator) for _ in range(6)])
+    shuffled = torch.stack([item[order] for item, order in zip(estimates, orders, strict=True)])
+    fixed, invariant = FixedOrder(SOURCE_LOSSES[name]), PermutationInvariant(SOURCE_LOSSES[name])
+    every = [fixed(shuffled[:, list(order)], references) for order in permutations(range(sources))]
+    torch.testing.assert_close(invariant(shuffled, references), torch.stack(every).amin(0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        invariant(shuffled, references), fixed(estimates, references), rtol=1e-5, atol=0
+    )
+
+
+def test_fixed_order_is_the_mean_over_sources() -> None:
+    estimates, references = pairs(4, 3, 1, 500)
+    expected = sum(negative_snr(estimates[:, k], references[:, k]) for k in range(3)) / 3
+    torch.testing.assert_close(FixedOrder(negative_snr)(estimates, references), expected)
+    with pytest.raises(ValueError, match="zip"):
+        FixedOrder(negative_snr)(estimates, references[:, :2])
+
+
+def test_the_windows_move_with_the_loss_and_stay_out_of_checkpoints() -> None:
+    for lift in (FixedOrder, PermutationInvariant):
+        loss = lift(SpectralL1(8000)).to("meta")
+        assert {buffer.device.type for buffer in loss.buffers()} == {"meta"}
+        assert not loss.state_dict()

@@ -1,0 +1,227 @@
+"""Oracle measures against torchmetrics, mir_eval and closed forms; the policy for what cannot be scored."""
+
+from __future__ import annotations
+
+import math
+
+import mir_eval
+import numpy as np
+import pytest
+import torch
+from pystoi import stoi as pystoi_stoi
+from torch import Tensor
+from torchmetrics.functional.audio import (
+    perceptual_evaluation_speech_quality,
+    scale_invariant_signal_distortion_ratio,
+    short_time_objective_intelligibility,
+    signal_distortion_ratio,
+    signal_noise_ratio,
+)
+
+from metrics.reference import estoi, pesq, sdr, si_sdr, snr, stoi
+
+RATE = 16000
+
+
+def speech_like(seconds: float, seed: int = 0, rate: int = RATE) -> Tensor:
+    """Harmonics of a wandering pitch under a syllabic envelope, with a little breath; (time,)."""
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.arange(round(seconds * rate)) / rate
+    pitch = 120 + 30 * torch.sin(2 * math.pi * 0.4 * time)
+    phase = 2 * math.pi * torch.cumsum(pitch, 0) / rate
+    voice = torch.stack([torch.sin(k * phase) / k for k in range(1, 25)]).sum(0)
+    breath = 0.1 * torch.randn(len(time), generator=generator)
+    envelope = torch.sin(2 * math.pi * 1.7 * time + seed).clamp(min=0.0) ** 2
+    return 0.1 * envelope * (voice + breath)
+
+
+def noisy(reference: Tensor, level: float = 0.01, seed: int = 1) -> Tensor:
+    return reference + level * torch.randn(reference.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def stoi_16k(estimate: Tensor, reference: Tensor) -> Tensor:
+    return stoi(estimate, reference, sample_rate=RATE)
+
+
+def estoi_16k(estimate: Tensor, reference: Tensor) -> Tensor:
+    return estoi(estimate, reference, sample_rate=RATE)
+
+
+ALL = [si_sdr, snr, sdr, pesq, stoi_16k, estoi_16k]
+DIFFERENTIABLE = [si_sdr, snr, sdr]
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Tensor, Tensor]:
+    reference = torch.stack([speech_like(2, seed) for seed in range(4)]).reshape(2, 2, -1)
+    return 0.7 * noisy(reference), reference
+
+
+def test_ratios_agree_with_torchmetrics(pair: tuple[Tensor, Tensor]) -> None:
+    estimate, reference = pair
+    torch.testing.assert_close(
+        si_sdr(estimate, reference),
+        scale_invariant_signal_distortion_ratio(estimate, reference),
+        rtol=1e-4,
+        atol=0,
+    )
+    torch.testing.assert_close(
+        snr(estimate, reference), signal_noise_ratio(estimate, reference), rtol=1e-4, atol=0
+    )
+    torch.testing.assert_close(
+        sdr(estimate, reference), signal_distortion_ratio(estimate, reference), rtol=1e-5, atol=0
+    )
+
+
+def test_sdr_agrees_with_mir_eval() -> None:
+    reference = speech_like(1)
+    echo = torch.nn.functional.pad(reference, (40, 0))[: len(reference)]
+    estimate = noisy(reference + 0.5 * echo)
+    with pytest.warns(FutureWarning):
+        expected = mir_eval.separation.bss_eval_sources(
+            reference[None].numpy(), estimate[None].numpy(), False
+        )[0]
+    assert sdr(estimate, reference).item() == pytest.approx(expected.item(), rel=1e-3)
+    assert sdr(estimate, reference) > si_sdr(estimate, reference) + 3  # the echo is a filter, and forgiven
+
+
+@pytest.mark.parametrize("mode", ["wb", "nb"])
+def test_pesq_agrees_with_torchmetrics(mode: str) -> None:
+    rate = {"wb": 16000, "nb": 8000}[mode]
+    reference = torch.stack([speech_like(2, seed, rate) for seed in range(2)])
+    estimate = noisy(reference)
+    expected = perceptual_evaluation_speech_quality(estimate, reference, rate, mode)
+    torch.testing.assert_close(pesq(estimate, reference, mode=mode), expected, rtol=1e-4, atol=0)
+
+
+def test_stoi_and_estoi_agree_with_torchmetrics_and_pystoi(pair: tuple[Tensor, Tensor]) -> None:
+    estimate, reference = pair
+    expected = short_time_objective_intelligibility(estimate, reference, RATE).float()
+    torch.testing.assert_close(stoi_16k(estimate, reference), expected, rtol=1e-4, atol=0)
+    one = pystoi_stoi(reference[0, 0].numpy(), estimate[0, 0].numpy(), RATE, extended=True)
+    assert estoi_16k(estimate, reference)[0, 0].item() == pytest.approx(one, rel=1e-4)
+    assert (estoi_16k(estimate, reference) < stoi_16k(estimate, reference)).all()
+
+
+def test_closed_forms() -> None:
+    reference = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+    orthogonal = torch.tensor([0.1, 0.1, -0.1, -0.1], dtype=torch.float64)
+    assert si_sdr(reference + orthogonal, reference).item() == pytest.approx(20.0)
+    assert snr(reference + orthogonal, reference).item() == pytest.approx(20.0)
+    assert snr(0.5 * reference, reference).item() == pytest.approx(20 * math.log10(2))
+    # no mean is removed: a constant offset is distortion
+    assert si_sdr(reference + 1, reference).item() == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("measure", [si_sdr, sdr, pesq, stoi_16k])
+@pytest.mark.parametrize("gain", [1e-6, 40.0])
+def test_gain_of_the_estimate_is_irrelevant(measure, gain: float, pair: tuple[Tensor, Tensor]) -> None:
+    estimate, reference = (signal[0, 0] for signal in pair)
+    expected = measure(estimate, reference).item()
+    assert measure(gain * estimate, reference).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_pesq_of_the_same_signal_does_not_depend_on_full_scale(pair: tuple[Tensor, Tensor]) -> None:
+    estimate, reference = (signal[0, 0] for signal in pair)
+    assert pesq(50 * estimate, 50 * reference).item() == pytest.approx(
+        pesq(estimate, reference).item(), rel=1e-4
+    )
+
+
+def test_perfect_and_orthogonal_estimates_have_finite_scores() -> None:
+    reference = speech_like(1)
+    assert si_sdr(reference, reference).item() == pytest.approx(138.47, abs=0.01)
+    assert snr(reference, reference).item() == pytest.approx(138.47, abs=0.01)
+    assert 100 < sdr(reference, reference).item() <= 156.6
+    one, other = torch.eye(2)
+    assert si_sdr(one, other).item() == pytest.approx(-138.47, abs=0.01)
+    tiny = 1e-25 * reference  # squares of such samples are 0 in float32
+    assert si_sdr(noisy(reference) * 1e-25, tiny).item() == pytest.approx(
+        si_sdr(noisy(reference), reference).item(), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_what_cannot_be_scored_is_nan_and_leaves_the_batch_alone(
+    measure, pair: tuple[Tensor, Tensor]
+) -> None:
+    estimate, reference = (signal[0, :1].repeat(6, 1) for signal in pair)
+    estimate[1, 100] = torch.nan
+    reference[2, 100] = torch.inf
+    estimate[3], reference[4] = 0, 0
+    scores = measure(estimate, reference)
+    assert scores.isnan().tolist() == [False, True, True, True, True, False]
+    torch.testing.assert_close(scores[5], measure(estimate[5], reference[5]), rtol=1e-5, atol=1e-6)
+    assert scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("measure", "longest"),
+    [(sdr, 511), (pesq, 0.24 * RATE), (stoi_16k, 0.39 * RATE), (estoi_16k, 0.39 * RATE)],
+)
+def test_short_signals_are_nan_without_a_warning(
+    measure, longest: float, recwarn: pytest.WarningsRecorder
+) -> None:
+    reference = speech_like(2)
+    for time in (0, 1, 100, int(longest)):
+        assert measure(noisy(reference)[:time], reference[:time]).isnan()
+    assert measure(noisy(reference), reference).isfinite()
+    assert not recwarn.list
+
+
+def test_pesq_survives_more_utterances_than_its_code_has_room_for() -> None:
+    time = torch.arange(45 * RATE) / RATE
+    reference = torch.randn(len(time), generator=torch.Generator().manual_seed(0)) * (time % 0.5 < 0.25)
+    estimate = noisy(reference, 0.1)
+    pieces = [pesq(one, other) for one, other in zip(estimate.chunk(3), reference.chunk(3), strict=True)]
+    assert pesq(estimate, reference).item() == pytest.approx(torch.stack(pieces).mean().item(), rel=1e-5)
+
+
+def test_pesq_leaves_out_long_silence_in_the_reference() -> None:
+    reference = torch.cat([speech_like(15), torch.zeros(15 * RATE)])
+    estimate = noisy(reference)
+    assert pesq(estimate, reference).item() == pytest.approx(
+        pesq(estimate[: 15 * RATE], reference[: 15 * RATE]).item()
+    )
+
+
+@pytest.mark.parametrize("measure", DIFFERENTIABLE)
+def test_gradients_agree_with_finite_differences_and_stay_finite(measure) -> None:
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.randn(600, dtype=torch.float64, generator=generator)
+    estimate = (reference + 0.3 * torch.randn(600, dtype=torch.float64, generator=generator)).requires_grad_()
+    direction = torch.randn(600, dtype=torch.float64, generator=generator)
+    (gradient,) = torch.autograd.grad(measure(estimate, reference), estimate)
+    step = 1e-5
+    with torch.no_grad():
+        ahead, behind = (measure(estimate + sign * step * direction, reference) for sign in (1, -1))
+    assert (gradient @ direction).item() == pytest.approx(((ahead - behind) / (2 * step)).item(), rel=1e-5)
+    batch = torch.stack([estimate.detach(), torch.zeros(600, dtype=torch.float64)]).requires_grad_()
+    scores = measure(batch, torch.stack([reference, reference]))
+    (gradients,) = torch.autograd.grad(scores[0], batch)
+    assert gradients.isfinite().all()
+    assert not gradients[1].any()
+
+
+def test_estoi_is_deterministic_and_leaves_the_global_generator_alone() -> None:
+    reference = speech_like(1)
+    low = torch.fft.irfft(torch.fft.rfft(reference)[: len(reference) // 20], n=len(reference))
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    scores = {estoi_16k(low, reference).item() for _ in range(3)}
+    assert len(scores) == 1
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_different_shapes_are_an_error(measure) -> None:
+    with pytest.raises(
+        ValueError, match=r"estimate and reference have shapes \(9,\) and \(8,\): give both the same"
+    ):
+        measure(torch.ones(9), torch.ones(8))
+
+
+def test_unknown_modes_and_low_rates_are_errors() -> None:
+    with pytest.raises(ValueError, match="mode='swb' is not a mode of PESQ: use 'wb'"):
+        pesq(torch.ones(9), torch.ones(9), mode="swb")
+    with pytest.raises(ValueError, match="sample_rate=8000 is below the 10000 Hz of STOI"):
+        stoi(torch.ones(9), torch.ones(9), sample_rate=8000)

@@ -1,0 +1,71 @@
+"""Statistics of score columns against closed forms and SciPy's bootstrap."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from metrics import summarise, summarise_gain
+
+
+def test_failed_items_are_counted_and_left_out() -> None:
+    summary = summarise([1.0, math.nan, 3.0, 8.0, math.inf])
+    assert (summary.count, summary.failed) == (3, 2)
+    assert summary.mean == pytest.approx(4.0)
+    assert summary.median == 3.0
+    assert 1.0 <= summary.low < 4.0 < summary.high <= 8.0
+
+
+def test_interval_agrees_with_scipy_and_with_the_normal_law() -> None:
+    scores = np.random.default_rng(1).normal(10.0, 2.0, 400)
+    summary = summarise(scores)
+    interval = scipy.stats.bootstrap(
+        (scores,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert summary.low == pytest.approx(interval.low, abs=0.03)
+    assert summary.high == pytest.approx(interval.high, abs=0.03)
+    assert summary.high - summary.low == pytest.approx(2 * 1.96 * scores.std() / 20, rel=0.05)
+
+
+def test_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(3)
+    summaries = [summarise(generator.exponential(1.0, 60), seed=trial) for trial in range(60)]
+    covered = sum(summary.low <= 1.0 <= summary.high for summary in summaries)
+    assert 50 <= covered <= 59
+
+
+def test_same_seed_same_interval() -> None:
+    scores = np.random.default_rng(4).normal(size=30)
+    assert summarise(scores, seed=5) == summarise(scores, seed=5)
+    assert summarise(scores, seed=5).low != summarise(scores, seed=6).low
+
+
+def test_gain_is_paired() -> None:
+    generator = np.random.default_rng(6)
+    baseline = generator.normal(0.0, 10.0, 50)
+    values = baseline + 1.0 + generator.normal(0.0, 0.1, 50)
+    gain = summarise_gain(values, baseline)
+    assert gain.mean == pytest.approx(1.0, abs=0.05)
+    # the spread between items, 100 times the gain's own, does not widen its interval
+    assert gain.high - gain.low < 0.1
+    assert summarise(values).high - summarise(values).low > 3
+
+
+def test_an_item_that_failed_in_either_column_has_no_gain() -> None:
+    gain = summarise_gain([1.0, math.nan, 3.0, math.inf], [0.5, 1.0, math.nan, math.inf])
+    assert (gain.count, gain.failed, gain.mean) == (1, 3, 0.5)
+    with pytest.raises(ValueError, match="values and baseline have 2 and 1 items: give the same items"):
+        summarise_gain([1.0, 2.0], [1.0])
+
+
+def test_too_few_items_give_nan_not_an_error() -> None:
+    empty, one = summarise([]), summarise([2.0])
+    assert (empty.count, empty.failed) == (0, 0)
+    assert math.isnan(empty.mean)
+    assert math.isnan(empty.median)
+    assert (one.mean, one.median) == (2.0, 2.0)
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from data.mixing import components_of
+from lightning_modules.mixing_policy import MixingPolicy
+from lightning_modules.schedules import warmup_cosine
+
+COUNT = 4000
+
+
+def signals(batch: int = COUNT, sources: int = 2, time: int = 6) -> tuple[Tensor, Tensor]:
+    components = torch.randn(batch, sources + 1, 1, time, generator=Generator().manual_seed(5))
+    return components.sum(1), components[:, :sources]
+
+
+def never(mixture: Tensor) -> Tensor:
+    raise AssertionError("the separator was called")
+
+
+def mix(policy: MixingPolicy, batch: tuple[Tensor, Tensor], separate=never, seed: int = 0):
+    return policy(*batch, separate=separate, generator=Generator().manual_seed(seed))
+
+
+def shares(references: Tensor, before: Tensor) -> Tensor:
+    """Gain of every reference ``(b, s)``, each a scaled copy of what it was."""
+    gains = (references * before).sum((2, 3)) / before.square().sum((2, 3))
+    torch.testing.assert_close(references, gains[:, :, None, None] * before, rtol=1e-4, atol=1e-5)
+    return gains
+
+
+def near(actual: Tensor, share: float) -> None:
+    """A relative frequency within four standard deviations."""
+    spread = 4 * math.sqrt(share * (1 - share) / COUNT)
+    assert float(actual.float().mean()) == pytest.approx(share, abs=spread)
+
+
+def test_with_everything_off_nothing_changes() -> None:
+    mixture, references = signals()
+    mixed, kept = mix(MixingPolicy(), (mixture, references))
+    torch.testing.assert_close(mixed, mixture, rtol=1e-6, atol=1e-6)
+    assert torch.equal(kept, references)
+
+
+def test_the_seed_decides_and_the_batch_is_not_written_to() -> None:
+    batch = signals(20)
+    before = [signal.clone() for signal in batch]
+    policy = MixingPolicy(
+        remix=True, gain_db=(-6, 6), snr_db=(-5, 15), linear_path=0.4, estimate_path=0.4, ratio_beta=2.0
+    )
+    first, again, other = (
+        mix(policy, batch, lambda x: 0.3 * x[:, None].repeat(1, 2, 1, 1), s) for s in (1, 1, 2)
+    )
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    assert all(torch.equal(a, b) for a, b in zip(batch, before, strict=True))
+
+
+def test_the_linear_path_takes_its_share_of_items_and_either_source() -> None:
+    mixture, references = signals()
+    mixed, targets = mix(MixingPolicy(linear_path=0.3, ratio_beta=2.0), (mixture, references))
+    gains = shares(targets, references)
+    moved = (gains - 1).abs().amax(1) > 1e-4
+    near(moved, 0.3)
+    near(moved & ((gains[:, 0] - 1).abs() < 1e-4), 0.15)
+    ratio = gains[moved].amin(1)
+    assert ratio.mean() == pytest.approx(2 / 3, abs=4 * math.sqrt(1 / 18 / len(ratio)))
+    # what the mixture holds besides the references shrinks with them
+    residual = components_of(mixed, targets)[:, 2]
+    before = components_of(mixture, references)[:, 2]
+    torch.testing.assert_close(residual, gains.amin(1)[:, None, None] * before, rtol=1e-3, atol=1e-4)
+
+
+def test_the_estimate_path_separates_only_its_items() -> None:
+    mixture, references = signals()
+    seen = []
+
+    def separate(asked: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        seen.append(asked)
+        return torch.zeros(len(asked), 2, 1, 6) + torch.tensor([1000.0, -1000.0])[None, :, None, None]
+
+    mixed, targets = mix(MixingPolicy(linear_path=0.2, estimate_path=0.5), (mixture, references), separate)
+    assert len(seen) == 1
+    far = (mixed - mixture).abs().mean((1, 2)) > 30
+    near(far, 0.5)
+    # those with a share of the estimate below about 0.03 look as if they had none
+    rows = [int((mixture == asked).all((1, 2)).nonzero()) for asked in seen[0]]
+    chosen = torch.zeros(COUNT, dtype=torch.bool)
+    chosen[rows] = True
+    near(chosen, 0.5)
+    assert (chosen | ~far).all()
+    gains = shares(targets, references)
+    near(~chosen & ((gains - 1).abs().amax(1) > 1e-4), 0.2)
+    # the blend is r x_0 + (1 - r) y, with r the gain of the source that is not refined
+    ratio, kept = gains[chosen].min(1)
+    estimate = torch.where(kept == 1, 1000.0, -1000.0)
+    expected = ratio[:, None, None] * mixture[chosen] + ((1 - ratio) * estimate)[:, None, None]
+    torch.testing.assert_close(mixed[chosen], expected, rtol=1e-4, atol=1e-2)
+
+
+def test_estimates_of_the_truth_make_the_estimate_path_a_linear_one() -> None:
+    mixture, references = signals(50)
+    estimated = mix(MixingPolicy(estimate_path=1.0), (mixture, references), lambda x: references)
+    linear = mix(MixingPolicy(linear_path=1.0), (mixture, references))
+    torch.testing.assert_close(estimated[0], linear[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(estimated[1], linear[1])
+
+
+def test_estimates_are_those_of_the_new_mixture() -> None:
+    """Remixed, scaled and only then separated."""
+    batch = signals(8)
+    seen = []
+
+    def separate(asked: Tensor) -> Tensor:
+        seen.append(asked)
+        return asked[:, None].repeat(1, 2, 1, 1)
+
+    augmentation = {"remix": True, "gain_db": (-12, 0), "snr_db": (0, 10)}
+    mixed, _ = mix(MixingPolicy(**augmentation, estimate_path=1.0), batch, separate)
+    plain, _ = mix(MixingPolicy(**augmentation), batch)
+    torch.testing.assert_close(seen[0], plain)
+    torch.testing.assert_close(mixed, plain)  # blends of a mixture with itself
+
+
+@pytest.mark.parametrize("switch", [{"remix": True}, {"gain_db": (-10, 10)}, {"snr_db": (3, 3)}])
+def test_every_switch_changes_the_mixture_and_keeps_it_consistent(switch: dict) -> None:
+    mixture, references = signals(40)
+    mixed, targets = mix(MixingPolicy(**switch), (mixture, references))
+    assert not torch.allclose(mixed, mixture, atol=1e-3)
+    if "remix" in switch:
+        assert torch.equal(targets[:, 0], references[:, 0])
+        before, after = references[:, 1].flatten(1), targets[:, 1].flatten(1)
+        assert torch.cdist(after, before, p=1).min(1).values.max() == 0
+    elif "gain_db" in switch:
+        assert (20 * shares(targets, references).log10()).abs().max() <= 10.001
+    else:
+        assert torch.equal(targets, references)
+        noise = (mixed - targets.sum(1)).square().sum((1, 2))
+        snr = 10 * torch.log10(targets.sum(1).square().sum((1, 2)) / noise)
+        torch.testing.assert_close(snr, torch.full_like(snr, 3.0), rtol=0, atol=1e-3)
+
+
+def test_gradient_goes_through_weights_used_without_gradient_first() -> None:
+    """Mixed precision keeps cast weights for the whole step, which must not be those of the estimate path."""
+    layer = torch.nn.Linear(6, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, _ = mix(MixingPolicy(estimate_path=1.0), signals(3, 1), lambda x: layer(x)[:, None])
+        loss = layer(mixed).square().sum()
+    loss.backward()
+    assert layer.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"linear_path": 0.6, "estimate_path": 0.5}, "linear_path=0.6 and estimate_path=0.5"),
+        ({"linear_path": -0.1}, "linear_path=-0.1"),
+        ({"estimate_path": -0.1}, "estimate_path=-0.1"),
+        ({"ratio_beta": 0.0}, "ratio_beta=0.0 must be positive"),
+        ({"unroll": -1}, "unroll=-1 not negative"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        MixingPolicy(**options)
+    assert "\n" not in str(error.value)
+
+
+def rates(steps: int, count: int, **options) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = warmup_cosine(optimizer, steps=steps, **options)
+    found = []
+    for _ in range(count):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_the_rate_rises_in_a_line_and_falls_as_half_a_cosine() -> None:
+    found = rates(24, 40, warmup=4, floor=0.1)
+    assert found[:5] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5], rel=1e-12)
+    # a quarter, half, three quarters and the whole of the way down from 0.5 to 0.05
+    down = [0.275 + 0.225 * cosine for cosine in (math.sqrt(0.5), 0.0, -math.sqrt(0.5), -1.0)]
+    assert [found[step] for step in (9, 14, 19, 24)] == pytest.approx(down, rel=1e-12)
+    assert found[24:] == pytest.approx([0.05] * 16, rel=1e-12)
+    assert all(a > b for a, b in zip(found[4:24], found[5:25], strict=True))
+    assert rates(10, 11, warmup=1)[-1] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 10), (10, 10), (11, 10)])
+def test_a_warmup_that_does_not_fit_is_refused(warmup: int, steps: int) -> None:
+    with pytest.raises(ValueError, match=rf"warmup={warmup} .* steps={steps}"):
+        rates(steps, 1, warmup=warmup)

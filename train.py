@@ -1,0 +1,61 @@
+"""Train a separator: ``python train.py experiment=speech_denoising data.root=<folder>``; see ``--help``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning import Trainer, seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from commands.overrides import UserError, check_overrides, one_line_errors
+from commands.run_folder import RunFolder, run_id
+from models import load_separator
+
+OmegaConf.register_new_resolver("run_id", run_id, replace=True)
+
+
+def build(config: DictConfig) -> tuple[Trainer, Any, Any]:
+    """Trainer, module and data that a configuration describes."""
+    seed_everything(config.seed, workers=True, verbose=False)
+    data = instantiate(config.data)
+    separator = instantiate(config.model)
+    if config.init is not None:
+        separator.load_state_dict(load_separator(config.init).state_dict())
+    plain = OmegaConf.to_container(config.model, resolve=True)
+    module = instantiate(config.module)(separator=separator, model_config=plain)
+    callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
+    logger = instantiate(config.logger) if config.logger else False
+    trainer = instantiate(
+        config.trainer,
+        callbacks=callbacks,
+        logger=logger,
+        default_root_dir=HydraConfig.get().runtime.output_dir,
+    )
+    return trainer, module, data
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+@one_line_errors
+def main(config: DictConfig) -> None:
+    """Build what the configuration names and fit it."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    folder = RunFolder(HydraConfig.get().runtime.output_dir)
+    checkpoint = folder.checkpoint(config.ckpt)
+    folder.describe(config)
+    trainer, module, data = build(config)
+    trainer.fit(module, data, ckpt_path=checkpoint)
+    print(f"run folder: {folder.path}")
+
+
+if __name__ == "__main__":
+    try:
+        check_overrides(sys.argv[1:], config_name="train")
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    main()
