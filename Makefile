@@ -19,7 +19,7 @@ setup: .venv/installed  ## make .venv with the pinned packages and this project 
 	touch $@
 
 demo: setup  ## write a corpus, train, validate, refine files, report: about 10 minutes on 2 cores
-	$(BIN)/python benchmarks/demo.py
+	benchmarks/demo.sh
 
 test: setup  ## all tests and doctests
 	$(RUN) $(BIN)/python -m pytest -q -n 2

@@ -20,9 +20,6 @@ from commands.inference_scores import ScoreBook, describe_run, headline
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for.
 
-    Args:
-        arguments: Without the program's name; the real ones if None.
-
     Returns:
         0 if every file was done, 1 if one or all could not be, 130 if interrupted. Each fault is one line on
         standard error.
@@ -33,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files = build(options)
         jobs, skipped = check_inputs(options, files, messages)
         if options.dry_run:
-            print("\n".join(describe_plan(files, jobs)))
+            messages.say("\n".join(describe_plan(files, jobs)))
             return 1 if messages.faults else 0
         book = None if options.no_scores else ScoreBook(options.out, keep=options.skip_existing)
         if jobs and book is not None:
@@ -62,17 +59,15 @@ def run(
         interrupted = True
         messages.note(f"interrupted: {done} of {len(jobs)} files are done; go on with --skip-existing")
     finally:
-        facts = {
-            "files": done,
-            "skipped": skipped,
-            "faults": messages.faults,
-            "seconds": time.monotonic() - start,
-        }
-        summary = book.finish(**facts) if book is not None and jobs else None
-    left_out = f", {skipped} were there already" if skipped else ""
-    print(f"{done} of {len(jobs)} files written to {options.out}{left_out}, {time.monotonic() - start:.1f} s")
-    if summary is not None:
-        print("\n".join(headline(summary)))
+        seconds = time.monotonic() - start
+        left_out = f", {skipped} were there already" if skipped else ""
+        messages.say(f"{done} of {len(jobs)} files written to {options.out}{left_out}, {seconds:.1f} s")
+        if book is not None and jobs:
+            try:
+                facts = {"files": done, "skipped": skipped, "faults": messages.faults, "seconds": seconds}
+                messages.say("\n".join(headline(book.finish(**facts))))
+            except (ValueError, OSError) as error:
+                messages.fault(book.path, error)
     return 130 if interrupted else int(bool(messages.faults))
 
 
@@ -97,4 +92,7 @@ def process(files: FileSeparator, checked: CheckedJob, book: ScoreBook | None, m
 if __name__ == "__main__":
     # a job that is stopped by its scheduler keeps its scores, like one stopped by hand
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

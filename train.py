@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import hydra
@@ -12,9 +13,11 @@ from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
+from commands.memory import keep_freed_memory
 from commands.overrides import UserError, check_overrides, one_line_errors
 from commands.run_folder import RunFolder, run_id
-from models import load_separator
+from models.checkpoint import load_checkpoint
+from models.costs import macs_per_second, parameters
 
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)
 
@@ -25,7 +28,7 @@ def build(config: DictConfig) -> tuple[Trainer, Any, Any]:
     data = instantiate(config.data)
     separator = instantiate(config.model)
     if config.init is not None:
-        separator.load_state_dict(load_separator(config.init).state_dict())
+        separator.load_state_dict(load_checkpoint(config.init).state_dict())
     plain = OmegaConf.to_container(config.model, resolve=True)
     module = instantiate(config.module)(separator=separator, model_config=plain)
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
@@ -43,13 +46,22 @@ def build(config: DictConfig) -> tuple[Trainer, Any, Any]:
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Build what the configuration names and fit it."""
+    keep_freed_memory()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = RunFolder(HydraConfig.get().runtime.output_dir)
     checkpoint = folder.checkpoint(config.ckpt)
     folder.describe(config)
     trainer, module, data = build(config)
+    folder.update(
+        model=HydraConfig.get().runtime.choices["model"],
+        parameters=parameters(module.separator),
+        macs_per_second=macs_per_second(module.separator),
+    )
+    started = time.monotonic()
     trainer.fit(module, data, ckpt_path=checkpoint)
+    folder.add_seconds(time.monotonic() - started)
+    folder.update(training_steps=trainer.global_step, finished=not trainer.interrupted)
     print(f"run folder: {folder.path}")
 
 

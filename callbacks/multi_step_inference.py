@@ -175,7 +175,8 @@ def logged_values(summary: pd.DataFrame) -> dict[str, float]:
         guided = row["kind"] not in ("mixture", "one_step")
         key = f"val/multi_step/{column}/{row['metric']}" if guided else f"val/{column}/{row['metric']}"
         values[key] = row["mean"]
-        values[f"{key}_failed"] = float(row["failed"])
+        if row["failed"]:
+            values[f"{key}_failed"] = float(row["failed"])
         if guided:
             values |= {f"{key}_{name}": row[name] for name in ("gain", "gain_low", "gain_high")}
             values[f"val/multi_step/{column}/evaluations"] = row["evaluations"]

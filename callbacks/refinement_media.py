@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 from lightning.pytorch.loggers import Logger, WandbLogger
-from matplotlib import pyplot
 from torch import Tensor
 
 from data.audio import write_audio
+from reporting.palette import save_png
 from reporting.plots import step_figure
 from reporting.spectrograms import spectrogram_figure
 from reporting.tables import overview_table, to_markdown
@@ -50,17 +50,13 @@ def log_media(
     out.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for metric in summary["metric"].unique():
-        figure = step_figure(summary, metric)
-        pictures[f"score_versus_step/{metric}"] = path = out / f"score_versus_step_{metric}.png"
-        figure.savefig(path)
-        pyplot.close(figure)
+        path = out / f"score_versus_step_{metric}.png"
+        pictures[f"score_versus_step/{metric}"] = save_png(step_figure(summary, metric), path)
     for example in examples:
         stem = _file_name(f"{example.label}_{example.gain:+.3f}_{example.item}")
         title = f"{example.item}: {example.gain:+.3f} ({example.label})"
         figure = spectrogram_figure(example.waveforms, sample_rate, title=title)
-        pictures[f"spectrograms/{stem}"] = path = out / f"{stem}.png"
-        figure.savefig(path)
-        pyplot.close(figure)
+        pictures[f"spectrograms/{stem}"] = save_png(figure, out / f"{stem}.png")
         for name, waveform in example.waveforms.items():
             write_audio(out / f"{stem}_{_file_name(name)}.wav", waveform, sample_rate, subtype="FLOAT")
     table = overview_table(summary)

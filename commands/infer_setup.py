@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -35,8 +36,21 @@ class Messages:
         """Say what the user should know."""
         self._write(f"note: {line}")
 
+    def say(self, text: str) -> None:
+        """Print results on standard output."""
+        try:
+            print(_printable(text), flush=True)
+        except BrokenPipeError:
+            # the reader, such as head, has seen enough; the files are what matters
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+
     def _write(self, line: str) -> None:
-        tqdm.write(line.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
+        tqdm.write(_printable(line), file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """Text without the stand-ins of a file name's undecodable bytes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def one_line(error: BaseException) -> str:

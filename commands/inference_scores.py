@@ -166,7 +166,8 @@ def _source_rows(
     for metric, values in scores.items():
         common = {"mixture_db": mixture_db, "metric": metric}
         plain = {**common, "step": 0, "guide": "none", "ratio": math.nan}
-        yield {**plain, "kind": "mixture", "value": values[0], "evaluations": 0}
+        if metric in METRIC_NAMES:  # a joint guide knows no score of the mixture
+            yield {**plain, "kind": "mixture", "value": values[0], "evaluations": 0}
         yield {**plain, "kind": "one_step", "value": values[1], "evaluations": min(calls, 1)}
         for step in range(steps + 1) if steps else ():
             yield {
@@ -197,7 +198,7 @@ def _panel_scores(
     distinct, places = _distinct(signals)
     reference = None
     if separation.references is not None:
-        reference = resample(separation.references[index], rate, own).expand(len(distinct), -1, -1)
+        reference = resample(separation.references[index], rate, own).repeat(len(distinct), 1, 1)
     scores = panel(resample(distinct, rate, own), reference)
     return {name: [values[place].item() for place in places] for name, values in scores.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -72,15 +72,15 @@ def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
         config = compose(config_name, overrides=choices)
     except HydraException:
         config = compose(config_name)
-    return [*_flat(config), *groups]
+    plain: Any = OmegaConf.to_container(config)
+    return list(dict.fromkeys([*_flat(plain), *groups]))
 
 
-def _flat(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in config:
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, node in config.items():
         yield f"{prefix}{key}"
-        node = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index,call-overload]
-        if isinstance(node, dict):
-            yield from _flat(OmegaConf.create(node), f"{prefix}{key}.")
+        if isinstance(node, Mapping):
+            yield from _flat(node, f"{prefix}{key}.")
 
 
 def _nearest(word: str, words: Sequence[str]) -> str:

@@ -69,7 +69,6 @@ class RunFolder:
         self.update(
             name=config.name,
             run_id=run_id(self.path),
-            model=config.name,
             seed=config.seed,
             sample_rate=config.data.sample_rate,
             command=sys.argv,
@@ -80,8 +79,15 @@ class RunFolder:
     def update(self, **facts: Any) -> None:
         """Add facts to ``run.json``."""
         path = self.path / "run.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps(known | facts, indent=2) + "\n")
+        path.write_text(json.dumps(self._facts() | facts, indent=2) + "\n")
+
+    def add_seconds(self, seconds: float) -> None:
+        """Count the wall time of training, over all sessions of a resumed run."""
+        self.update(training_seconds=round(self._facts().get("training_seconds", 0) + seconds, 1))
+
+    def _facts(self) -> dict[str, Any]:
+        path = self.path / "run.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _commit() -> dict[str, Any]:

@@ -20,7 +20,10 @@ def warmup_cosine(optimizer: Optimizer, *, warmup: int, steps: int, floor: float
     Source: I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
     """
     if not 1 <= warmup < steps:
-        raise ValueError(f"warmup={warmup} must be at least 1 and below steps={steps}: set trainer.max_steps")
+        raise ValueError(
+            f"warmup={warmup} must be at least 1 and below steps={steps}: change module.scheduler.warmup or"
+            " trainer.max_steps"
+        )
 
     def factor(step: int) -> float:
         if step < warmup:

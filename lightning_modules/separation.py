@@ -49,7 +49,8 @@ class SeparationModule(LightningModule):
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate ``(b, c, t)`` into ``(b, s, c, t)``."""
-        return self.separator(mixture)
+        estimates: Tensor = self.separator(mixture)
+        return estimates
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mix, separate (once, or unrolled over blends) and return the mean loss over items and passes."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _RESAMPLES = 2000
+_SLICE = 2_000_000
 _LEVEL = 0.95
 
 
@@ -93,7 +94,13 @@ def _bootstrap_interval(
     scored: NDArray[np.float64], generator: np.random.Generator
 ) -> tuple[np.float64, np.float64]:
     """Return the percentiles of the means of samples drawn with replacement."""
-    # one sample at a time: a matrix of all of them would not fit in memory for long columns
-    means = [scored[generator.integers(len(scored), size=len(scored))].mean() for _ in range(_RESAMPLES)]
+    count = len(scored)
+    means = np.empty(_RESAMPLES)
+    # how often each item is drawn; in slices, since a matrix of all samples would not fit for long columns
+    slices = max(1, _SLICE // count)
+    for start in range(0, _RESAMPLES, slices):
+        size = min(slices, _RESAMPLES - start)
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=size)
+        means[start : start + size] = drawn @ scored / count
     low, high = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return low, high

@@ -72,17 +72,18 @@ def load_checkpoint(path: str | Path, *, averaged: bool = True) -> nn.Module:
         ValueError: If it is no checkpoint, or its configuration or weights do not fit.
     """
     path = Path(path)
-    if path.suffix not in (".ckpt", ".safetensors"):
-        raise ValueError(f"'{path}' ends in '{path.suffix}': give a .ckpt or a .safetensors file")
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint '{path}' does not exist or is not a file")
-    config, weights = _read_lightning(path, averaged) if path.suffix == ".ckpt" else _read_safetensors(path)
+    config, weights = _read(path, averaged)
     try:
         module = instantiate(config)
     except ValueError as error:
         raise ValueError(f"configuration of '{path}': {error}") from error
     _load_weights(module, weights, path)
     return module
+
+
+def checkpoint_config(path: str | Path) -> dict[str, Any]:
+    """The plain model configuration that a checkpoint holds; errors as :func:`load_checkpoint`."""
+    return dict(_read(Path(path), averaged=True)[0])
 
 
 def instantiate(config: Mapping[str, Any]) -> nn.Module:
@@ -154,6 +155,15 @@ def _plain(value: Any, place: str) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     raise ValueError(f"{place} is a {type(value).__name__}: only plain values can be saved")
+
+
+def _read(path: Path, averaged: bool) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    """Configuration and weights of either kind of file."""
+    if path.suffix not in (".ckpt", ".safetensors"):
+        raise ValueError(f"'{path}' ends in '{path.suffix}': give a .ckpt or a .safetensors file")
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint '{path}' does not exist or is not a file")
+    return _read_lightning(path, averaged) if path.suffix == ".ckpt" else _read_safetensors(path)
 
 
 def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 Separator = Callable[[Tensor], Tensor]
-"""Mixture ``(batch, channel, time)`` to estimates ``(batch, source, channel, time)``, same unit and length."""
+"""Mixture ``(batch, channel, time)`` to estimates ``(batch, source, channel, time)``, in its unit."""
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """State ``(batch, ...)`` and time or noise level ``(batch,)`` to the clean estimate, the state's shape."""

@@ -76,5 +76,5 @@ def is_own_metric(guide: str, metric: str) -> bool:
         parts = guide.removeprefix("joint_").split("_guarded_")[0]
         # The longest name first: "si_sdr" is not "sdr".
         names = sorted((re.escape(name) for name in {*TITLES, metric}), key=len, reverse=True)
-        searched = set(re.findall(f"(?<![a-z0-9])(?:{'|'.join(names)})(?![a-z0-9])", parts))
+        searched |= set(re.findall(f"(?<![a-z0-9])(?:{'|'.join(names)})(?![a-z0-9])", parts))
     return alias.get(metric, metric) in {alias.get(name, name) for name in searched}

@@ -34,7 +34,7 @@ class RunRecord:
         macs_per_second: Multiply-accumulates of one separator call per second of audio.
         sample_rate: In Hz.
         seed: Seed of the run.
-        git_commit: Commit of the code.
+        commit: Commit of the code.
         training_steps: Optimiser steps taken.
         training_seconds: Wall-clock time of training.
     """
@@ -45,7 +45,7 @@ class RunRecord:
     macs_per_second: float | None = None
     sample_rate: int | None = None
     seed: int | None = None
-    git_commit: str | None = None
+    commit: str | None = None
     training_steps: int | None = None
     training_seconds: float | None = None
 
@@ -60,7 +60,7 @@ class Run:
     scores: pd.DataFrame
 
 
-TEXT_KEYS = ("name", "model", "git_commit")
+TEXT_KEYS = ("name", "model", "commit")
 
 
 def read_record(path: str | Path) -> RunRecord:

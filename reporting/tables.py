@@ -95,7 +95,7 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
 def _record_cell(key: str, value: float | str) -> str:
     """One value of a run's record, readable."""
     if isinstance(value, str):
-        return value[:12] if key == "git_commit" else value
+        return value[:12] if key == "commit" else value
     units = {"macs_per_second": "MAC/s", "sample_rate": "Hz"}
     if key == "training_seconds":
         return f"{value / 3600:.2f} h" if value >= 3600 else f"{value / 60:.1f} min"

@@ -63,7 +63,7 @@ def test_bands_at_48_khz_are_the_published_34() -> None:
     assert sum(bins) == 481
 
 
-@pytest.mark.parametrize("sample_rate", [8000, 16000, 24000, 44100, 48000])
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 22050, 24000, 44100, 48000])
 def test_one_set_of_weights_runs_at_every_rate(sample_rate: int) -> None:
     weights = built(sample_rate=16000).state_dict()
     separator = built(seed=1, sample_rate=sample_rate)
@@ -78,21 +78,27 @@ def test_one_set_of_weights_runs_at_every_rate(sample_rate: int) -> None:
     assert separator.band_bins[:-1] == widths[: len(separator.band_bins) - 1]
 
 
-def test_what_a_band_does_depends_on_its_hertz_not_on_the_rate() -> None:
-    """A tone below 2 kHz, where both rates have the same bands, is cut out alike at both.
+def band_limited(sample_rate: int) -> Tensor:
+    """One period of a second, nothing above 2.1 kHz: the same signal, exactly, at every rate."""
+    lines = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
+    spectrum = torch.zeros(sample_rate // 2 + 1, dtype=torch.complex64)
+    spectrum[100:2100] = torch.view_as_complex(lines)
+    return torch.fft.irfft(spectrum * sample_rate / 1000, sample_rate)[None, None]
 
-    The bands above are empty, so the weights that lead from them are set to nothing.
-    """
-    estimates = {}
-    for sample_rate in (16000, 48000):
-        separator = built(sample_rate=sample_rate, layers=0)
-        time = torch.arange(sample_rate) / sample_rate
-        mixture = 0.1 * torch.sin(2 * torch.pi * 500 * time)[None, None]
+
+@pytest.mark.parametrize("sample_rate", [8000, 24000, 48000])
+def test_the_same_sound_gives_the_same_estimate_at_every_rate(sample_rate: int) -> None:
+    """Compared below 1.9 kHz; the bands above hold nothing but leakage of the windows."""
+    spectra = []
+    for rate in (16000, sample_rate):
         with torch.no_grad():
-            estimates[sample_rate] = separator(mixture)[0, 0, 0]
-    # every third sample; the residual's hiss reaches further up at the higher rate
-    spectra = [torch.fft.rfft(signal)[400:600].abs() / len(signal) for signal in estimates.values()]
-    close(spectra[1], spectra[0], relative=0.2)
+            separator = built(sample_rate=rate)
+            for head in separator.residuals:
+                head.network[3].weight.mul_(10)  # they start out next to nothing
+            estimate = separator(band_limited(rate)).flatten()
+        spectra.append(torch.fft.rfft(estimate)[100:1900] / rate)
+    error = (spectra[1] - spectra[0]).norm() / spectra[0].norm()
+    assert error < 0.01
 
 
 @pytest.mark.parametrize("length", [1, 2, 159, 160, 161, 12345, 16000])
@@ -129,15 +135,17 @@ def test_batch_mates_do_not_matter() -> None:
             close(together[index], separator(mixture[index : index + 1])[0])
 
 
+@pytest.mark.parametrize("compression", [1.0, 0.3])
 @pytest.mark.parametrize("factor", [2.0, 1e-3, 1e3])
-def test_the_level_goes_through(factor: float) -> None:
-    separator, mixture = built(), noise(2, 1, 4000)
+def test_the_level_goes_through(factor: float, compression: float) -> None:
+    separator, mixture = built(compression=compression), noise(2, 1, 4000)
     with torch.no_grad():
         close(separator(factor * mixture), factor * separator(mixture))
 
 
-def test_silence_gives_silence_and_finite_gradients() -> None:
-    separator = built(sources=("a", "b")).train()
+@pytest.mark.parametrize("compression", [1.0, 0.3])
+def test_silence_gives_silence_and_finite_gradients(compression: float) -> None:
+    separator = built(sources=("a", "b"), compression=compression).train()
     mixture = torch.zeros(2, 1, 1000, requires_grad=True)
     estimates = separator(mixture)
     assert estimates.abs().max() < 1e-6
@@ -185,12 +193,11 @@ def test_mask_one_and_residual_zero_give_the_mixture() -> None:
         close(separator(mixture)[:, 0], mixture)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_it_runs_under_autocast_and_trains(dtype: torch.dtype) -> None:
+def test_it_runs_under_autocast_and_trains() -> None:
     separator, mixture = built(), noise(1, 1, 2000)
     with torch.no_grad():
         expected = separator(mixture)
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         estimates = separator(mixture)
     assert estimates.dtype == torch.float32
     close(estimates, expected, relative=0.1)
@@ -209,7 +216,6 @@ def test_what_it_says_about_itself() -> None:
     ("options", "message"),
     [
         ({"sample_rate": 96000}, "sample_rate=96000 is above max_sample_rate=48000"),
-        ({"sample_rate": 22050}, "window_seconds=0.02 is 441 samples at 22050 Hz"),
         ({"bands": [(4, 10.0)]}, "narrower than a bin of 50 Hz"),
     ],
 )
@@ -217,3 +223,12 @@ def test_mistakes_are_named_in_one_line(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         BSRNN(**options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+def test_every_trainable_parameter_gets_a_gradient(rate: int) -> None:
+    """Distributed training waits for each of them."""
+    separator = built(sample_rate=rate)
+    separator(noise(1, 1, rate // 4)).square().sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in separator.parameters())
+    assert all(p.requires_grad for p in separator.parameters()) == (rate == 48000)

@@ -12,6 +12,7 @@ from lightning_modules.losses import (
     PermutationInvariant,
     SourceLoss,
     SpectralL1,
+    WeightedSum,
     negative_si_sdr,
     negative_snr,
 )
@@ -139,3 +140,25 @@ def test_the_windows_move_with_the_loss_and_stay_out_of_checkpoints() -> None:
         loss = lift(SpectralL1(8000)).to("meta")
         assert {buffer.device.type for buffer in loss.buffers()} == {"meta"}
         assert not loss.state_dict()
+
+
+@pytest.mark.parametrize("ceiling", [10.0, 30.0])
+def test_an_estimate_as_good_as_the_ceiling_counts_half_its_noise(ceiling: float) -> None:
+    """``-10 log10(1 / (1 / SNR + 1 / ceiling))``: 3 dB less at the ceiling."""
+    _, reference = pairs(2, 1, 4000)
+    at_ceiling = (1 - 10 ** (-ceiling / 20)) * reference
+    value = negative_snr(at_ceiling, reference, max_db=ceiling)
+    torch.testing.assert_close(value, torch.full((2,), -ceiling + 3.0103), rtol=1e-4, atol=0)
+    at_reference = negative_snr(reference, reference, max_db=ceiling)
+    torch.testing.assert_close(at_reference, torch.full((2,), -ceiling), rtol=1e-4, atol=0)
+
+
+def test_a_weighted_sum_is_that_and_carries_its_windows() -> None:
+    estimate, reference = pairs(3, 1, 1000)
+    spectral = SpectralL1(8000)
+    loss = WeightedSum({"a": negative_snr, "b": spectral}, {"a": 0.1, "b": 2.0})
+    expected = 0.1 * negative_snr(estimate, reference) + 2 * spectral(estimate, reference)
+    torch.testing.assert_close(loss(estimate, reference), expected)
+    assert {buffer.device.type for buffer in FixedOrder(loss).to("meta").buffers()} == {"meta"}
+    with pytest.raises(ValueError, match="weights="):
+        WeightedSum({"a": negative_snr}, {"b": 1.0})

@@ -41,8 +41,8 @@ def of_speechmos(clip: Tensor) -> list[float]:
     return [float(scores[f"{name.removeprefix('dnsmos_')}_mos"]) for name in DNSMOS_NAMES]
 
 
-# repeated often or seldom, with frames that fit the clip's length or do not; one window; several; many, where the
-# published code leaves one out
+# repeated often or seldom, with frames that fit the clip's length or do not; one window; several; and many,
+# where the published code leaves one out
 @pytest.mark.parametrize(
     ("seconds", "seed"),
     [(0.3, 0), (2.5, 1), (4, 2), (4.003, 0), (6, 1), (9.01, 2), (9.5, 0), (12, 1), (17.5, 2)],

@@ -110,11 +110,11 @@ def test_an_item_is_refined_alone_as_in_its_batch_and_every_call_is_counted(sear
     mixture, reference = signals()
     for index in range(len(mixture)):
         at, counting = slice(index, index + 1), Counting(shrink)
-        alone = run(
-            counting, search, blend=form, mixture=mixture[at], reference=reference[at], keep_trajectory=True
-        )
+        quality = Score(distance)
+        options = {"mixture": mixture[at], "reference": reference[at], "quality": quality}
+        alone = run(counting, search, blend=form, keep_trajectory=True, **options)
         same(alone, item(together, index))
-        assert alone.evaluations.tolist() == [counting.rows]
+        assert alone.evaluations.tolist() == [counting.rows] == [quality.rows]
 
 
 @pytest.mark.parametrize("source", [1, "all"])
@@ -321,14 +321,9 @@ def test_levels_above_full_scale_pass_through() -> None:
         return (0.5 * x + 0.25 * x.roll(1, -1))[:, None]
 
     mixture, reference = signals()
-    plain = run(halves, GridSearch(K, include_estimate=True), steps=3)
-    loud = run(
-        halves,
-        GridSearch(K, include_estimate=True),
-        mixture=64 * mixture,
-        reference=64 * reference,
-        steps=3,
-    )
+    search = GridSearch(K, include_estimate=True)
+    plain = run(halves, search, steps=3)
+    loud = run(halves, search, mixture=64 * mixture, reference=64 * reference, steps=3)
     assert loud.estimate.abs().max() > 10
     torch.testing.assert_close(loud.estimate, 64 * plain.estimate, rtol=0, atol=0)
     torch.testing.assert_close(loud.ratios, plain.ratios, rtol=0, atol=0, equal_nan=True)

@@ -220,6 +220,7 @@ def test_tables_name_oracle_and_blind_and_show_all_that_belongs_together():
 
 def test_daggers_mark_guides_scored_by_their_own_measure():
     assert is_own_metric("pesq", "pesq_wb")
+    assert is_own_metric("joint_sdr_pesq", "joint_sdr_pesq")
     assert not is_own_metric("si_sdr", "sdr")
     assert not is_own_metric("none", "pesq")
     joint = "joint_estoi_dnsmos_p808_guarded_si_sdr"

@@ -33,12 +33,13 @@ class BSRNN(nn.Module):
         features: Width N of the band features; the LSTMs have 2N units per direction.
         layers: Number of layers, each of them one time and one band recurrence.
         bands: The band layout below ``max_sample_rate / 2``.
-        window_seconds: Length of the Hann analysis window; the hop is half of it.
+        window_seconds: Length of the Hann analysis window, made an even number of samples; its hop is half.
         max_sample_rate: The highest rate that the weights serve, in Hz.
+        compression: Exponent in (0, 1] of the magnitudes that the network looks at; 1 as published. Below 1
+            quiet bands are easier to see.
 
     Raises:
-        ValueError: If ``sample_rate`` is above ``max_sample_rate`` or its window is not an even number of
-            samples.
+        ValueError: If ``sample_rate`` is above ``max_sample_rate``, or a band is narrower than a bin.
 
     Source: Y. Luo and J. Yu, "Music Source Separation with Band-Split RNN", 2023; J. Yu et al., "Efficient
     Monaural Speech Enhancement with Universal Sample Rate Band-Split RNN", 2023 (rate independence).
@@ -54,6 +55,7 @@ class BSRNN(nn.Module):
         bands: Bands = PUBLISHED_BANDS,
         window_seconds: float = 0.02,
         max_sample_rate: int = 48000,
+        compression: float = 1.0,
     ) -> None:
         super().__init__()
         if sample_rate > max_sample_rate:
@@ -63,22 +65,27 @@ class BSRNN(nn.Module):
         self.sources = tuple(sources)
         self.sample_rate = int(sample_rate)
         self.channels = int(channels)
-        window = round(window_seconds * sample_rate)
-        if window % 2:
-            raise ValueError(
-                f"window_seconds={window_seconds} is {window} samples at {sample_rate} Hz: choose an even"
-                " number"
-            )
+        window = 2 * round(window_seconds * sample_rate / 2)
         self.window_length, self.hop_length = window, window // 2
+        self.compression = compression
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(window), persistent=False)
 
         full = bins_per_band(bands, window_seconds, max_sample_rate)
         self.band_bins = used_bands(full, window // 2 + 1)
+        # any fixed number serves all rates; with this one, audio at 16 kHz has unit power in the mean bin
+        self.level_bins = round(8000 * window_seconds) + 1
         self.encoders = nn.ModuleList(_BandEncoder(bins, features) for bins in full)
         self.layers = nn.ModuleList(_Layer(features) for _ in range(layers))
-        self.masks = nn.ModuleList(_BandDecoder(bins, features, len(self.sources)) for bins in full)
-        self.residuals = nn.ModuleList(_BandDecoder(bins, features, len(self.sources)) for bins in full)
+        self.masks = nn.ModuleList(
+            _BandDecoder(bins, features, len(self.sources), start=1.0) for bins in full
+        )
+        self.residuals = nn.ModuleList(
+            _BandDecoder(bins, features, len(self.sources), start=0.0) for bins in full
+        )
+        # bands above this rate's Nyquist frequency never get a gradient: distributed training waits for those
+        for parts in (self.encoders, self.masks, self.residuals):
+            parts[len(self.band_bins) :].requires_grad_(False)
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate.
@@ -91,7 +98,9 @@ class BSRNN(nn.Module):
         """
         batch, channels, time = mixture.shape
         spectrum = self._transform(rearrange(mixture, "b c t -> (b c) t"))
-        scale = spectrum.abs().square().mean(dim=(1, 2), keepdim=True).add(1e-16).sqrt()
+        # summed over frequency, not averaged: the empty bins of a higher rate must not change the level
+        power = spectrum.abs().square().sum(dim=1, keepdim=True).mean(dim=2, keepdim=True)
+        scale = (power / self.level_bins + 1e-16).sqrt()
         masks, residuals = self._estimate(spectrum / scale)
         estimates = masks * spectrum[:, None] + residuals * scale[:, None]
         waveforms = self._invert(estimates, time)
@@ -122,6 +131,9 @@ class BSRNN(nn.Module):
     def _estimate(self, spectrum: Tensor) -> tuple[Tensor, Tensor]:
         """Masks and residuals ``(b, s, f, frame)``, complex, of a unit-power spectrum ``(b, f, frame)``."""
         real = rearrange(torch.view_as_real(spectrum), "b f t r -> b t f r")
+        if self.compression != 1:
+            power = real.square().sum(dim=-1, keepdim=True)
+            real = real * (power + 1e-6) ** ((self.compression - 1) / 2)
         parts = torch.split(real, self.band_bins, dim=2)
         used = len(self.band_bins)
         bands = torch.stack(
@@ -175,13 +187,28 @@ def used_bands(full: Sequence[int], bins: int) -> list[int]:
     return used
 
 
+class _SequenceNorm(nn.Module):
+    """Normalise ``(b, position, feature)`` over positions and features together, as group norm of one group.
+
+    Not per position: how loud a band is in one frame against the others is what tells speech from noise.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x, x.shape[1:]) * self.weight + self.bias
+
+
 class _BandEncoder(nn.Module):
     """Normalise and project one band ``(b, frame, bin, 2)`` to ``(b, frame, features)``."""
 
     def __init__(self, bins: int, features: int) -> None:
         super().__init__()
         self.bins = bins
-        self.norm = nn.LayerNorm(2 * bins)
+        self.norm = _SequenceNorm(2 * bins)
         self.projection = nn.Linear(2 * bins, features)
 
     def forward(self, part: Tensor) -> Tensor:
@@ -190,17 +217,23 @@ class _BandEncoder(nn.Module):
 
 
 class _BandDecoder(nn.Module):
-    """Features of one band ``(b, frame, features)`` to ``(b, source, bin, frame, 2)``."""
+    """Features of one band ``(b, frame, features)`` to ``(b, source, bin, frame, 2)``.
 
-    def __init__(self, bins: int, features: int, sources: int) -> None:
+    It starts out near the real number ``start``: with masks near 1 and residuals near 0 training begins at
+    the mixture itself, not at noise.
+    """
+
+    def __init__(self, bins: int, features: int, sources: int, start: float) -> None:
         super().__init__()
         self.bins, self.sources = bins, sources
+        last = nn.Linear(4 * features, 4 * bins * sources)
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            last.bias.zero_()
+            # the gates start at one half
+            last.bias[: 2 * bins * sources : 2] = 2 * start
         self.network = nn.Sequential(
-            nn.LayerNorm(features),
-            nn.Linear(features, 4 * features),
-            nn.Tanh(),
-            nn.Linear(4 * features, 4 * bins * sources),
-            nn.GLU(dim=-1),
+            _SequenceNorm(features), nn.Linear(features, 4 * features), nn.Tanh(), last, nn.GLU(dim=-1)
         )
 
     def forward(self, features: Tensor, bins: int) -> Tensor:
@@ -225,11 +258,11 @@ class _Recurrence(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(features)
+        self.norm = _SequenceNorm(features)
         self.rnn = nn.LSTM(features, 2 * features, batch_first=True, bidirectional=True)
         self.projection = nn.Linear(4 * features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = rearrange(self.norm(x), "b o q n -> (b o) q n")
+        flat = self.norm(rearrange(x, "b o q n -> (b o) q n"))
         out, _ = self.rnn(flat)
         return x + rearrange(self.projection(out), "(b o) q n -> b o q n", b=x.shape[0])

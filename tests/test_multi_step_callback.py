@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+
+from callbacks.multi_step_inference import MultiStepInference, spread
+from data.corpora import voicebank_demand
+from data.datamodule import SeparationData
+from inference import FixedSchedule, GridSearch, Guide, refine
+from lightning_modules.losses import FixedOrder, negative_snr
+from lightning_modules.separation import SeparationModule
+from metrics import get_quality, si_sdr
+from reporting.scores import read_scores
+
+METRICS = ["si_sdr", "snr", "stoi"]
+
+
+class Shrink(nn.Module):
+    """A separator with one weight: enough to be trained, refined and told apart from its average."""
+
+    sources, sample_rate, channels = ("speech",), 16000, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.5))
+        kernel = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("kernel", kernel[None, None])
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        return (self.gain * nn.functional.conv1d(mixture, self.kernel, padding=1))[:, None]
+
+
+def guides(items: int | None = None) -> dict[str, Guide]:
+    quality = get_quality("si_sdr", sample_rate=16000)
+    search = GridSearch(3, include_estimate=True)
+    return {
+        "si_sdr": Guide(search=search, quality=quality, steps=2, items=items),
+        "schedule": Guide(search=FixedSchedule([0.5, 0.9])),
+    }
+
+
+def data(corpus: Path) -> SeparationData:
+    return SeparationData(
+        train=lambda: voicebank_demand(corpus, split="train"),
+        valid=lambda: voicebank_demand(corpus, split="valid"),
+        segment_seconds=0.5,
+        batch_size=2,
+    )
+
+
+def module(rate: float = 0.1) -> SeparationModule:
+    return SeparationModule(
+        Shrink(), FixedOrder(negative_snr), lambda parameters: torch.optim.SGD(parameters, lr=rate)
+    )
+
+
+def fit(
+    corpus: Path, folder: Path, callback: MultiStepInference, trained: SeparationModule, **options: Any
+) -> lightning.Trainer:
+    defaults: dict[str, Any] = {"max_steps": 3, "logger": False, "callbacks": [callback]}
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **defaults | options,
+    )
+    trainer.fit(trained, data(corpus))
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SeparationModule]:
+    """A run without any logger that max_steps cuts in the middle of its second epoch."""
+    folder = tmp_path_factory.mktemp("run")
+    trained = module()
+    fit(corpus, folder, MultiStepInference(guides(), metrics=METRICS), trained)
+    return folder, trained
+
+
+def test_every_item_guide_step_and_metric_has_one_row(run: tuple[Path, SeparationModule]) -> None:
+    scores = read_scores(run[0] / "scores.parquet")
+    counts = scores.groupby(["guide", "kind"]).size().to_dict()
+    # three validation items, three metrics; steps 0, 1, 2 for both guides
+    assert counts == {
+        ("none", "mixture"): 9,
+        ("none", "one_step"): 9,
+        ("none", "fixed"): 27,
+        ("si_sdr", "oracle"): 27,
+    }
+    assert set(scores["item"]) == {"p226_001", "p226_002", "p287_001"}
+
+
+def test_scores_are_those_of_refine_itself(run: tuple[Path, SeparationModule], corpus: Path) -> None:
+    folder, trained = run
+    scores = read_scores(folder / "scores.parquet")
+    loader = data(corpus)
+    loader.setup("validate")
+    for batch in loader.val_dataloader():
+        reference = batch["references"][:, 0]
+        expected = refine(
+            trained.separator,
+            batch["mixture"],
+            steps=2,
+            search=GridSearch(3, include_estimate=True),
+            quality=get_quality("si_sdr", sample_rate=16000),
+            reference=reference,
+        )
+        rows = scores[(scores["item"] == batch["names"][0]) & (scores["metric"] == "si_sdr")]
+        guided = rows[rows["kind"] == "oracle"].sort_values("step")
+        assert guided["value"].tolist() == pytest.approx(expected.scores[:, 0].tolist(), rel=1e-5)
+        assert (guided["evaluations"] == int(expected.evaluations[0])).all()
+        assert rows["mixture_db"].tolist() == pytest.approx(
+            [si_sdr(batch["mixture"], reference).item()] * len(rows), rel=1e-5
+        )
+
+
+def test_curves_and_examples_are_written(run: tuple[Path, SeparationModule]) -> None:
+    names = sorted(path.name for path in (run[0] / "multi_step").iterdir())
+    assert {f"score_versus_step_{metric}.png" for metric in METRICS} <= set(names)
+    assert sum(name.endswith("_reference.wav") for name in names) == 2  # least and most gained
+    assert "scores.md" in names
+
+
+def test_runs_every_n_epochs_and_once_at_the_end(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback = MultiStepInference(guides(), metrics=["snr"], every_n_epochs=2, items=1)
+    steps = []
+    validate = callback._validate
+    monkeypatch.setattr(callback, "_validate", lambda t, m: steps.append(t.global_step) or validate(t, m))
+    # two batches an epoch: epochs end at 2, 4, 6; the run at step 7
+    trainer = fit(
+        corpus, tmp_path, callback, module(), max_steps=7, logger=CSVLogger(tmp_path, name="", version="")
+    )
+    assert steps == [4, 7]
+    logged = pd.read_csv(tmp_path / "metrics.csv")
+    key = "val/multi_step/si_sdr_oracle/snr"
+    assert logged[key].notna().sum() == 2
+    assert key in trainer.callback_metrics  # a checkpoint callback can monitor it
+    assert {"val/one_step/snr", "val/mixture/snr", f"{key}_gain", f"{key}_gain_low"} <= set(logged.columns)
+
+
+def test_is_not_run_twice_at_one_step(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    callback = MultiStepInference(guides(), metrics=["snr"], every_n_epochs=1, items=1)
+    steps = []
+    validate = callback._validate
+    monkeypatch.setattr(callback, "_validate", lambda t, m: steps.append(t.global_step) or validate(t, m))
+    fit(corpus, tmp_path, callback, module(), max_steps=2)
+    assert steps == [2]
+
+
+def test_the_averaged_weights_are_scored(corpus: Path, tmp_path: Path) -> None:
+    """The average starts at the first step's weights and hardly moves after that; the weights do."""
+    raw, seen = [], []
+
+    class Peek(MultiStepInference):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            raw.append(module.separator.gain.item())
+
+        def _validate(self, trainer: Any, module: Any) -> dict[str, float]:
+            seen.append(module.separator.gain.item())
+            return super()._validate(trainer, module)
+
+    peek = Peek(guides(), metrics=["snr"], every_n_epochs=1, items=1)
+    averaging = EMAWeightAveraging(decay=0.9999)
+    fit(corpus, tmp_path, peek, module(rate=1.0), max_steps=3, callbacks=[averaging, peek])
+    assert seen == pytest.approx([raw[0], raw[0]], rel=1e-2)
+    assert abs(raw[-1] - raw[0]) > 0.1 * abs(raw[0])
+
+
+def test_a_guide_for_some_items_only(corpus: Path, tmp_path: Path) -> None:
+    fit(corpus, tmp_path, MultiStepInference(guides(items=1), metrics=["snr"]), module(), max_steps=1)
+    scores = read_scores(tmp_path / "scores.parquet")
+    assert scores[scores["kind"] == "oracle"]["item"].nunique() == 1
+    assert scores[scores["kind"] == "fixed"]["item"].nunique() == 3
+
+
+def test_two_guides_of_one_name_are_refused() -> None:
+    twice = {"a": Guide(search=FixedSchedule([0.1])), "b": Guide(search=FixedSchedule([0.2]))}
+    with pytest.raises(ValueError, match=r"tell them apart by label"):
+        MultiStepInference(twice)
+
+
+@pytest.mark.parametrize(("count", "limit"), [(7, 3), (3, 7), (5, None), (5, 5)])
+def test_spread_takes_distinct_indices_in_order(count: int, limit: int | None) -> None:
+    chosen = spread(count, limit)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(count, limit or count)
+    assert all(0 <= index < count for index in chosen)
