@@ -176,7 +176,8 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
         return waveform
     divisor = gcd(from_rate, to_rate)
     resampler = _resampler(from_rate // divisor, to_rate // divisor, waveform.dtype, waveform.device)
-    resampled: Tensor = resampler(waveform)
+    # the resampler views its input, which fails for slices of a larger tensor
+    resampled: Tensor = resampler(waveform.contiguous())
     return resampled
 
 

@@ -129,4 +129,5 @@ def to_rate(waveform: Tensor, from_rate: int, rate: int) -> Tensor:
     """Resample ``(..., time)`` from one rate in Hz to another."""
     if from_rate == rate:
         return waveform
-    return torchaudio.functional.resample(waveform, from_rate, rate)
+    # torchaudio views its input, which fails for slices of a larger tensor
+    return torchaudio.functional.resample(waveform.contiguous(), from_rate, rate)

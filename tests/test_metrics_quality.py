@@ -112,6 +112,13 @@ def test_audio_of_a_higher_rate_is_scored_at_the_measure_s_own(name: str, tolera
     assert high.item() == pytest.approx(low.item(), abs=tolerance)
 
 
+def test_a_slice_of_a_larger_tensor_is_resampled_too() -> None:
+    sources = torch.stack((voices(2, 1), voices(2, 1).flip(-1)), dim=1)
+    quality = get_quality("pesq_nb", sample_rate=RATE)
+    sliced = quality(sources[:, 0], reference=sources[:, 0])
+    assert torch.equal(sliced, quality(sources[:, 0].clone(), reference=sources[:, 0].clone()))
+
+
 def test_odd_rates_are_scored() -> None:
     reference = voices(1, 1, rate=44100)
     estimate = reference + noise_like(reference)
