@@ -1,6 +1,6 @@
-"""What data mixing in training does to refinement: one row per run that benchmarks/speech_denoising.py scored.
+"""What data mixing in training does to refinement: a row per run that speech_denoising.py scored.
 
-    python benchmarks/mixing_table.py outputs/results/path_* [-o FILE]
+python benchmarks/mixing_table.py outputs/results/path_* [-o FILE]
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def row(folder: Path) -> dict[str, str]:
 
 def main() -> None:
     """Print the table, and write it where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("-o", "--out", type=Path, help="Markdown file to write too")
     options = parser.parse_args()

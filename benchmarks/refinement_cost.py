@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from commands.memory import keep_freed_memory
-from data.audio import resample
 from data.synthesis.noise import NOISES, draw_noise
 from data.synthesis.speech import draw_utterance, draw_voice
 from inference import GridSearch, refine
@@ -44,7 +43,9 @@ class Timed:
 
 def main() -> None:
     """Print one row per guide."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--separator", help="a checkpoint; the shipped separator by default")
     parser.add_argument("--guides", nargs="+", default=["si_sdr", "pesq", "dnsmos_ovrl"])
     parser.add_argument("--items", type=int, default=3)

@@ -50,9 +50,9 @@ def _bottom_legend(figure: Figure, axes: list[Axes]) -> None:
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    figure.legend(
-        list(entries.values()), list(entries), loc="outside lower center", ncols=min(len(entries), 6)
-    )
+    # as many columns as names of usual length fit beside each other
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / 1.7)))
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
 def _panels(

@@ -6,36 +6,17 @@ from typing import Any
 import lightning
 import pandas as pd
 import pytest
-import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor, nn
+from toys import toy_data, toy_module
 
 from callbacks.multi_step_inference import MultiStepInference, spread
-from data.corpora import voicebank_demand
-from data.datamodule import SeparationData
 from inference import FixedSchedule, GridSearch, Guide, refine
-from lightning_modules.losses import FixedOrder, negative_snr
 from lightning_modules.separation import SeparationModule
 from metrics import get_quality, si_sdr
 from reporting.scores import read_scores
 
 METRICS = ["si_sdr", "snr", "stoi"]
-
-
-class Shrink(nn.Module):
-    """A separator with one weight: enough to be trained, refined and told apart from its average."""
-
-    sources, sample_rate, channels = ("speech",), 16000, 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.tensor(0.5))
-        kernel = torch.tensor([0.25, 0.5, 0.25])
-        self.register_buffer("kernel", kernel[None, None])
-
-    def forward(self, mixture: Tensor) -> Tensor:
-        return (self.gain * nn.functional.conv1d(mixture, self.kernel, padding=1))[:, None]
 
 
 def guides(items: int | None = None) -> dict[str, Guide]:
@@ -45,21 +26,6 @@ def guides(items: int | None = None) -> dict[str, Guide]:
         "si_sdr": Guide(search=search, quality=quality, steps=2, items=items),
         "schedule": Guide(search=FixedSchedule([0.5, 0.9])),
     }
-
-
-def data(corpus: Path) -> SeparationData:
-    return SeparationData(
-        train=lambda: voicebank_demand(corpus, split="train"),
-        valid=lambda: voicebank_demand(corpus, split="valid"),
-        segment_seconds=0.5,
-        batch_size=2,
-    )
-
-
-def module(rate: float = 0.1) -> SeparationModule:
-    return SeparationModule(
-        Shrink(), FixedOrder(negative_snr), lambda parameters: torch.optim.SGD(parameters, lr=rate)
-    )
 
 
 def fit(
@@ -76,7 +42,7 @@ def fit(
         use_distributed_sampler=False,
         **defaults | options,
     )
-    trainer.fit(trained, data(corpus))
+    trainer.fit(trained, toy_data(corpus))
     return trainer
 
 
@@ -84,7 +50,7 @@ def fit(
 def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SeparationModule]:
     """A run without any logger that max_steps cuts in the middle of its second epoch."""
     folder = tmp_path_factory.mktemp("run")
-    trained = module()
+    trained = toy_module()
     fit(corpus, folder, MultiStepInference(guides(), metrics=METRICS), trained)
     return folder, trained
 
@@ -105,7 +71,7 @@ def test_every_item_guide_step_and_metric_has_one_row(run: tuple[Path, Separatio
 def test_scores_are_those_of_refine_itself(run: tuple[Path, SeparationModule], corpus: Path) -> None:
     folder, trained = run
     scores = read_scores(folder / "scores.parquet")
-    loader = data(corpus)
+    loader = toy_data(corpus)
     loader.setup("validate")
     for batch in loader.val_dataloader():
         reference = batch["references"][:, 0]
@@ -142,7 +108,7 @@ def test_runs_every_n_epochs_and_once_at_the_end(
     monkeypatch.setattr(callback, "_validate", lambda t, m: steps.append(t.global_step) or validate(t, m))
     # two batches an epoch: epochs end at 2, 4, 6; the run at step 7
     trainer = fit(
-        corpus, tmp_path, callback, module(), max_steps=7, logger=CSVLogger(tmp_path, name="", version="")
+        corpus, tmp_path, callback, toy_module(), max_steps=7, logger=CSVLogger(tmp_path, name="", version="")
     )
     assert steps == [4, 7]
     logged = pd.read_csv(tmp_path / "metrics.csv")
@@ -157,7 +123,7 @@ def test_is_not_run_twice_at_one_step(corpus: Path, tmp_path: Path, monkeypatch:
     steps = []
     validate = callback._validate
     monkeypatch.setattr(callback, "_validate", lambda t, m: steps.append(t.global_step) or validate(t, m))
-    fit(corpus, tmp_path, callback, module(), max_steps=2)
+    fit(corpus, tmp_path, callback, toy_module(), max_steps=2)
     assert steps == [2]
 
 
@@ -175,13 +141,13 @@ def test_the_averaged_weights_are_scored(corpus: Path, tmp_path: Path) -> None:
 
     peek = Peek(guides(), metrics=["snr"], every_n_epochs=1, items=1)
     averaging = EMAWeightAveraging(decay=0.9999)
-    fit(corpus, tmp_path, peek, module(rate=1.0), max_steps=3, callbacks=[averaging, peek])
+    fit(corpus, tmp_path, peek, toy_module(rate=1.0), max_steps=3, callbacks=[averaging, peek])
     assert seen == pytest.approx([raw[0], raw[0]], rel=1e-2)
     assert abs(raw[-1] - raw[0]) > 0.1 * abs(raw[0])
 
 
 def test_a_guide_for_some_items_only(corpus: Path, tmp_path: Path) -> None:
-    fit(corpus, tmp_path, MultiStepInference(guides(items=1), metrics=["snr"]), module(), max_steps=1)
+    fit(corpus, tmp_path, MultiStepInference(guides(items=1), metrics=["snr"]), toy_module(), max_steps=1)
     scores = read_scores(tmp_path / "scores.parquet")
     assert scores[scores["kind"] == "oracle"]["item"].nunique() == 1
     assert scores[scores["kind"] == "fixed"]["item"].nunique() == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -37,6 +38,8 @@ class BSRNN(nn.Module):
         max_sample_rate: The highest rate that the weights serve, in Hz.
         compression: Exponent in (0, 1] of the magnitudes that the network looks at; 1 as published. Below 1
             quiet bands are easier to see.
+        norm: ``"sequence"`` normalises over all positions of a sequence together, as published: how loud a
+            band is in one frame against the others is seen. ``"position"`` normalises each by itself.
 
     Raises:
         ValueError: If ``sample_rate`` is above ``max_sample_rate``, or a band is narrower than a bin.
@@ -56,6 +59,7 @@ class BSRNN(nn.Module):
         window_seconds: float = 0.02,
         max_sample_rate: int = 48000,
         compression: float = 1.0,
+        norm: Literal["sequence", "position"] = "sequence",
     ) -> None:
         super().__init__()
         if sample_rate > max_sample_rate:
@@ -75,13 +79,13 @@ class BSRNN(nn.Module):
         self.band_bins = used_bands(full, window // 2 + 1)
         # any fixed number serves all rates; with this one, audio at 16 kHz has unit power in the mean bin
         self.level_bins = round(8000 * window_seconds) + 1
-        self.encoders = nn.ModuleList(_BandEncoder(bins, features) for bins in full)
-        self.layers = nn.ModuleList(_Layer(features) for _ in range(layers))
+        self.encoders = nn.ModuleList(_BandEncoder(bins, features, norm) for bins in full)
+        self.layers = nn.ModuleList(_Layer(features, norm) for _ in range(layers))
         self.masks = nn.ModuleList(
-            _BandDecoder(bins, features, len(self.sources), start=1.0) for bins in full
+            _BandDecoder(bins, features, len(self.sources), norm, start=1.0) for bins in full
         )
         self.residuals = nn.ModuleList(
-            _BandDecoder(bins, features, len(self.sources), start=0.0) for bins in full
+            _BandDecoder(bins, features, len(self.sources), norm, start=0.0) for bins in full
         )
         # bands above this rate's Nyquist frequency never get a gradient: distributed training waits for those
         for parts in (self.encoders, self.masks, self.residuals):
@@ -187,28 +191,28 @@ def used_bands(full: Sequence[int], bins: int) -> list[int]:
     return used
 
 
-class _SequenceNorm(nn.Module):
-    """Normalise ``(b, position, feature)`` over positions and features together, as group norm of one group.
+class _Norm(nn.Module):
+    """Normalise ``(b, position, feature)`` over positions and features together, or each position alone."""
 
-    Not per position: how loud a band is in one frame against the others is what tells speech from noise.
-    """
-
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, kind: str) -> None:
         super().__init__()
+        if kind not in ("sequence", "position"):
+            raise ValueError(f"norm={kind!r}: choose 'sequence' or 'position'")
+        self.first = 1 if kind == "sequence" else 2
         self.weight = nn.Parameter(torch.ones(features))
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.layer_norm(x, x.shape[1:]) * self.weight + self.bias
+        return nn.functional.layer_norm(x, x.shape[self.first :]) * self.weight + self.bias
 
 
 class _BandEncoder(nn.Module):
     """Normalise and project one band ``(b, frame, bin, 2)`` to ``(b, frame, features)``."""
 
-    def __init__(self, bins: int, features: int) -> None:
+    def __init__(self, bins: int, features: int, norm: str) -> None:
         super().__init__()
         self.bins = bins
-        self.norm = _SequenceNorm(2 * bins)
+        self.norm = _Norm(2 * bins, norm)
         self.projection = nn.Linear(2 * bins, features)
 
     def forward(self, part: Tensor) -> Tensor:
@@ -223,7 +227,7 @@ class _BandDecoder(nn.Module):
     the mixture itself, not at noise.
     """
 
-    def __init__(self, bins: int, features: int, sources: int, start: float) -> None:
+    def __init__(self, bins: int, features: int, sources: int, norm: str, start: float) -> None:
         super().__init__()
         self.bins, self.sources = bins, sources
         last = nn.Linear(4 * features, 4 * bins * sources)
@@ -233,7 +237,7 @@ class _BandDecoder(nn.Module):
             # the gates start at one half
             last.bias[: 2 * bins * sources : 2] = 2 * start
         self.network = nn.Sequential(
-            _SequenceNorm(features), nn.Linear(features, 4 * features), nn.Tanh(), last, nn.GLU(dim=-1)
+            _Norm(features, norm), nn.Linear(features, 4 * features), nn.Tanh(), last, nn.GLU(dim=-1)
         )
 
     def forward(self, features: Tensor, bins: int) -> Tensor:
@@ -244,8 +248,8 @@ class _BandDecoder(nn.Module):
 class _Layer(nn.ModuleList):
     """A recurrence along time, then one along bands, of ``(b, band, frame, features)``."""
 
-    def __init__(self, features: int) -> None:
-        super().__init__((_Recurrence(features), _Recurrence(features)))
+    def __init__(self, features: int, norm: str) -> None:
+        super().__init__((_Recurrence(features, norm), _Recurrence(features, norm)))
 
     def forward(self, x: Tensor) -> Tensor:
         along_time, along_bands = self
@@ -256,9 +260,9 @@ class _Layer(nn.ModuleList):
 class _Recurrence(nn.Module):
     """Residual bidirectional LSTM along the last axis but one of ``(b, other, sequence, features)``."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, norm: str) -> None:
         super().__init__()
-        self.norm = _SequenceNorm(features)
+        self.norm = _Norm(features, norm)
         self.rnn = nn.LSTM(features, 2 * features, batch_first=True, bidirectional=True)
         self.projection = nn.Linear(4 * features, features)
 

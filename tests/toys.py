@@ -1,0 +1,45 @@
+"""Small parts that several tests train with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from data.corpora import voicebank_demand
+from data.datamodule import SeparationData
+from lightning_modules.losses import FixedOrder, negative_snr
+from lightning_modules.separation import SeparationModule
+
+
+class Shrink(nn.Module):
+    """A separator with one weight: enough to be trained, refined and told apart from its average."""
+
+    sources, sample_rate, channels = ("speech",), 16000, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.5))
+        kernel = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("kernel", kernel[None, None])
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        return (self.gain * nn.functional.conv1d(mixture, self.kernel, padding=1))[:, None]
+
+
+def toy_data(corpus: Path) -> SeparationData:
+    """Two batches an epoch, three validation items."""
+    return SeparationData(
+        train=lambda: voicebank_demand(corpus, split="train"),
+        valid=lambda: voicebank_demand(corpus, split="valid"),
+        segment_seconds=0.5,
+        batch_size=2,
+    )
+
+
+def toy_module(rate: float = 0.1) -> SeparationModule:
+    """Plain gradient descent on the SNR."""
+    return SeparationModule(
+        Shrink(), FixedOrder(negative_snr), lambda parameters: torch.optim.SGD(parameters, lr=rate)
+    )
