@@ -58,6 +58,9 @@ def main(config: DictConfig) -> None:
         parameters=parameters(module.separator),
         macs_per_second=macs_per_second(module.separator),
     )
+    plain = OmegaConf.to_container(config, resolve=True)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(plain)  # type: ignore[arg-type]
     started = time.monotonic()
     trainer.fit(module, data, ckpt_path=checkpoint)
     folder.add_seconds(time.monotonic() - started)

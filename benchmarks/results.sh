@@ -23,16 +23,16 @@ test -f $data/manifest.jsonl ||
   $python -m data.synthesis voicebank_demand $data --train 1200 --test 60 --sample-rate 16000 --seed 0
 
 # the shipped separator
-train speech_denoiser ${STEPS:-7000}
+train speech_denoiser ${STEPS:-4200}
 evaluate speech_denoiser
 
 # what data mixing does to refinement: runs of equal length, two at a time on two cores
 seeds=${SEEDS:-0}
 for seed in $seeds; do
-  train path_none_seed$seed ${ABLATION_STEPS:-1200} seed=$seed module.mixing.linear_path=0 &
-  train path_linear_seed$seed ${ABLATION_STEPS:-1200} seed=$seed module.mixing.linear_path=0.5 &
+  train path_none_seed$seed ${ABLATION_STEPS:-1000} seed=$seed module.mixing.linear_path=0 &
+  train path_linear_seed$seed ${ABLATION_STEPS:-1000} seed=$seed module.mixing.linear_path=0.5 &
   wait
-  train path_estimate_seed$seed ${ABLATION_STEPS:-1200} seed=$seed \
+  train path_estimate_seed$seed ${ABLATION_STEPS:-1000} seed=$seed \
     module.mixing.linear_path=0.25 module.mixing.estimate_path=0.25
   for path in none linear estimate; do
     evaluate path_${path}_seed$seed --guides si_sdr fixed dnsmos_ovrl --blind-items 20

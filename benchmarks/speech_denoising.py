@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from commands.memory import keep_freed_memory
 from data.corpora import Item, voicebank_demand
 from data.dataset import SegmentDataset
 from inference import FixedSchedule, GridSearch, Guide, evaluate
@@ -58,6 +59,7 @@ def guides(names: Sequence[str], options: argparse.Namespace, sample_rate: int) 
 @cache
 def _loaded(uri: str) -> Any:
     torch.set_num_threads(1)
+    keep_freed_memory()
     return load_separator(uri)
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from commands.file_separation import CheckedJob, FileSeparator
 from commands.inputs import plan_jobs
+from commands.memory import keep_freed_memory
 from commands.method import load_method
 from commands.overrides import UserError
 from data.audio import AudioFileError
@@ -98,6 +99,7 @@ def build(options: argparse.Namespace) -> FileSeparator:
         guide=options.guide,
         overrides=options.overrides,
     )
+    keep_freed_memory()
     device = choose_device(options.device)
     separator = load_separator(options.separator, device=device)
     quality = method.quality(separator.sample_rate)

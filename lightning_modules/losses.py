@@ -85,6 +85,8 @@ class SpectralL1(nn.Module):
         window_seconds: Analysis windows, one per resolution; the hop is a quarter of each.
         sample_rate: In Hz.
         spectral_weight: Weight of the mean over the resolutions, beside the time-domain term's 1.
+        missing_weight: Weight of magnitudes below the reference's (source removed) where those above it (noise
+            left) have 1. Above 1 the separator removes less at once and leaves more to further steps.
         level_floor: Reference levels (RMS) below this one count as this one, so that silence stays finite.
         eps: Added to the power before the root: the gradient of a bare root is infinite at silence.
     """
@@ -94,12 +96,14 @@ class SpectralL1(nn.Module):
         sample_rate: int,
         window_seconds: Sequence[float] = (0.016, 0.032, 0.064),
         spectral_weight: float = 1.0,
+        missing_weight: float = 1.0,
         level_floor: float = 0.01,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.lengths = [2 * round(seconds * sample_rate / 2) for seconds in window_seconds]
-        self.spectral_weight, self.level_floor, self.eps = spectral_weight, level_floor, eps
+        self.spectral_weight, self.missing_weight = spectral_weight, missing_weight
+        self.level_floor, self.eps = level_floor, eps
         for length in self.lengths:
             self.register_buffer(f"window_{length}", torch.hann_window(length), persistent=False)
 
@@ -111,13 +115,17 @@ class SpectralL1(nn.Module):
         time = (estimate - reference).abs().mean(dim=(1, 2))
         spectral = torch.stack(
             [
-                (self._root_magnitude(estimate, length) - self._root_magnitude(reference, length))
-                .abs()
-                .mean(dim=(1, 2, 3))
+                self._weighted(
+                    self._root_magnitude(estimate, length) - self._root_magnitude(reference, length)
+                )
                 for length in self.lengths
             ]
         ).mean(0)
         return time + self.spectral_weight * spectral
+
+    def _weighted(self, excess: Tensor) -> Tensor:
+        """Mean size of ``(b, c, f, frame)``, what is missing weighted by ``missing_weight``."""
+        return torch.where(excess < 0, -self.missing_weight * excess, excess).mean(dim=(1, 2, 3))
 
     def _root_magnitude(self, waveform: Tensor, length: int) -> Tensor:
         """Fourth root of the power spectrum of unit-scaled frames, ``(b, c, f, frame)``."""

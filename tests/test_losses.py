@@ -162,3 +162,16 @@ def test_a_weighted_sum_is_that_and_carries_its_windows() -> None:
     assert {buffer.device.type for buffer in FixedOrder(loss).to("meta").buffers()} == {"meta"}
     with pytest.raises(ValueError, match="weights="):
         WeightedSum({"a": negative_snr}, {"b": 1.0})
+
+
+def test_missing_magnitudes_weigh_more_than_left_over_ones() -> None:
+    reference = torch.randn(1, 1, 4000, generator=torch.Generator().manual_seed(0))
+    plain = SpectralL1(16000, spectral_weight=1.0)
+    heavy = SpectralL1(16000, spectral_weight=1.0, missing_weight=3.0)
+    # halved, every magnitude is missing some; doubled, none is
+    half, double = reference / 2, reference * 2
+    time = float((half - reference).abs().mean() / reference.square().mean().sqrt())
+    assert float(heavy(half, reference)) - time == pytest.approx(
+        3 * (float(plain(half, reference)) - time), rel=1e-4
+    )
+    assert float(heavy(double, reference)) == pytest.approx(float(plain(double, reference)), rel=1e-5)
