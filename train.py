@@ -46,6 +46,8 @@ def build(config: DictConfig) -> tuple[Trainer, Any, Any]:
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Build what the configuration names and fit it."""
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{key} is not set: give {key}=...")
     keep_freed_memory()
     if config.threads is not None:
         torch.set_num_threads(config.threads)

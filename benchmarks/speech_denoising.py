@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from commands.memory import keep_freed_memory
-from data.corpora import Item, voicebank_demand
+from data.corpora import Item, spread, voicebank_demand
 from data.dataset import SegmentDataset
 from inference import FixedSchedule, GridSearch, Guide, evaluate
 from metrics import METRIC_NAMES, MetricPanel, get_quality
@@ -83,11 +83,12 @@ def score_item(options: argparse.Namespace, item: Item, names: Sequence[str]) ->
 
 def run(options: argparse.Namespace) -> pd.DataFrame:
     """Score all items that OUT does not hold yet, in parallel, saving as it goes."""
-    items = voicebank_demand(options.data, split=options.split)[: options.items]
+    corpus = voicebank_demand(options.data, split=options.split)
+    items = [corpus[place] for place in spread(len(corpus), options.items)]
     path = options.out / "scores.parquet"
     rows = read_scores(path).to_dict("records") if path.exists() else []
     done = {row["item"] for row in rows}
-    slow = {item.name for item in items[:: max(1, len(items) // max(1, options.blind_items))]}
+    slow = {items[place].name for place in spread(len(items), options.blind_items)}
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         futures = []
         for item in items:
@@ -117,8 +118,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--blind-candidates", type=int, default=5)
-    parser.add_argument("--items", type=int, help="only the first ones")
-    parser.add_argument("--blind-items", type=int, default=1000, help="items refined under DNSMOS guides")
+    parser.add_argument("--items", type=int, help="this many, evenly spread; all by default")
+    parser.add_argument("--blind-items", type=int, help="this many under DNSMOS guides; all by default")
     parser.add_argument("--max-batch", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     options = parser.parse_args()

@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from callbacks.refinement_media import Example, log_media
+from data.corpora import spread
 from inference.evaluation import Evaluation, Guide, evaluate
 from metrics import METRIC_NAMES, MetricPanel
 from reporting.scores import column_name, write_scores
@@ -154,17 +155,6 @@ def available(sample_rate: int) -> list[str]:
             continue
         names.append(name)
     return names
-
-
-def spread(count: int, limit: int | None) -> list[int]:
-    """Indices of at most ``limit`` of ``count`` things, evenly spread.
-
-    >>> spread(10, 4)
-    [0, 2, 5, 7]
-    """
-    if limit is None or limit >= count:
-        return list(range(count))
-    return [place * count // limit for place in range(limit)]
 
 
 def logged_values(summary: pd.DataFrame) -> dict[str, float]:

@@ -6,7 +6,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from commands.file_separation import CheckedJob, FileSeparator, Separation
 from commands.run_folder import RunFolder
 from data.audio import resample
+from inference.evaluation import score_rows
 from metrics import METRIC_NAMES
 from metrics.measures import MEASURES
 from metrics.panel import MetricPanel
@@ -147,7 +147,7 @@ def _item_names(checked: CheckedJob, sources: tuple[str, ...]) -> list[str]:
 
 def _source_rows(
     files: FileSeparator, checked: CheckedJob, separation: Separation, index: int
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Rows of one source: the mixture, the one-step estimate, and every step of the method."""
     method, refinement = files.method, separation.refinement
     scores = _panel_scores(files, checked, separation, index)
@@ -156,29 +156,22 @@ def _source_rows(
     if quality is not None and quality.name not in METRIC_NAMES:
         own = [math.nan] * (steps + 1) if refinement is None else refinement.scores[:, 0].tolist()
         scores[quality.name] = [math.nan, *own]
-    mixture_db = scores["si_sdr"][0] if "si_sdr" in scores else math.nan
+    base = {"mixture_db": scores["si_sdr"][0] if "si_sdr" in scores else math.nan}
     kind = "fixed" if quality is None else quality.kind
     guide = "none" if quality is None else quality.name
     calls = 0 if refinement is None else int(refinement.evaluations[0])
-    ratios = [math.nan] * (steps + 1)
-    if refinement is not None:
-        ratios[1:] = refinement.ratios[:, 0].tolist()
-    for metric, values in scores.items():
-        common = {"mixture_db": mixture_db, "metric": metric}
-        plain = {**common, "step": 0, "guide": "none", "ratio": math.nan}
-        if metric in METRIC_NAMES:  # a joint guide knows no score of the mixture
-            yield {**plain, "kind": "mixture", "value": values[0], "evaluations": 0}
-        yield {**plain, "kind": "one_step", "value": values[1], "evaluations": min(calls, 1)}
-        for step in range(steps + 1) if steps else ():
-            yield {
-                **common,
-                "step": step,
-                "guide": guide,
-                "kind": kind,
-                "value": values[step + 1],
-                "ratio": ratios[step],
-                "evaluations": calls,
-            }
+    # a joint guide knows no score of the mixture
+    mixture = {metric: values[0] for metric, values in scores.items() if metric in METRIC_NAMES}
+    one_step = {metric: values[1] for metric, values in scores.items()}
+    rows = score_rows(base, mixture, guide="none", kind="mixture", step=0, evaluations=0)
+    rows += score_rows(base, one_step, guide="none", kind="one_step", step=0, evaluations=min(calls, 1))
+    for step in range(steps + 1) if steps else ():
+        now = {metric: values[step + 1] for metric, values in scores.items()}
+        ratio = math.nan
+        if step and refinement is not None:
+            ratio = float(refinement.ratios[step - 1, 0])
+        rows += score_rows(base, now, guide=guide, kind=kind, step=step, evaluations=calls, ratio=ratio)
+    return rows
 
 
 def _panel_scores(

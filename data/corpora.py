@@ -20,6 +20,17 @@ Split = Literal["train", "valid", "test"]
 _SHOWN = 3  # names in a message
 
 
+def spread(count: int, limit: int | None) -> list[int]:
+    """Indices of at most ``limit`` of ``count`` items, evenly spread; all of them if None.
+
+    >>> spread(10, 4)
+    [0, 2, 5, 7]
+    """
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [place * count // limit for place in range(limit)]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One recording of a corpus.

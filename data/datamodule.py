@@ -17,7 +17,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from data.corpora import Item
+from data.corpora import Item, spread
 from data.dataset import Index, PoolDataset, Sample, SegmentDataset
 
 Corpus = Sequence[Item] | Mapping[str, Sequence[Path]]
@@ -238,9 +238,7 @@ class SeparationData(LightningDataModule):
         if isinstance(corpus, Mapping):
             # another stream than training's, or equal folders would give equal mixtures
             return self._pool_set(corpus, limit or len(next(iter(corpus.values()))), self.seed + 1)
-        items = list(corpus)
-        if limit is not None and limit < len(items):
-            items = [items[place * len(items) // limit] for place in range(limit)]
+        items = [corpus[place] for place in spread(len(corpus), limit)]
         return self._segment_set(items, max_frames=self.valid_frames if stage == "validate" else None)
 
     def _pool_set(self, pools: Mapping[str, Sequence[Path]], size: int, seed: int) -> PoolDataset:

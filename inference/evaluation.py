@@ -126,7 +126,7 @@ def evaluate(
     mixture_db = math.nan if reference is None else float(si_sdr(mixture, reference).mean())
     base = {"run": run, "item": item, "mixture_db": mixture_db}
     scored = _Scored(panel, reference, mixture)
-    rows = _rows(base, scored(mixture), guide="none", kind="mixture", step=0, evaluations=0)
+    rows = score_rows(base, scored(mixture), guide="none", kind="mixture", step=0, evaluations=0)
     refinements: dict[int, Refinement] = {}
     for number, guide in guides.items():
         if guide.usable(reference):
@@ -138,13 +138,13 @@ def evaluate(
     else:
         with torch.no_grad():
             one_step = separate(mixture)[:, source]
-    rows += _rows(base, scored(one_step), guide="none", kind="one_step", step=0, evaluations=1)
+    rows += score_rows(base, scored(one_step), guide="none", kind="one_step", step=0, evaluations=1)
     for number, refinement in refinements.items():
         guide = guides[number]
         assert refinement.trajectory is not None  # Guide always keeps it
         for step, estimate in enumerate(refinement.trajectory):
             ratio = math.nan if step == 0 else float(refinement.ratios[step - 1, 0])
-            rows += _rows(
+            rows += score_rows(
                 base,
                 scored(estimate),
                 guide=guide.name,
@@ -173,7 +173,7 @@ class _Scored:
         return scores
 
 
-def _rows(
+def score_rows(
     base: Mapping[str, Any],
     scores: Mapping[str, float],
     *,
@@ -183,7 +183,17 @@ def _rows(
     evaluations: int,
     ratio: float = math.nan,
 ) -> list[dict[str, Any]]:
-    """One row per measure."""
+    """Rows of the score table for one estimate of one item, a row per measure.
+
+    Args:
+        base: The columns ``run``, ``item`` and ``mixture_db``.
+        scores: Values by measure.
+        guide: Measure that steered, or ``"none"``.
+        kind: ``"mixture"``, ``"one_step"``, ``"fixed"``, ``"blind"`` or ``"oracle"``.
+        step: Number of the step, 0 for the mixture and for the one-step estimate.
+        evaluations: Separator calls of the whole refinement.
+        ratio: Mixture share chosen at this step, NaN where none was.
+    """
     return [
         {
             **base,

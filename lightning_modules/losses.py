@@ -85,8 +85,8 @@ class SpectralL1(nn.Module):
         window_seconds: Analysis windows, one per resolution; the hop is a quarter of each.
         sample_rate: In Hz.
         spectral_weight: Weight of the mean over the resolutions, beside the time-domain term's 1.
-        missing_weight: Weight of magnitudes below the reference's (source removed) where those above it (noise
-            left) have 1. Above 1 the separator removes less at once and leaves more to further steps.
+        missing_weight: Weight of magnitudes below the reference's (source removed), where those above it
+            (noise left) have 1.
         level_floor: Reference levels (RMS) below this one count as this one, so that silence stays finite.
         eps: Added to the power before the root: the gradient of a bare root is infinite at silence.
     """

@@ -15,6 +15,7 @@ from data.corpora import (
     dns,
     mixed_folders,
     paired_folders,
+    spread,
     voicebank_demand,
 )
 from data.manifest import manifest, validate, write_manifest
@@ -283,3 +284,11 @@ def test_validate_finds_damaged_files(tmp_path: Path) -> None:
         validate([Item(name="a", mixture=file, references={})], progress=False)
     with pytest.raises(ValueError, match="items is empty"):
         validate([], progress=False)
+
+
+@pytest.mark.parametrize(("count", "limit"), [(7, 3), (3, 7), (5, None), (5, 5)])
+def test_spread_takes_distinct_indices_in_order(count: int, limit: int | None) -> None:
+    chosen = spread(count, limit)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(count, limit or count)
+    assert all(0 <= index < count for index in chosen)

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from toys import toy_data, toy_module
 
-from callbacks.multi_step_inference import MultiStepInference, spread
+from callbacks.multi_step_inference import MultiStepInference
 from inference import FixedSchedule, GridSearch, Guide, refine
 from lightning_modules.separation import SeparationModule
 from metrics import get_quality, si_sdr
@@ -157,11 +157,3 @@ def test_two_guides_of_one_name_are_refused() -> None:
     twice = {"a": Guide(search=FixedSchedule([0.1])), "b": Guide(search=FixedSchedule([0.2]))}
     with pytest.raises(ValueError, match=r"tell them apart by label"):
         MultiStepInference(twice)
-
-
-@pytest.mark.parametrize(("count", "limit"), [(7, 3), (3, 7), (5, None), (5, 5)])
-def test_spread_takes_distinct_indices_in_order(count: int, limit: int | None) -> None:
-    chosen = spread(count, limit)
-    assert chosen == sorted(set(chosen))
-    assert len(chosen) == min(count, limit or count)
-    assert all(0 <= index < count for index in chosen)

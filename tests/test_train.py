@@ -68,7 +68,7 @@ def test_a_run_folder_says_what_was_built_and_how_it_scored(first_run: Path) -> 
     assert "${" not in (run / "config.yaml").read_text()
     scores = read_scores(run / "scores.parquet")
     assert set(scores["kind"]) == {"mixture", "one_step", "fixed", "oracle"}
-    logged = pd.read_csv(run / "csv" / "metrics.csv")
+    logged = pd.read_csv(run / "csv" / "version_0" / "metrics.csv")
     assert logged["val/multi_step/si_sdr_oracle/snr"].notna().sum() == 1
 
 
@@ -164,6 +164,14 @@ def test_a_missing_corpus_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_missing_value_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py")], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: data.root is not set: give data.root=..."
 
 
 def test_ckpt_last_starts_where_there_is_nothing_yet(tmp_path: Path) -> None:
