@@ -39,7 +39,8 @@ for seed in $seeds; do
   train path_estimate_seed$seed ${ABLATION_STEPS:-800} seed=$seed \
     module.mixing.linear_path=0.25 module.mixing.estimate_path=0.25
   for path in none linear estimate; do
-    evaluate path_${path}_seed$seed --guides si_sdr fixed dnsmos_ovrl --items 30 --blind-items 15
+    evaluate path_${path}_seed$seed --guides si_sdr fixed dnsmos_ovrl \
+      --metrics si_sdr pesq stoi dnsmos_ovrl --items 30 --blind-items 15
   done
 done
 $python benchmarks/mixing_table.py $results/path_*
