@@ -129,6 +129,8 @@ class FileSeparator:
         rate, own = self.separator.sample_rate, checked.info.sample_rate
         waveform, _ = read_audio(checked.job.path)
         active, notes = waveform.abs().amax(-1) > 0, _level_notes(waveform)
+        if own > rate:
+            notes.append(f"the separator works at {rate} Hz: nothing above {rate / 2000:g} kHz is kept")
         if self.separator.channels > 1 and active.any():
             active[:] = True  # these channels are separated together
         estimates = torch.zeros(len(self.separator.sources), *waveform.shape)
