@@ -14,7 +14,7 @@ from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from commands.memory import keep_freed_memory
-from commands.overrides import UserError, check_overrides, one_line_errors
+from commands.overrides import UserError, check_complete, check_overrides, one_line_errors
 from commands.run_folder import RunFolder, run_id
 from models.checkpoint import load_checkpoint
 from models.costs import macs_per_second, parameters
@@ -46,8 +46,7 @@ def build(config: DictConfig) -> tuple[Trainer, Any, Any]:
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Build what the configuration names and fit it."""
-    for key in sorted(OmegaConf.missing_keys(config)):
-        raise UserError(f"{key} is not set: give {key}=...")
+    check_complete(config)
     keep_freed_memory()
     if config.threads is not None:
         torch.set_num_threads(config.threads)

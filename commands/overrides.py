@@ -13,7 +13,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -73,12 +73,25 @@ def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
     except HydraException:
         config = compose(config_name)
     plain: Any = OmegaConf.to_container(config)
-    return list(dict.fromkeys([*_flat(plain), *groups]))
+    return list(dict.fromkeys([*(key for key, _ in _flat(plain)), *groups]))
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def check_complete(config: DictConfig) -> None:
+    """Refuse a configuration with mandatory values that nobody gave.
+
+    Raises:
+        UserError: Names the first of them. (OmegaConf's own check fails at whatever refers to it.)
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    for key, value in _flat(plain):
+        if value == "???":
+            raise UserError(f"{key} is not set: give {key}=...")
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key with its dots, and what it holds."""
     for key, node in config.items():
-        yield f"{prefix}{key}"
+        yield f"{prefix}{key}", node
         if isinstance(node, Mapping):
             yield from _flat(node, f"{prefix}{key}.")
 

@@ -134,7 +134,7 @@ def test_every_experiment_runs_a_fast_dev_run(experiment: str, tmp_path: Path, c
     ("override", "hint"),
     [
         ("data.sample_rat=8000", "did you mean 'data.sample_rate'"),
-        ("modle=bsrnn_tiny", "did you mean 'model'"),
+        ("modle=bsrnn_tiny", "did you mean 'module' or 'model'?"),
         ("model=bsrnn_tin", "did you mean 'bsrnn_tiny'"),
         ("lr=0.1", "'module.optimizer.lr'"),
         ("max_steps=5", "'trainer.max_steps'"),
