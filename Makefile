@@ -18,7 +18,7 @@ setup: .venv/installed  ## make .venv with the pinned packages and this project 
 	$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check --no-build-isolation -e .
 	touch $@
 
-demo: setup  ## write a corpus, train, validate, refine files, report: about 10 minutes on 2 cores
+demo: setup  ## write a corpus, train, validate, refine files, report: about 5 minutes on 2 cores
 	benchmarks/demo.sh
 
 test: setup  ## all tests and doctests
@@ -37,7 +37,7 @@ format: setup  ## put the code into shape
 bench: setup  ## what refinement costs: separator, measures and overhead, as ratios
 	$(RUN) $(BIN)/python benchmarks/refinement_cost.py
 
-results: setup  ## the tables of docs/results.md, from training on: about 3 hours on 2 cores
+results: setup  ## the tables of docs/results.md, from training on: about 1.5 hours on 2 cores
 	benchmarks/results.sh
 
 requirements:  ## pin requirements.txt anew from pyproject.toml (needs uv)

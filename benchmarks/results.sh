@@ -11,7 +11,7 @@ train() { # name, steps, options...
   local name=$1 steps=$2
   grep -q '"finished": true' outputs/$name/run.json 2>/dev/null && return
   $python train.py experiment=speech_denoising model=bsrnn_speech data.root=$data name=$name ckpt=last \
-    trainer.max_steps=$steps callbacks.multi_step=null data.epoch_size=2400 data.limit_valid=20 \
+    trainer.max_steps=$steps callbacks.multi_step=null data.num_workers=0 data.epoch_size=2400 data.limit_valid=20 \
     trainer.enable_progress_bar=false callbacks.progress=null "${@:3}"
 }
 
