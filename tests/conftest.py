@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from infer_toys import separator_file
 from torch import Generator
+
+from commands import inference_scores
 
 RATE = 16000
 
@@ -47,3 +50,23 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             soundfile.write(root / f"clean_{part}_wav" / f"{name}.wav", clean, RATE)
             soundfile.write(root / f"noisy_{part}_wav" / f"{name}.wav", clean + noise, RATE)
     return root
+
+
+@pytest.fixture(scope="session")
+def mono(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return separator_file(tmp_path_factory.mktemp("separator"), "mono")
+
+
+@pytest.fixture(scope="session")
+def two(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return separator_file(tmp_path_factory.mktemp("separator"), "two", ("speech", "noise"))
+
+
+@pytest.fixture(scope="session")
+def stereo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return separator_file(tmp_path_factory.mktemp("separator"), "stereo", channels=2)
+
+
+@pytest.fixture
+def few_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference_scores, "METRIC_NAMES", ("si_sdr", "stoi"))
