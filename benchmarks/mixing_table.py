@@ -18,13 +18,14 @@ from reporting.tables import to_markdown
 def row(folder: Path) -> dict[str, str]:
     """One run: what one step gives, what refinement adds, how near the identity the separator is."""
     scores = read_scores(folder / "scores.parquet")
-    summary = final_steps(summarise(scores))
+    steps = summarise(scores)
+    summary = final_steps(steps)
 
     def cell(column: str, metric: str, value: str, form: str) -> str:
         found = summary[(summary["column"] == column) & (summary["metric"] == metric)]
         return format(float(found[value].iloc[0]), form) if len(found) else "not run"
 
-    schedule = summarise(scores[(scores["kind"] == "fixed") & (scores["metric"] == "si_sdr")])
+    schedule = steps[(steps["kind"] == "fixed") & (steps["metric"] == "si_sdr")]
     best = schedule.loc[schedule["mean"].idxmax()]
     guided = scores[(scores["kind"] == "oracle") & (scores["metric"] == "si_sdr") & (scores["step"] > 0)]
     moved = guided.groupby("item")["ratio"].apply(lambda ratios: ratios.notna().any()).mean()

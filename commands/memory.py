@@ -11,10 +11,9 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of <malloc.h>
 def keep_freed_memory() -> bool:
     """Let freed tensors be reused by the next ones; call before the first large one.
 
-    By default glibc maps every tensor above 32 MiB anew and gives it back when it is freed, so each training
-    step and each separator call begins with the kernel clearing the same pages again: of 1.06 s for a
-    training step of the shipped separator on one core 0.44 s went there, and 0.59 s remain without it. The
-    price is that the process does not shrink.
+    By default glibc maps large tensors anew and gives them back to the kernel when they are freed, so it
+    clears the same pages again and again: of 1.06 s for a training step of the shipped separator on one core
+    0.44 s went there, and 0.59 s remain without it. The price is that the process does not shrink.
 
     Returns:
         Whether it took effect: False where the C library is not glibc.

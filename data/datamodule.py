@@ -24,6 +24,11 @@ Corpus = Sequence[Item] | Mapping[str, Sequence[Path]]
 """What a function of :mod:`data.corpora` returns: items, or pools of files that are mixed on the fly."""
 
 
+_EVALUATION_SEED = 2**31 - 1
+"""Of mixtures made for validation and test: the same whatever the run's seed, so that runs compare, and
+another stream than training's, or equal folders would give equal mixtures."""
+
+
 class Batch(TypedDict, total=False):
     """What the loaders yield; ``references`` is absent for items without references."""
 
@@ -236,8 +241,7 @@ class SeparationData(LightningDataModule):
     def _evaluation_set(self, corpus: Corpus, stage: str) -> SegmentDataset | PoolDataset:
         limit = self.limits[stage]
         if isinstance(corpus, Mapping):
-            # another stream than training's, or equal folders would give equal mixtures
-            return self._pool_set(corpus, limit or len(next(iter(corpus.values()))), self.seed + 1)
+            return self._pool_set(corpus, limit or len(next(iter(corpus.values()))), _EVALUATION_SEED)
         items = [corpus[place] for place in spread(len(corpus), limit)]
         return self._segment_set(items, max_frames=self.valid_frames if stage == "validate" else None)
 

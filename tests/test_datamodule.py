@@ -133,6 +133,16 @@ def test_pools_train_and_validate_on_fixed_mixtures(pairs: Path) -> None:
     assert len(list(data.train_dataloader())) == 5
 
 
+def test_pools_validate_on_the_same_mixtures_whatever_the_seed(pairs: Path) -> None:
+    pools = partial(mixed_folders, {"speech": pairs / "clean", "noise": pairs / "noisy"})
+    options = {"train": pools, "valid": pools, "sample_rate": RATE, "segment_seconds": 0.1, "batch_size": 2}
+    runs = [SeparationData(**options, limit_valid=4, seed=seed) for seed in (0, 7)]
+    valid = [torch.cat([batch["mixture"] for batch in run.val_dataloader()]) for run in runs]
+    assert torch.equal(*valid)
+    train = [torch.cat([batch["mixture"] for batch in run.train_dataloader()]) for run in runs]
+    assert not torch.equal(*train)
+
+
 class _Recorder(lightning.LightningModule):
     """Learns one weight and writes down what it was given."""
 

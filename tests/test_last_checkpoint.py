@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from toys import toy_data, toy_module
+from toys import toy_data, toy_module, toy_trainer
 
 from callbacks.last_checkpoint import LastCheckpoint
 
@@ -25,14 +25,9 @@ def test_the_last_step_of_a_cut_epoch_is_kept_with_raw_and_averaged_weights(
     corpus: Path, tmp_path: Path
 ) -> None:
     raw = Raw()
-    trainer = lightning.Trainer(
+    trainer = toy_trainer(
+        tmp_path,
         max_steps=5,  # two batches an epoch: the third one is cut
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
         callbacks=[LastCheckpoint(tmp_path, every_n_steps=0), raw, EMAWeightAveraging(decay=0.9)],
     )
     trainer.fit(toy_module(rate=0.3), toy_data(corpus))
@@ -50,16 +45,8 @@ def test_the_last_step_of_a_cut_epoch_is_kept_with_raw_and_averaged_weights(
 
 def test_it_is_written_every_n_steps(corpus: Path, tmp_path: Path, monkeypatch: Any) -> None:
     written = []
-    trainer = lightning.Trainer(
-        max_steps=7,
-        limit_val_batches=0,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[LastCheckpoint(tmp_path, every_n_steps=3)],
-    )
+    last = LastCheckpoint(tmp_path, every_n_steps=3)
+    trainer = toy_trainer(tmp_path, max_steps=7, limit_val_batches=0, callbacks=[last])
     monkeypatch.setattr(trainer, "save_checkpoint", lambda path: written.append(trainer.global_step))
     trainer.fit(toy_module(), toy_data(corpus))
     assert written == [3, 6, 7]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
-from toys import toy_data, toy_module
+from toys import toy_data, toy_module, toy_trainer
 
 from callbacks.multi_step_inference import MultiStepInference
 from inference import FixedSchedule, GridSearch, Guide, refine
@@ -31,17 +31,7 @@ def guides(items: int | None = None) -> dict[str, Guide]:
 def fit(
     corpus: Path, folder: Path, callback: MultiStepInference, trained: SeparationModule, **options: Any
 ) -> lightning.Trainer:
-    defaults: dict[str, Any] = {"max_steps": 3, "logger": False, "callbacks": [callback]}
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        **defaults | options,
-    )
+    trainer = toy_trainer(folder, **{"callbacks": [callback], **options})
     trainer.fit(trained, toy_data(corpus))
     return trainer
 

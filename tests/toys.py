@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import lightning
 import torch
 from torch import Tensor, nn
 
@@ -42,4 +44,19 @@ def toy_module(rate: float = 0.1) -> SeparationModule:
     """Plain gradient descent on the SNR."""
     return SeparationModule(
         Shrink(), FixedOrder(negative_snr), lambda parameters: torch.optim.SGD(parameters, lr=rate)
+    )
+
+
+def toy_trainer(folder: Path, **options: Any) -> lightning.Trainer:
+    """On the CPU, quiet, without anything that was not asked for."""
+    defaults: dict[str, Any] = {"max_steps": 3, "logger": False}
+    return lightning.Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **defaults | options,
     )
