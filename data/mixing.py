@@ -41,7 +41,7 @@ def components_of(mixture: Tensor, references: Tensor) -> Tensor:
 
 def random_gains(components: Tensor, gain_db: tuple[float, float], *, generator: Generator) -> Tensor:
     """Scale every component of every item by its own gain, uniform in ``gain_db`` decibels."""
-    decibels = _uniform("gain_db", gain_db, components.shape[:2], generator).to(components.device)
+    decibels = uniform("gain_db", gain_db, components.shape[:2], generator).to(components.device)
     return components * (10 ** (decibels / 20))[:, :, None, None]
 
 
@@ -54,7 +54,7 @@ def random_snr(components: Tensor, snr_db: tuple[float, float], *, generator: Ge
     references, residual = components[:, :-1], components[:, -1:]
     signal = references.sum(dim=1).square().sum(dim=(1, 2))
     noise = residual.square().sum(dim=(1, 2, 3))
-    decibels = _uniform("snr_db", snr_db, signal.shape, generator).to(components.device)
+    decibels = uniform("snr_db", snr_db, signal.shape, generator).to(components.device)
     known = (signal > 0) & (noise > 1e-6 * signal)
     gain = torch.where(known, (signal / torch.where(known, noise, 1.0)).sqrt() * 10 ** (-decibels / 20), 1.0)
     return torch.cat((references, residual * _per_item(gain, residual)), dim=1)
@@ -129,7 +129,8 @@ def random_ratios(count: int, beta: float, *, generator: Generator, device: torc
     return (uniform ** (1 / beta)).to(device)
 
 
-def _uniform(name: str, bounds: tuple[float, float], shape: torch.Size, generator: Generator) -> Tensor:
+def uniform(name: str, bounds: tuple[float, float], shape: torch.Size, generator: Generator) -> Tensor:
+    """Uniform draws of ``shape`` between ``bounds``, on the generator's device; ``name`` is for the error."""
     low, high = bounds
     if low > high:
         raise ValueError(f"{name}={tuple(bounds)}: the lower bound comes first")

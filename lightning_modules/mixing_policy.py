@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from data.augmentation import random_equaliser, random_speed
 from data.mixing import (
     batch_remix,
     components_of,
@@ -23,11 +24,14 @@ from data.mixing import (
 class MixingPolicy:
     """Data mixing of a training batch; everything is off unless switched on.
 
-    Remixing, gains and SNR make new mixtures from the batch's sources. Then every item takes one of three
-    roads: with probability ``linear_path`` it is moved towards one of its sources by a random ratio, with
-    probability ``estimate_path`` it is blended with the separator's own estimate, otherwise it stays.
+    Speed and equaliser make new voices and noises, remixing, gains and SNR new mixtures of them. Then every
+    item takes one of three roads: with probability ``linear_path`` it is moved towards one of its sources by a
+    random ratio, with probability ``estimate_path`` it is blended with the separator's own estimate, otherwise
+    it stays.
 
     Args:
+        speed: Range of random playing speeds of each component; None leaves them.
+        equaliser_db: Largest gain and cut of a random filter on each component; 0 for none.
         remix: Permute every source but the first, and the noise, among the items.
         gain_db: Range of random gains of each component in dB; None leaves them.
         snr_db: Range of random ratios of references to noise in dB; None leaves them.
@@ -41,6 +45,8 @@ class MixingPolicy:
     Source: docs/methods.md, data mixing.
     """
 
+    speed: tuple[float, float] | None = None
+    equaliser_db: float = 0.0
     remix: bool = False
     gain_db: tuple[float, float] | None = None
     snr_db: tuple[float, float] | None = None
@@ -59,6 +65,11 @@ class MixingPolicy:
         if self.ratio_beta <= 0 or self.unroll < 0:
             raise ValueError(
                 f"ratio_beta={self.ratio_beta} must be positive and unroll={self.unroll} not negative"
+            )
+        if self.equaliser_db < 0 or (self.speed is not None and not 0 < self.speed[0] <= self.speed[1]):
+            raise ValueError(
+                f"equaliser_db={self.equaliser_db} must not be negative, and speed={self.speed} is a positive"
+                " range, the lower end first"
             )
 
     def __call__(
@@ -81,6 +92,10 @@ class MixingPolicy:
             New ``(mixture, references)`` of the same shapes.
         """
         components = components_of(mixture, references)
+        if self.speed is not None:
+            components = random_speed(components, self.speed, generator=generator)
+        if self.equaliser_db:
+            components = random_equaliser(components, self.equaliser_db, generator=generator)
         if self.remix:
             components = batch_remix(components, generator=generator)
         if self.gain_db is not None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from data.augmentation import random_equaliser, random_speed
 from data.mixing import components_of
 from lightning_modules.mixing_policy import MixingPolicy
 from lightning_modules.schedules import warmup_cosine
@@ -145,6 +146,42 @@ def test_every_switch_changes_the_mixture_and_keeps_it_consistent(switch: dict) 
         noise = (mixed - targets.sum(1)).square().sum((1, 2))
         snr = 10 * torch.log10(targets.sum(1).square().sum((1, 2)) / noise)
         torch.testing.assert_close(snr, torch.full_like(snr, 3.0), rtol=0, atol=1e-3)
+
+
+def test_speed_and_equaliser_make_new_components_in_that_order_and_their_sum_is_the_mixture() -> None:
+    mixture, references = signals(20, time=50)
+    generator = Generator().manual_seed(0)
+    expected = random_speed(components_of(mixture, references), (0.8, 1.25), generator=generator)
+    expected = random_equaliser(expected, 6.0, generator=generator)
+    mixed, targets = mix(MixingPolicy(speed=(0.8, 1.25), equaliser_db=6.0), (mixture, references))
+    torch.testing.assert_close(targets, expected[:, :2], rtol=0, atol=0)
+    torch.testing.assert_close(mixed, expected.sum(1), rtol=0, atol=1e-5)
+
+
+def test_one_speed_for_all_plays_the_mixture_at_that_speed() -> None:
+    mixture, references = signals(20, time=50)
+    mixed, targets = mix(MixingPolicy(speed=(2.0, 2.0)), (mixture, references))
+    played = random_speed(mixture[:, None], (2.0, 2.0), generator=Generator())[:, 0]
+    torch.testing.assert_close(mixed, played, rtol=0, atol=1e-5)
+    assert not torch.allclose(targets, references, atol=0.1)
+
+
+def test_the_equaliser_keeps_every_level_and_so_the_snr() -> None:
+    mixture, references = signals(20, time=50)
+    mixed, targets = mix(MixingPolicy(equaliser_db=12.0), (mixture, references))
+    energies = [
+        components_of(*pair).square().sum((2, 3)) for pair in ((mixed, targets), (mixture, references))
+    ]
+    torch.testing.assert_close(*energies, rtol=1e-4, atol=0)
+    assert not torch.allclose(mixed, mixture, atol=0.1)
+
+
+def test_augmentation_comes_before_remixing() -> None:
+    batch = signals(20, time=50)
+    augmentation = {"speed": (0.8, 1.25), "equaliser_db": 6.0}
+    plain, remixed = (mix(MixingPolicy(**augmentation, remix=remix), batch)[1] for remix in (False, True))
+    assert torch.equal(remixed[:, 0], plain[:, 0])
+    assert torch.cdist(remixed[:, 1].flatten(1), plain[:, 1].flatten(1), p=1).min(1).values.max() == 0
 
 
 def test_gradient_goes_through_weights_used_without_gradient_first() -> None:

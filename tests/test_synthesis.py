@@ -319,6 +319,11 @@ def test_in_a_room_the_reference_stays_dry() -> None:
         (["--train", "-1"], "train must not be negative, not -1"),
         (["--room", "1.5"], "room must be a share from 0 to 1, not 1.5"),
         (["--workers", "0"], "workers must be at least 1, not 0"),
+        (["--synthesiser", "festival"], "synthesiser must be espeak or flite, not 'festival'"),
+        (
+            ["--synthesiser", "flite", "--sample-rate", "48000"],
+            "sample_rate must be 16000 Hz with synthesiser flite, not 48000; only espeak has both rates",
+        ),
     ],
 )
 def test_command_line_refuses_in_one_line(
@@ -358,4 +363,15 @@ def test_missing_espeak_is_one_line(
     monkeypatch.setattr("data.synthesis.speech.importlib.import_module", refuse)
     assert main(["voicebank_demand", str(tmp_path / "corpus")]) == 1
     assert "pip install 'encore-separation[synthesis]'" in capsys.readouterr().err
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_missing_flite_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["voicebank_demand", str(tmp_path / "corpus"), "--synthesiser", "flite"]) == 1
+    message = capsys.readouterr().err
+    assert "install the package 'flite'" in message
+    assert message.count("\n") == 1
     assert not (tmp_path / "corpus").exists()

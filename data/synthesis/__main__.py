@@ -42,6 +42,12 @@ def _add_voicebank_demand(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", type=int, default=60, help="test files (60)")
     parser.add_argument("--sample-rate", type=int, default=16_000, help="16000 or 48000 Hz (16000)")
     parser.add_argument("--room", type=float, default=0.0, metavar="P", help="share of files in rooms (0)")
+    parser.add_argument(
+        "--synthesiser",
+        default="espeak",
+        metavar="NAME",
+        help="of the speech: espeak, or flite, which needs 16000 Hz (espeak)",
+    )
     parser.set_defaults(write=_write_voicebank_demand)
 
 
@@ -61,6 +67,7 @@ def _write_voicebank_demand(options: argparse.Namespace) -> None:
         sample_rate=options.sample_rate,
         seed=options.seed,
         room=options.room,
+        synthesiser=options.synthesiser,
     )
     write_corpus(corpus, workers=options.workers, overwrite=options.overwrite)
 

@@ -5,6 +5,10 @@ utterances; the variants of the two test speakers are heard nowhere in the train
 kinds of noise are met in both sets, in other realisations. SNRs are plain energy ratios over the file, drawn
 from -5 to 15 dB for training (the real corpus: 0, 5, 10, 15 dB) and 0 to 10 dB for testing (2.5 to 17.5 dB).
 
+The voices are espeak-ng's, or with ``synthesiser="flite"`` the four of another program: the test speakers
+have one each to themselves, the training speakers share the other two, each at its own tempo and pitch.
+Babble stays espeak-ng's.
+
 In a room the reference is the direct path alone, which here is the dry speech, so that noisy - clean holds
 the reverberation too; the stated SNR is that of the reverberant speech.
 """
@@ -25,7 +29,7 @@ import soundfile
 from scipy.signal import fftconvolve
 from tqdm import tqdm
 
-from data.synthesis import FloatArray
+from data.synthesis import FloatArray, flite
 from data.synthesis.noise import NOISES, draw_noise
 from data.synthesis.room import draw_room, impulse_response
 from data.synthesis.speech import (
@@ -57,6 +61,8 @@ FOLDERS = {
 }
 MANIFEST = "manifest.jsonl"
 SAMPLE_RATES = (16_000, 48_000)
+SYNTHESISERS = ("espeak", "flite")
+FLITE_VOICES = {"train": ("awb", "kal16"), "test": ("rms", "slt")}
 SPEECH_LEVEL_DB = (-30.0, -20.0)
 LARGEST_PEAK = 0.99
 # branches of the seed sequence
@@ -74,6 +80,7 @@ class VoicebankDemand:
         sample_rate: 16000 or 48000 Hz (espeak-ng's speech ends at about 11 kHz).
         seed: Of everything.
         room: Share of files in a room, 0 to 1.
+        synthesiser: Of the target speech, ``"espeak"`` or ``"flite"`` (16000 Hz only).
     """
 
     out: Path
@@ -82,6 +89,7 @@ class VoicebankDemand:
     sample_rate: int = 16_000
     seed: int = 0
     room: float = 0.0
+    synthesiser: str = "espeak"
 
     def __post_init__(self) -> None:
         if self.sample_rate not in SAMPLE_RATES:
@@ -91,6 +99,13 @@ class VoicebankDemand:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.room <= 1:
             raise ValueError(f"room must be a share from 0 to 1, not {self.room}")
+        if self.synthesiser not in SYNTHESISERS:
+            raise ValueError(f"synthesiser must be {' or '.join(SYNTHESISERS)}, not {self.synthesiser!r}")
+        if self.synthesiser == "flite" and self.sample_rate != flite.SAMPLE_RATE:
+            raise ValueError(
+                f"sample_rate must be {flite.SAMPLE_RATE} Hz with synthesiser flite, not {self.sample_rate};"
+                " only espeak has both rates"
+            )
 
 
 def speaker_voices(seed: int) -> dict[str, Voice]:
@@ -119,8 +134,28 @@ def speaker_voices(seed: int) -> dict[str, Voice]:
     return voices
 
 
+def flite_voices(seed: int) -> dict[str, flite.FliteVoice]:
+    """Draw flite's voices of all speakers, each with its own tempo and, where it has a choice, pitch.
+
+    The test speakers are a man and a woman, as in the real corpus; the training speakers have the two other
+    voices in turn.
+
+    Args:
+        seed: Of the corpus.
+
+    Returns:
+        Speaker name to voice, the same for a corpus of any size.
+    """
+    rng = _generator(seed, _VOICES)
+    return {
+        speaker: flite.draw_voice(rng, (FLITE_VOICES[split][index % 2],))
+        for split, speakers in SPEAKERS.items()
+        for index, speaker in enumerate(speakers)
+    }
+
+
 def write_corpus(corpus: VoicebankDemand, *, workers: int = 2, overwrite: bool = False) -> None:
-    """Write the corpus and its manifest, one JSON object a file.
+    """Write the corpus and its manifest, one JSON object a file; those naming no synthesiser are espeak-ng's.
 
     Args:
         corpus: What to write.
@@ -129,11 +164,13 @@ def write_corpus(corpus: VoicebankDemand, *, workers: int = 2, overwrite: bool =
 
     Raises:
         ValueError: If the folder is not empty and ``overwrite`` is not given, or ``workers`` is below 1.
-        SynthesisError: If espeak-ng is missing or fails.
+        SynthesisError: If espeak-ng (which speaks the babble of any corpus) or flite is missing or fails.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     check_espeak()
+    if corpus.synthesiser == "flite":
+        flite.check_flite()
     _prepare_folder(corpus.out, overwrite=overwrite)
     jobs = [(corpus, split, index) for split, size in _sizes(corpus).items() for index in range(size)]
     entries = tqdm(_map(jobs, workers), total=len(jobs), desc="voicebank_demand", unit="file")
@@ -158,15 +195,14 @@ def make_pair(
     rng = _generator(corpus.seed, _FILES, _split_number(split), index)
     speakers = SPEAKERS[split]
     speaker = speakers[index % len(speakers)]
-    voices = speaker_voices(corpus.seed)
-    voice = vary_prosody(voices[speaker], rng)
-    text, speech = draw_utterance(voice, corpus.sample_rate, rng)
+    voice, text, speech = _speak(corpus, speaker, rng)
     level_db = float(rng.uniform(*SPEECH_LEVEL_DB))
     speech *= 10 ** (level_db / 20) / np.sqrt((speech**2).mean())
     snr_db = float(rng.uniform(*SNR_RANGE_DB[split]))
     noise_seed = int(rng.integers(2**63))
     kind = _noise_kind(corpus.seed, split, index)
-    hidden = {voice.variant, *(voices[name].variant for name in TEST_SPEAKERS)}
+    voices = speaker_voices(corpus.seed)
+    hidden = {voices[name].variant for name in (speaker, *TEST_SPEAKERS)}
     crowd = tuple(variant for variant in VARIANTS if variant not in hidden)
     noise = draw_noise(kind, speech.size, corpus.sample_rate, np.random.default_rng(noise_seed), crowd)
     room = draw_room(rng) if rng.random() < corpus.room else None
@@ -179,7 +215,7 @@ def make_pair(
         "file": f"{speaker}_{index // len(speakers) + 1:03d}.wav",
         "split": split,
         "speaker": speaker,
-        "voice": asdict(voice),
+        "voice": voice,
         "text": text,
         "noise": kind,
         "noise_seed": noise_seed,
@@ -190,7 +226,20 @@ def make_pair(
         "sample_rate": corpus.sample_rate,
         "seed": corpus.seed,
     }
+    if corpus.synthesiser != "espeak":  # which a corpus from before there was a choice does not say either
+        entry["synthesiser"] = corpus.synthesiser
     return gain * speech, gain * noisy, entry
+
+
+def _speak(
+    corpus: VoicebankDemand, speaker: str, rng: np.random.Generator
+) -> tuple[dict[str, object], str, FloatArray]:
+    """Draw what a speaker says and in which mood: the manifest's voice, the text and ``(time,)``, peak 1."""
+    if corpus.synthesiser == "flite":
+        flite_voice = flite.vary_prosody(flite_voices(corpus.seed)[speaker], rng)
+        return asdict(flite_voice), *flite.draw_utterance(flite_voice, rng)
+    voice = vary_prosody(speaker_voices(corpus.seed)[speaker], rng)
+    return asdict(voice), *draw_utterance(voice, corpus.sample_rate, rng)
 
 
 def _write_pair(job: tuple[VoicebankDemand, str, int]) -> dict[str, object]:

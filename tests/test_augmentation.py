@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from data.augmentation import EQUALISER_BANDS, random_equaliser, random_speed
+
+RATE = 16_000
+DRAWS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
+    "speed": lambda components, generator: random_speed(components, (0.8, 1.25), generator=generator),
+    "equaliser": lambda components, generator: random_equaliser(components, 12.0, generator=generator),
+}
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def noise(batch: int = 3, sources: int = 2, channels: int = 2, time: int = 400) -> Tensor:
+    return torch.randn(batch, sources + 1, channels, time, generator=seeded(9), dtype=torch.float64)
+
+
+def tone(cycles: float, frames: int, length: int) -> Tensor:
+    """The first ``frames`` of a cosine that swings ``cycles`` times in ``length`` samples."""
+    return torch.cos(2 * math.pi * cycles / length * torch.arange(frames, dtype=torch.float64))
+
+
+def played(components: Tensor, speed: float) -> Tensor:
+    return random_speed(components, (speed, speed), generator=seeded())
+
+
+def gains_db(frames: int, range_db: float, batch: int = 8) -> Tensor:
+    """Gain in dB ``(b, s + 1, frequency)`` of every bin, from impulses."""
+    impulses = torch.zeros(batch, 2, 1, frames, dtype=torch.float64)
+    impulses[..., 0] = 1
+    response = torch.fft.rfft(random_equaliser(impulses, range_db, generator=seeded()))[:, :, 0]
+    assert (response.real > 0).all()
+    torch.testing.assert_close(response.imag, torch.zeros_like(response.imag), rtol=0, atol=1e-9)  # no delay
+    return 20 * response.real.log10()
+
+
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("frames", [400, 401])
+def test_the_seed_decides_and_components_are_not_written_to(name: str, frames: int) -> None:
+    components = noise(time=frames).float()
+    before = components.clone()
+    first, again, other = (DRAWS[name](components, seeded(seed)) for seed in (1, 1, 2))
+    assert first.shape == components.shape
+    assert first.dtype == components.dtype
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, atol=1e-2)
+    assert torch.equal(components, before)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_every_component_of_every_item_draws_its_own_and_its_channels_share_it(name: str) -> None:
+    drawn = DRAWS[name](noise(1, 0, 1).expand(3, 3, 2, 400), seeded())
+    assert torch.equal(drawn[:, :, 0], drawn[:, :, 1])
+    heard = drawn[:, :, 0].flatten(0, 1)
+    apart = torch.cdist(heard, heard) + 1000 * torch.eye(9)
+    assert apart.min() > 1
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_silence_stays_silent_and_touches_nothing(name: str) -> None:
+    components = noise()
+    components[1, 2] = 0
+    components[2] = 0
+    drawn = DRAWS[name](components, seeded())
+    assert drawn.isfinite().all()
+    assert not drawn[1, 2].any()
+    assert not drawn[2].any()
+    assert (drawn[:2].flatten(2).any(2) == components[:2].flatten(2).any(2)).all()
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_draws_follow_the_components_to_their_device(name: str) -> None:
+    """The meta device refuses tensors of other devices, as an accelerator does."""
+    assert DRAWS[name](torch.empty(2, 3, 1, 40, device="meta"), seeded()).device.type == "meta"
+
+
+def test_double_speed_is_an_octave_up_at_the_same_level() -> None:
+    components = 0.3 * tone(500, RATE, RATE).float().expand(2, 2, 1, RATE)
+    twice = played(components, 2.0)
+    expected = 0.3 * tone(1000, RATE, RATE).float().expand_as(twice)
+    torch.testing.assert_close(twice, expected, rtol=0, atol=1e-5)
+    assert (torch.fft.rfft(twice).abs().argmax(-1) == 1000).all()  # bins of 1 Hz
+
+
+@pytest.mark.parametrize("frames", [6000, 6001])
+@pytest.mark.parametrize("speed", [0.5, 0.8, 0.93, 1.1, 1.5, 3.0])
+def test_a_tone_of_the_segment_swings_as_often_in_another_length(speed: float, frames: int) -> None:
+    components = tone(200, frames, frames).expand(1, 2, 1, frames)
+    expected = tone(200, frames, round(frames / speed)).expand_as(components)
+    torch.testing.assert_close(played(components, speed), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("frames", [400, 401])
+def test_speed_one_is_the_identity(frames: int) -> None:
+    components = noise(time=frames).float()
+    torch.testing.assert_close(played(components, 1.0), components, rtol=0, atol=1e-5)
+
+
+def test_played_faster_the_segment_starts_again() -> None:
+    twice = played(noise(time=400), 2.0)
+    torch.testing.assert_close(twice[..., 200:], twice[..., :200], rtol=0, atol=0)
+
+
+def test_nothing_aliases() -> None:
+    """What lies above half the new Nyquist frequency is lost, not folded."""
+    assert played(tone(150, 400, 400).expand(1, 1, 1, 400), 2.0).abs().max() < 1e-9
+
+
+def test_speeds_are_even_on_a_logarithmic_scale() -> None:
+    frames, cycles = 2048, 256
+    components = tone(cycles, frames, frames).float().expand(300, 2, 1, frames)
+    drawn = random_speed(components, (0.5, 2.0), generator=seeded())
+    octaves = (torch.fft.rfft(drawn[:, :, 0]).abs().argmax(-1) / cycles).log2()
+    assert octaves.abs().max() <= 1.01
+    assert octaves.mean() == pytest.approx(0, abs=4 * 2 / math.sqrt(12 * 600))
+    assert octaves.var() == pytest.approx(4 / 12, rel=0.15)
+    assert abs(torch.corrcoef(octaves.T)[0, 1]) < 4 / math.sqrt(300)
+
+
+@pytest.mark.parametrize("speed", [(0.0, 1.0), (-1.0, 1.0), (0.5, -1.0), (1.2, 0.8)])
+def test_speeds_that_will_not_do_are_named(speed: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"speed={speed}: speeds are positive, the lowest first")):
+        random_speed(noise(), speed, generator=seeded())
+
+
+@pytest.mark.parametrize("frames", [400, 401])
+def test_the_equaliser_keeps_the_level_of_every_component(frames: int) -> None:
+    components = noise(time=frames) * torch.tensor([1e-4, 1.0, 30.0], dtype=torch.float64)[:, None, None]
+    filtered = random_equaliser(components, 20.0, generator=seeded())
+    energies = [signal.square().sum((2, 3)) for signal in (components, filtered)]
+    torch.testing.assert_close(*energies, rtol=1e-6, atol=0)
+    assert (filtered - components).square().sum((2, 3)).div(energies[0]).min() > 0.01
+
+
+@pytest.mark.parametrize("frames", [400, 401])
+def test_an_equaliser_of_no_decibels_is_the_identity(frames: int) -> None:
+    components = noise(time=frames).float()
+    filtered = random_equaliser(components, 0.0, generator=seeded())
+    torch.testing.assert_close(filtered, components, rtol=0, atol=1e-5)
+
+
+def test_the_curve_spreads_over_its_range_and_no_further() -> None:
+    curves = gains_db(RATE, 6.0, batch=100)
+    spread = curves.amax(-1) - curves.amin(-1)
+    assert spread.max() <= 12 + 1e-4
+    # of ten uniform draws the range is 9/11 of the width on average, its deviation 0.11 of it
+    assert spread.mean() == pytest.approx(12 * 9 / 11, abs=4 * 12 * 0.11 / math.sqrt(200))
+
+
+def test_the_curve_is_straight_between_ten_frequencies_an_even_ratio_apart() -> None:
+    curves = gains_db(RATE, 12.0).flatten(0, 1)
+    frequency = torch.arange(RATE // 2 + 1, dtype=torch.float64).clamp_min(50)  # Hz
+    knots = 50 * 160 ** (torch.arange(EQUALISER_BANDS, dtype=torch.float64) / (EQUALISER_BANDS - 1))
+    step = math.log(160) / (EQUALISER_BANDS - 1)
+    hats = (1 - (frequency.log()[:, None] - knots.log()).abs() / step).clamp_min(0)
+    levels = torch.linalg.lstsq(hats, curves.T).solution
+    torch.testing.assert_close(hats @ levels, curves.T, rtol=0, atol=1e-3)
+    assert levels.std(0).min() > 1
+
+
+def test_a_range_below_zero_is_named() -> None:
+    with pytest.raises(ValueError, match=re.escape("range_db=-3.0: must be 0 or more")):
+        random_equaliser(noise(), -3.0, generator=seeded())
