@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metrics.dnsmos_networks import HOP, p808_scorer, primary_scorer
+from metrics.dnsmos_networks import HOP, P808Scorer, PrimaryScorer, p808_scorer, primary_scorer
 
 DNSMOS_NAMES = ("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")
 DNSMOS_RATE = 16000
@@ -23,6 +23,10 @@ MINIMUM_SECONDS = 0.1
 _WINDOW_SECONDS = 9.01
 _WINDOW = int(_WINDOW_SECONDS * DNSMOS_RATE)
 _SAMPLES_AT_ONCE = 4 * _WINDOW
+_WINDOWS_AT_ONCE = 128
+
+# samples of four frames: the grid on which windows can share what comes before the second pooling
+_GROUP = 4 * HOP
 
 # a 16-bit file would hold zeros below it; the scores depend on the level and mean nothing there
 _SILENCE = 2.0**-16
@@ -70,7 +74,9 @@ def dnsmos(
     scores = {name: clips.new_full((len(clips),), torch.nan) for name in names}
     if time >= MINIMUM_SECONDS * DNSMOS_RATE:
         valid = clips.isfinite().all(-1) & (clips.abs().amax(-1) >= _SILENCE)
-        for rows in torch.split(valid.nonzero().flatten(), max(1, _SAMPLES_AT_ONCE // time)):
+        # several at once leave a processor's caches, and take up to twice as long
+        at_once = 1 if clips.device.type == "cpu" else max(1, _SAMPLES_AT_ONCE // time)
+        for rows in torch.split(valid.nonzero().flatten(), at_once):
             for name, values in _score_clips(clips[rows].clamp(-1, 1), names).items():
                 scores[name][rows] = values
     return {name: values.reshape(estimate.shape[:-1]) for name, values in scores.items()}
@@ -78,29 +84,40 @@ def dnsmos(
 
 def _score_clips(clips: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """Score ``(clip, time)`` of valid audio; each name gets ``(clip,)``."""
-    time = clips.shape[-1]
-    repeats = _repeats(time)
-    audio = clips.repeat(1, repeats)
-    # pairs of frames, which the network pools, repeat with the clip if they fit its length
-    periodic = repeats > 1 and time % (2 * HOP) == 0
-    starts = Counter(start % time if periodic else start for start in _window_starts(audio.shape[-1]))
+    total = _repeats(clips.shape[-1]) * clips.shape[-1]
+    # groups of frames, which the networks pool, repeat after so many copies of the clip
+    copies = _GROUP // math.gcd(clips.shape[-1], _GROUP)
+    period = copies * clips.shape[-1]
+    periodic = period < total
+    starts = Counter(start % period if periodic else start for start in _window_starts(total))
     weights = torch.tensor(list(starts.values()), dtype=torch.float32, device=clips.device) / starts.total()
+    stream = clips.repeat(1, copies if periodic else total // clips.shape[-1])
     scores = {}
     # mixed precision, where it is on, would change the scores
     with torch.autocast(clips.device.type, enabled=False):
         if "dnsmos_p808" in names:
-            network = p808_scorer(clips.device)
-            raw = [network(audio[:, start : start + _WINDOW])[:, 0] for start in starts]
-            scores["dnsmos_p808"] = torch.stack(raw, dim=-1) @ weights
+            raw = _score_windows(p808_scorer(clips.device), stream, list(starts), periodic)
+            scores["dnsmos_p808"] = raw[..., 0] @ weights
         if any(name in names for name in _POLYNOMIALS):
-            stream = clips if periodic else audio[:, : max(starts) + _WINDOW]
-            outputs = primary_scorer(clips.device)(stream, list(starts), periodic=periodic)
+            raws = _score_windows(primary_scorer(clips.device), stream, list(starts), periodic)
             for raw, (name, (square, slope, constant)) in zip(
-                outputs.unbind(-1), _POLYNOMIALS.items(), strict=True
+                raws.unbind(-1), _POLYNOMIALS.items(), strict=True
             ):
                 if name in names:
                     scores[name] = (square * raw.square() + slope * raw + constant) @ weights
     return scores
+
+
+def _score_windows(
+    scorer: PrimaryScorer | P808Scorer, stream: Tensor, starts: Sequence[int], periodic: bool
+) -> Tensor:
+    """Raw scores ``(clip, window, score)``; a long stream in parts, so that its length costs no memory."""
+    parts = []
+    for first in range(0, len(starts), _WINDOWS_AT_ONCE):
+        some = starts[first : first + _WINDOWS_AT_ONCE]
+        begin, end = (0, None) if periodic else (some[0], some[-1] + _WINDOW)
+        parts.append(scorer(stream[:, begin:end], [start - begin for start in some], periodic=periodic))
+    return torch.cat(parts, dim=1)
 
 
 def _repeats(time: int) -> int:

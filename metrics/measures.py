@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+import torch
 import torchaudio
 from torch import Tensor
 
 from metrics.blind import DNSMOS_NAMES, DNSMOS_RATE, dnsmos
-from metrics.reference import PESQ_RATES, STOI_MINIMUM_RATE, estoi, pesq, sdr, si_sdr, snr, stoi
+from metrics.reference import STOI_MINIMUM_RATE, estoi, pesq, sdr, si_sdr, snr, stoi
+from metrics.single_signals import PESQ_RATES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,58 +20,71 @@ class Measure:
     """What there is to know about a measure.
 
     Attributes:
-        score: ``score(estimate (..., time), reference, sample_rate) -> (...)``; a blind one ignores the
-            reference.
+        score: ``score(estimate (..., time), reference, sample_rate, workers) -> (...)``; a blind one ignores
+            the reference, and one that is computed in torch the number of worker processes.
         scale: A difference that counts as one unit where measures are joined.
         needs_reference: Whether it is an oracle measure.
         rate: Rate in Hz that audio is resampled to; None where audio is scored at its own rate.
         minimum_rate: Lowest rate in Hz of the audio that can be scored.
+        differentiable: Whether derivatives go through it.
         fix: What to do with audio of a lower rate.
     """
 
-    score: Callable[[Tensor, Tensor, int], Tensor]
+    score: Callable[[Tensor, Tensor, int, int], Tensor]
     scale: float
     needs_reference: bool = True
     rate: int | None = None
     minimum_rate: int = 1
+    differentiable: bool = False
     fix: str = "use audio of a higher rate"
 
 
 def _dnsmos_measure(name: str) -> Measure:
     return Measure(
-        score=lambda estimate, _, rate: dnsmos(estimate, rate, names=(name,))[name],
+        score=lambda estimate, _reference, rate, _workers: dnsmos(estimate, rate, names=(name,))[name],
         scale=0.1,
         needs_reference=False,
         rate=DNSMOS_RATE,
         minimum_rate=DNSMOS_RATE,
+        differentiable=True,
         fix="leave it out, or use audio of a higher rate",
     )
 
 
 MEASURES: dict[str, Measure] = {
-    "si_sdr": Measure(score=lambda estimate, reference, _: si_sdr(estimate, reference), scale=1.0),
-    "sdr": Measure(score=lambda estimate, reference, _: sdr(estimate, reference), scale=1.0),
-    "snr": Measure(score=lambda estimate, reference, _: snr(estimate, reference), scale=1.0),
+    "si_sdr": Measure(
+        score=lambda estimate, reference, *_: si_sdr(estimate, reference), scale=1.0, differentiable=True
+    ),
+    "sdr": Measure(
+        score=lambda estimate, reference, *_: sdr(estimate, reference), scale=1.0, differentiable=True
+    ),
+    "snr": Measure(
+        score=lambda estimate, reference, *_: snr(estimate, reference), scale=1.0, differentiable=True
+    ),
     "pesq": Measure(
-        score=lambda estimate, reference, _: pesq(estimate, reference),
+        score=lambda estimate, reference, _, workers: pesq(estimate, reference, workers=workers),
         scale=0.1,
         rate=PESQ_RATES["wb"],
         minimum_rate=PESQ_RATES["wb"],
         fix="use 'pesq_nb', or audio of a higher rate",
     ),
     "pesq_nb": Measure(
-        score=lambda estimate, reference, _: pesq(estimate, reference, mode="nb"),
+        score=lambda estimate, reference, _, workers: pesq(estimate, reference, mode="nb", workers=workers),
         scale=0.1,
         rate=PESQ_RATES["nb"],
         minimum_rate=PESQ_RATES["nb"],
     ),
     "stoi": Measure(
-        score=lambda estimate, reference, rate: stoi(estimate, reference, sample_rate=rate),
+        score=lambda estimate, reference, rate, workers: stoi(
+            estimate, reference, sample_rate=rate, workers=workers
+        ),
         scale=0.01,
         minimum_rate=STOI_MINIMUM_RATE,
     ),
     "estoi": Measure(
-        score=lambda estimate, reference, rate: estoi(estimate, reference, sample_rate=rate),
+        score=lambda estimate, reference, rate, workers: estoi(
+            estimate, reference, sample_rate=rate, workers=workers
+        ),
         scale=0.01,
         minimum_rate=STOI_MINIMUM_RATE,
     ),
@@ -100,7 +115,9 @@ def resolve_name(name: str, sample_rate: int) -> str:
     return resolved
 
 
-def score_measure(name: str, estimate: Tensor, reference: Tensor | None, sample_rate: int) -> Tensor:
+def score_measure(
+    name: str, estimate: Tensor, reference: Tensor | None, sample_rate: int, *, workers: int = 0
+) -> Tensor:
     """Score audio of any rate with one measure of the table, resampled to the measure's rate if it has one.
 
     Args:
@@ -108,6 +125,7 @@ def score_measure(name: str, estimate: Tensor, reference: Tensor | None, sample_
         estimate: ``(..., time)``, full scale 1.
         reference: Same shape; None only for a blind measure.
         sample_rate: Rate in Hz of both.
+        workers: Processes for PESQ and STOI; 0 scores in this one.
 
     Returns:
         ``(...)``, higher is better; NaN where it cannot be scored.
@@ -120,14 +138,15 @@ def score_measure(name: str, estimate: Tensor, reference: Tensor | None, sample_
         raise ValueError(f"reference=None: oracle measure {name!r} needs reference=, or use a blind measure")
     rate = measure.rate or sample_rate
     estimate = to_rate(estimate, sample_rate, rate)
-    return measure.score(
-        estimate, estimate if reference is None else to_rate(reference, sample_rate, rate), rate
-    )
+    reference = estimate if reference is None else to_rate(reference, sample_rate, rate)
+    return measure.score(estimate, reference, rate, workers)
 
 
 def to_rate(waveform: Tensor, from_rate: int, rate: int) -> Tensor:
     """Resample ``(..., time)`` from one rate in Hz to another."""
     if from_rate == rate:
         return waveform
-    # torchaudio views its input, which fails for slices of a larger tensor
-    return torchaudio.functional.resample(waveform.contiguous(), from_rate, rate)
+    # mixed precision, where it is on, would change the samples
+    with torch.autocast(waveform.device.type, enabled=False):
+        # torchaudio views its input, which fails for slices of a larger tensor
+        return torchaudio.functional.resample(waveform.contiguous(), from_rate, rate)

@@ -6,25 +6,31 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
+from threading import Lock
 
 import torch
 from torch import Tensor
 
 from metrics.measures import MEASURES, resolve_name, score_measure
+from metrics.processes import check_workers
 
 
 class Quality(ABC):
     """Scores a batch of estimates: the base of every measure that can steer an inference loop.
 
+    Parts of a batch may be scored by several threads at once, with the same object.
+
     Attributes:
         name: Made of a-z, 0-9 and ``_``.
         needs_reference: True for an oracle measure, False for a blind one.
         sample_rate: Rate in Hz of the audio that it is given.
+        differentiable: Whether derivatives go through it.
     """
 
     name: str
     needs_reference: bool
     sample_rate: int
+    differentiable: bool = False
 
     @property
     def kind(self) -> str:
@@ -64,18 +70,23 @@ class MeasureQuality(Quality):
         name: One of `METRIC_NAMES`, or ``"pesq_wb"`` for ``"pesq"``.
         sample_rate: Rate in Hz of the audio that it will be given. Audio of a higher rate than the measure's
             own is resampled.
+        workers: Processes that PESQ and STOI, which score one signal at a time and hold Python's lock, spread
+            a batch over; 0 scores in this process. All measures share them, see `metrics.processes`. The
+            values are the same, and other measures ignore it.
 
     Attributes:
         scale: The difference that counts as one unit where measures are joined.
 
     Raises:
-        ValueError: If the name is unknown or the rate is below the measure's own.
+        ValueError: If the name is unknown, the rate is below the measure's own, or workers is negative.
     """
 
-    def __init__(self, name: str, *, sample_rate: int) -> None:
+    def __init__(self, name: str, *, sample_rate: int, workers: int = 0) -> None:
         self.name = resolve_name(name, sample_rate)
         self.sample_rate = sample_rate
+        self.workers = check_workers(workers)
         self.needs_reference = MEASURES[self.name].needs_reference
+        self.differentiable = MEASURES[self.name].differentiable
         self.scale = MEASURES[self.name].scale
 
     def __call__(
@@ -87,10 +98,11 @@ class MeasureQuality(Quality):
         one_step: Tensor | None = None,
     ) -> Tensor:
         """See `Quality`; in the measure's unit."""
-        return score_measure(self.name, estimate, reference, self.sample_rate).mean(-1)
+        scores = score_measure(self.name, estimate, reference, self.sample_rate, workers=self.workers)
+        return scores.mean(-1)
 
 
-def get_quality(name: str, *, sample_rate: int) -> MeasureQuality:
+def get_quality(name: str, *, sample_rate: int, workers: int = 0) -> MeasureQuality:
     """Return a measure by its name; see `MeasureQuality`.
 
     Example:
@@ -98,7 +110,7 @@ def get_quality(name: str, *, sample_rate: int) -> MeasureQuality:
         >>> quality.name, quality.kind, quality.scale
         ('si_sdr', 'oracle', 1.0)
     """
-    return MeasureQuality(name, sample_rate=sample_rate)
+    return MeasureQuality(name, sample_rate=sample_rate, workers=workers)
 
 
 class JointQuality(Quality):
@@ -126,6 +138,7 @@ class JointQuality(Quality):
         self.members = tuple(members)
         self.name = "joint_" + "_".join(member.name for member in members)
         self.needs_reference = any(member.needs_reference for member in members)
+        self.differentiable = all(member.differentiable for member in members)
         self.weights = tuple(weights) if weights is not None else (1.0,) * len(members)
         self.scales = tuple(scales) if scales is not None else tuple(_own_scale(member) for member in members)
         for argument, values in (("weights", self.weights), ("scales", self.scales)):
@@ -179,6 +192,7 @@ class GuardedQuality(Quality):
         self.guards = tuple(guards)
         self.name = f"{quality.name}_guarded_{'_'.join(guard.name for guard in guards)}"
         self.needs_reference = any(member.needs_reference for member in (quality, *guards))
+        self.differentiable = quality.differentiable
         self._one_step_scores = tuple(_OneStepScores(guard) for guard in guards)
 
     def __call__(
@@ -203,7 +217,8 @@ class _OneStepScores:
     """Scores of one-step estimates, remembered: a loop asks for the same ones at every step and candidate.
 
     A row is known by the content of its signals, so its score is right however a batch repeats or orders its
-    rows.
+    rows. Threads that ask at once wait for each other, as they mostly ask for the same rows. A copy, also in
+    another process, remembers nothing.
     """
 
     capacity = 1024
@@ -211,30 +226,34 @@ class _OneStepScores:
     def __init__(self, quality: Quality) -> None:
         self._quality = quality
         self._known: OrderedDict[bytes, float] = OrderedDict()
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type[_OneStepScores], tuple[Quality]]:
+        return type(self), (self._quality,)
 
     def __call__(self, one_step: Tensor, *, reference: Tensor | None, mixture: Tensor | None) -> Tensor:
         """Return the scores ``(batch,)`` of ``(batch, channel, time)``, without gradient."""
         signals = [one_step, mixture, reference if self._quality.needs_reference else None]
         on_host = [signal.detach().cpu() for signal in signals if signal is not None]
         keys = [_digest(rows) for rows in zip(*on_host, strict=True)]
-        scores = {key: self._known[key] for key in keys if key in self._known}
-        missing = {key: index for index, key in enumerate(keys) if key not in scores}
-        if missing:
-            rows = list(missing.values())
-            some_one_step, some_mixture, some_reference = (
-                None if signal is None else signal[rows].detach() for signal in signals
-            )
-            assert some_one_step is not None
-            values = self._quality(
-                some_one_step, reference=some_reference, mixture=some_mixture, one_step=some_one_step
-            )
-            scores.update(zip(missing, values.tolist(), strict=True))
-        for key, score in scores.items():
-            self._known[key] = score
-            self._known.move_to_end(key)
-        while len(self._known) > self.capacity:
-            self._known.popitem(last=False)
+        with self._lock:
+            scores = {key: self._known[key] for key in keys if key in self._known}
+            missing = {key: index for index, key in enumerate(keys) if key not in scores}
+            if missing:
+                values = self._score([None if s is None else s[list(missing.values())] for s in signals])
+                scores.update(zip(missing, values.tolist(), strict=True))
+            for key, score in scores.items():
+                self._known[key] = score
+                self._known.move_to_end(key)
+            while len(self._known) > self.capacity:
+                self._known.popitem(last=False)
         return torch.tensor([scores[key] for key in keys], dtype=one_step.dtype, device=one_step.device)
+
+    def _score(self, signals: Sequence[Tensor | None]) -> Tensor:
+        """Scores of the rows of one-step estimates, mixtures and references."""
+        one_step, mixture, reference = (None if signal is None else signal.detach() for signal in signals)
+        assert one_step is not None
+        return self._quality(one_step, reference=reference, mixture=mixture, one_step=one_step)
 
 
 def _digest(signals: Sequence[Tensor]) -> bytes:

@@ -16,35 +16,18 @@ is better. An item that cannot be scored is NaN and never an exception, so that 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pesq import BufferTooShortError, NoUtterancesError
-from pesq import pesq as pesq_one
-from pystoi.stoi import stoi as pystoi_one
 from torch import Tensor
 
-FloatArray = NDArray[np.float64]
-
-PESQ_RATES = {"wb": 16000, "nb": 8000}
-"""Rate in Hz that each mode of PESQ is computed at here."""
-
-# ITU's code writes past its arrays, and may end the process, from the 51st utterance on; utterances and gaps
-# last more than 0.2 s each, so that no signal of 20 s has so many
-PESQ_MAXIMUM_SECONDS = 20
+from metrics.processes import score_pairs
+from metrics.single_signals import PESQ_RATES
 
 STOI_MINIMUM_RATE = 10000
 """STOI is defined on audio of 10 kHz; pystoi resamples anything above it by itself, in Hz."""
 
 SDR_TAPS = 512
-
-# pystoi returns this, with a warning, when fewer than 30 frames are left after silent ones are removed
-_STOI_TOO_SHORT = 1e-5
-_STOI_MINIMUM_SECONDS = 0.05
 
 
 def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
@@ -136,7 +119,7 @@ def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     return torch.where(valid & (info == 0), 10 * torch.log10(ratio), torch.nan).to(dtype)
 
 
-def pesq(estimate: Tensor, reference: Tensor, *, mode: str = "wb") -> Tensor:
+def pesq(estimate: Tensor, reference: Tensor, *, mode: str = "wb", workers: int = 0) -> Tensor:
     """Perceptual evaluation of speech quality, as a listening score (MOS-LQO).
 
     Wide band (``"wb"``, ITU-T P.862.2) at 16000 Hz or narrow band (``"nb"``, P.862.1) at 8000 Hz. The pair is
@@ -148,6 +131,7 @@ def pesq(estimate: Tensor, reference: Tensor, *, mode: str = "wb") -> Tensor:
         estimate: ``(..., time)`` at the rate of the mode.
         reference: Same shape.
         mode: ``"wb"`` or ``"nb"``.
+        workers: Processes that the signals are spread over, see `metrics.processes`; 0 scores in this one.
 
     Returns:
         ``(...)`` from about 1.0 to 4.64 (wb) or 4.55 (nb), higher is better; NaN by the module's policy,
@@ -159,27 +143,12 @@ def pesq(estimate: Tensor, reference: Tensor, *, mode: str = "wb") -> Tensor:
     if mode not in PESQ_RATES:
         raise ValueError(f"mode={mode!r} is not a mode of PESQ: use 'wb' (16000 Hz) or 'nb' (8000 Hz)")
 
-    return _one_by_one(lambda one, other: _pesq_of_signal(one, other, mode), estimate, reference)
+    return _one_by_one("pesq", estimate, reference, workers, mode=mode)
 
 
-def _pesq_of_signal(estimate: FloatArray, reference: FloatArray, mode: str) -> float:
-    """Score ``(time,)``: in equal pieces if it is long, without those that have no utterance."""
-    rate = PESQ_RATES[mode]
-    pieces = math.ceil(len(reference) / (PESQ_MAXIMUM_SECONDS * rate))
-    scores = []
-    for one, other in zip(np.array_split(estimate, pieces), np.array_split(reference, pieces), strict=True):
-        if other.any() and not one.any():
-            return math.nan
-        try:
-            score = pesq_one(rate, other, one, mode) if other.any() else math.nan  # type: ignore[no-untyped-call]
-            scores.append(float(score))
-        except (BufferTooShortError, NoUtterancesError):
-            scores.append(math.nan)
-    finite = [score for score in scores if math.isfinite(score)]
-    return sum(finite) / len(finite) if finite else math.nan
-
-
-def stoi(estimate: Tensor, reference: Tensor, *, sample_rate: int, extended: bool = False) -> Tensor:
+def stoi(
+    estimate: Tensor, reference: Tensor, *, sample_rate: int, extended: bool = False, workers: int = 0
+) -> Tensor:
     """Short-time objective intelligibility.
 
     Args:
@@ -187,6 +156,7 @@ def stoi(estimate: Tensor, reference: Tensor, *, sample_rate: int, extended: boo
         reference: Same shape.
         sample_rate: Rate in Hz of both, at least 10000.
         extended: Compute the extended measure (see `estoi`).
+        workers: As for `pesq`.
 
     Returns:
         ``(...)``, at most 1, higher is better; NaN by the module's policy, and with fewer than 30 frames
@@ -203,23 +173,16 @@ def stoi(estimate: Tensor, reference: Tensor, *, sample_rate: int, extended: boo
             f"sample_rate={sample_rate} is below the {STOI_MINIMUM_RATE} Hz of STOI: resample the audio"
         )
 
-    def score(estimate: FloatArray, reference: FloatArray) -> float:
-        if len(reference) < _STOI_MINIMUM_SECONDS * sample_rate:
-            return math.nan
-        with _stoi_surroundings():
-            value = pystoi_one(reference, estimate, sample_rate, extended=extended)  # type: ignore[no-untyped-call]
-        return math.nan if value == _STOI_TOO_SHORT else float(value)
-
-    return _one_by_one(score, estimate, reference)
+    return _one_by_one("stoi", estimate, reference, workers, sample_rate=sample_rate, extended=extended)
 
 
-def estoi(estimate: Tensor, reference: Tensor, *, sample_rate: int) -> Tensor:
+def estoi(estimate: Tensor, reference: Tensor, *, sample_rate: int, workers: int = 0) -> Tensor:
     """Extended short-time objective intelligibility; arguments and result as for `stoi`.
 
     Source: J. Jensen, C. Taal, "An algorithm for predicting the intelligibility of speech masked by modulated
     noise maskers", 2016.
     """
-    return stoi(estimate, reference, sample_rate=sample_rate, extended=True)
+    return stoi(estimate, reference, sample_rate=sample_rate, extended=True, workers=workers)
 
 
 def _prepare(estimate: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -260,35 +223,12 @@ def _decibels(target: Tensor, distortion: Tensor) -> Tensor:
     return 10 * torch.log10(target_energy / torch.maximum(distortion_energy, bound * total))
 
 
-def _one_by_one(
-    score: Callable[[FloatArray, FloatArray], float], estimate: Tensor, reference: Tensor
-) -> Tensor:
+def _one_by_one(name: str, estimate: Tensor, reference: Tensor, workers: int, **options: Any) -> Tensor:
     """Apply a measure of single signals to every pair that can be scored; the estimate's device and dtype."""
     dtype, device = estimate.dtype, estimate.device
     estimate, reference, valid = _prepare(estimate.detach().double(), reference.detach().double())
-    time = estimate.shape[-1]
-    pairs = zip(
-        estimate.cpu().numpy().reshape(-1, time) if time else np.zeros((valid.numel(), 0)),
-        reference.cpu().numpy().reshape(-1, time) if time else np.zeros((valid.numel(), 0)),
-        valid.flatten().tolist(),
-        strict=True,
-    )
-    scores = [score(one, other) if usable else math.nan for one, other, usable in pairs]
-    return torch.tensor(scores, dtype=dtype, device=device).reshape(valid.shape)
-
-
-@contextmanager
-def _stoi_surroundings() -> Iterator[None]:
-    """Make pystoi deterministic and quiet.
-
-    Its extended measure adds noise of 1e-16 from NumPy's global generator, which decides the score where a
-    band is empty; the generator is seeded for the call and put back. Its warning says what the NaN says.
-    """
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
+    pairs = zip(estimate[valid].cpu().numpy(), reference[valid].cpu().numpy(), strict=True)
+    scores = torch.full(valid.shape, torch.nan, dtype=dtype, device=device)
+    values = score_pairs(name, pairs, workers=workers, **options)
+    scores[valid] = torch.tensor(values, dtype=dtype, device=device)
+    return scores

@@ -1,0 +1,117 @@
+"""What the networks of DNSMOS share between windows and leave out, against windows alone and in full."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metrics import blind, dnsmos_networks
+from metrics.blind import dnsmos
+from metrics.dnsmos_networks import P808Scorer, PrimaryScorer
+
+RATE = 16000
+WINDOW = 144160
+
+
+def noise(samples: int, seed: int = 0) -> Tensor:
+    """Noise whose level jumps every 0.1 s; (time,)."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = 10 ** (-3 * torch.rand(math.ceil(samples / 1600), generator=generator))
+    return torch.randn(samples, generator=generator) * 0.3 * levels.repeat_interleave(1600)[:samples]
+
+
+@pytest.fixture(scope="module", params=[PrimaryScorer, P808Scorer])
+def scorer(request: pytest.FixtureRequest) -> Iterator[PrimaryScorer | P808Scorer]:
+    with torch.no_grad():
+        yield request.param()
+
+
+def test_a_window_of_a_stream_scores_as_it_does_alone(scorer: PrimaryScorer | P808Scorer) -> None:
+    # two clips, neighbours that overlap, at even and odd places, and one that shares nothing
+    starts = [0, RATE, 11 * RATE]
+    streams = torch.stack([noise(starts[-1] + WINDOW, seed) for seed in range(2)])
+    shared = scorer(streams, starts, periodic=False)
+    alone = [scorer(streams[:, start : start + WINDOW], [0], periodic=False) for start in starts]
+    torch.testing.assert_close(shared, torch.cat(alone, dim=1), rtol=0, atol=2e-5)
+    assert shared.flatten(0, 1).unique(dim=0).shape[0] == 6
+
+
+@pytest.mark.parametrize("samples", [640, 7040, 63360, 128000])
+def test_a_periodic_stream_scores_as_it_does_unrolled(
+    scorer: PrimaryScorer | P808Scorer, samples: int
+) -> None:
+    clip = noise(samples)[None]
+    starts = sorted({k * RATE % samples for k in range(7)})[-2:]
+    unrolled = clip.repeat(1, math.ceil((starts[-1] + WINDOW) / samples))
+    alone = [scorer(unrolled[:, start : start + WINDOW], [0], periodic=False) for start in starts]
+    shared = scorer(clip, starts, periodic=True)
+    torch.testing.assert_close(shared, torch.cat(alone, dim=1), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("samples", [64000, 64320, 32160, 32161])
+def test_a_clip_scores_as_its_copies_do(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # which repeat after one, two, four, and more copies than there are
+    clip = noise(samples)
+    scores = dnsmos(clip)
+    monkeypatch.setattr(blind, "_GROUP", 2**40)
+    for name, expected in dnsmos(clip).items():
+        torch.testing.assert_close(scores[name], expected, rtol=0, atol=2e-5)
+
+
+def test_a_long_stream_scores_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = noise(14 * RATE)
+    expected = dnsmos(clip)
+    monkeypatch.setattr(blind, "_WINDOWS_AT_ONCE", 2)
+    for name, score in dnsmos(clip).items():
+        torch.testing.assert_close(score, expected[name], rtol=0, atol=2e-5)
+
+
+def _extreme_signals() -> dict[str, Tensor]:
+    """Ten kinds of one second each, from digital silence to full scale."""
+    count = torch.arange(RATE)
+    time = count / RATE
+    wide = torch.randn(RATE, generator=torch.Generator().manual_seed(0))
+    spectrum, bins = torch.fft.rfft(0.1 * wide), torch.arange(RATE // 2 + 1)
+    harmonics = torch.stack([torch.sin(2 * math.pi * 140 * k * time) / k for k in range(1, 40)]).sum(0)
+    return {
+        "voice": 0.2 * harmonics * torch.sin(2 * math.pi * 2 * time).clamp(min=0) + 1e-3 * wide,
+        "noise": 0.1 * wide,
+        "gated": wide.clamp(-1, 1) * (time * 7 % 1 < 0.5),
+        "gated by frame": wide.clamp(-1, 1) * (count // 160 % 2),
+        "clicks": (count % 1600 == 0).float(),
+        "square": torch.sin(2 * math.pi * 300 * time).sign(),
+        "tone": torch.sin(2 * math.pi * 3333 * time) * (time > 0.5),
+        "sweep": 0.9 * torch.sin(2 * math.pi * 4000 * time.square()),
+        "low band": torch.fft.irfft(spectrum * (bins < RATE // 8)),
+        "combed": torch.fft.irfft(spectrum * (bins // 250 % 2)),
+    }
+
+
+def test_channels_that_are_left_out_never_fire() -> None:
+    scorer = PrimaryScorer()
+    weights = dnsmos_networks._shipped_weights("sig_bak_ovr.onnx")
+    full = dnsmos_networks.ScoreNetwork(weights, pooled=(3, 4, 5))
+    assert (len(full.biases[1]), len(scorer.network.biases[1])) == (64, 48)
+    silent = list(dnsmos_networks._SILENT)
+    closest = -math.inf
+    for signal in _extreme_signals().values():
+        for level in (1.0, 0.03, 0.001):
+            features = scorer._log_power(level * signal[None])
+            maps = F.conv2d(features[:, None], full.kernels[0], full.biases[0], padding=1).relu()
+            values = F.conv2d(maps, full.kernels[1][silent], full.biases[1][silent], padding=1)
+            closest = max(closest, values.max().item())
+    assert closest < -0.05
+
+
+def test_unknown_weights_are_computed_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = noise(WINDOW)[None]
+    expected = PrimaryScorer()(audio, [0], periodic=False)
+    monkeypatch.setattr(dnsmos_networks, "_SILENT_IN", 0)
+    scorer = PrimaryScorer()
+    assert len(scorer.network.biases[1]) == 64
+    torch.testing.assert_close(scorer(audio, [0], periodic=False), expected, rtol=0, atol=1e-5)
