@@ -34,8 +34,8 @@ format: setup  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## what refinement costs: separator, measures and overhead, as ratios
-	$(RUN) $(BIN)/python benchmarks/refinement_cost.py
+bench: setup  ## speed of refinement and measures, quality against calls, as ratios: about 5 minutes
+	benchmarks/bench.sh
 
 results: setup  ## the tables of docs/results.md, from training on: about 1.5 hours on 2 cores
 	benchmarks/results.sh

@@ -8,9 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
 from commands.dry_run import describe_plan
+from commands.file_loop import process_files
 from commands.file_separation import CheckedJob, FileSeparator
 from commands.infer_options import parse
 from commands.infer_setup import Messages, build, check_inputs
@@ -49,12 +48,11 @@ def run(
     book: ScoreBook | None,
     messages: Messages,
 ) -> int:
-    """Process the files one by one; returns the exit status."""
+    """Process the files, on a CPU as many at a time as there are cores; returns the exit status."""
     start, done, interrupted = time.monotonic(), 0, False
     try:
-        # without a terminal there is no bar, so that logs hold lines only
-        for checked in tqdm(jobs, unit="file", disable=None):
-            done += process(files, checked, book, messages)
+        for was_done in process_files(files, jobs, book, messages):
+            done += was_done
     except KeyboardInterrupt:
         interrupted = True
         messages.note(f"interrupted: {done} of {len(jobs)} files are done; go on with --skip-existing")
@@ -69,24 +67,6 @@ def run(
             except (ValueError, OSError) as error:
                 messages.fault(book.path, error)
     return 130 if interrupted else int(bool(messages.faults))
-
-
-def process(files: FileSeparator, checked: CheckedJob, book: ScoreBook | None, messages: Messages) -> bool:
-    """Separate, score and write one file; says whether it could be done."""
-    path = checked.job.path
-    try:
-        separation = files.separate(checked, keep_trajectory=book is not None)
-        # scored first: a file that is there has its scores too
-        rows = None if book is None else book.rows(files, checked, separation)
-        notes = separation.notes + files.write(checked, separation)
-        if book is not None and rows is not None:
-            book.add(rows)
-    except (ValueError, RuntimeError, MemoryError, OSError) as error:
-        messages.fault(path, error)
-        return False
-    for note in notes:
-        messages.note(f"{path}: {note}")
-    return True
 
 
 if __name__ == "__main__":

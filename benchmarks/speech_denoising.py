@@ -74,7 +74,7 @@ def score_item(options: argparse.Namespace, item: Item, names: Sequence[str]) ->
     panel = MetricPanel(options.metrics or METRIC_NAMES, sample_rate=rate)
     chosen = guides(names, options, rate)
     result = evaluate(
-        separator, mixture, chosen, panel, run=options.name, item=item.name, reference=reference
+        separator, mixture, chosen, panel, run=options.name, items=[item.name], reference=reference
     )
     with torch.inference_mode():
         error = separator(reference)[:, 0] - reference

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 from tqdm import tqdm
 
 from callbacks.refinement_media import Example, log_media
 from data.corpora import spread
 from inference.evaluation import Evaluation, Guide, evaluate
+from inference.execution import Lanes, usual_lanes
 from metrics import METRIC_NAMES, MetricPanel
 from reporting.scores import column_name, write_scores
 from reporting.summary import final_steps, summarise
@@ -37,6 +40,11 @@ class MultiStepInference(Callback):
         metrics: Measures that score every step; None for all that the sampling rate allows.
         every_n_epochs: Epochs between runs; 0 runs only when training ends.
         items: Refine this many validation items, evenly spread; None for all.
+        batch: Neighbouring items of one length that are refined together, for a GPU.
+        lanes: Batches that are refined and scored at the same time, each with one processor core; None for as
+            many as torch has threads on a CPU, and 1 on a GPU.
+        workers: Processes in which the scores of PESQ and STOI are computed; None for one a lane if there are
+            several lanes, 0 for none.
         source: Name of the refined source; the first one if None.
         seed: Seeds searches that draw, per item.
         run: Name of the run in the score table; that of the run folder if None.
@@ -49,19 +57,24 @@ class MultiStepInference(Callback):
         metrics: Sequence[str] | None = None,
         every_n_epochs: int = 0,
         items: int | None = None,
+        batch: int = 1,
+        lanes: int | None = None,
+        workers: int | None = None,
         source: str | None = None,
         seed: int = 0,
         run: str | None = None,
     ) -> None:
-        if every_n_epochs < 0 or (items is not None and items < 1):
+        if every_n_epochs < 0 or (items is not None and items < 1) or batch < 1:
             raise ValueError(
-                f"every_n_epochs={every_n_epochs} and items={items}: use 0 or more and 1 or more"
+                f"every_n_epochs={every_n_epochs}, items={items}, batch={batch}: use 0 or more, 1 or more,"
+                " and 1 or more"
             )
         self.guides = [guide for guide in guides.values() if guide is not None]
         columns = [column_name(guide.name, guide.kind) for guide in self.guides]
         if len(set(columns)) < len(columns):
             raise ValueError(f"guides={columns}: two have one name; tell them apart by label=...")
         self.metrics, self.every_n_epochs, self.items = metrics, every_n_epochs, items
+        self.batch, self.lanes, self.workers = batch, lanes, workers
         self.source, self.seed, self.run = source, seed, run
         self._last_step = -1
 
@@ -88,30 +101,36 @@ class MultiStepInference(Callback):
     def _validate(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
         """Refine this process's items, gather all rows, write and log them; returns the values to log."""
         separator: Any = module.separator
+        lanes = self.lanes or usual_lanes(module.device)
         panel = MetricPanel(
-            self.metrics or available(separator.sample_rate), sample_rate=separator.sample_rate
+            self.metrics or available(separator.sample_rate),
+            sample_rate=separator.sample_rate,
+            workers=(0 if lanes == 1 else lanes) if self.workers is None else self.workers,
         )
         rows: list[dict[str, Any]] = []
         examples: list[Example] = []
         folder = Path(trainer.default_root_dir)
         run = self.run or folder.name
-        for name, batch, chosen in self._items(trainer):
-            batch = module.transfer_batch_to_device(batch, module.device, 0)
-            source = 0 if self.source is None else separator.sources.index(self.source)
-            reference = batch["references"][:, source] if "references" in batch else None
-            result = evaluate(
+        source = 0 if self.source is None else separator.sources.index(self.source)
+
+        def refined(group: Group) -> tuple[Group, Evaluation]:
+            generator = torch.Generator().manual_seed(self.seed)
+            return group, evaluate(
                 separator,
-                batch["mixture"],
-                chosen,
+                group.mixture.to(module.device),
+                group.guides,
                 panel,
                 run=run,
-                item=name,
+                items=group.names,
                 source=source,
-                reference=reference,
-                generator=torch.Generator().manual_seed(self.seed),
+                reference=None if group.references is None else group.references[:, source].to(module.device),
+                generator=generator,
             )
-            rows += result.rows
-            examples = _extremes(examples + _examples(name, batch["mixture"], reference, result, chosen))
+
+        with Lanes(lanes) as threads:
+            for group, result in threads.map(refined, self._groups(trainer)):
+                rows += result.rows
+                examples = _extremes(examples + _examples(group, source, result))
         scores, examples = _gathered(rows, examples)
         self._last_step = trainer.global_step
         if scores.empty:
@@ -122,8 +141,8 @@ class MultiStepInference(Callback):
             log_media(folder, trainer.loggers, trainer.global_step, summary, examples, separator.sample_rate)
         return logged_values(summary)
 
-    def _items(self, trainer: Trainer) -> Iterator[tuple[str, dict[str, Any], dict[int, Guide]]]:
-        """This process's items: name, batch of one, and the guides that it is refined under.
+    def _groups(self, trainer: Trainer) -> Iterator[Group]:
+        """This process's items, neighbours of one length and under the same guides together.
 
         Read from the dataset, not the loader: the loader may be in the middle of its epoch.
         """
@@ -139,10 +158,52 @@ class MultiStepInference(Callback):
         shares = [set(spread(len(positions), guide.items)) for guide in self.guides]
         mine = list(enumerate(positions))[trainer.global_rank :: trainer.world_size]
         bar = tqdm(mine, desc="multi-step validation", disable=not (trainer.is_global_zero and _bar(trainer)))
+        group: Group | None = None
         for place, position in bar:
-            batch = loader.collate_fn([loader.dataset[position]])
+            sample = loader.collate_fn([loader.dataset[position]])
             chosen = {n: guide for n, guide in enumerate(self.guides) if place in shares[n]}
-            yield batch["names"][0], batch, chosen
+            item = Group(sample["names"], sample["mixture"], sample.get("references"), chosen)
+            if group is not None and len(group.names) < self.batch and group.takes(item):
+                group = group.with_item(item)
+                continue
+            if group is not None:
+                yield group
+            group = item
+        if group is not None:
+            yield group
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Items of one length that are refined together.
+
+    Attributes:
+        names: Of the items.
+        mixture: ``(b, c, t)``.
+        references: ``(b, s, c, t)``, or None.
+        guides: Under which they are refined.
+    """
+
+    names: list[str]
+    mixture: Tensor
+    references: Tensor | None
+    guides: dict[int, Guide]
+
+    def takes(self, other: Group) -> bool:
+        """Whether another item has the same length, guides and kind."""
+        return (
+            self.mixture.shape[1:] == other.mixture.shape[1:]
+            and self.guides.keys() == other.guides.keys()
+            and (self.references is None) == (other.references is None)
+        )
+
+    def with_item(self, other: Group) -> Group:
+        """Both together."""
+        references = None
+        if self.references is not None and other.references is not None:
+            references = torch.cat((self.references, other.references))
+        mixture = torch.cat((self.mixture, other.mixture))
+        return Group([*self.names, *other.names], mixture, references, self.guides)
 
 
 def available(sample_rate: int) -> list[str]:
@@ -177,24 +238,24 @@ def _bar(trainer: Trainer) -> bool:
     return trainer.progress_bar_callback is not None and trainer.progress_bar_callback.is_enabled  # type: ignore[attr-defined]
 
 
-def _examples(
-    name: str, mixture: Any, reference: Any, result: Evaluation, guides: Mapping[int, Guide]
-) -> list[Example]:
-    """One candidate example for every guide that scored this item."""
+def _examples(group: Group, source: int, result: Evaluation) -> list[Example]:
+    """One candidate example for every item and guide that scored it."""
     examples = []
     for number, refinement in result.refinements.items():
-        gain = float(refinement.scores[-1, 0] - refinement.scores[0, 0])
-        if gain == gain:  # schedules and failed items have no score
+        gains = (refinement.scores[-1] - refinement.scores[0]).tolist()
+        guide = group.guides[number]
+        label = column_name(guide.name, guide.kind)
+        for place, (item, gain) in enumerate(zip(group.names, gains, strict=True)):
+            if gain != gain:  # schedules and failed items have no score
+                continue
             waveforms = {
-                "mixture": mixture[0].cpu(),
-                "one step": refinement.one_step[0].cpu(),
-                "multi-step": refinement.estimate[0].cpu(),
+                "mixture": group.mixture[place].cpu(),
+                "one step": refinement.one_step[place].cpu(),
+                "multi-step": refinement.estimate[place].cpu(),
             }
-            if reference is not None:
-                waveforms["reference"] = reference[0].cpu()
-            guide = guides[number]
-            label = column_name(guide.name, guide.kind)
-            examples.append(Example(label=label, item=name, gain=gain, waveforms=waveforms))
+            if group.references is not None:
+                waveforms["reference"] = group.references[place, source].cpu()
+            examples.append(Example(label=label, item=item, gain=gain, waveforms=waveforms))
     return examples
 
 

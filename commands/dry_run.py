@@ -30,22 +30,34 @@ def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]
     calls, scores = files.method.most_calls(count), files.method.most_scores(count)
     lines = [
         f"{checked.job.path} -> {', '.join(map(str, checked.job.outputs))} "
-        f"({checked.seconds:.1f} s, at most {calls} separator calls)"
+        f"({checked.seconds:.1f} s, at most {calls} separator calls{_segments(files, checked)})"
         for checked in jobs
     ]
     seconds = sum(checked.seconds for checked in jobs)
     # a clip as long as the usual file: the cost of a measure is no multiple of the length
     clip = min(_LONGEST_CLIP_SECONDS, sorted(checked.seconds for checked in jobs)[len(jobs) // 2])
-    channels = sum(checked.seconds * checked.info.channels for checked in jobs) / seconds
+    work = sum(_separated_seconds(files, checked) * checked.info.channels for checked in jobs)
     per_call, per_score = _seconds_per_call(files, clip)
-    estimate = seconds / clip * channels * (calls * per_call + scores * per_score)
+    estimate = work / clip * (calls * per_call + scores * per_score)
     return [
         *lines,
-        f"{len(jobs)} files, {seconds:.1f} s of audio, for each at most {calls} separator calls "
-        f"and {scores} scores of the guide",
+        f"{len(jobs)} files, {seconds:.1f} s of audio, for each, or each segment of it, at most {calls} "
+        f"separator calls and {scores} scores of the guide",
         f"estimated time: at most about {_readable(estimate)} (a call on {clip:.1f} s of audio takes "
         f"{per_call:.3f} s, a score {per_score:.3f} s, on {files.device})",
     ]
+
+
+def _segments(files: FileSeparator, checked: CheckedJob) -> str:
+    """What is to be said of a file that is refined in segments."""
+    count = files.segments(checked.info)
+    return f" for each of {count} segments" if count > 1 else ""
+
+
+def _separated_seconds(files: FileSeparator, checked: CheckedJob) -> float:
+    """Seconds of audio that one call on all of a file works on: its segments overlap."""
+    count, length = files.segments(checked.info), files.method.segment_seconds
+    return checked.seconds if count == 1 or length is None else count * length
 
 
 def _seconds_per_call(files: FileSeparator, clip: float) -> tuple[float, float]:

@@ -1,20 +1,36 @@
-"""One file through the separator: read, resample, refine, resample back, write."""
+"""One file through the separator: read, resample, refine, measure, resample back, write."""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
-from dataclasses import dataclass, field
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import soundfile
 import torch
 from torch import Generator, Tensor
+from tqdm import tqdm
 
+from commands.inference_scores import Scores, mean_scores, measure, no_scores
 from commands.inputs import Job, is_writable
 from commands.method import Method
 from commands.references import check_references, find_references, read_references
-from data.audio import AudioFileError, AudioInfo, ClipMode, audio_info, read_audio, resample, write_audio
-from inference import Refinement
+from data.audio import (
+    AudioFileError,
+    AudioInfo,
+    ClipMode,
+    audio_info,
+    read_audio,
+    resample,
+    resampled_length,
+    write_audio,
+)
+from inference import Lanes
+from inference.chunking import Numbers, Stretch
+from inference.execution import usual_lanes
 from models.channels import match_channels
 from models.types import LoadedSeparator
 
@@ -49,17 +65,33 @@ class Separation:
 
     Attributes:
         estimates: ``(source, channel, time)`` at the file's rate and of its length.
-        mixture: ``(channel, time)`` at the separator's rate, the channels that were separated.
-        references: ``(source, channel, time)`` beside it; None without references.
-        refinement: Of one item, with its source axis; None for silence, which is not separated.
+        numbers: Guiding scores, ratios and evaluations; None for silence, which is not separated.
+        scores: For each source, see :func:`commands.inference_scores.measure`; of a file that was refined in
+            segments the means over its stretches, weighted by their lengths. Empty if not asked for.
         notes: What the user should know, a line each.
     """
 
     estimates: Tensor
+    numbers: Numbers | None
+    scores: Scores
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sounds:
+    """What is read of one file, at the separator's rate.
+
+    Attributes:
+        mixture: ``(channel, time)``, the channels that are separated.
+        references: ``(source, channel, time)`` beside it; None without references.
+        active: ``(channel,)`` of the file, which of its channels these are.
+        notes: What the user should know, a line each.
+    """
+
     mixture: Tensor
     references: Tensor | None
-    refinement: Refinement | None
-    notes: list[str] = field(default_factory=list)
+    active: Tensor
+    notes: list[str]
 
 
 class FileSeparator:
@@ -116,48 +148,130 @@ class FileSeparator:
             check_references(job, references, info)
         return CheckedJob(job=job, info=info, references=references)
 
+    def segments(self, info: AudioInfo) -> int:
+        """Segments that a file is refined in."""
+        frames = resampled_length(info.frames, info.sample_rate, self.separator.sample_rate)
+        return self.method.segments(frames, self.separator.sample_rate)
+
     def separate(self, checked: CheckedJob, *, keep_trajectory: bool) -> Separation:
-        """Separate and refine one file.
+        """Separate and refine one file; a long one in segments, as many at a time as there are lanes.
 
         Args:
             checked: From :meth:`check`.
-            keep_trajectory: Keep the estimates of all steps, to score them.
+            keep_trajectory: Keep the estimates of all steps until they are scored, and score them.
 
         Raises:
             ValueError: If the samples cannot be used.
         """
+        rate, info = self.separator.sample_rate, checked.info
+        sounds, sources = self._read(checked), len(self.separator.sources)
+        if not sounds.active.any():
+            return self._silence(checked, sounds, keep_trajectory)
+        self._tidy(info)
+        whole = torch.empty(sources, *sounds.mixture.shape)
+        numbers, tables = Numbers(), []
+        for stretch, scores in self._refined(checked, sounds, keep_trajectory):
+            place = slice(stretch.start, stretch.start + stretch.length)
+            whole[..., place] = stretch.refinement.estimate[0]
+            numbers.add(stretch)
+            tables.append(scores)
+        estimates = resample(whole, rate, info.sample_rate)[..., : info.frames]
+        if not sounds.active.all():
+            separated, estimates = estimates, torch.zeros(sources, info.channels, info.frames)
+            estimates[:, sounds.active] = separated
+        return Separation(
+            estimates=estimates,
+            numbers=numbers,
+            scores=mean_scores(tables, numbers.lengths) if keep_trajectory else [],
+            notes=sounds.notes + self._segment_notes(numbers, keep_trajectory),
+        )
+
+    def _read(self, checked: CheckedJob) -> Sounds:
+        """Read a file and its references."""
         rate, own = self.separator.sample_rate, checked.info.sample_rate
         waveform, _ = read_audio(checked.job.path)
-        active, notes = waveform.abs().amax(-1) > 0, _level_notes(waveform)
+        active, notes = waveform.any(-1), _level_notes(waveform)
         if own > rate:
             notes.append(f"the separator works at {rate} Hz: nothing above {rate / 2000:g} kHz is kept")
         if self.separator.channels > 1 and active.any():
             active[:] = True  # these channels are separated together
-        estimates = torch.zeros(len(self.separator.sources), *waveform.shape)
         mixture = resample(waveform, own, rate)
         references = read_references(checked.references, rate) if checked.references else None
-        if not active.any():
-            return Separation(
-                estimates=estimates, mixture=mixture, references=references, refinement=None, notes=notes
-            )
-        mixture = mixture[active]
-        if references is not None:
+        # an hour is copied only where it must be
+        if not active.all():
+            mixture = mixture[active]
+            references = None if references is None else references[:, active]
+        if references is not None and references.shape[-1] != mixture.shape[-1]:
             # a reference at another rate may round to one sample more
-            references = _of_length(references[:, active], mixture.shape[-1])
-        refinement = self.method.run(
-            match_channels(self.separator, len(mixture)),
-            mixture[None].to(self.device),
-            sample_rate=rate,
-            reference=None if references is None else references[None].to(self.device),
-            keep_trajectory=keep_trajectory,
-            generator=self._generator(checked.job),
+            references = _of_length(references, mixture.shape[-1])
+        return Sounds(mixture=mixture, references=references, active=active, notes=notes)
+
+    def _refined(
+        self, checked: CheckedJob, sounds: Sounds, keep_trajectory: bool
+    ) -> Iterator[tuple[Stretch, Scores]]:
+        """The stretches of a file in order, without their trajectories, and their scores."""
+        rate, score_rate = self.separator.sample_rate, self.score_rate(checked.info)
+        mixture, references = sounds.mixture, sounds.references
+
+        def measured(stretch: Stretch) -> tuple[Stretch, Scores]:
+            scores: Scores = []
+            if (trajectory := stretch.refinement.trajectory) is not None:
+                place = slice(stretch.start, stretch.start + stretch.length)
+                clean = None if references is None else references[..., place]
+                signals = trajectory[:, 0].cpu()
+                scores = measure(mixture[:, place], signals, clean, rate=rate, score_rate=score_rate)
+            return replace(stretch, refinement=replace(stretch.refinement, trajectory=None)), scores
+
+        count = self.method.segments(mixture.shape[-1], rate)
+        with Lanes(min(count, self.method.lanes or usual_lanes(self.device))) as lanes:
+            stretches = self.method.stretches(
+                match_channels(self.separator, len(mixture)),
+                mixture[None],
+                sample_rate=rate,
+                reference=None if references is None else references[None],
+                keep_trajectory=keep_trajectory,
+                generator=self._generator(checked.job),
+                device=self.device,
+                lanes=lanes,
+            )
+            # in the same lanes, which thus have work as long as there is any
+            results = lanes.map(measured, stretches)
+            yield from tqdm(
+                results,
+                total=count,
+                desc=checked.job.name,
+                unit="segment",
+                leave=False,
+                disable=None if count > 1 else True,
+            )
+
+    def _silence(self, checked: CheckedJob, sounds: Sounds, scored: bool) -> Separation:
+        """A silent file comes out as it went in, whatever the separator would make of it."""
+        info, sources = checked.info, len(self.separator.sources)
+        scores = no_scores(
+            sources,
+            self.method.total_steps,
+            sample_rate=self.score_rate(info),
+            has_reference=bool(checked.references),
         )
-        estimates[:, active] = resample(refinement.estimate[0].cpu(), rate, own)[..., : waveform.shape[-1]]
-        if self.method.guided and bool(refinement.scores[0].isnan()):
-            notes.append("the guide cannot score it: the one-step estimate is kept")
         return Separation(
-            estimates=estimates, mixture=mixture, references=references, refinement=refinement, notes=notes
+            estimates=torch.zeros(sources, info.channels, info.frames),
+            numbers=None,
+            scores=scores if scored else [],
+            notes=sounds.notes,
         )
+
+    def _segment_notes(self, numbers: Numbers, scored: bool) -> list[str]:
+        """What there is to say of the segments of a file."""
+        count, unscored = len(numbers.lengths), int(numbers.unscored) if self.method.guided else 0
+        if count == 1:
+            return ["the guide cannot score it: the one-step estimate is kept"] if unscored else []
+        done = "refined" if self.method.total_steps else "separated"
+        means = ", its scores are means over them" if scored else ""
+        notes = [f"{done} in {count} segments of {self.method.segment_seconds:g} s{means}"]
+        if unscored:
+            notes.append(f"the guide cannot score {unscored} segments: their one-step estimates are kept")
+        return notes
 
     def write(self, checked: CheckedJob, separation: Separation) -> list[str]:
         """Write a file's estimates as the input is encoded; returns notes.
@@ -167,6 +281,7 @@ class FileSeparator:
             OSError: If the disk does not take them.
         """
         notes, job = [], checked.job
+        self._tidy(checked.info)
         for output, estimate in zip(job.outputs, separation.estimates, strict=True):
             subtype = self.subtype or _own_subtype(output, checked.info)
             exceeding = write_audio(
@@ -178,6 +293,14 @@ class FileSeparator:
         if not is_writable(job.relative):
             notes.append("such files cannot be written here: written as WAV")
         return notes
+
+    def _tidy(self, info: AudioInfo) -> None:
+        """Give back to the system what is free before more memory is taken for a long file.
+
+        Of its size are a few tensors only, which leave holes that the next ones just do not fit into.
+        """
+        if self.segments(info) > 1 and platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)
 
     def _generator(self, job: Job) -> Generator:
         digest = hashlib.blake2b(f"{self.seed} {job.name}".encode(), digest_size=7).digest()

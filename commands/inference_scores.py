@@ -1,4 +1,4 @@
-"""What ``infer.py`` writes about its outputs: ``scores.csv``, ``summary.json``, ``run.json``."""
+"""What ``infer.py`` measures of its outputs, and writes: ``scores.csv``, ``summary.json``, ``run.json``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from commands.file_separation import CheckedJob, FileSeparator, Separation
 from commands.run_folder import RunFolder
 from data.audio import resample
+from inference.chunking import mean_over_stretches
 from inference.evaluation import score_rows
 from metrics import METRIC_NAMES
 from metrics.measures import MEASURES
@@ -23,6 +24,12 @@ from metrics.panel import MetricPanel
 from models.costs import macs_per_second, parameters
 from reporting import COLUMNS, final_steps, read_scores, summarise, write_scores
 from reporting.labels import decimals, title
+
+if TYPE_CHECKING:
+    from commands.file_separation import CheckedJob, FileSeparator, Separation
+
+Scores = list[dict[str, list[float]]]
+"""For each source the values of every measure: of the mixture, then of the estimates from step 0 on."""
 
 _FLUSH_SECONDS = 20.0
 _STATISTICS = (
@@ -56,7 +63,7 @@ class ScoreBook:
         self._written = time.monotonic()
 
     def rows(self, files: FileSeparator, checked: CheckedJob, separation: Separation) -> pd.DataFrame:
-        """Score one file."""
+        """The rows of one file that was separated with its trajectory."""
         rows = [
             {"run": self.run, "item": item, **row}
             for index, item in enumerate(_item_names(checked, files.separator.sources))
@@ -149,51 +156,84 @@ def _source_rows(
     files: FileSeparator, checked: CheckedJob, separation: Separation, index: int
 ) -> list[dict[str, Any]]:
     """Rows of one source: the mixture, the one-step estimate, and every step of the method."""
-    method, refinement = files.method, separation.refinement
-    scores = _panel_scores(files, checked, separation, index)
+    method, numbers = files.method, separation.numbers
+    scores = dict(separation.scores[index])
     steps = method.total_steps
     quality = method.quality(files.score_rate(checked.info))
     if quality is not None and quality.name not in METRIC_NAMES:
-        own = [math.nan] * (steps + 1) if refinement is None else refinement.scores[:, 0].tolist()
+        own = [math.nan] * (steps + 1) if numbers is None else numbers.scores[:, 0].tolist()
         scores[quality.name] = [math.nan, *own]
     base = {"mixture_db": scores["si_sdr"][0] if "si_sdr" in scores else math.nan}
     kind = "fixed" if quality is None else quality.kind
     guide = "none" if quality is None else quality.name
-    calls = 0 if refinement is None else int(refinement.evaluations[0])
+    calls = 0 if numbers is None else int(numbers.evaluations[0])
     # a joint guide knows no score of the mixture
     mixture = {metric: values[0] for metric, values in scores.items() if metric in METRIC_NAMES}
     one_step = {metric: values[1] for metric, values in scores.items()}
     rows = score_rows(base, mixture, guide="none", kind="mixture", step=0, evaluations=0)
     rows += score_rows(base, one_step, guide="none", kind="one_step", step=0, evaluations=min(calls, 1))
+    ratios = [math.nan, *([math.nan] * steps if numbers is None else numbers.ratios[:, 0].tolist())]
     for step in range(steps + 1) if steps else ():
         now = {metric: values[step + 1] for metric, values in scores.items()}
-        ratio = math.nan
-        if step and refinement is not None:
-            ratio = float(refinement.ratios[step - 1, 0])
-        rows += score_rows(base, now, guide=guide, kind=kind, step=step, evaluations=calls, ratio=ratio)
+        rows += score_rows(
+            base, now, guide=guide, kind=kind, step=step, evaluations=calls, ratio=ratios[step]
+        )
     return rows
 
 
-def _panel_scores(
-    files: FileSeparator, checked: CheckedJob, separation: Separation, index: int
-) -> dict[str, list[float]]:
-    """Every measure that the rate allows: of the mixture, then of the trajectory from step 0 on."""
-    rate, own = files.separator.sample_rate, files.score_rate(checked.info)
-    has_reference = separation.references is not None
-    panel = _panel(own, has_reference)
+def measure(
+    mixture: Tensor, trajectory: Tensor, references: Tensor | None, *, rate: int, score_rate: int
+) -> Scores:
+    """Every measure that the rate allows, of a file or a stretch of one.
+
+    Args:
+        mixture: ``(channel, time)``.
+        trajectory: ``(steps + 1, source, channel, time)``.
+        references: ``(source, channel, time)``; None for blind measures only.
+        rate: Rate in Hz of all these.
+        score_rate: Rate in Hz at which they are scored.
+
+    Returns:
+        NaN where something cannot be scored; a source has no measures where none fits.
+    """
+    panel = _panel(score_rate, references is not None)
     if panel is None:
-        return {}
-    refinement = separation.refinement
-    if refinement is None:
-        return dict.fromkeys(panel.names, [math.nan] * (files.method.total_steps + 2))
-    assert refinement.trajectory is not None
-    signals = torch.cat([separation.mixture[None], refinement.trajectory[:, 0, index].cpu()])
-    distinct, places = _distinct(signals)
-    reference = None
-    if separation.references is not None:
-        reference = resample(separation.references[index], rate, own).repeat(len(distinct), 1, 1)
-    scores = panel(resample(distinct, rate, own), reference)
-    return {name: [values[place].item() for place in places] for name, values in scores.items()}
+        return [{} for _ in range(trajectory.shape[1])]
+    scores = []
+    for index, estimates in enumerate(trajectory.unbind(1)):
+        distinct, places = _distinct(torch.cat([mixture[None], estimates]))
+        reference = None
+        if references is not None:
+            reference = resample(references[index], rate, score_rate).repeat(len(distinct), 1, 1)
+        values = panel(resample(distinct, rate, score_rate), reference)
+        scores.append({name: [own[place].item() for place in places] for name, own in values.items()})
+    return scores
+
+
+def mean_scores(tables: Sequence[Scores], lengths: Sequence[int]) -> Scores:
+    """Scores of a file from those of its stretches: means weighted by the lengths.
+
+    NaN is left out, so a measure speaks of the stretches that it can score: those that sound and last long
+    enough. It is NaN where it can score none. The mean over the stretches of a ratio in dB is not the ratio
+    of the whole file.
+
+    Args:
+        tables: Scores of each stretch.
+        lengths: Their samples.
+    """
+
+    def mean(index: int, name: str) -> list[float]:
+        values = torch.tensor([table[index][name] for table in tables], dtype=torch.float64)
+        return [float(value) for value in mean_over_stretches(values, lengths)]
+
+    return [{name: mean(index, name) for name in own} for index, own in enumerate(tables[0])]
+
+
+def no_scores(sources: int, steps: int, *, sample_rate: int, has_reference: bool) -> Scores:
+    """NaN for every measure of a file, of a rate in Hz, that is silent."""
+    panel = _panel(sample_rate, has_reference)
+    names = () if panel is None else panel.names
+    return [dict.fromkeys(names, [math.nan] * (steps + 2)) for _ in range(sources)]
 
 
 def _distinct(signals: Tensor) -> tuple[Tensor, list[int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -17,12 +18,16 @@ from torch import Generator, Tensor
 
 from commands.guides import cached_guide, cause
 from commands.overrides import CONFIGS, UserError
-from inference import Refinement, Search, Trace, refine
+from inference import BatchSize, Lanes, Refinement, Search, Trace, refine
+from inference.chunking import Stretch, refined_stretches, segment_starts
+from inference.execution import usual_lanes
 from metrics import Quality
 from models.types import Separator
 
 BATCH_SECONDS = 60.0
-"""Seconds of audio, all channels together, that a separator call may hold if ``max_batch`` is not set."""
+"""Seconds of audio, all channels together, that a separator call may hold if ``max_batch`` is not set.
+
+The calls of segments that are worked on at the same time may hold as much together, and a blend each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +41,13 @@ class Method:
             or a node with ``_target_``; None for schedules.
         keep_previous: Let the previous estimate compete.
         blend: ``"endpoint"`` or ``"state"``.
-        max_batch: Blends in one separator call; None for as many as hold :data:`BATCH_SECONDS`.
+        max_batch: Blends in one separator call; None for what is fastest by timing, but no more than hold
+            :data:`BATCH_SECONDS`. A number makes two runs on one machine equal to the last bit.
+        lanes: Parts of a step, or segments of a long file, that are worked on at the same time; None for one
+            a processor core, and 1 on a GPU.
+        segment_seconds: A file that is longer is refined in segments of that length, each with ratios of its
+            own, in memory that hardly grows with the file; None takes every file as a whole.
+        overlap_seconds: How long one segment is faded into the next.
     """
 
     steps: int
@@ -45,6 +56,10 @@ class Method:
     keep_previous: bool = True
     blend: Literal["endpoint", "state"] = "endpoint"
     max_batch: int | None = None
+    lanes: int | None = None
+    segment_seconds: float | None = 30.0
+    overlap_seconds: float = 1.0
+    _batch_sizes: dict[tuple[int, int], BatchSize] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 0:
@@ -55,6 +70,15 @@ class Method:
             raise UserError(f"blend={self.blend}: choose endpoint or state")
         if self.max_batch is not None and self.max_batch < 1:
             raise UserError(f"max_batch={self.max_batch}: must be at least 1, or null")
+        if self.lanes is not None and self.lanes < 1:
+            raise UserError(f"lanes={self.lanes}: must be at least 1, or null")
+        length, overlap = self.segment_seconds, self.overlap_seconds
+        if length is not None and not length > 0:
+            raise UserError(f"segment_seconds={length}: must be above 0, or null for whole files")
+        if not 0 <= overlap < (math.inf if length is None else length):
+            raise UserError(
+                f"overlap_seconds={overlap}: must be from 0 up and below segment_seconds={length}"
+            )
 
     @property
     def total_steps(self) -> int:
@@ -82,7 +106,27 @@ class Method:
         """Times that the guide scores one item if no step ends early."""
         return sources * (1 + sum(len(shares) for shares in self._shares())) if self.guided else 0
 
-    def run(
+    def segment_and_overlap(self, frames: int, sample_rate: int) -> tuple[int, int]:
+        """Samples of the segments of a file, and of their overlap.
+
+        Args:
+            frames: Its samples.
+            sample_rate: Their rate in Hz.
+        """
+        if self.segment_seconds is None:
+            return frames, 0
+        return round(self.segment_seconds * sample_rate), round(self.overlap_seconds * sample_rate)
+
+    def segments(self, frames: int, sample_rate: int) -> int:
+        """Segments that a file of that many samples, of a rate in Hz, is refined in.
+
+        Raises:
+            ValueError: If a segment is no longer than the overlap in whole samples.
+        """
+        segment, overlap = self.segment_and_overlap(frames, sample_rate)
+        return len(segment_starts(frames, segment=segment, overlap=overlap))
+
+    def stretches(
         self,
         separate: Separator,
         mixture: Tensor,
@@ -91,8 +135,61 @@ class Method:
         reference: Tensor | None,
         keep_trajectory: bool,
         generator: Generator,
+        device: torch.device,
+        lanes: Lanes,
+    ) -> Iterator[Stretch]:
+        """Refine all sources of one item of any length; see :func:`inference.refined_stretches`.
+
+        Args:
+            separate: Maps ``(b, c, t)`` to ``(b, s, c, t)``.
+            mixture: ``(1, c, t)`` in the main memory.
+            sample_rate: Its rate in Hz.
+            reference: ``(1, s, c, t)`` beside it, for oracle guides.
+            keep_trajectory: Keep the estimates of all steps.
+            generator: For searches that draw.
+            device: Where the separator lives, to which the segments are brought.
+            lanes: Where the segments are worked on.
+
+        Returns:
+            The stretches in order: one for an item that fits into a segment.
+        """
+
+        def refine_one(
+            mixture: Tensor, /, *, reference: Tensor | None, generator: Generator | None
+        ) -> Refinement:
+            return self.run(
+                separate,
+                mixture.to(device),
+                sample_rate=sample_rate,
+                reference=None if reference is None else reference.to(device),
+                keep_trajectory=keep_trajectory,
+                generator=generator,
+                at_once=lanes.count,
+            )
+
+        segment, overlap = self.segment_and_overlap(mixture.shape[-1], sample_rate)
+        return refined_stretches(
+            refine_one,
+            mixture,
+            segment=segment,
+            overlap=overlap,
+            reference=reference,
+            generator=generator,
+            lanes=lanes,
+        )
+
+    def run(
+        self,
+        separate: Separator,
+        mixture: Tensor,
+        *,
+        sample_rate: int,
+        reference: Tensor | None,
+        keep_trajectory: bool,
+        generator: Generator | None,
+        at_once: int = 1,
     ) -> Refinement:
-        """Refine all sources of one item.
+        """Refine all sources of one item as a whole.
 
         Args:
             separate: Maps ``(b, c, t)`` to ``(b, s, c, t)``.
@@ -101,12 +198,14 @@ class Method:
             reference: ``(1, s, c, t)`` for oracle guides.
             keep_trajectory: Keep the estimates of all steps.
             generator: For searches that draw.
+            at_once: How many items are refined at the same time, which share the cores and the memory.
 
         Returns:
             The refinement with its source axis.
         """
         quality = self.quality(sample_rate)
-        seconds = mixture[0].numel() / sample_rate
+        most = max(1, round(BATCH_SECONDS * sample_rate / at_once))
+        learnt = self._batch_sizes.setdefault((sample_rate, at_once), BatchSize(samples=most))
         return refine(
             separate,
             mixture,
@@ -117,7 +216,8 @@ class Method:
             reference=reference if quality is not None and quality.needs_reference else None,
             keep_previous=self.keep_previous,
             blend=self.blend,
-            max_batch=self.max_batch or max(1, int(BATCH_SECONDS / seconds)),
+            max_batch=self.max_batch or learnt,
+            lanes=1 if at_once > 1 else self.lanes or usual_lanes(mixture.device),
             keep_trajectory=keep_trajectory,
             generator=generator,
         )
@@ -130,6 +230,8 @@ class Method:
             "guide": self.guide if self.guided else None,
             "keep_previous": self.keep_previous,
             "blend": self.blend,
+            "segment_seconds": self.segment_seconds,
+            "overlap_seconds": self.overlap_seconds,
         }
 
     def _shares(self) -> Iterator[list[float]]:
@@ -142,8 +244,11 @@ class Method:
                 steps=self.total_steps,
                 ratios=nothing,
                 scores=nothing,
+                slopes=nothing,
                 chosen=chosen,
-                previous=torch.zeros(1),
+                history=torch.zeros(step, 1),
+                mixture=torch.zeros(1, 1, 1, 2),
+                estimate=torch.zeros(1, 1, 1, 2),
                 generator=Generator().manual_seed(0),
             )
             shares = self.search.propose(trace)[0]

@@ -1,18 +1,33 @@
 """Multi-step inference: pure loops over callables."""
 
 from inference.evaluation import Evaluation, Guide, evaluate
+from inference.execution import BatchSize, Lanes
+from inference.fitting import fit_schedule
+from inference.interpolation import ParabolicSearch, SlopeSearch
+from inference.line_search import CoarseToFine, GoldenSection
 from inference.refinement import Refinement, refine
 from inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Search, Trace
+from inference.warm_search import ScheduledSearch, Stopping, WarmSearch
 
 __all__ = [
     "AnnealedGridSearch",
+    "BatchSize",
+    "CoarseToFine",
     "Evaluation",
     "FixedSchedule",
+    "GoldenSection",
     "GridSearch",
     "Guide",
+    "Lanes",
+    "ParabolicSearch",
     "Refinement",
+    "ScheduledSearch",
     "Search",
+    "SlopeSearch",
+    "Stopping",
     "Trace",
+    "WarmSearch",
     "evaluate",
+    "fit_schedule",
     "refine",
 ]

@@ -1,15 +1,16 @@
-"""Score one item as it is, separated once, and refined under any number of guides."""
+"""Score items as they are, separated once, and refined under any number of guides."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
 
+from inference.execution import BatchSize
 from inference.refinement import Refinement, refine
 from inference.search import Search
 from metrics.quality import Quality
@@ -30,7 +31,9 @@ class Guide:
         steps: Steps, for searches that do not bring their own.
         keep_previous: Let the previous estimate compete.
         blend: ``"endpoint"`` or ``"state"``, see :func:`inference.refine`.
-        max_batch: Largest number of blends in one separator call.
+        max_batch: Largest number of blends in one separator call; by default found by timing. A number makes
+            two runs on one machine equal to the last bit.
+        lanes: Parts of a round that are worked on at the same time, see :func:`inference.refine`.
         items: Refine only this many items, evenly spread; None for all. For measures that take long.
         label: Name in tables and log keys, to tell two guides with one measure or two schedules apart.
     """
@@ -40,7 +43,8 @@ class Guide:
     steps: int = 5
     keep_previous: bool = True
     blend: Literal["endpoint", "state"] = "endpoint"
-    max_batch: int | None = None
+    max_batch: int | BatchSize | None = field(default_factory=BatchSize)
+    lanes: int = 1
     items: int | None = None
     label: str | None = None
 
@@ -79,6 +83,7 @@ class Guide:
             keep_previous=self.keep_previous,
             blend=self.blend,
             max_batch=self.max_batch,
+            lanes=self.lanes,
             keep_trajectory=True,
             generator=generator,
         )
@@ -86,7 +91,7 @@ class Guide:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Rows of the score table of one item, and the refinements they describe, by position of the guide."""
+    """Rows of the score table of some items, and the refinements they describe, by position of the guide."""
 
     rows: list[dict[str, Any]]
     refinements: dict[int, Refinement]
@@ -99,61 +104,70 @@ def evaluate(
     panel: Panel,
     *,
     run: str,
-    item: str,
+    items: Sequence[str],
     source: int = 0,
     reference: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Evaluation:
-    """Refine one item under every guide and score every step with every measure of the panel.
+    """Refine items of one length under every guide and score every step with every measure of the panel.
 
     Equal estimates (the previous one kept, an item finished) are scored once.
 
     Args:
         separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``.
-        mixture: ``(1, c, t)``.
+        mixture: ``(b, c, t)``.
         guides: The guides by a number that the caller knows them by; one that needs a reference is left out
             where there is none.
         panel: Scores estimates with all measures at once.
         run: Name of the run, for the table.
-        item: Name of the item, for the table.
+        items: Names of the items, for the table.
         source: Index of the source that is refined.
-        reference: ``(1, c, t)`` or None.
+        reference: ``(b, c, t)`` or None.
         generator: For searches that draw.
 
     Returns:
         Rows for the mixture, the one-step estimate and every step of every guide, and the refinements.
     """
-    mixture_db = math.nan if reference is None else float(si_sdr(mixture, reference).mean())
-    base = {"run": run, "item": item, "mixture_db": mixture_db}
-    scored = _Scored(panel, reference, mixture)
-    rows = score_rows(base, scored(mixture), guide="none", kind="mixture", step=0, evaluations=0)
-    refinements: dict[int, Refinement] = {}
-    for number, guide in guides.items():
-        if guide.usable(reference):
-            refinements[number] = guide(
-                separate, mixture, source=source, reference=reference, generator=generator
-            )
+    refinements = {
+        number: guide(separate, mixture, source=source, reference=reference, generator=generator)
+        for number, guide in guides.items()
+        if guide.usable(reference)
+    }
     if refinements:
         one_step = next(iter(refinements.values())).one_step
     else:
         with torch.no_grad():
             one_step = separate(mixture)[:, source]
-    rows += score_rows(base, scored(one_step), guide="none", kind="one_step", step=0, evaluations=1)
-    for number, refinement in refinements.items():
-        guide = guides[number]
-        assert refinement.trajectory is not None  # Guide always keeps it
-        for step, estimate in enumerate(refinement.trajectory):
-            ratio = math.nan if step == 0 else float(refinement.ratios[step - 1, 0])
-            rows += score_rows(
-                base,
-                scored(estimate),
-                guide=guide.name,
-                kind=guide.kind,
-                step=step,
-                evaluations=int(refinement.evaluations[0]),
-                ratio=ratio,
-            )
+    rows = []
+    for place, item in enumerate(items):
+        own = slice(place, place + 1)
+        scored = _Scored(panel, None if reference is None else reference[own], mixture[own])
+        mixture_db = math.nan if reference is None else float(si_sdr(mixture[own], reference[own]).mean())
+        base = {"run": run, "item": item, "mixture_db": mixture_db}
+        rows += score_rows(base, scored(mixture[own]), guide="none", kind="mixture", step=0, evaluations=0)
+        rows += score_rows(base, scored(one_step[own]), guide="none", kind="one_step", step=0, evaluations=1)
+        for number, refinement in refinements.items():
+            rows += _refined_rows(base, guides[number], refinement, place, scored)
     return Evaluation(rows=rows, refinements=refinements)
+
+
+def _refined_rows(
+    base: Mapping[str, Any], guide: Guide, refinement: Refinement, place: int, scored: _Scored
+) -> list[dict[str, Any]]:
+    """Rows of all steps of one refined item of a batch."""
+    assert refinement.trajectory is not None  # Guide always keeps it
+    rows = []
+    for step, estimates in enumerate(refinement.trajectory):
+        rows += score_rows(
+            base,
+            scored(estimates[place : place + 1]),
+            guide=guide.name,
+            kind=guide.kind,
+            step=step,
+            evaluations=int(refinement.evaluations[place]),
+            ratio=math.nan if step == 0 else float(refinement.ratios[step - 1, place]),
+        )
+    return rows
 
 
 class _Scored:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from data.mixing import blend as blend_of
+from inference.execution import FORWARD_MODE, BatchSize, Execution
 from inference.search import Search, Trace
 from metrics.quality import Quality
 from models.types import Separator
@@ -48,7 +49,8 @@ def refine(
     reference: Tensor | None = None,
     keep_previous: bool = True,
     blend: Literal["endpoint", "state"] = "endpoint",
-    max_batch: int | None = None,
+    max_batch: int | BatchSize | None = None,
+    lanes: int = 1,
     keep_trajectory: bool = False,
     generator: Generator | None = None,
 ) -> Refinement:
@@ -74,7 +76,10 @@ def refine(
         keep_previous: Let the previous estimate compete; schedules never do.
         blend: ``"endpoint"`` blends with the mixture, ``"state"`` with the previous blend
             (``x_t = r x_{t-1} + (1 - r) y_{t-1}``, which stays if the previous estimate is kept).
-        max_batch: Largest number of blends in one separator call; None for all of a step at once.
+        max_batch: Largest number of blends in one separator call; None for all of a round at once; a
+            :class:`BatchSize` finds the fastest by timing.
+        lanes: Parts of a round that are separated and scored at the same time, each in a thread of its own
+            that uses one processor core; with 2 or more, ``separate`` and ``quality`` must bear that.
         keep_trajectory: Return the estimates of all steps.
         generator: For searches that draw at random.
 
@@ -87,8 +92,9 @@ def refine(
     """
     steps = search.steps if search.steps is not None else steps
     _check_arguments(mixture, steps, search, quality, reference, blend, max_batch)
-    with torch.no_grad():
-        run = _Run(separate, mixture, source, search.selects, quality, reference, blend, max_batch)
+    execution = Execution(separate, max_batch=max_batch, lanes=lanes)
+    with torch.no_grad(), execution:
+        run = _Run(execution, mixture, source, search, quality, reference, blend)
         selects = search.selects
         trajectory = [run.estimate.clone()] if keep_trajectory else None
         scores, ratios = [run.score.clone()], torch.empty(0, len(mixture), device=mixture.device)
@@ -97,7 +103,8 @@ def refine(
             chosen = torch.full_like(run.score, torch.nan)
             items = active.nonzero().squeeze(1)
             if len(items):
-                trace = _rounds(run, search, items, step, steps, ratios[:, items], generator)
+                history = torch.stack(scores)[:, items]
+                trace = _rounds(run, search, items, step, steps, ratios[:, items], history, generator)
                 kept, chosen[items] = run.take_best(items, keep_previous and selects)
                 if keep_previous and selects:
                     active[items] = ~search.finished(trace, kept)
@@ -122,20 +129,26 @@ def _rounds(
     step: int,
     steps: int,
     chosen: Tensor,
+    history: Tensor,
     generator: Generator | None,
 ) -> Trace:
     """Try what the search proposes for these items, until it proposes nothing more."""
     ratios = torch.empty(len(items), 0, device=items.device)
-    scores = torch.empty_like(ratios)
+    scores = slopes = torch.empty_like(ratios)
     run.begin_step(items)
+    everything = len(items) == len(run.score)
+    mixture, estimate = (x if everything else x[items] for x in (run.state, run.estimate))
     while True:
         trace = Trace(
             step=step,
             steps=steps,
             ratios=ratios,
             scores=scores,
+            slopes=slopes,
             chosen=chosen,
-            previous=run.score[items],
+            history=history,
+            mixture=mixture,
+            estimate=estimate,
             generator=generator,
         )
         proposed = search.propose(trace).to(items.device)
@@ -146,8 +159,9 @@ def _rounds(
                 f"search={type(search).__name__} proposed {proposed.tolist()} for {len(items)} items: it must"
                 " give each one a row of shares in [0, 1]"
             )
+        new_scores, new_slopes = run.try_ratios(items, proposed)
         ratios = torch.cat((ratios, proposed), dim=1)
-        scores = torch.cat((scores, run.try_ratios(items, proposed)), dim=1)
+        scores, slopes = torch.cat((scores, new_scores), dim=1), torch.cat((slopes, new_slopes), dim=1)
 
 
 class _Run:
@@ -155,20 +169,20 @@ class _Run:
 
     def __init__(
         self,
-        separate: Separator,
+        execution: Execution,
         mixture: Tensor,
         source: int | Literal["all"],
-        selects: bool,
+        search: Search,
         quality: Quality | None,
         reference: Tensor | None,
         form: Literal["endpoint", "state"],
-        max_batch: int | None,
     ) -> None:
-        self.separate, self.quality, self.max_batch = separate, quality, max_batch
-        self.selects, self.form = selects, form
+        self.execution, self.quality = execution, quality
+        self.selects, self.wants_slopes, self.form = search.selects, search.wants_slopes, form
         self.mixture = mixture
         self.evaluations = torch.zeros(len(mixture), dtype=torch.long, device=mixture.device)
-        estimates = torch.cat([self._call(part) for part in _parts(mixture, max_batch)])
+        size, parts = execution.parts(len(mixture), mixture[0])
+        estimates = torch.cat(list(execution.map(lambda part: execution.call(mixture[part], size), parts)))
         self.evaluations += 1
         self.joint = source == "all"
         count = estimates.shape[1]
@@ -202,17 +216,32 @@ class _Run:
         self.best_ratio = torch.full_like(self.best_score, torch.nan)
         self.best = self.estimate[items].clone()
 
-    def try_ratios(self, items: Tensor, ratios: Tensor) -> Tensor:
-        """Separate and score the blends of ``items`` ``(n,)`` at ``ratios`` ``(n, k)``; scores ``(n, k)``."""
-        scores = torch.full_like(ratios, torch.nan)
+    def try_ratios(self, items: Tensor, ratios: Tensor) -> tuple[Tensor, Tensor]:
+        """Separate and score the blends of ``items`` ``(n,)`` at ``ratios`` ``(n, k)``: scores and slopes."""
+        scores, slopes = torch.full_like(ratios, torch.nan), torch.full_like(ratios, torch.nan)
         rows, columns = (~ratios.isnan()).nonzero(as_tuple=True)
-        for part in _parts(torch.arange(len(rows), device=rows.device), self.max_batch):
-            row, column = rows[part], columns[part]
-            ratio = ratios[row, column]
-            estimates, score = self._separate_blends(items[row], ratio)
+        # a share of 1 costs no call, so the parts are cut without it
+        known = ratios[rows, columns] == 1
+        free, asked = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
+        if len(free):
+            row, column = rows[free], columns[free]
+            estimates, score = self._at_the_start(items[row])
             scores[row, column] = score
-            self._remember(row, ratio, score, estimates)
-        return scores
+            self._remember(row, ratios[row, column], score, estimates)
+        if len(asked):
+            size, parts = self.execution.parts(len(asked), self.mixture[0])
+            places = [(rows[asked[part]], columns[asked[part]]) for part in parts]
+
+            def work(place: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+                return self._separate_blends(items[place[0]], ratios[place], size)
+
+            results = self.execution.map(work, places)
+            for place, (estimates, score, slope) in zip(places, results, strict=True):
+                scores[place], slopes[place] = score, slope
+                self._remember(place[0], ratios[place], score, estimates)
+            cost = len(self.sources) * (2 if self.wants_slopes else 1)
+            self.evaluations.index_add_(0, items[rows[asked]], torch.full_like(asked, cost))
+        return scores, slopes
 
     def take_best(self, items: Tensor, keep_previous: bool) -> tuple[Tensor, Tensor]:
         """Let the best candidates replace the estimates; returns where not, and the ratios, each ``(n,)``."""
@@ -226,45 +255,53 @@ class _Run:
         self.score[moved] = self.best_score[taken]
         return ~taken, torch.where(taken, self.best_ratio, torch.nan)
 
-    def _separate_blends(self, items: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
-        """Candidates ``(n, s, c, t)`` and their scores ``(n,)``; at ratio 1 both are known without a call."""
-        # the state's own estimate: f(x_0) = y_0, and in state form f(x_{t-1}) = y_{t-1}
-        endpoint = self.form == "endpoint"
-        estimates = (self.one_step if endpoint else self.estimate)[items]
-        # scored again in another batch, it might round to more than it was and win over itself
-        scores = (self.one_step_score if endpoint else self.score)[items]
-        new = ratio < 1
-        if new.any():
-            asked = items[new]
+    def _at_the_start(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates ``(n, s, c, t)`` and scores ``(n,)`` at share 1: ``y_0``, in state form ``y_{t-1}``."""
+        # scored again in another batch, one might round to more than it was and win over itself
+        if self.form == "endpoint":
+            return self.one_step[items], self.one_step_score[items]
+        return self.estimate[items], self.score[items]
+
+    def _separate_blends(self, items: Tensor, ratio: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates ``(n, s, c, t)`` at shares below 1, their scores and slopes ``(n,)``."""
+        call = self.execution.unfused_call if self.wants_slopes else self.execution.call
+
+        def curve(ratio: Tensor) -> tuple[Tensor, Tensor]:
+            estimates = []
             for index, source in enumerate(self.sources):
-                blends = blend_of(self.state[asked, index], self.estimate[asked, index], ratio[new])
-                estimates[new, index] = self._call(blends)[:, source]
-            self.evaluations.index_add_(0, asked, torch.full_like(asked, len(self.sources)))
-            scores[new] = self._score(estimates[new], asked)
-        return estimates, scores
+                blends = blend_of(self.state[items, index], self.estimate[items, index], ratio)
+                estimates.append(call(blends, size)[:, source])
+            stacked = torch.stack(estimates, dim=1)
+            return self._score(stacked, items), stacked
+
+        if not self.wants_slopes:
+            score, estimates = curve(ratio)
+            return estimates, score, torch.full_like(score, torch.nan)
+        with FORWARD_MODE:
+            found: Any = torch.func.jvp(curve, (ratio,), (torch.ones_like(ratio),), has_aux=True)
+        score, slope, estimates = found
+        return estimates, score, slope
 
     def _remember(self, row: Tensor, ratio: Tensor, score: Tensor, estimates: Tensor) -> None:
         """Keep the best candidate of each row: higher score first, then larger mixture share."""
-        for index in range(len(row)):
-            at, share, value = row[index], ratio[index], score[index]
-            better = (
-                self.best_ratio[at].isnan()
-                | (value > self.best_score[at])
-                | ((value == self.best_score[at]) & (share > self.best_ratio[at]))
-            )
-            if better and not (self.selects and value.isnan()):
-                self.best_score[at], self.best_ratio[at], self.best[at] = value, share, estimates[index]
-
-    def _call(self, mixtures: Tensor) -> Tensor:
-        """One separator call, checked."""
-        estimates = self.separate(mixtures)
-        expected = (len(mixtures), *mixtures.shape[1:])
-        if estimates.ndim != 4 or (estimates.shape[0], *estimates.shape[2:]) != expected:
-            raise ValueError(
-                f"separate returned shape {tuple(estimates.shape)} for mixtures {tuple(mixtures.shape)}: it"
-                " must map (batch, channel, time) to (batch, source, channel, time) of the same length"
-            )
-        return estimates
+        value = score.nan_to_num(nan=-torch.inf)
+        if self.selects:
+            able = ~score.isnan()
+            row, ratio, score, value, estimates = (x[able] for x in (row, ratio, score, value, estimates))
+        if not len(row):
+            return
+        # sorted by row, then score, then share, the last one of each row is its best
+        order = torch.arange(len(row), device=row.device)
+        for key in (ratio, value, row):
+            order = order[key[order].argsort(stable=True)]
+        last = torch.cat((row[order].diff() != 0, row.new_ones(1, dtype=torch.bool)))
+        best = order[last]
+        at, ratio, score, value = row[best], ratio[best], score[best], value[best]
+        held, share = self.best_score[at], self.best_ratio[at]
+        better = share.isnan() | (value > held) | ((value == held) & (ratio > share))
+        at, best = at[better], best[better]
+        self.best_score[at], self.best_ratio[at] = score[better], ratio[better]
+        self.best[at] = estimates[best]
 
     def _score(self, estimates: Tensor, items: Tensor) -> Tensor:
         """Mean score over sources ``(n,)`` of estimates ``(n, s, c, t)`` that belong to ``items``."""
@@ -282,11 +319,6 @@ class _Run:
         return torch.stack(scores).mean(0).to(estimates.device, torch.float32)
 
 
-def _parts(items: Tensor, max_batch: int | None) -> tuple[Tensor, ...]:
-    """``items`` in parts of at most ``max_batch`` along the first axis."""
-    return torch.split(items, max_batch) if max_batch is not None and len(items) else (items,)
-
-
 def _check_arguments(
     mixture: Tensor,
     steps: int,
@@ -294,7 +326,7 @@ def _check_arguments(
     quality: Quality | None,
     reference: Tensor | None,
     blend: str,
-    max_batch: int | None,
+    max_batch: int | BatchSize | None,
 ) -> None:
     if mixture.ndim != 3 or mixture.numel() == 0:
         raise ValueError(
@@ -310,5 +342,10 @@ def _check_arguments(
         raise ValueError(f"reference=None: '{quality.name}' is an oracle measure; give the reference")
     if blend not in ("endpoint", "state"):
         raise ValueError(f"blend={blend!r}: choose 'endpoint' or 'state'")
-    if max_batch is not None and max_batch < 1:
+    if isinstance(max_batch, int) and max_batch < 1:
         raise ValueError(f"max_batch={max_batch}: must be at least 1, or None")
+    if search.wants_slopes and quality is not None and not quality.differentiable:
+        raise ValueError(
+            f"quality='{quality.name}' has no derivative, which {type(search).__name__} wants: use si_sdr,"
+            " snr, sdr or a DNSMOS score, or a search without slopes"
+        )

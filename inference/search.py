@@ -25,8 +25,13 @@ class Trace:
         steps: Steps in all.
         ratios: ``(b, n)`` mixture shares tried in the earlier rounds of this step; NaN where none was.
         scores: ``(b, n)`` their scores, higher is better; NaN where not eligible, or without a measure.
+        slopes: ``(b, n)`` derivatives of the scores by the share; NaN unless the search wants them.
         chosen: ``(step - 1, b)`` mixture shares chosen in the earlier steps; NaN where the estimate was kept.
-        previous: ``(b,)`` score of the previous estimate; NaN without a measure.
+        history: ``(step, b)`` scores of the estimates so far, the one-step estimate's first; NaN without
+            a measure.
+        mixture: ``(b, s, c, t)`` what the shares are shares of: the mixture, for each refined source; in
+            state form the previous blends.
+        estimate: ``(b, s, c, t)`` the previous estimates, which the rest is.
         generator: For searches that draw; None if the caller gave none.
     """
 
@@ -34,9 +39,17 @@ class Trace:
     steps: int
     ratios: Tensor
     scores: Tensor
+    slopes: Tensor
     chosen: Tensor
-    previous: Tensor
+    history: Tensor
+    mixture: Tensor
+    estimate: Tensor
     generator: Generator | None
+
+    @property
+    def previous(self) -> Tensor:
+        """``(b,)`` score of the previous estimate; NaN without a measure."""
+        return self.history[-1]
 
 
 class Search(Protocol):
@@ -52,6 +65,11 @@ class Search(Protocol):
         """Whether candidates are compared by a measure; False for schedules, whose one candidate is taken."""
         ...
 
+    @property
+    def wants_slopes(self) -> bool:
+        """Whether scores come with derivatives by the share; each such candidate counts as two calls."""
+        ...
+
     def propose(self, trace: Trace) -> Tensor:
         """Mixture shares ``(b, k)`` in [0, 1] to try next, NaN for none; ``k`` 0 or all NaN ends the step."""
         ...
@@ -63,6 +81,8 @@ class Search(Protocol):
 
 class _OneRound:
     """A search whose candidates do not depend on scores: all of them in one round."""
+
+    wants_slopes = False
 
     def propose(self, trace: Trace) -> Tensor:
         """All shares of this step in the first round, nothing after it."""

@@ -25,9 +25,9 @@ class MixingPolicy:
     """Data mixing of a training batch; everything is off unless switched on.
 
     Speed and equaliser make new voices and noises, remixing, gains and SNR new mixtures of them. Then every
-    item takes one of three roads: with probability ``linear_path`` it is moved towards one of its sources by a
-    random ratio, with probability ``estimate_path`` it is blended with the separator's own estimate, otherwise
-    it stays.
+    item takes one of three roads: with probability ``linear_path`` it is moved towards one of its sources by
+    a random ratio, with probability ``estimate_path`` it is blended with the separator's own estimate,
+    otherwise it stays.
 
     Args:
         speed: Range of random playing speeds of each component; None leaves them.

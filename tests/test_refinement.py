@@ -55,7 +55,7 @@ def two_sources(x: Tensor) -> Tensor:
 class CoarseToFine:
     """Three shares, then both neighbours of the best: a search of two rounds."""
 
-    steps, selects = None, True
+    steps, selects, wants_slopes = None, True, False
 
     def propose(self, trace: Trace) -> Tensor:
         items, tried = trace.ratios.shape

@@ -21,8 +21,11 @@ def trace(step: int, steps: int, items: int = 2, tried: int = 0) -> Trace:
         steps=steps,
         ratios=ratios,
         scores=ratios,
+        slopes=torch.full_like(ratios, torch.nan),
         chosen=torch.empty(step - 1, items),
-        previous=torch.zeros(items),
+        history=torch.zeros(step, items),
+        mixture=torch.zeros(items, 1, 1, 2),
+        estimate=torch.zeros(items, 1, 1, 2),
         generator=None,
     )
 

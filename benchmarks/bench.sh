@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# What refinement costs, at a small size: about 5 minutes on two idle cores. All figures are ratios within one run.
+# The full tables of docs/results.md: see the commands there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+data=datasets/bench
+
+echo "## refine against the published loop, written plainly (T = 5, K = 10)"
+$python benchmarks/refinement_speed.py --items "${ITEMS:-2}" --steps 5
+echo
+echo "## measures"
+$python benchmarks/measure_cost.py --repeats 3
+echo
+echo "## quality against separator calls"
+test -f $data/manifest.jsonl ||
+  $python -m data.synthesis voicebank_demand $data --train 16 --test 8 --sample-rate 16000 --seed 3
+$python benchmarks/search_front.py --data $data -o outputs/bench --guides si_sdr --items 6 --valid-items 6 \
+  --fitted-steps 8 --leave-out slopes
+echo "drawn in outputs/bench/front_si_sdr.png"

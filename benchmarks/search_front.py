@@ -1,0 +1,251 @@
+"""Quality against separator calls: every search, the exhaustive grid, and schedules that need no measure.
+
+    python benchmarks/search_front.py --data datasets/vbd_flite -o outputs/results/front [--separator URI]
+        [--guides si_sdr dnsmos_ovrl] [--items 30]
+
+The test items of a corpus are refined by every search under every guide. ``front.csv`` holds, for every
+search and step, the mean calls an item has cost by then and the mean gain of the guide's score over one step,
+and its share of the gain of the exhaustive grid (T = 20, K = 10); schedules are fitted on the corpus's
+validation items. Printed: the best share at 4, 8 and 20 calls, and what every search ends with;
+``front_<guide>.png`` draws it. The curves stand for shorter runs too: nothing in a step hangs on
+how many will follow (but for the annealed grid, which is left out).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from commands.memory import keep_freed_memory
+from data.corpora import Item, spread, voicebank_demand
+from data.dataset import SegmentDataset
+from inference import (
+    BatchSize,
+    CoarseToFine,
+    FixedSchedule,
+    GoldenSection,
+    GridSearch,
+    Lanes,
+    ParabolicSearch,
+    ScheduledSearch,
+    Search,
+    SlopeSearch,
+    Stopping,
+    WarmSearch,
+    refine,
+)
+from inference.fitting import fit_schedule
+from metrics import Quality, get_quality
+from models import load_separator
+from models.types import LoadedSeparator
+from reporting.labels import title
+from reporting.tables import to_markdown
+
+EXHAUSTIVE = "grid 10"
+STEPS = 20
+BUDGETS = (4, 8, 20)
+Pair = tuple[Tensor, Tensor]
+
+
+def searches(fitted: list[float], unguided: list[float], smallest: float) -> dict[str, Search]:
+    """Everything that stands on the front, by name."""
+    stop = 4 * smallest
+    return {
+        EXHAUSTIVE: GridSearch(10),
+        "grid 10 and 0": GridSearch(10, include_estimate=True),
+        "grid 5 and 0": GridSearch(5, include_estimate=True),
+        "grid 3 and 0": GridSearch(3, include_estimate=True),
+        "grid 2 and 0": GridSearch(2, include_estimate=True),
+        "coarse to fine": CoarseToFine(),
+        "golden section": GoldenSection(),
+        "parabolic": ParabolicSearch(),
+        "warm": WarmSearch(),
+        "warm, stopping": Stopping(WarmSearch(), stop),
+        "slopes": SlopeSearch(),
+        "fitted, kept if better": ScheduledSearch(fitted),
+        "fitted, stopping": Stopping(ScheduledSearch(fitted), stop),
+        "fitted, no measure": FixedSchedule([1 - ratio for ratio in unguided]),
+        "linear, no measure": FixedSchedule.linear(10),
+    }
+
+
+class Counted:
+    """A search that notes how many calls an item has cost after each step; for one item at a time."""
+
+    def __init__(self, search: Search) -> None:
+        self.search, self.calls = search, [1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.search, name)
+
+    def propose(self, trace: Any) -> Tensor:
+        while len(self.calls) <= trace.step:
+            self.calls.append(self.calls[-1])
+        shares = self.search.propose(trace)
+        asked = int(((shares < 1) & ~shares.isnan()).sum())
+        self.calls[trace.step] += asked * (2 if self.search.wants_slopes else 1)
+        return shares
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Of one item under one search: calls and scores after each step."""
+
+    calls: list[int]
+    scores: list[float]
+
+
+def follow(
+    separator: LoadedSeparator, quality: Quality, search: Search, item: Pair, sizes: BatchSize
+) -> Curve:
+    """Refine one item."""
+    counted = Counted(search)
+    result = refine(
+        separator,
+        item[0],
+        steps=STEPS,
+        search=counted,
+        quality=quality,
+        reference=item[1],
+        max_batch=sizes,
+        keep_trajectory=not search.selects,
+    )
+    scores = result.scores[:, 0].tolist()
+    if result.trajectory is not None:
+        scores = [float(quality(y, reference=item[1])) for y in result.trajectory]
+    steps = len(scores)
+    calls = [*counted.calls, *[counted.calls[-1]] * steps][:steps]
+    assert calls[-1] == int(result.evaluations[0])
+    return Curve(calls=calls, scores=scores)
+
+
+def load_items(root: Path, split: str, count: int, sample_rate: int) -> list[Pair]:
+    """Evenly spread items as mixtures and references ``(1, 1, t)``."""
+    corpus: list[Item] = voicebank_demand(root, split=split)
+    chosen = [corpus[place] for place in spread(len(corpus), count)]
+    dataset = SegmentDataset(
+        chosen, sources=("speech",), sample_rate=sample_rate, channels=1, segment=None, seed=0
+    )
+    samples = [dataset[place] for place in range(len(chosen))]
+    return [(sample["mixture"][None], sample["references"][:1]) for sample in samples]
+
+
+def front(
+    separator: LoadedSeparator, guide: str, options: argparse.Namespace, threads: Lanes
+) -> pd.DataFrame:
+    """Rows ``guide, search, step, calls, gain, share``; what is there already is not done again."""
+    quality = get_quality(guide, sample_rate=separator.sample_rate)
+    smallest = 0.01 if guide == "si_sdr" else 0.002
+    items = load_items(options.data, "test", options.items, separator.sample_rate)
+    valid = load_items(options.data, "valid", options.valid_items, separator.sample_rate)
+    fitted, unguided = (
+        fit_schedule(
+            separator, valid, quality, steps=options.fitted_steps, keep_previous=keep, lanes=options.lanes
+        )
+        for keep in (True, False)
+    )
+    print(f"{guide}: fitted shares {fitted}, without a measure {unguided}", flush=True)
+    sizes, rows = BatchSize(), []
+    for name, search in searches(fitted, unguided, smallest).items():
+        if name in options.leave_out:
+            continue
+        work: Callable[[Pair], Curve] = lambda item, search=search: follow(  # noqa: E731
+            separator, quality, search, item, sizes
+        )
+        curves = list(tqdm(threads.map(work, items), total=len(items), desc=f"{guide} {name}", leave=False))
+        for step in range(len(curves[0].scores)):
+            gains = [curve.scores[step] - curve.scores[0] for curve in curves]
+            calls = [curve.calls[step] for curve in curves]
+            rows.append(
+                {
+                    "guide": guide,
+                    "search": name,
+                    "step": step,
+                    "calls": sum(calls) / len(calls),
+                    "gain": float(pd.Series(gains).mean()),
+                }
+            )
+    table = pd.DataFrame(rows)
+    exhaustive = table[(table["search"] == EXHAUSTIVE) & (table["step"] == STEPS)]["gain"].item()
+    return table.assign(share=table["gain"] / exhaustive)
+
+
+def report(table: pd.DataFrame, guide: str) -> str:
+    """Markdown: what each search reaches within a budget of calls, and at its end."""
+    rows = []
+    for name, own in table.groupby("search", sort=False):
+        row: dict[str, str] = {"search": str(name)}
+        for budget in BUDGETS:
+            within = own[own["calls"] <= budget]
+            best = within.loc[within["share"].idxmax()]
+            row[f"at most {budget} calls"] = f"{best['share']:.0%} ({best['calls']:.1f})"
+        last = own.iloc[-1]
+        row["at its end"] = f"{last['share']:.0%} ({last['calls']:.1f})"
+        row["gain"] = f"{last['gain']:.3f}"
+        rows.append(row)
+    return f"**{title(guide)}**: share of the exhaustive gain (calls)\n\n{to_markdown(pd.DataFrame(rows))}"
+
+
+def draw(table: pd.DataFrame, guide: str, path: Path) -> None:
+    """Gain against calls, a curve per search."""
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    colours = mpl.colormaps["tab20"].colors
+    for colour, (name, own) in zip(colours, table.groupby("search", sort=False), strict=False):
+        style: dict[str, Any] = {"color": colour, "marker": "."}
+        if name == EXHAUSTIVE:
+            style = {"color": "black", "linewidth": 2}
+        style["linestyle"] = "--" if "no measure" in str(name) else "-"
+        axes.plot(own["calls"], own["gain"], label=str(name), **style)
+    exhaustive = table[table["search"] == EXHAUSTIVE]["gain"].max()
+    for share in (0.8, 0.95, 1.0):
+        axes.axhline(share * exhaustive, color="grey", linewidth=0.6, linestyle=":")
+        axes.annotate(f"{share:.0%}", (1, share * exhaustive), fontsize=7, color="grey", va="bottom")
+    axes.set(xscale="log", xlabel="separator calls per item", ylabel=f"gain over one step, {title(guide)}")
+    axes.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+    axes.set_ylim(bottom=min(0, float(table["gain"].clip(lower=-0.3 * exhaustive).min())))
+    axes.legend(fontsize=7, ncols=2)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Compute, print and draw the fronts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--separator", help="a checkpoint; the shipped separator by default")
+    parser.add_argument("--data", type=Path, required=True, help="a corpus in the layout of VoiceBank-DEMAND")
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--guides", nargs="+", default=["si_sdr", "dnsmos_ovrl"])
+    parser.add_argument("--items", type=int, default=30)
+    parser.add_argument("--valid-items", type=int, default=16)
+    parser.add_argument("--fitted-steps", type=int, default=12)
+    parser.add_argument("--leave-out", nargs="*", default=[], help="searches that are not run")
+    parser.add_argument("--lanes", type=int, default=len(os.sched_getaffinity(0)))
+    options = parser.parse_args()
+    keep_freed_memory()
+    options.out.mkdir(parents=True, exist_ok=True)
+    separator = load_separator(options.separator)
+    tables = []
+    with torch.no_grad(), Lanes(options.lanes) as threads:
+        for guide in options.guides:
+            table = front(separator, guide, options, threads)
+            print(report(table, guide), flush=True)
+            draw(table, guide, options.out / f"front_{guide}.png")
+            tables.append(table)
+    pd.concat(tables).to_csv(options.out / "front.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""How the candidates of a round reach the separator: in parts of what size, and how many at a time.
+
+Nothing here changes a result beyond rounding: a separator works item by item, so that its calls can be cut
+and run side by side in any way. How they are is a matter of time and memory only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from models.types import Separator
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+_FIRST_SIZE = 4
+_TRIALS = 2
+_WORTHWHILE = 0.97
+_MEMORY_SHARE = 0.8
+
+FORWARD_MODE = Lock()
+"""Held during a forward-mode derivative: torch has one level for all threads; two at a time give zeros."""
+
+
+class BatchSize:
+    """The fastest number of blends in a separator call, found by timing the calls that are made anyway.
+
+    Not a call is made for it. Sizes are doubled, or else halved, for as long as that saves 3 % of the time
+    per blend; each is tried twice. On a GPU one is tried only if twice the memory of its half is free, and a
+    call that runs out of memory is repeated in halves and lowers the limit. What is learnt holds for audio of
+    one length (rounded to a power of two); use one object for one separator on one device, for as many
+    refinements as you like, from any thread.
+
+    Args:
+        limit: Never more than this many in a call.
+        samples: Nor more than this many samples, all channels together, unless a single blend has more.
+    """
+
+    def __init__(self, limit: int = 256, samples: int | None = None) -> None:
+        if limit < 1 or (samples is not None and samples < 1):
+            raise ValueError(f"limit={limit} and samples={samples}: at least one blend goes into a call")
+        self.limit, self.samples = limit, samples
+        self._limits: dict[int, int] = {}
+        self._seconds: dict[tuple[int, int], list[float]] = {}
+        self._lock = Lock()
+
+    def choose(self, example: Tensor) -> int:
+        """How many blends like ``example`` ``(c, t)`` the next calls should hold at most."""
+        length = _length(example)
+        with self._lock:
+            limit = self._limits.get(length, self.limit)
+            if self.samples is not None:
+                limit = max(1, min(limit, self.samples // example.numel()))
+            costs = {
+                size: min(times)
+                for (own, size), times in self._seconds.items()
+                if own == length and len(times) >= _TRIALS and size <= limit
+            }
+            best = min(_FIRST_SIZE, limit)
+            # upwards first, and downwards only from where the climb began
+            for factor in (2.0, 0.5):
+                start = best
+                while best in costs and 1 <= (following := int(factor * best)) <= limit:
+                    if following not in costs:
+                        return following
+                    if costs[following] > _WORTHWHILE * costs[best]:
+                        break
+                    best = following
+                if best != start:
+                    break
+            return best
+
+    def record(self, size: int, blends: Tensor, seconds: float, peak_bytes: int = 0) -> None:
+        """Note what a call took.
+
+        Args:
+            size: What :meth:`choose` had said.
+            blends: ``(n, c, t)`` that were separated, about as many.
+            seconds: How long that took.
+            peak_bytes: GPU memory that it needed beyond what was taken before.
+        """
+        length = _length(blends[0])
+        with self._lock:
+            self._seconds.setdefault((length, size), []).append(seconds / len(blends))
+            if blends.is_cuda and 2 * peak_bytes > _MEMORY_SHARE * torch.cuda.mem_get_info(blends.device)[0]:
+                self._limits[length] = min(size, self._limits.get(length, self.limit))
+
+    def ran_out_of_memory(self, blends: Tensor) -> None:
+        """Never again allow as many blends of this length."""
+        with self._lock:
+            self._limits[_length(blends[0])] = max(1, len(blends) // 2)
+
+
+class Lanes:
+    """Threads that work side by side, each with one processor core for torch; used in a ``with`` block.
+
+    Args:
+        count: How many; with 1 the work is done in the calling thread, with as many cores as torch is set to.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        if count < 1:
+            raise ValueError(f"lanes={count}: give 1 or more")
+        self.count = count
+        self._pool: ThreadPoolExecutor | None = None
+        self._threads = torch.get_num_threads()
+
+    def __enter__(self) -> Self:
+        if self.count > 1:
+            self._threads = torch.get_num_threads()
+            self._pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+            # what a lane sets for itself becomes the default of threads that start later
+            torch.set_num_threads(self._threads)
+
+    def map(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+        """Results in the order of the parts; without gradients, and in the mixed precision of the caller.
+
+        Parts are taken when a lane is about to be free, so that an iterator of many large ones stays lazy.
+        """
+        if self._pool is None:
+            yield from map(torch.no_grad()(work), parts)
+            return
+        # whether gradients are kept and precision is mixed is a matter of each thread
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+        mixed, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+
+        def in_lane(part: Part) -> Result:
+            with torch.no_grad(), torch.autocast(kind, dtype, enabled=mixed):
+                return work(part)
+
+        waiting: deque[Future[Result]] = deque()
+        for part in parts:
+            waiting.append(self._pool.submit(in_lane, part))
+            if len(waiting) > self.count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class Execution(Lanes):
+    """Calls a separator for one refinement; used in a ``with`` block.
+
+    Args:
+        separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``.
+        max_batch: Largest number of blends in a call, or what finds it, or None for no bound.
+        lanes: Parts of a round that are worked on at a time.
+    """
+
+    def __init__(self, separate: Separator, *, max_batch: int | BatchSize | None, lanes: int) -> None:
+        super().__init__(lanes)
+        self.separate, self.max_batch = separate, max_batch
+
+    def parts(self, count: int, example: Tensor) -> tuple[int, Sequence[Tensor]]:
+        """Positions 0 to ``count`` in balanced parts, enough for all lanes, and their intended size."""
+        if isinstance(self.max_batch, BatchSize):
+            size = self.max_batch.choose(example)
+        else:
+            size = count if self.max_batch is None else self.max_batch
+        wanted = math.ceil(count / size)
+        wanted = min(count, self.count * math.ceil(wanted / self.count))
+        return size, torch.arange(count, device=example.device).tensor_split(wanted)
+
+    def call(self, mixtures: Tensor, size: int | None = None) -> Tensor:
+        """One separator call, timed and checked; in halves where it does not fit into memory.
+
+        Args:
+            mixtures: ``(n, c, t)``.
+            size: What :meth:`parts` had intended, for a call that is typical of its size.
+
+        Raises:
+            ValueError: If what comes back does not fit.
+        """
+        learning = self.max_batch if isinstance(self.max_batch, BatchSize) and size is not None else None
+        before = 0 if learning is None else _allocated(mixtures)
+        start = time.perf_counter()
+        try:
+            estimates = self.separate(mixtures)
+        except torch.OutOfMemoryError:
+            if len(mixtures) == 1:
+                raise
+            if isinstance(self.max_batch, BatchSize):
+                self.max_batch.ran_out_of_memory(mixtures)
+            torch.cuda.empty_cache()
+            return torch.cat([self.call(half) for half in mixtures.tensor_split(2)])
+        if learning is not None and size is not None:
+            peak = _peak_since(mixtures, before)
+            learning.record(size, mixtures, time.perf_counter() - start, peak)
+        expected = (len(mixtures), *mixtures.shape[1:])
+        if estimates.ndim != 4 or (estimates.shape[0], *estimates.shape[2:]) != expected:
+            raise ValueError(
+                f"separate returned shape {tuple(estimates.shape)} for mixtures {tuple(mixtures.shape)}: it"
+                " must map (batch, channel, time) to (batch, source, channel, time) of the same length"
+            )
+        return estimates
+
+    def unfused_call(self, mixtures: Tensor, size: int | None = None) -> Tensor:
+        """As :meth:`call`, by kernels that have a forward-mode derivative: oneDNN's recurrent ones have none.
+
+        Within a derivative only, whose lock keeps the switch, one for all threads, from being changed twice.
+        """
+        mkldnn: Any = torch.backends.mkldnn
+        before = mkldnn.enabled
+        mkldnn.enabled = False
+        try:
+            return self.call(mixtures, size)
+        finally:
+            mkldnn.enabled = before
+
+
+def usual_lanes(device: torch.device) -> int:
+    """Lanes that keep the processor busy: one for each thread that torch uses on a CPU, else one."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def _length(example: Tensor) -> int:
+    """Samples of one item, all channels, as a power of two."""
+    return example.numel().bit_length()
+
+
+def _allocated(mixtures: Tensor) -> int:
+    if not mixtures.is_cuda:
+        return 0
+    torch.cuda.reset_peak_memory_stats(mixtures.device)
+    return torch.cuda.memory_allocated(mixtures.device)
+
+
+def _peak_since(mixtures: Tensor, before: int) -> int:
+    if not mixtures.is_cuda:
+        return 0
+    torch.cuda.synchronize(mixtures.device)
+    return torch.cuda.max_memory_allocated(mixtures.device) - before
