@@ -7,39 +7,51 @@ python=${PYTHON:-.venv/bin/python}
 data=datasets/vbd results=outputs/results
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-train() { # name, steps, options...
-  local name=$1 steps=$2
+train() { # name, experiment, steps, options...
+  local name=$1 experiment=$2 steps=$3
   grep -q '"finished": true' outputs/$name/run.json 2>/dev/null && return
-  $python train.py experiment=speech_denoising model=bsrnn_speech data.root=$data name=$name ckpt=last \
+  $python train.py experiment=$experiment model=bsrnn_speech data.root=$data name=$name ckpt=last \
     trainer.max_steps=$steps callbacks.multi_step=null data.num_workers=0 data.epoch_size=2400 data.limit_valid=20 \
-    trainer.enable_progress_bar=false callbacks.progress=null "${@:3}"
+    trainer.enable_progress_bar=false callbacks.progress=null "${@:4}"
 }
 
-evaluate() { # name, options...
-  $python benchmarks/speech_denoising.py outputs/$1/checkpoints/last.ckpt --data $data -o $results/$1 "${@:2}"
+evaluate() { # name, corpus, options...
+  $python benchmarks/speech_denoising.py outputs/$1/checkpoints/last.ckpt --data $2 -o $results/$1 "${@:3}"
 }
 
-test -f $data/manifest.jsonl ||
-  $python -m data.synthesis voicebank_demand $data --train 1200 --test 60 --sample-rate 16000 --seed 0
+corpus() { # folder, options...
+  test -f $1/manifest.jsonl || $python -m data.synthesis voicebank_demand $1 --sample-rate 16000 "${@:2}"
+}
 
-# the shipped separator
-train speech_denoiser ${STEPS:-3000}
-evaluate speech_denoiser
-# the same separator where it was not trained to be: every utterance in a room
-test -f ${data}_room/manifest.jsonl ||
-  $python -m data.synthesis voicebank_demand ${data}_room --train 2 --test 30 --sample-rate 16000 --seed 1 --room 1
-data=${data}_room evaluate speech_denoiser -o $results/speech_denoiser_room --guides si_sdr dnsmos_ovrl fixed
+last() {
+  echo outputs/$1/checkpoints/last.ckpt
+}
+
+corpus $data --train 1200 --test 60 --seed 0
+# a synthesiser that training never hears, and rooms; the former needs the program flite
+corpus ${data}_flite --train 24 --test 60 --seed 0 --synthesiser flite
+corpus ${data}_room --train 2 --test 30 --seed 1 --room 1
+
+# the shipped separator: one pass, then two stages with the multi-step objective
+train speech_denoiser_stage1 speech_denoising 2500
+train speech_denoiser_stage2 speech_denoising_unrolled 700 init=$(last speech_denoiser_stage1)
+train speech_denoiser speech_denoising_unrolled 900 init=$(last speech_denoiser_stage2) module.optimizer.lr=3e-3
+evaluate speech_denoiser ${data}_flite -o $results/speech_denoiser_flite --blind-items 20
+evaluate speech_denoiser $data --blind-items 20
+evaluate speech_denoiser ${data}_room -o $results/speech_denoiser_room --guides si_sdr dnsmos_ovrl fixed
 
 # what data mixing does to refinement: runs of equal length, two at a time on two cores
 seeds=${SEEDS:-0}
 for seed in $seeds; do
-  train path_none_seed$seed ${ABLATION_STEPS:-800} seed=$seed module.mixing.linear_path=0 &
-  train path_linear_seed$seed ${ABLATION_STEPS:-800} seed=$seed module.mixing.linear_path=0.5 &
+  plain="seed=$seed module.mixing.speed=null module.mixing.equaliser_db=0"
+  steps=${ABLATION_STEPS:-800}
+  train path_none_seed$seed speech_denoising $steps $plain module.mixing.linear_path=0 module.mixing.estimate_path=0 &
+  train path_linear_seed$seed speech_denoising $steps $plain module.mixing.linear_path=0.5 \
+    module.mixing.estimate_path=0 &
   wait
-  train path_estimate_seed$seed ${ABLATION_STEPS:-800} seed=$seed \
-    module.mixing.linear_path=0.25 module.mixing.estimate_path=0.25
+  train path_estimate_seed$seed speech_denoising $steps $plain
   for path in none linear estimate; do
-    evaluate path_${path}_seed$seed --guides si_sdr fixed dnsmos_ovrl \
+    evaluate path_${path}_seed$seed $data --guides si_sdr fixed dnsmos_ovrl \
       --metrics si_sdr pesq stoi dnsmos_ovrl --items 30 --blind-items 15
   done
 done

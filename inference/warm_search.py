@@ -219,10 +219,8 @@ class Stopping:
         finished = self.search.finished(trace, kept)
         if trace.step < self.patience:
             return finished
-        best = trace.previous
-        if trace.scores.shape[1]:
-            best = trace.scores.nan_to_num(nan=-torch.inf).amax(1)
-        scores = torch.cat((trace.history, trace.previous.where(kept, best)[None]))
+        tried = torch.cat((trace.previous[:, None], trace.scores.nan_to_num(nan=-torch.inf)), dim=1)
+        scores = torch.cat((trace.history, tried.amax(1)[None]))
         small = scores.diff(dim=0)[-self.patience :] < self.minimum_gain
         return finished | small.all(0)
 

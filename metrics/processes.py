@@ -31,7 +31,8 @@ def score_pairs(
     Args:
         name: A key of `metrics.single_signals.SCORES`.
         pairs: The signals.
-        workers: Processes; 0 scores in this one. The values are the same.
+        workers: Processes; 0 scores in this one. The values are the same, save that the last of the 53 bits
+            of STOI can follow the threads that NumPy's matrix products use: one there, maybe more here.
         **options: The measure's own arguments.
 
     Returns:

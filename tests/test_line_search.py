@@ -160,6 +160,11 @@ def test_where_a_cubic_has_no_top_the_middle_goes_on() -> None:
     torch.testing.assert_close(tried, torch.tensor([[0.2, 1.0, 0.6]]))
 
 
+def test_slopes_reach_no_farther_than_they_are_allowed_to() -> None:
+    tried = climb(SlopeSearch(0.5, reach=0.2), hill(torch.tensor([0.0])), 1).tried[0]
+    torch.testing.assert_close(tried, torch.tensor([[0.5, 1.0, 0.3]]))
+
+
 def test_slopes_that_are_not_to_be_had_end_a_step() -> None:
     """A top at ``first``, where the curve has a kink and the slope is NaN."""
     result = climb(SlopeSearch(0.25), hill(torch.tensor([0.25]), power=0.5), 1, steps=3)

@@ -119,6 +119,15 @@ def test_a_slice_of_a_larger_tensor_is_resampled_too() -> None:
     assert torch.equal(sliced, quality(sources[:, 0].clone(), reference=sources[:, 0].clone()))
 
 
+def test_mixed_precision_around_it_does_not_change_what_is_resampled() -> None:
+    reference = voices(1, 1)
+    estimate = reference + noise_like(reference)
+    quality = get_quality("pesq_nb", sample_rate=RATE)
+    expected = quality(estimate, reference=reference)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(quality(estimate, reference=reference), expected)
+
+
 def test_odd_rates_are_scored() -> None:
     reference = voices(1, 1, rate=44100)
     estimate = reference + noise_like(reference)

@@ -40,6 +40,17 @@ def test_a_schedule_tries_a_share_once_on_an_estimate() -> None:
     assert result.calls.tolist() == [4, 5, 7]
 
 
+def test_a_schedule_goes_on_with_an_estimate_that_is_new() -> None:
+    """Item 0 never gains, item 1 in every step, and at the same share."""
+
+    def curve(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+        return score + item - 0.5 + 0 * shares
+
+    result = climb(ScheduledSearch([0.2, 0.2]), curve, 2)
+    assert [len(tried) for tried in result.tried] == [2, 1]
+    assert result.scores[-1].tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("chosen", "shares"),
     [
@@ -73,6 +84,13 @@ def asked(step: int, chosen: list[float]) -> Trace:
     nothing = torch.empty(1, 0)
     shares, history = torch.tensor(chosen)[:, None], torch.zeros(step, 1)
     return trace_of(step, nothing, nothing, nothing, shares, history, steps=20)
+
+
+def test_a_first_share_that_won_has_not_yet_met_its_neighbours() -> None:
+    search = WarmSearch(first=[0.2, 0.4, 0.6], width=0.1)
+    for count, share in ((1, 0.3), (2, 0.5), (3, NAN)):
+        shares = search.propose(asked(count + 1, [0.4] * count))
+        torch.testing.assert_close(shares, torch.tensor([[0.4, share]]), equal_nan=True)
 
 
 def test_a_first_share_that_is_its_own_mean_is_not_tried_again() -> None:
