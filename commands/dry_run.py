@@ -22,6 +22,7 @@ def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]
 
     Returns:
         Lines of text. Calls and time are upper bounds of the refinement: items that finish early cost less.
+        A long file's calls are made for each of its segments, whose overlap is counted in the time.
         Reading, writing and scoring come on top.
     """
     if not jobs:
@@ -37,12 +38,13 @@ def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]
     # a clip as long as the usual file: the cost of a measure is no multiple of the length
     clip = min(_LONGEST_CLIP_SECONDS, sorted(checked.seconds for checked in jobs)[len(jobs) // 2])
     work = sum(_separated_seconds(files, checked) * checked.info.channels for checked in jobs)
+    segment = " segment" if any(files.segments(checked.info) > 1 for checked in jobs) else ""
     per_call, per_score = _seconds_per_call(files, clip)
     estimate = work / clip * (calls * per_call + scores * per_score)
     return [
         *lines,
-        f"{len(jobs)} files, {seconds:.1f} s of audio, for each, or each segment of it, at most {calls} "
-        f"separator calls and {scores} scores of the guide",
+        f"{len(jobs)} files, {seconds:.1f} s of audio, for each{segment} at most {calls} separator calls "
+        f"and {scores} scores of the guide",
         f"estimated time: at most about {_readable(estimate)} (a call on {clip:.1f} s of audio takes "
         f"{per_call:.3f} s, a score {per_score:.3f} s, on {files.device})",
     ]

@@ -270,7 +270,7 @@ class FileSeparator:
         means = ", its scores are means over them" if scored else ""
         notes = [f"{done} in {count} segments of {self.method.segment_seconds:g} s{means}"]
         if unscored:
-            notes.append(f"the guide cannot score {unscored} segments: their one-step estimates are kept")
+            notes.append(f"the guide cannot score {unscored} of them: their one-step estimates are kept")
         return notes
 
     def write(self, checked: CheckedJob, separation: Separation) -> list[str]:

@@ -268,7 +268,7 @@ def load_method(
     Args:
         name: Its file name without the ending.
         steps: Replaces its ``steps``.
-        candidates: Replaces its ``search.candidates``.
+        candidates: Replaces its ``search.candidates``; a search without gives way to a grid of so many.
         guide: Replaces its ``guide``.
         overrides: ``method.key=value``; a value that is a node with ``_target_`` replaces a whole node.
 
@@ -283,6 +283,8 @@ def load_method(
         flag = f"--{key.rpartition('.')[2]}"
         if name == "one_step" or (name == "progressive" and key != "steps"):
             raise UserError(f"{flag}={value}: --method {name} has none; leave it out, or use multi_step")
+        if key == "search.candidates" and "candidates" not in config.search:
+            config.search = {"_target_": "inference.GridSearch", "include_estimate": True}
         OmegaConf.update(config, key, value)
     for override in overrides:
         _apply(config, override)

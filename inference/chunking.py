@@ -83,7 +83,8 @@ def fade_in(overlap: int) -> Tensor:
 
     The earlier one gets 1 minus them, which are the same backwards. Neighbouring samples of the joined
     waveform thus differ by no more than those of either segment do, plus ``1 / overlap`` of what the segments
-    differ by; and what is wrong by e within half the overlap of a segment's ends comes in by less than e / 2.
+    differ by (with an overlap up to half a segment; beyond, several fades go on at once). What is wrong by e
+    within half the overlap of a segment's ends comes in by less than e / 2.
     """
     return (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(1, overlap)
 

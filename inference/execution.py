@@ -34,11 +34,12 @@ FORWARD_MODE = Lock()
 class BatchSize:
     """The fastest number of blends in a separator call, found by timing the calls that are made anyway.
 
-    Not a call is made for it. Sizes are doubled, or else halved, for as long as that saves 3 % of the time
-    per blend; each is tried twice. On a GPU one is tried only if twice the memory of its half is free, and a
-    call that runs out of memory is repeated in halves and lowers the limit. What is learnt holds for audio of
-    one length (rounded to a power of two); use one object for one separator on one device, for as many
-    refinements as you like, from any thread.
+    Not a call is made for it. From four blends or from one, whichever is faster, sizes are doubled, or else
+    halved, for as long as that saves 3 % of the time per blend; each is tried twice. On a GPU a size is tried
+    only if twice the memory of its half is free, and a call that runs out of memory is repeated in halves and
+    lowers the limit. What is learnt holds for audio of one length (rounded to a power of two) and one number
+    of lanes; use one object for one separator on one device, for as many refinements as you like, from any
+    thread.
 
     Args:
         limit: Never more than this many in a call.
@@ -50,11 +51,11 @@ class BatchSize:
             raise ValueError(f"limit={limit} and samples={samples}: at least one blend goes into a call")
         self.limit, self.samples = limit, samples
         self._limits: dict[int, int] = {}
-        self._seconds: dict[tuple[int, int], list[float]] = {}
+        self._seconds: dict[tuple[int, int, int], list[float]] = {}
         self._lock = Lock()
 
-    def choose(self, example: Tensor) -> int:
-        """How many blends like ``example`` ``(c, t)`` the next calls should hold at most."""
+    def choose(self, example: Tensor, lanes: int = 1) -> int:
+        """How many blends like ``example`` ``(c, t)`` the next calls, made in so many lanes, should hold."""
         length = _length(example)
         with self._lock:
             limit = self._limits.get(length, self.limit)
@@ -62,10 +63,15 @@ class BatchSize:
                 limit = max(1, min(limit, self.samples // example.numel()))
             costs = {
                 size: min(times)
-                for (own, size), times in self._seconds.items()
-                if own == length and len(times) >= _TRIALS and size <= limit
+                for (own, beside, size), times in self._seconds.items()
+                if (own, beside) == (length, lanes) and len(times) >= _TRIALS and size <= limit
             }
-            best = min(_FIRST_SIZE, limit)
+            # one blend alone is tried too: kernels for it can be others, and twice as fast
+            starts = (min(_FIRST_SIZE, limit), 1)
+            for size in starts:
+                if size not in costs:
+                    return size
+            best = min(starts, key=lambda size: costs[size])
             # upwards first, and downwards only from where the climb began
             for factor in (2.0, 0.5):
                 start = best
@@ -79,18 +85,23 @@ class BatchSize:
                     break
             return best
 
-    def record(self, size: int, blends: Tensor, seconds: float, peak_bytes: int = 0) -> None:
-        """Note what a call took.
+    def record(
+        self, size: int, blends: Tensor, seconds: float, *, lanes: int = 1, peak_bytes: int = 0
+    ) -> None:
+        """Note what a call took; one with half as many blends as was said, or fewer, tells nothing.
 
         Args:
             size: What :meth:`choose` had said.
             blends: ``(n, c, t)`` that were separated, about as many.
             seconds: How long that took.
+            lanes: How many calls were made at a time.
             peak_bytes: GPU memory that it needed beyond what was taken before.
         """
         length = _length(blends[0])
+        if 2 * len(blends) <= size:
+            return
         with self._lock:
-            self._seconds.setdefault((length, size), []).append(seconds / len(blends))
+            self._seconds.setdefault((length, lanes, size), []).append(seconds / len(blends))
             if blends.is_cuda and 2 * peak_bytes > _MEMORY_SHARE * torch.cuda.mem_get_info(blends.device)[0]:
                 self._limits[length] = min(size, self._limits.get(length, self.limit))
 
@@ -168,7 +179,7 @@ class Execution(Lanes):
     def parts(self, count: int, example: Tensor) -> tuple[int, Sequence[Tensor]]:
         """Positions 0 to ``count`` in balanced parts, enough for all lanes, and their intended size."""
         if isinstance(self.max_batch, BatchSize):
-            size = self.max_batch.choose(example)
+            size = self.max_batch.choose(example, self.count)
         else:
             size = count if self.max_batch is None else self.max_batch
         wanted = math.ceil(count / size)
@@ -198,8 +209,8 @@ class Execution(Lanes):
             torch.cuda.empty_cache()
             return torch.cat([self.call(half) for half in mixtures.tensor_split(2)])
         if learning is not None and size is not None:
-            peak = _peak_since(mixtures, before)
-            learning.record(size, mixtures, time.perf_counter() - start, peak)
+            peak, seconds = _peak_since(mixtures, before), time.perf_counter() - start
+            learning.record(size, mixtures, seconds, lanes=self.count, peak_bytes=peak)
         expected = (len(mixtures), *mixtures.shape[1:])
         if estimates.ndim != 4 or (estimates.shape[0], *estimates.shape[2:]) != expected:
             raise ValueError(

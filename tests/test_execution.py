@@ -102,6 +102,17 @@ def test_the_batch_size_climbs_to_the_fastest() -> None:
     assert settled(lambda size: float(size)) == 1  # caches
     assert settled(lambda size: abs(size - 8) + 1) == 8
     assert settled(lambda size: 1 - size / 1e4) == 4  # a saving below 3 % is none
+    assert settled(lambda size: 1.0 + (size > 1)) == 1  # kernels of their own for one alone
+
+
+def test_calls_with_far_fewer_blends_than_was_said_tell_nothing() -> None:
+    """The first call of a refinement holds one blend per item, whatever size is being tried."""
+    batch, example = BatchSize(), torch.zeros(1, 8000)
+    for _ in range(30):
+        batch.record(4, torch.zeros(1, 1, 8000), 0.1)
+        size = batch.choose(example)
+        batch.record(size, torch.zeros(size, 1, 8000), size * (1.0 + (size > 1)))
+    assert batch.choose(example) == 1
 
 
 def test_batch_sizes_of_other_lengths_are_learnt_apart() -> None:

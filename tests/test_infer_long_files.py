@@ -1,0 +1,109 @@
+"""Files that infer.py refines in segments: the audio, the scores, the notes and the plan."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from infer_toys import RATE, oracle, run, signals, write_pair
+from torch import Tensor
+
+from commands import dry_run, file_separation
+from inference import GridSearch, refine
+from inference.chunking import refine_in_segments
+from metrics import get_quality, si_sdr
+from models.channels import match_channels
+from models.pretrained import load_separator
+from reporting import read_scores
+
+SEGMENTS = [
+    *("--set", "method.segment_seconds=0.2", "--set", "method.overlap_seconds=0.0525"),
+    *("--set", "method.max_batch=1"),
+]
+
+
+@pytest.mark.usefixtures("few_metrics")
+def test_a_long_file_is_refined_and_scored_in_segments(
+    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, frames in (("long.wav", 8000), ("short.wav", 3200)):
+        write_pair(tmp_path, name, frames, channels=2, subtype="FLOAT")
+    measured: list[int] = []
+    measure = file_separation.measure
+
+    def watched(mixture: Tensor, trajectory: Tensor, *rest: object, **options: object) -> object:
+        measured.append(trajectory.shape[-1])
+        assert mixture.shape == trajectory.shape[2:]
+        return measure(mixture, trajectory, *rest, **options)
+
+    monkeypatch.setattr(file_separation, "measure", watched)
+    assert run(*oracle(tmp_path, mono, scores=True), *SEGMENTS) == 0
+    notes = capsys.readouterr().err
+    assert "long.wav: refined in 4 segments of 0.2 s, its scores are means over them" in notes
+    assert "short.wav" not in notes
+    # never more than a stretch of all steps is in memory
+    assert measured == [2360, 2360, 2360, 920, 3200]
+    clean, noisy, written = (
+        torch.from_numpy(soundfile.read(tmp_path / kind / "long.wav", dtype="float32")[0].T)
+        for kind in ("clean", "noisy", "out")
+    )
+    refine_one = partial(
+        refine,
+        match_channels(load_separator(mono), 2),
+        steps=1,
+        search=GridSearch(2, include_estimate=True),
+        quality=get_quality("si_sdr", sample_rate=RATE),
+        max_batch=1,
+    )
+    expected = refine_in_segments(refine_one, noisy[None], segment=3200, overlap=840, reference=clean[None])
+    torch.testing.assert_close(written, expected.estimate[0], rtol=0, atol=1e-6)
+    rows = read_scores(tmp_path / "out" / "scores.csv").set_index(["item", "metric", "kind", "step"])
+    assert set(rows.loc["long.wav"].index) == set(rows.loc["short.wav"].index)
+    last = rows.loc[("long.wav", "si_sdr", "oracle", 1)]
+    # the last segment begins at 4800 and is faded in at 7080
+    stretches = [slice(0, 2360), slice(2360, 4720), slice(4720, 7080), slice(7080, 8000)]
+    parts = [si_sdr(written[:, own], clean[:, own]).mean() * (own.stop - own.start) for own in stretches]
+    assert last["value"] == pytest.approx(sum(parts).item() / 8000, rel=1e-4)
+    # at most 3 calls on each of 4 segments, 12800 of 8000 samples
+    assert last["evaluations"] == expected.evaluations.item() == 5
+    assert last["ratio"] == pytest.approx(expected.ratios.item(), nan_ok=True)
+
+
+def test_segments_side_by_side_give_the_same_file(tmp_path: Path, mono: str) -> None:
+    write_pair(tmp_path, "a.wav")
+    written = []
+    for lanes in (1, 2):
+        assert run(*oracle(tmp_path, mono), *SEGMENTS, "--set", f"method.lanes={lanes}") == 0
+        written.append((tmp_path / "out" / "a.wav").read_bytes())
+    assert written[0] == written[1]
+    assert run(*oracle(tmp_path, mono), "--set", "method.segment_seconds=null") == 0
+    assert (tmp_path / "out" / "a.wav").read_bytes() != written[0]
+
+
+@pytest.mark.usefixtures("few_metrics")
+def test_a_silent_part_of_a_long_file_costs_no_score(
+    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pair(tmp_path, "a.wav", 12000)
+    clean, _ = signals(12000, RATE)
+    clean[4000:] = 0
+    soundfile.write(tmp_path / "clean" / "a.wav", clean, RATE, subtype="FLOAT")
+    assert run(*oracle(tmp_path, mono, scores=True), *SEGMENTS) == 0
+    assert "the guide cannot score 3 of them" in capsys.readouterr().err
+    rows = read_scores(tmp_path / "out" / "scores.csv")
+    assert rows[rows["metric"] == "si_sdr"]["value"].notna().all()
+
+
+def test_dry_run_counts_the_overlap_of_segments(
+    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pair(tmp_path, "a.wav")
+    monkeypatch.setattr(dry_run, "_seconds_per_call", lambda files, clip: (10 * clip, 0.0))
+    assert run(*oracle(tmp_path, mono), *SEGMENTS, "--dry-run") == 0
+    text = capsys.readouterr().out
+    assert "(0.5 s, at most 3 separator calls for each of 4 segments)" in text
+    # four segments of 0.2 s at 10 s a second and 3 calls
+    assert "at most about 24 s" in text
+    assert run(*oracle(tmp_path, mono), "--dry-run") == 0
+    assert "at most about 15 s" in capsys.readouterr().out
