@@ -111,12 +111,12 @@ def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     correlation = torch.fft.irfft(spectrum.conj() * torch.fft.rfft(estimate, n_fft), n_fft)[..., :SDR_TAPS]
     lag = torch.arange(SDR_TAPS, device=estimate.device)
     normal = autocorrelation[..., (lag[:, None] - lag).abs()]
-    # solve_ex marks a singular item and goes on where solve would raise; and item by item, because on a CPU the
-    # batched one fails in threads once their number has been set (pytorch issue 142815)
+    # solve_ex marks a singular item and goes on where solve would raise; and item by item, because on a CPU
+    # the batched one fails in threads once their number has been set (pytorch issue 142815)
     taps, info = torch.zeros_like(correlation), torch.zeros_like(valid, dtype=torch.int32)
-    for place in range(valid.numel()):
-        at = np.unravel_index(place, valid.shape)
-        taps[at], info[at] = torch.linalg.solve_ex(normal[at], correlation[at])
+    for at in torch.ones_like(valid).nonzero().tolist():
+        place = tuple(at)
+        taps[place], info[place] = torch.linalg.solve_ex(normal[place], correlation[place])
     epsilon = torch.finfo(torch.float64).eps
     coherence = (correlation * taps).sum(-1).clamp(min=epsilon)
     ratio = coherence / (1 - coherence).clamp(min=epsilon)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import mir_eval
 import numpy as np
@@ -225,3 +227,16 @@ def test_unknown_modes_and_low_rates_are_errors() -> None:
         pesq(torch.ones(9), torch.ones(9), mode="swb")
     with pytest.raises(ValueError, match="sample_rate=8000 is below the 10000 Hz of STOI"):
         stoi(torch.ones(9), torch.ones(9), sample_rate=8000)
+
+
+def test_sdr_works_in_threads_whose_number_was_set() -> None:
+    """Torch's batched solver does not (pytorch issue 142815); in a process of its own, as tests have one thread."""
+    program = (
+        "import torch; from concurrent.futures import ThreadPoolExecutor; from metrics.reference import sdr\n"
+        "torch.set_num_threads(2); x = torch.randn(6, 16000); y = x + 0.1 * torch.randn(6, 16000)\n"
+        "with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:\n"
+        "    list(pool.map(sdr, (y, y), (x, x)))\n"
+        "torch.set_num_threads(2); print(bool((sdr(y, x) > 15).all()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]
