@@ -235,24 +235,29 @@ class Method:
         }
 
     def _shares(self) -> Iterator[list[float]]:
-        """Mixture shares that the first round of each step proposes."""
-        nothing = torch.empty(1, 0)
+        """Mixture shares that the first round of each step proposes, at most."""
         for step in range(1, self.total_steps + 1):
-            chosen = torch.full((step - 1, 1), 0.5)
-            trace = Trace(
-                step=step,
-                steps=self.total_steps,
-                ratios=nothing,
-                scores=nothing,
-                slopes=nothing,
-                chosen=chosen,
-                history=torch.zeros(step, 1),
-                mixture=torch.zeros(1, 1, 1, 2),
-                estimate=torch.zeros(1, 1, 1, 2),
-                generator=Generator().manual_seed(0),
-            )
-            shares = self.search.propose(trace)[0]
-            yield shares[~shares.isnan()].tolist()
+            # the same share again and again, and one that falls
+            pasts = (torch.full((step - 1,), 0.5), torch.linspace(0.5, 0.1, self.total_steps)[: step - 1])
+            yield max((self._proposed(step, past) for past in pasts), key=len)
+
+    def _proposed(self, step: int, chosen: Tensor) -> list[float]:
+        """Shares of a step's first round, after these ``(step - 1,)`` were chosen."""
+        nothing, audio = torch.empty(1, 0), torch.zeros(1, 1, 1, 2)
+        trace = Trace(
+            step=step,
+            steps=self.total_steps,
+            ratios=nothing,
+            scores=nothing,
+            slopes=nothing,
+            chosen=chosen[:, None],
+            history=torch.zeros(step, 1),
+            mixture=audio,
+            estimate=audio,
+            generator=Generator().manual_seed(0),
+        )
+        shares = self.search.propose(trace)[0]
+        return shares[~shares.isnan()].tolist()
 
 
 def load_method(
@@ -283,8 +288,7 @@ def load_method(
         flag = f"--{key.rpartition('.')[2]}"
         if name == "one_step" or (name == "progressive" and key != "steps"):
             raise UserError(f"{flag}={value}: --method {name} has none; leave it out, or use multi_step")
-        if key == "search.candidates" and "candidates" not in config.search:
-            config.search = {"_target_": "inference.GridSearch", "include_estimate": True}
+        _make_room(config, key)
         OmegaConf.update(config, key, value)
     for override in overrides:
         _apply(config, override)
@@ -304,7 +308,10 @@ def _apply(config: DictConfig, override: str) -> None:
     if not equals or not key.startswith("method."):
         raise UserError(f"--set {override}: write method.KEY=VALUE, such as method.search.candidates=10")
     key = key.removeprefix("method.")
+    _make_room(config, key)
     known = list(_keys(OmegaConf.to_container(config)))
+    if config.get("guide") is not None and "search.candidates" not in known:
+        known.append("search.candidates")
     if key not in known:
         near = get_close_matches(key, known, n=2, cutoff=0.4) or known
         raise UserError(
@@ -315,6 +322,13 @@ def _apply(config: DictConfig, override: str) -> None:
         OmegaConf.update(config, key, value, merge=not (isinstance(value, dict) and "_target_" in value))
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UserError(f"--set {override}: {cause(error)}") from error
+
+
+def _make_room(config: DictConfig, key: str) -> None:
+    """A number of candidates is a grid's: a guided search without one gives way to it."""
+    guided = config.get("guide") is not None
+    if key == "search.candidates" and guided and "candidates" not in config.search:
+        config.search = {"_target_": "inference.GridSearch", "candidates": 5, "include_estimate": True}
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -230,7 +230,7 @@ def test_unknown_modes_and_low_rates_are_errors() -> None:
 
 
 def test_sdr_works_in_threads_whose_number_was_set() -> None:
-    """Torch's batched solver does not (pytorch issue 142815); in another process, as tests have one thread."""
+    """Torch's batched solver does not (pytorch issue 142815); in another process, as tests use one."""
     program = (
         "import torch; from concurrent.futures import ThreadPoolExecutor; from metrics.reference import sdr\n"
         "torch.set_num_threads(2); x = torch.randn(6, 16000); y = x + 0.1 * torch.randn(6, 16000)\n"
