@@ -11,7 +11,7 @@ it goes the way of that run instead, and knows only what the chosen shares gaine
 network's first choice gains on a quarter of the items that it was not fitted to, and writes one fitted to
 all. ``compare`` refines another corpus and prints the best score after 2, 3, 4, 6 and 8 separator calls of an
 item, that for the one-step estimate counted, over one step; the schedule is fitted on ``--fit-on`` and kept
-in ``schedule.json`` beside OUT.
+in a file.
 """
 
 from __future__ import annotations
@@ -249,16 +249,23 @@ def searches(options: argparse.Namespace, schedule: list[float]) -> dict[str, Ca
 
 
 def fit_on(bench: Bench, options: argparse.Namespace) -> list[float]:
-    """The schedule fitted on another corpus; kept in a file beside the results."""
-    path: Path = options.out.parent / "schedule.json"
+    """The schedule fitted on another corpus; taken from the file if it holds one that was fitted alike."""
+    path: Path = options.schedule or options.out.parent / "schedule.json"
+    settings = {
+        "separator": options.separator,
+        "guide": options.guide,
+        "corpus": str(options.fit_on),
+        "items": options.fit_items,
+    }
     if not path.exists():
-        pairs = [
-            (mixture, reference) for _, mixture, reference in bench.items(options.fit_on, options.fit_items)
-        ]
+        pairs = [item[1:] for item in bench.items(options.fit_on, options.fit_items)]
         found = fit_schedule(bench.separator, pairs, bench.quality, steps=BUDGETS[-1] - 1)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found) + "\n")
-    schedule: list[float] = json.loads(path.read_text())
+        path.write_text(json.dumps({**settings, "shares": found}) + "\n")
+    kept = json.loads(path.read_text())
+    if not isinstance(kept, dict) or {name: kept.get(name) for name in settings} != settings:
+        raise ValueError(f"schedule='{path}' was not fitted with {settings}: remove it, or name another file")
+    schedule: list[float] = kept["shares"]
     return schedule
 
 
@@ -344,7 +351,7 @@ def main() -> None:
         )
         command.add_argument("--fit-items", type=int, default=60)
         command.add_argument(
-            "--schedule", type=Path, required=True, help="file that keeps the fitted schedule"
+            "--schedule", type=Path, help="file of the schedule; schedule.json beside OUT by default"
         )
         command.add_argument("--models", type=Path, nargs="+", required=True)
         command.add_argument("--ceiling", action="store_true", help="also the best share of each step")
