@@ -41,6 +41,10 @@ class MixingPolicy:
         ratio_beta: Ratios follow Beta(ratio_beta, 1): 1 is uniform.
         unroll: Steps of the multi-step objective: this many blends of mixture and last estimate are separated
             after the first pass, each with a random ratio, with the loss on every step's output.
+        first_weight: Weight in [0, inf) of the first pass's loss in the multi-step objective, where every
+            further pass has 1: below 1 the separator learns for what refinement will keep.
+        candidates: Ratios drawn for each further pass; with several, each item goes on with the one that
+            gives the smallest loss, found without gradient, as under a guide.
 
     Source: docs/methods.md, data mixing.
     """
@@ -54,6 +58,8 @@ class MixingPolicy:
     estimate_path: float = 0.0
     ratio_beta: float = 1.0
     unroll: int = 0
+    first_weight: float = 1.0
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         """Refuse shares that are no probabilities."""
@@ -66,6 +72,12 @@ class MixingPolicy:
             raise ValueError(
                 f"ratio_beta={self.ratio_beta} must be positive and unroll={self.unroll} not negative"
             )
+        if self.first_weight < 0 or (self.first_weight == 0 and not self.unroll):
+            raise ValueError(
+                f"first_weight={self.first_weight} must not be negative, nor 0 if no pass follows the first"
+            )
+        if self.candidates < 1:
+            raise ValueError(f"candidates={self.candidates}: each further pass needs at least 1 ratio")
         if self.equaliser_db < 0 or (self.speed is not None and not 0 < self.speed[0] <= self.speed[1]):
             raise ValueError(
                 f"equaliser_db={self.equaliser_db} must not be negative, and speed={self.speed} is a positive"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -85,23 +85,30 @@ class SeparationModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def _unrolled_loss(self, mixture: Tensor, references: Tensor, generator: Generator) -> Tensor:
-        """Loss of the estimate and of ``mixing.unroll`` further ones from blends with random ratios.
+        """Weighted mean loss of the estimate and ``mixing.unroll`` further ones from randomly mixed blends.
 
         Each item refines one random source throughout, as :func:`inference.refine` does.
         """
+        count, first = len(mixture), self.mixing.first_weight
+        source = torch.randint(references.shape[1], (count,), generator=generator, device=generator.device)
+        source = source.to(mixture.device)
         estimates = self.separator(mixture)
-        losses = [self.loss(estimates, references).mean()]
-        count, device = len(mixture), mixture.device
-        items = torch.arange(count, device=device)
-        shape = (count,)
-        source = torch.randint(references.shape[1], shape, generator=generator, device=generator.device)
-        source = source.to(device)
+        loss, weight = first * self.loss(estimates, references).mean(), first
         for _ in range(self.mixing.unroll):
-            ratio = random_ratios(count, self.mixing.ratio_beta, generator=generator, device=device)
-            gains = path_gains(source, ratio, references.shape[1])[:, :, None, None]
-            estimates = self.separator(blend(mixture, estimates[items, source], ratio))
-            losses.append(self.loss(estimates, references * gains).mean())
-        return torch.stack(losses).mean()
+            estimate = estimates[torch.arange(count, device=mixture.device), source]
+            drawn = [
+                random_ratios(count, self.mixing.ratio_beta, generator=generator, device=mixture.device)
+                for _ in range(self.mixing.candidates)
+            ]
+
+            def again(ratio: Tensor, estimate: Tensor = estimate) -> tuple[Tensor, Tensor]:
+                gains = path_gains(source, ratio, references.shape[1])[:, :, None, None]
+                estimates = self.separator(blend(mixture, estimate, ratio))
+                return estimates, self.loss(estimates, references * gains)
+
+            estimates, losses = again(_best(drawn, again))
+            loss, weight = loss + losses.mean(), weight + 1
+        return loss / weight
 
     def _generator(self, batch_index: int) -> Generator:
         """A generator that depends on seed, rank and step only, so that resuming repeats nothing."""
@@ -109,3 +116,12 @@ class SeparationModule(LightningModule):
         ranks = self.trainer.world_size
         place = (self.trainer.current_epoch * 1_000_003 + batch_index) * ranks + self.global_rank
         return generator.manual_seed((self.seed * 2_147_483_647 + place) % 2**63)
+
+
+def _best(ratios: Sequence[Tensor], again: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    """Of several ratios ``(b,)`` the one with the smallest loss, item by item, as a guide would choose it."""
+    if len(ratios) == 1:
+        return ratios[0]
+    with torch.no_grad():
+        losses = torch.stack([again(ratio)[1] for ratio in ratios])
+    return torch.stack(list(ratios)).gather(0, losses.argmin(0, keepdim=True))[0]

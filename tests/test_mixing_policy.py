@@ -202,6 +202,9 @@ def test_gradient_goes_through_weights_used_without_gradient_first() -> None:
         ({"estimate_path": -0.1}, "estimate_path=-0.1"),
         ({"ratio_beta": 0.0}, "ratio_beta=0.0 must be positive"),
         ({"unroll": -1}, "unroll=-1 not negative"),
+        ({"first_weight": -0.5, "unroll": 1}, "first_weight=-0.5 must not be negative"),
+        ({"first_weight": 0.0}, "first_weight=0.0 must not be negative, nor 0"),
+        ({"candidates": 0}, "candidates=0"),
     ],
 )
 def test_mistakes_are_named_in_one_line(options: dict, message: str) -> None:

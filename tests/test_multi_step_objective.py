@@ -1,0 +1,85 @@
+"""The multi-step objective by hand: a separator that only scales, so that every pass is a number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data.mixing import random_ratios
+from lightning_modules.mixing_policy import MixingPolicy
+from lightning_modules.separation import SeparationModule
+
+
+class Scale(nn.Module):
+    """``f(x) = g x``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.6, dtype=torch.float64))
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        return self.gain * mixture[:, None]
+
+
+def squared_error(estimates: Tensor, references: Tensor) -> Tensor:
+    return (estimates - references).square().mean((1, 2, 3))
+
+
+def loss_of(policy: MixingPolicy, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of mixtures of ones whose references are ``wanted`` ``(b,)``, and its gradient by the gain."""
+    module = SeparationModule(Scale(), squared_error, torch.optim.SGD, mixing=policy)
+    mixture = torch.ones(len(wanted), 1, 5, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(7)
+    loss = module._unrolled_loss(mixture, wanted[:, None, None, None] * mixture[:, None], generator)
+    (slope,) = torch.autograd.grad(loss, module.separator.gain)
+    return loss.detach(), slope
+
+
+def drawn(policy: MixingPolicy, items: int) -> list[list[Tensor]]:
+    """The ratios of every pass and candidate that a policy draws."""
+    generator = torch.Generator().manual_seed(7)
+    torch.randint(1, (items,), generator=generator)
+    cpu = torch.device("cpu")
+    return [
+        [
+            random_ratios(items, policy.ratio_beta, generator=generator, device=cpu)
+            for _ in range(policy.candidates)
+        ]
+        for _ in range(policy.unroll)
+    ]
+
+
+def by_hand(policy: MixingPolicy, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    gain = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
+    estimate = gain.expand(len(wanted))
+    losses, weights = [(estimate - wanted).square()], [policy.first_weight]
+    for ratios in drawn(policy, len(wanted)):
+        tries = torch.stack([gain * (r + (1 - r) * estimate) for r in ratios])
+        best = (tries - wanted).square().argmin(0)
+        estimate = tries[best, torch.arange(len(wanted))]
+        losses.append((estimate - wanted).square())
+        weights.append(1.0)
+    loss = sum(w * x.mean() for w, x in zip(weights, losses, strict=True)) / sum(weights)
+    (slope,) = torch.autograd.grad(loss, gain)
+    return loss.detach(), slope
+
+
+@pytest.mark.parametrize("first_weight", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("candidates", [1, 3])
+@pytest.mark.parametrize("unroll", [1, 3])
+def test_loss_and_gradient_are_those_by_hand(unroll, candidates, first_weight) -> None:
+    policy = MixingPolicy(unroll=unroll, candidates=candidates, first_weight=first_weight, ratio_beta=0.5)
+    wanted = torch.tensor([0.1, 0.3, 0.5, 0.7], dtype=torch.float64)
+    for ours, expected in zip(loss_of(policy, wanted), by_hand(policy, wanted), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=0)
+
+
+def test_of_several_ratios_each_item_goes_on_with_its_best() -> None:
+    """``g (r + (1 - r) g)`` rises with r: who wants little takes the smallest ratio, who wants much the largest."""
+    policy = MixingPolicy(unroll=1, candidates=5, first_weight=0.0)
+    ratios = torch.stack(drawn(policy, 2)[0]).double()
+    best = torch.stack((ratios[:, 0].min(), ratios[:, 1].max()))
+    wanted = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    expected = (0.6 * (best + (1 - best) * 0.6) - wanted).square().mean()
+    torch.testing.assert_close(loss_of(policy, wanted)[0], expected, rtol=1e-6, atol=0)
