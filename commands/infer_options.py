@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.acceleration import PRECISIONS
+
 EXAMPLES = """examples:
   python infer.py noisy.wav -o out                     shipped separator, multi-step, blind guide
   python infer.py recordings/ more/ 'takes/*.flac' -o out --skip-existing
@@ -48,6 +50,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("-o", "--out", type=Path, required=True, metavar="OUT", help="folder to write; made where needed")
     add("--separator", metavar="URI", help="a .ckpt or .safetensors file (default: the shipped separator)")
     add("--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="32",
+        help="bf16: products in bfloat16, faster on some machines (default: 32)",
+    )
+    add("--compile", action="store_true", help="compile the network: slow to start, then maybe faster")
     add("--seed", type=int, default=0, metavar="S", help="seed of what a search draws (default: 0)")
     add(
         "--skip-existing",

@@ -17,6 +17,7 @@ from commands.method import load_method
 from commands.overrides import UserError
 from data.audio import AudioFileError
 from models import load_separator
+from models.acceleration import accelerate
 
 
 class Messages:
@@ -102,6 +103,7 @@ def build(options: argparse.Namespace) -> FileSeparator:
     keep_freed_memory()
     device = choose_device(options.device)
     separator = load_separator(options.separator, device=device)
+    accelerate(separator, precision=options.precision, compiled=options.compile)
     quality = method.quality(separator.sample_rate)
     if quality is not None and quality.needs_reference and options.reference is None:
         raise UserError(

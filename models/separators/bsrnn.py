@@ -48,6 +48,8 @@ class BSRNN(nn.Module):
     Monaural Speech Enhancement with Universal Sample Rate Band-Split RNN", 2023 (rate independence).
     """
 
+    compilable = ("_estimate",)
+
     def __init__(
         self,
         sources: Sequence[str] = ("speech",),
