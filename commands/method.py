@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Generator, Tensor
 
 from commands.guides import cached_guide, cause
+from commands.most_shares import most_shares
 from commands.overrides import CONFIGS, UserError
-from inference import BatchSize, Lanes, Refinement, Search, Trace, refine
+from inference import BatchSize, Capped, Lanes, Refinement, Search, refine
 from inference.chunking import Stretch, refined_stretches, segment_starts
 from inference.execution import usual_lanes
 from metrics import Quality
@@ -39,6 +40,7 @@ class Method:
         search: Proposes mixture shares.
         guide: What chooses among them: a measure's name, a file of ``configs/quality`` by its name or path,
             or a node with ``_target_``; None for schedules.
+        calls: Most separator calls of one item (for a long file, of one segment); None for no cap.
         keep_previous: Let the previous estimate compete.
         blend: ``"endpoint"`` or ``"state"``.
         max_batch: Blends in one separator call; None for what is fastest by timing, but no more than hold
@@ -53,6 +55,7 @@ class Method:
     steps: int
     search: Search
     guide: Any = None
+    calls: int | None = None
     keep_previous: bool = True
     blend: Literal["endpoint", "state"] = "endpoint"
     max_batch: int | None = None
@@ -68,6 +71,8 @@ class Method:
             raise UserError("guide=null: a search needs a guide; give --guide, or use --method progressive")
         if self.blend not in ("endpoint", "state"):
             raise UserError(f"blend={self.blend}: choose endpoint or state")
+        if self.calls is not None:
+            Capped(self.search, self.calls)  # says what is wrong
         if self.max_batch is not None and self.max_batch < 1:
             raise UserError(f"max_batch={self.max_batch}: must be at least 1, or null")
         if self.lanes is not None and self.lanes < 1:
@@ -100,11 +105,12 @@ class Method:
 
     def most_calls(self, sources: int) -> int:
         """Separator calls of one item if no step ends early; share 1 is free after the first."""
-        return 1 + sources * sum(sum(share < 1 for share in shares) for shares in self._shares())
+        most = 1 + sources * most_shares(self.search, self.steps)
+        return most if self.calls is None else min(most, self.calls)
 
     def most_scores(self, sources: int) -> int:
-        """Times that the guide scores one item if no step ends early."""
-        return sources * (1 + sum(len(shares) for shares in self._shares())) if self.guided else 0
+        """Times that the guide scores one item that costs the most calls."""
+        return self.most_calls(sources) - 1 + sources if self.guided else 0
 
     def segment_and_overlap(self, frames: int, sample_rate: int) -> tuple[int, int]:
         """Samples of the segments of a file, and of their overlap.
@@ -211,7 +217,7 @@ class Method:
             mixture,
             source="all",
             steps=self.steps,
-            search=self.search,
+            search=self.search if self.calls is None else Capped(self.search, self.calls),
             quality=quality,
             reference=reference if quality is not None and quality.needs_reference else None,
             keep_previous=self.keep_previous,
@@ -228,36 +234,12 @@ class Method:
             "steps": self.total_steps,
             "search": {"name": type(self.search).__name__, **vars(self.search)},
             "guide": self.guide if self.guided else None,
+            "calls": self.calls,
             "keep_previous": self.keep_previous,
             "blend": self.blend,
             "segment_seconds": self.segment_seconds,
             "overlap_seconds": self.overlap_seconds,
         }
-
-    def _shares(self) -> Iterator[list[float]]:
-        """Mixture shares that the first round of each step proposes, at most."""
-        for step in range(1, self.total_steps + 1):
-            # the same share again and again, and one that falls
-            pasts = (torch.full((step - 1,), 0.5), torch.linspace(0.5, 0.1, self.total_steps)[: step - 1])
-            yield max((self._proposed(step, past) for past in pasts), key=len)
-
-    def _proposed(self, step: int, chosen: Tensor) -> list[float]:
-        """Shares of a step's first round, after these ``(step - 1,)`` were chosen."""
-        nothing, audio = torch.empty(1, 0), torch.zeros(1, 1, 1, 2)
-        trace = Trace(
-            step=step,
-            steps=self.total_steps,
-            ratios=nothing,
-            scores=nothing,
-            slopes=nothing,
-            chosen=chosen[:, None],
-            history=torch.zeros(step, 1),
-            mixture=audio,
-            estimate=audio,
-            generator=Generator().manual_seed(0),
-        )
-        shares = self.search.propose(trace)[0]
-        return shares[~shares.isnan()].tolist()
 
 
 def load_method(

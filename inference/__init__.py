@@ -4,14 +4,16 @@ from inference.evaluation import Evaluation, Guide, evaluate
 from inference.execution import BatchSize, Lanes
 from inference.fitting import fit_schedule
 from inference.interpolation import ParabolicSearch, SlopeSearch
+from inference.limits import Capped, Stopping
 from inference.line_search import CoarseToFine, GoldenSection
 from inference.refinement import Refinement, refine
 from inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Search, Trace
-from inference.warm_search import ScheduledSearch, Stopping, WarmSearch
+from inference.warm_search import ScheduledSearch, WarmSearch
 
 __all__ = [
     "AnnealedGridSearch",
     "BatchSize",
+    "Capped",
     "CoarseToFine",
     "Evaluation",
     "FixedSchedule",

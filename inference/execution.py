@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Self, TypeVar
 
@@ -58,9 +59,7 @@ class BatchSize:
         """How many blends like ``example`` ``(c, t)`` the next calls, made in so many lanes, should hold."""
         length = _length(example)
         with self._lock:
-            limit = self._limits.get(length, self.limit)
-            if self.samples is not None:
-                limit = max(1, min(limit, self.samples // example.numel()))
+            limit = self._limit(example)
             costs = {
                 size: min(times)
                 for (own, beside, size), times in self._seconds.items()
@@ -85,6 +84,23 @@ class BatchSize:
                     break
             return best
 
+    def choose_lanes(self, example: Tensor, most: int) -> int:
+        """How many calls on blends like ``example`` ``(c, t)`` to make at once: 1 on all cores, or ``most``.
+
+        Whichever separates more blends a second; both are tried, with four blends in a call and with one.
+        """
+        length = _length(example)
+        with self._lock:
+            rates: dict[int, dict[int, float]] = {most: {}, 1: {}}
+            for (own, lanes, size), times in self._seconds.items():
+                if own == length and lanes in rates and len(times) >= _TRIALS:
+                    rates[lanes][size] = lanes / min(times)
+            starts = {min(_FIRST_SIZE, self._limit(example)), 1}
+            for lanes, by_size in rates.items():
+                if not starts <= by_size.keys():
+                    return lanes
+            return max(rates, key=lambda lanes: max(rates[lanes].values()))
+
     def record(
         self, size: int, blends: Tensor, seconds: float, *, lanes: int = 1, peak_bytes: int = 0
     ) -> None:
@@ -104,6 +120,11 @@ class BatchSize:
             self._seconds.setdefault((length, lanes, size), []).append(seconds / len(blends))
             if blends.is_cuda and 2 * peak_bytes > _MEMORY_SHARE * torch.cuda.mem_get_info(blends.device)[0]:
                 self._limits[length] = min(size, self._limits.get(length, self.limit))
+
+    def _limit(self, example: Tensor) -> int:
+        """Most blends of a call."""
+        limit = self._limits.get(_length(example), self.limit)
+        return limit if self.samples is None else max(1, min(limit, self.samples // example.numel()))
 
     def ran_out_of_memory(self, blends: Tensor) -> None:
         """Never again allow as many blends of this length."""
@@ -163,40 +184,64 @@ class Lanes:
             yield waiting.popleft().result()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How the blends of one round reach the separator.
+
+    Attributes:
+        parts: Positions of the blends, one tensor a call.
+        size: How many blends a call was meant to hold, before they were balanced.
+        lanes: Calls that are made at a time.
+    """
+
+    parts: Sequence[Tensor]
+    size: int
+    lanes: int
+
+
 class Execution(Lanes):
     """Calls a separator for one refinement; used in a ``with`` block.
 
     Args:
         separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``.
         max_batch: Largest number of blends in a call, or what finds it, or None for no bound.
-        lanes: Parts of a round that are worked on at a time.
+        lanes: Parts of a round that are worked on at a time; if ``max_batch`` is found by timing, so is
+            whether one at a time, on all cores, is faster.
     """
 
     def __init__(self, separate: Separator, *, max_batch: int | BatchSize | None, lanes: int) -> None:
         super().__init__(lanes)
         self.separate, self.max_batch = separate, max_batch
 
-    def parts(self, count: int, example: Tensor) -> tuple[int, Sequence[Tensor]]:
-        """Positions 0 to ``count`` in balanced parts, enough for all lanes, and their intended size."""
+    def plan(self, count: int, example: Tensor) -> Plan:
+        """Positions 0 to ``count`` in balanced parts, enough for all lanes."""
+        # one blend alone is best off with all cores
+        lanes = 1 if count == 1 else self.count
         if isinstance(self.max_batch, BatchSize):
-            size = self.max_batch.choose(example, self.count)
+            lanes = self.max_batch.choose_lanes(example, lanes)
+            size = self.max_batch.choose(example, lanes)
         else:
             size = count if self.max_batch is None else self.max_batch
         wanted = math.ceil(count / size)
-        wanted = min(count, self.count * math.ceil(wanted / self.count))
-        return size, torch.arange(count, device=example.device).tensor_split(wanted)
+        wanted = min(count, lanes * math.ceil(wanted / lanes))
+        parts = torch.arange(count, device=example.device).tensor_split(wanted)
+        return Plan(parts=parts, size=size, lanes=lanes)
 
-    def call(self, mixtures: Tensor, size: int | None = None) -> Tensor:
+    def run(self, work: Callable[[Tensor], Result], plan: Plan) -> Iterator[Result]:
+        """Results of the parts of a plan, in order."""
+        return self.map(work, plan.parts) if plan.lanes > 1 else map(torch.no_grad()(work), plan.parts)
+
+    def call(self, mixtures: Tensor, plan: Plan) -> Tensor:
         """One separator call, timed and checked; in halves where it does not fit into memory.
 
         Args:
-            mixtures: ``(n, c, t)``.
-            size: What :meth:`parts` had intended, for a call that is typical of its size.
+            mixtures: ``(n, c, t)``, one part of the plan.
+            plan: Says what the time that it takes is typical of.
 
         Raises:
             ValueError: If what comes back does not fit.
         """
-        learning = self.max_batch if isinstance(self.max_batch, BatchSize) and size is not None else None
+        learning = self.max_batch if isinstance(self.max_batch, BatchSize) else None
         before = 0 if learning is None else _allocated(mixtures)
         start = time.perf_counter()
         try:
@@ -204,13 +249,13 @@ class Execution(Lanes):
         except torch.OutOfMemoryError:
             if len(mixtures) == 1:
                 raise
-            if isinstance(self.max_batch, BatchSize):
-                self.max_batch.ran_out_of_memory(mixtures)
+            if learning is not None:
+                learning.ran_out_of_memory(mixtures)
             torch.cuda.empty_cache()
-            return torch.cat([self.call(half) for half in mixtures.tensor_split(2)])
-        if learning is not None and size is not None:
+            return torch.cat([self.call(half, plan) for half in mixtures.tensor_split(2)])
+        if learning is not None:
             peak, seconds = _peak_since(mixtures, before), time.perf_counter() - start
-            learning.record(size, mixtures, seconds, lanes=self.count, peak_bytes=peak)
+            learning.record(plan.size, mixtures, seconds, lanes=plan.lanes, peak_bytes=peak)
         expected = (len(mixtures), *mixtures.shape[1:])
         if estimates.ndim != 4 or (estimates.shape[0], *estimates.shape[2:]) != expected:
             raise ValueError(
@@ -219,7 +264,7 @@ class Execution(Lanes):
             )
         return estimates
 
-    def unfused_call(self, mixtures: Tensor, size: int | None = None) -> Tensor:
+    def unfused_call(self, mixtures: Tensor, plan: Plan) -> Tensor:
         """As :meth:`call`, by kernels that have a forward-mode derivative: oneDNN's recurrent ones have none.
 
         Within a derivative only, whose lock keeps the switch, one for all threads, from being changed twice.
@@ -228,7 +273,7 @@ class Execution(Lanes):
         before = mkldnn.enabled
         mkldnn.enabled = False
         try:
-            return self.call(mixtures, size)
+            return self.call(mixtures, plan)
         finally:
             mkldnn.enabled = before
 

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from data.mixing import blend as blend_of
-from inference.execution import FORWARD_MODE, BatchSize, Execution
+from inference.execution import FORWARD_MODE, BatchSize, Execution, Plan
 from inference.search import Search, Trace
 from metrics.quality import Quality
 from models.types import Separator
@@ -77,7 +77,7 @@ def refine(
         blend: ``"endpoint"`` blends with the mixture, ``"state"`` with the previous blend
             (``x_t = r x_{t-1} + (1 - r) y_{t-1}``, which stays if the previous estimate is kept).
         max_batch: Largest number of blends in one separator call; None for all of a round at once; a
-            :class:`BatchSize` finds the fastest by timing.
+            :class:`BatchSize` finds the fastest by timing, and with it whether lanes pay.
         lanes: Parts of a round that are separated and scored at the same time, each in a thread of its own
             that uses one processor core; with 2 or more, ``separate`` and ``quality`` must bear that.
         keep_trajectory: Return the estimates of all steps.
@@ -149,6 +149,8 @@ def _rounds(
             history=history,
             mixture=mixture,
             estimate=estimate,
+            calls=run.evaluations[items],
+            share_calls=run.share_calls,
             generator=generator,
         )
         proposed = search.propose(trace).to(items.device)
@@ -181,14 +183,15 @@ class _Run:
         self.selects, self.wants_slopes, self.form = search.selects, search.wants_slopes, form
         self.mixture = mixture
         self.evaluations = torch.zeros(len(mixture), dtype=torch.long, device=mixture.device)
-        size, parts = execution.parts(len(mixture), mixture[0])
-        estimates = torch.cat(list(execution.map(lambda part: execution.call(mixture[part], size), parts)))
+        plan = execution.plan(len(mixture), mixture[0])
+        estimates = torch.cat(list(execution.run(lambda part: execution.call(mixture[part], plan), plan)))
         self.evaluations += 1
         self.joint = source == "all"
         count = estimates.shape[1]
         self.sources = list(range(count)) if source == "all" else [source]
         if not all(-count <= index < count for index in self.sources):
             raise ValueError(f"source={source}: the separator has {count} sources, counted from 0")
+        self.share_calls = len(self.sources) * (2 if self.wants_slopes else 1)
         self.one_step = estimates[:, self.sources]
         if reference is not None and not self.joint:
             reference = reference[:, None]
@@ -229,18 +232,18 @@ class _Run:
             scores[row, column] = score
             self._remember(row, ratios[row, column], score, estimates)
         if len(asked):
-            size, parts = self.execution.parts(len(asked), self.mixture[0])
-            places = [(rows[asked[part]], columns[asked[part]]) for part in parts]
+            rows, columns = rows[asked], columns[asked]
+            plan = self.execution.plan(len(asked), self.mixture[0])
 
-            def work(place: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-                return self._separate_blends(items[place[0]], ratios[place], size)
+            def work(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+                return self._separate_blends(items[rows[part]], ratios[rows[part], columns[part]], plan)
 
-            results = self.execution.map(work, places)
-            for place, (estimates, score, slope) in zip(places, results, strict=True):
+            results = self.execution.run(work, plan)
+            for part, (estimates, score, slope) in zip(plan.parts, results, strict=True):
+                row, place = rows[part], (rows[part], columns[part])
                 scores[place], slopes[place] = score, slope
-                self._remember(place[0], ratios[place], score, estimates)
-            cost = len(self.sources) * (2 if self.wants_slopes else 1)
-            self.evaluations.index_add_(0, items[rows[asked]], torch.full_like(asked, cost))
+                self._remember(row, ratios[place], score, estimates)
+            self.evaluations.index_add_(0, items[rows], torch.full_like(rows, self.share_calls))
         return scores, slopes
 
     def take_best(self, items: Tensor, keep_previous: bool) -> tuple[Tensor, Tensor]:
@@ -262,7 +265,7 @@ class _Run:
             return self.one_step[items], self.one_step_score[items]
         return self.estimate[items], self.score[items]
 
-    def _separate_blends(self, items: Tensor, ratio: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _separate_blends(self, items: Tensor, ratio: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates ``(n, s, c, t)`` at shares below 1, their scores and slopes ``(n,)``."""
         call = self.execution.unfused_call if self.wants_slopes else self.execution.call
 
@@ -270,7 +273,7 @@ class _Run:
             estimates = []
             for index, source in enumerate(self.sources):
                 blends = blend_of(self.state[items, index], self.estimate[items, index], ratio)
-                estimates.append(call(blends, size)[:, source])
+                estimates.append(call(blends, plan)[:, source])
             stacked = torch.stack(estimates, dim=1)
             return self._score(stacked, items), stacked
 

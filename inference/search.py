@@ -32,6 +32,9 @@ class Trace:
         mixture: ``(b, s, c, t)`` what the shares are shares of: the mixture, for each refined source; in
             state form the previous blends.
         estimate: ``(b, s, c, t)`` the previous estimates, which the rest is.
+        calls: ``(b,)`` separator calls that each item has cost so far, the first one and this step's earlier
+            rounds included.
+        share_calls: Calls that a share below 1 costs: one for each refined source, two with slopes.
         generator: For searches that draw; None if the caller gave none.
     """
 
@@ -44,6 +47,8 @@ class Trace:
     history: Tensor
     mixture: Tensor
     estimate: Tensor
+    calls: Tensor
+    share_calls: int
     generator: Generator | None
 
     @property

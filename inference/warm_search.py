@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inference.line_search import SAME_SHARE
-from inference.search import Search, Trace
+from inference.search import Trace
 
 
 class ScheduledSearch:
@@ -173,56 +173,6 @@ class _Way:
             keeps=torch.where(kept, self.keeps + 1, 0),
             moved=self.moved | ~kept,
         )
-
-
-class Stopping:
-    """Ends an item once a search gains too little, on the guess that it will go on so.
-
-    Args:
-        search: What proposes the shares, and may finish an item earlier.
-        minimum_gain: Smallest gain of a step that counts, in the unit of the measure, above 0.
-        patience: Steps in a row with a smaller gain that end an item, at least 1.
-    """
-
-    def __init__(self, search: Search, minimum_gain: float, patience: int = 1) -> None:
-        if not search.selects:
-            raise ValueError(f"search={type(search).__name__} takes whatever it tries: no gain can stop it")
-        if not minimum_gain > 0:
-            raise ValueError(f"minimum_gain={minimum_gain}: must be above 0, in the unit of the measure")
-        if patience < 1:
-            raise ValueError(f"patience={patience}: at least 1 step is needed")
-        self.search = search
-        self.minimum_gain = minimum_gain
-        self.patience = patience
-
-    @property
-    def steps(self) -> int | None:
-        """Those of the search within."""
-        return self.search.steps
-
-    @property
-    def selects(self) -> bool:
-        """As the search within: always, or it could not be wrapped."""
-        return self.search.selects
-
-    @property
-    def wants_slopes(self) -> bool:
-        """As the search within."""
-        return self.search.wants_slopes
-
-    def propose(self, trace: Trace) -> Tensor:
-        """What the search within proposes."""
-        return self.search.propose(trace)
-
-    def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-        """What the search within calls finished, and on a guess the items whose gains were too small."""
-        finished = self.search.finished(trace, kept)
-        if trace.step < self.patience:
-            return finished
-        tried = torch.cat((trace.previous[:, None], trace.scores.nan_to_num(nan=-torch.inf)), dim=1)
-        scores = torch.cat((trace.history, tried.amax(1)[None]))
-        small = scores.diff(dim=0)[-self.patience :] < self.minimum_gain
-        return finished | small.all(0)
 
 
 def _keeps(chosen: Tensor) -> Tensor:

@@ -18,13 +18,29 @@ Curve = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def trace_of(
-    step: int, ratios: Tensor, scores: Tensor, slopes: Tensor, chosen: Tensor, history: Tensor, steps: int
+    step: int,
+    ratios: Tensor,
+    scores: Tensor,
+    slopes: Tensor,
+    chosen: Tensor,
+    history: Tensor,
+    steps: int,
+    calls: Tensor | None = None,
+    share_calls: int = 1,
 ) -> Trace:
     """With silent signals: no search on a curve looks at them."""
     signals = ratios.new_zeros(len(ratios), 1, 1, 2)
     known = {"steps": steps, "mixture": signals, "estimate": signals, "generator": None}
     return Trace(
-        step=step, ratios=ratios, scores=scores, slopes=slopes, chosen=chosen, history=history, **known
+        step=step,
+        ratios=ratios,
+        scores=scores,
+        slopes=slopes,
+        chosen=chosen,
+        history=history,
+        calls=torch.ones(len(ratios), dtype=torch.long) if calls is None else calls,
+        share_calls=share_calls,
+        **known,
     )
 
 
@@ -42,12 +58,14 @@ def climb(search: Search, curve: Curve, items: int | list[int], steps: int = 1) 
     steps = search.steps or steps
     score, moves, calls = torch.zeros(len(item)), torch.zeros_like(item), torch.ones_like(item)
     scores, chosen, tried = score[None], torch.empty(0, len(item)), []
-    active = calls > 0
+    active, cost = calls > 0, 1 + search.wants_slopes
     for step in range(1, steps + 1):
         rows, took = active.nonzero()[:, 0], torch.full_like(score, NAN)
         ratios = values = slopes = torch.empty(len(rows), 0)
         while len(rows):
-            trace = trace_of(step, ratios, values, slopes, chosen[:, rows], scores[:, rows], steps)
+            trace = trace_of(
+                step, ratios, values, slopes, chosen[:, rows], scores[:, rows], steps, calls[rows], cost
+            )
             shares = search.propose(trace)
             if shares.isnan().all():
                 break
@@ -57,7 +75,7 @@ def climb(search: Search, curve: Curve, items: int | list[int], steps: int = 1) 
             x = shares.clone().requires_grad_()
             y = curve(x, item[rows, None], moves[rows, None], score[rows, None]) + 0 * x
             (slope,) = torch.autograd.grad(y.nansum(), x)
-            calls[rows] += (shares < 1).sum(1) * (1 + search.wants_slopes)
+            calls[rows] += (shares < 1).sum(1) * cost
             slope = slope.where((shares < 1) & torch.tensor(search.wants_slopes), NAN)
             y = torch.where(shares == 1, 0.0, y.detach())
             ratios, values, slopes = (

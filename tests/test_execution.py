@@ -105,6 +105,25 @@ def test_the_batch_size_climbs_to_the_fastest() -> None:
     assert settled(lambda size: 1.0 + (size > 1)) == 1  # kernels of their own for one alone
 
 
+def test_lanes_are_taken_where_they_separate_more_blends_a_second() -> None:
+    """Two lanes against one on all cores, as a band-split RNN and a Conv-TasNet take them."""
+    example = torch.zeros(1, 8000)
+
+    def settled_lanes(seconds_per_blend: dict[int, float]) -> int:
+        batch, tried = BatchSize(), []
+        for _ in range(30):
+            tried.append(lanes := batch.choose_lanes(example, 2))
+            size = batch.choose(example, lanes)
+            batch.record(size, torch.zeros(size, 1, 8000), size * seconds_per_blend[lanes], lanes=lanes)
+        assert set(tried) == {1, 2}
+        assert len(set(tried[-20:])) == 1
+        return tried[-1]
+
+    assert settled_lanes({1: 0.03, 2: 0.05}) == 2
+    assert settled_lanes({1: 0.0135, 2: 0.0324}) == 1
+    assert BatchSize().choose_lanes(example, 1) == 1
+
+
 def test_calls_with_far_fewer_blends_than_was_said_tell_nothing() -> None:
     """The first call of a refinement holds one blend per item, whatever size is being tried."""
     batch, example = BatchSize(), torch.zeros(1, 8000)
@@ -152,12 +171,13 @@ def test_parts_are_balanced_and_enough_for_the_lanes() -> None:
 
     def lengths(count: int, max_batch: int | None, lanes: int) -> list[int]:
         execution = Execution(identity, max_batch=max_batch, lanes=lanes)
-        return [len(part) for part in execution.parts(count, torch.zeros(1, 10))[1]]
+        return [len(part) for part in execution.plan(count, torch.zeros(1, 10)).parts]
 
     assert lengths(9, None, 1) == [9]
     assert lengths(9, None, 2) == [5, 4]
     assert lengths(9, 4, 2) == [3, 2, 2, 2]
     assert lengths(1, None, 2) == [1]
+    assert lengths(2, 8, 3) == [1, 1]
     assert lengths(9, 2, 1) == [2, 2, 2, 2, 1]
 
 

@@ -12,10 +12,11 @@ from climbing import CURVES, NAN, climb, falling, flat, nowhere, saturating
 from torch import Tensor
 
 from inference.interpolation import ParabolicSearch, SlopeSearch
+from inference.limits import Stopping
 from inference.line_search import CoarseToFine, GoldenSection
 from inference.refinement import Refinement, refine
 from inference.search import FixedSchedule, GridSearch, Search, Trace
-from inference.warm_search import ScheduledSearch, Stopping, WarmSearch
+from inference.warm_search import ScheduledSearch, WarmSearch
 from metrics.quality import Quality
 
 # with the most calls of a step

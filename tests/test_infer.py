@@ -178,11 +178,26 @@ def test_dry_run_lists_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("few_metrics")
+def test_a_cap_on_calls_is_kept_and_recorded(tmp_path: Path, mono: str) -> None:
+    write_pair(tmp_path, "a.wav")
+    arguments = [*oracle(tmp_path, mono, scores=True), "--steps", "5", "--candidates", "4"]
+    assert run(*arguments, "--set", "method.calls=3") == 0
+    runs, _ = load_all([tmp_path / "out"])
+    scores = runs[0].scores
+    assert scores[scores["kind"] == "oracle"]["evaluations"].max() == 3
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["method"]["calls"] == 3
+
+
 def test_methods_count_their_calls() -> None:
     assert load_method("one_step").most_calls(1) == 1
     assert load_method("multi_step", steps=3, candidates=4).most_calls(1) == 1 + 3 * 4
     assert load_method("multi_step", steps=3, candidates=4).most_calls(2) == 1 + 3 * 4 * 2
     assert load_method("progressive", steps=4).most_calls(1) == 1 + 4
+    assert load_method("multi_step").most_calls(1) == 1 + 10 * 2
+    assert load_method("multi_step", overrides=["method.calls=8"]).most_calls(2) == 8
+    parabolic = "method.search={_target_: inference.ParabolicSearch, calls: 4}"
+    assert load_method("multi_step", steps=6, overrides=[parabolic]).most_calls(2) == 1 + 6 * 4 * 2
     assert load_method("progressive", steps=4).search.betas == pytest.approx([0.2, 0.4, 0.6, 0.8])
     own = "method.search={_target_: inference.AnnealedGridSearch, candidates: 7}"
     assert load_method("multi_step", overrides=[own]).search.candidates == 7

@@ -184,6 +184,8 @@ def test_the_history_is_that_of_the_last_change() -> None:
         history=torch.tensor([[1.0, 1, 1], [1, 2, 1.5], [1, 2.25, 1.5], [1, 2.25, 1.5]]),
         mixture=audio,
         estimate=audio,
+        calls=torch.ones(3, dtype=torch.long),
+        share_calls=1,
         generator=None,
     )
     found = trace_features(trace)

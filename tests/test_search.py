@@ -26,6 +26,8 @@ def trace(step: int, steps: int, items: int = 2, tried: int = 0) -> Trace:
         history=torch.zeros(step, items),
         mixture=torch.zeros(items, 1, 1, 2),
         estimate=torch.zeros(items, 1, 1, 2),
+        calls=torch.ones(items, dtype=torch.long),
+        share_calls=1,
         generator=None,
     )
 
