@@ -6,16 +6,18 @@
 The test items of a corpus are refined by every search under every guide. ``front.csv`` holds, for every
 search and step, the mean calls an item has cost by then and the mean gain of the guide's score over one step,
 and its share of the gain of the exhaustive grid (T = 20, K = 10); schedules are fitted on the corpus's
-validation items. Printed: the best share at 4, 8 and 20 calls, and what every search ends with;
-``front_<guide>.png`` draws it. The curves stand for shorter runs too: nothing in a step hangs on
-how many will follow (but for the annealed grid, which is left out).
+validation items. Printed: the share when no item may cost more than 4, 8 or 20 calls (a cap for each item,
+not a mean: an item stops before the step that would go beyond; a schedule without a measure stops where it is
+best within the cap), with the mean calls, and what every search ends with, alone and with successive halving
+over the items; ``front_<guide>.png`` draws it. The curves stand for shorter runs too: nothing in a step hangs
+on how many will follow (but for the annealed grid, which is left out).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,8 @@ from reporting.tables import to_markdown
 EXHAUSTIVE = "grid 10"
 STEPS = 20
 BUDGETS = (4, 8, 20)
+HALVING = ", halving"
+HALVING_CAPS = (4, 8, 16, 32)
 Pair = tuple[Tensor, Tensor]
 
 
@@ -164,41 +168,79 @@ def front(
             separator, quality, search, item, sizes
         )
         curves = list(tqdm(threads.map(work, items), total=len(items), desc=f"{guide} {name}", leave=False))
-        for step in range(len(curves[0].scores)):
-            gains = [curve.scores[step] - curve.scores[0] for curve in curves]
-            calls = [curve.calls[step] for curve in curves]
-            rows.append(
-                {
-                    "guide": guide,
-                    "search": name,
-                    "step": step,
-                    "calls": sum(calls) / len(calls),
-                    "gain": float(pd.Series(gains).mean()),
-                }
-            )
+        rows += [
+            row_of(guide, name, [(c.calls[step], c.scores[step] - c.scores[0]) for c in curves], step=step)
+            for step in range(len(curves[0].scores))
+        ]
+        print(f"{guide} {name}: gain {rows[-1]['gain']:.3f}", flush=True)
+        rows += [row_of(guide, name, within_cap(curves, cap, search.selects), cap=cap) for cap in BUDGETS]
+        if search.selects:
+            rows.append(row_of(guide, f"{name}{HALVING}", halved(curves), step=len(curves[0].scores) - 1))
     table = pd.DataFrame(rows)
     exhaustive = table[(table["search"] == EXHAUSTIVE) & (table["step"] == STEPS)]["gain"].item()
     return table.assign(share=table["gain"] / exhaustive)
 
 
+def row_of(
+    guide: str,
+    name: str,
+    found: Sequence[tuple[int, float]],
+    *,
+    step: int | None = None,
+    cap: int | None = None,
+) -> dict[str, Any]:
+    """Mean calls and gain of all items, after a step or within a cap."""
+    calls, gain = (sum(column) / len(found) for column in zip(*found, strict=True))
+    return {"guide": guide, "search": name, "step": step, "cap": cap, "calls": calls, "gain": gain}
+
+
+def within_cap(curves: Sequence[Curve], cap: int, selects: bool) -> list[tuple[int, float]]:
+    """Calls and gain of every item after its last step that keeps within the cap.
+
+    What takes any estimate is better stopped early than late: there the step with the best mean gain counts.
+    """
+    last = [max(step for step, calls in enumerate(curve.calls) if calls <= cap) for curve in curves]
+    if not selects:
+        gains = [sum(c.scores[step] - c.scores[0] for c in curves) for step in range(min(last) + 1)]
+        last = [gains.index(max(gains))] * len(curves)
+    return [(c.calls[step], c.scores[step] - c.scores[0]) for c, step in zip(curves, last, strict=True)]
+
+
+def halved(curves: Sequence[Curve]) -> list[tuple[int, float]]:
+    """Successive halving over items: at each of a row of caps only the half that last gained most goes on.
+
+    It compares items, so no item can be refined alone; hence it is no search of ``refine``.
+    """
+    found, alive, before = [(1, 0.0)] * len(curves), list(range(len(curves))), [0.0] * len(curves)
+    for cap in HALVING_CAPS:
+        reached = within_cap(curves, cap, selects=True)
+        for item in alive:
+            found[item] = reached[item]
+        alive.sort(key=lambda item: before[item] - reached[item][1])
+        alive = alive[: max(1, len(alive) // 2)]
+        before = [gain for _, gain in reached]
+    return found
+
+
 def report(table: pd.DataFrame, guide: str) -> str:
-    """Markdown: what each search reaches within a budget of calls, and at its end."""
+    """Markdown: what each search reaches within a cap on the calls of every item, and at its end."""
     rows = []
     for name, own in table.groupby("search", sort=False):
         row: dict[str, str] = {"search": str(name)}
-        for budget in BUDGETS:
-            within = own[own["calls"] <= budget]
-            best = within.loc[within["share"].idxmax()]
-            row[f"at most {budget} calls"] = f"{best['share']:.0%} ({best['calls']:.1f})"
-        last = own.iloc[-1]
+        for cap, within in own.dropna(subset="cap").groupby("cap"):
+            row[f"at most {cap:.0f} calls"] = f"{within['share'].item():.0%} ({within['calls'].item():.1f})"
+        last = own.dropna(subset="step").iloc[-1]
         row["at its end"] = f"{last['share']:.0%} ({last['calls']:.1f})"
         row["gain"] = f"{last['gain']:.3f}"
         rows.append(row)
-    return f"**{title(guide)}**: share of the exhaustive gain (calls)\n\n{to_markdown(pd.DataFrame(rows))}"
+    return (
+        f"**{title(guide)}**: share of the exhaustive gain (mean calls)\n\n{to_markdown(pd.DataFrame(rows))}"
+    )
 
 
 def draw(table: pd.DataFrame, guide: str, path: Path) -> None:
     """Gain against calls, a curve per search."""
+    table = table.dropna(subset="step")[lambda rows: ~rows["search"].str.endswith(HALVING)]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     colours = mpl.colormaps["tab20"].colors
     for colour, (name, own) in zip(colours, table.groupby("search", sort=False), strict=False):

@@ -76,7 +76,7 @@ def test_loss_and_gradient_are_those_by_hand(unroll, candidates, first_weight) -
 
 
 def test_of_several_ratios_each_item_goes_on_with_its_best() -> None:
-    """``g (r + (1 - r) g)`` rises with r: who wants little takes the smallest ratio, who wants much the largest."""
+    """``g (r + (1 - r) g)`` rises with r: an item that wants little takes the smallest ratio."""
     policy = MixingPolicy(unroll=1, candidates=5, first_weight=0.0)
     ratios = torch.stack(drawn(policy, 2)[0]).double()
     best = torch.stack((ratios[:, 0].min(), ratios[:, 1].max()))

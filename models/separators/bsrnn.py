@@ -48,7 +48,7 @@ class BSRNN(nn.Module):
     Monaural Speech Enhancement with Universal Sample Rate Band-Split RNN", 2023 (rate independence).
     """
 
-    compilable = ("_estimate",)
+    compilable = ("_predict",)
 
     def __init__(
         self,
@@ -136,7 +136,13 @@ class BSRNN(nn.Module):
 
     def _estimate(self, spectrum: Tensor) -> tuple[Tensor, Tensor]:
         """Masks and residuals ``(b, s, f, frame)``, complex, of a unit-power spectrum ``(b, f, frame)``."""
-        real = rearrange(torch.view_as_real(spectrum), "b f t r -> b t f r")
+        masks, residuals = self._predict(rearrange(torch.view_as_real(spectrum), "b f t r -> b t f r"))
+        # under autocast they may be bfloat16, which has no complex numbers
+        masks, residuals = masks.float().contiguous(), residuals.float().contiguous()
+        return torch.view_as_complex(masks), torch.view_as_complex(residuals)
+
+    def _predict(self, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks and residuals ``(b, s, f, frame, 2)`` of a unit-power spectrum ``(b, frame, f, 2)``."""
         if self.compression != 1:
             power = real.square().sum(dim=-1, keepdim=True)
             real = real * (power + 1e-6) ** ((self.compression - 1) / 2)
@@ -157,9 +163,7 @@ class BSRNN(nn.Module):
             )
             for heads in (self.masks, self.residuals)
         )
-        # under autocast they may be bfloat16, which has no complex numbers
-        masks, residuals = masks.float().contiguous(), residuals.float().contiguous()
-        return torch.view_as_complex(masks), torch.view_as_complex(residuals)
+        return masks, residuals
 
 
 def bins_per_band(bands: Bands, window_seconds: float, max_sample_rate: int) -> list[int]:
