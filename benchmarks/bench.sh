@@ -9,6 +9,9 @@ data=datasets/bench
 echo "## refine against the published loop, written plainly (T = 5, K = 10)"
 $python benchmarks/refinement_speed.py --items "${ITEMS:-2}" --steps 5
 echo
+echo "## mixed precision and compiling"
+$python benchmarks/separator_options.py --batches 1 --repeats 7
+echo
 echo "## measures"
 $python benchmarks/measure_cost.py --repeats 3
 echo
@@ -18,3 +21,6 @@ test -f $data/manifest.jsonl ||
 $python benchmarks/search_front.py --data $data -o outputs/bench --guides si_sdr --items 6 --valid-items 6 \
   --fitted-steps 8 --leave-out slopes
 echo "drawn in outputs/bench/front_si_sdr.png"
+echo
+echo "## memory of a long file"
+$python benchmarks/long_file.py --minutes 4 --guides dnsmos_ovrl

@@ -8,8 +8,8 @@ by both, in turn, on the same cores. The control (``benchmarks/reference_refinem
 one at a time, with as many threads as torch takes by default; for DNSMOS it scores with the package
 ``speechmos``. Printed are
 
-- medians of the ratio of wall times, with the spread over items, and how much of it comes from calls that need
-  not be made (ratio 1, and items that finished early);
+- medians of the ratio of wall times, with the spread over items, and how much of it comes from calls that
+  need not be made (ratio 1, and items that finished early);
 - whether the scores agree to 1e-3, and the chosen ratios wherever the best two candidates differ by more than
   1e-4, both loops scoring with our measures;
 - with one lane, the shares of time of separator, measure and everything else;

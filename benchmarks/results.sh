@@ -10,7 +10,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 train() { # name, experiment, steps, options...
   local name=$1 experiment=$2 steps=$3
   grep -q '"finished": true' outputs/$name/run.json 2>/dev/null && return
-  $python train.py experiment=$experiment model=bsrnn_speech data.root=$data name=$name ckpt=last \
+  $python train.py experiment=$experiment model=${MODEL:-bsrnn_speech} data.root=$data name=$name ckpt=last \
     trainer.max_steps=$steps callbacks.multi_step=null data.num_workers=0 data.epoch_size=2400 data.limit_valid=20 \
     trainer.enable_progress_bar=false callbacks.progress=null "${@:4}"
 }
@@ -32,13 +32,36 @@ corpus $data --train 1200 --test 60 --seed 0
 corpus ${data}_flite --train 24 --test 60 --seed 0 --synthesiser flite
 corpus ${data}_room --train 2 --test 30 --seed 1 --room 1
 
-# the shipped separator: one pass, then two stages with the multi-step objective
+# the shipped separator: one pass, then two stages with the multi-step objective, then two with the best of two blends
 train speech_denoiser_stage1 speech_denoising 2500
 train speech_denoiser_stage2 speech_denoising_unrolled 700 init=$(last speech_denoiser_stage1)
-train speech_denoiser speech_denoising_unrolled 900 init=$(last speech_denoiser_stage2) module.optimizer.lr=3e-3
+train speech_denoiser_stage3 speech_denoising_unrolled 900 init=$(last speech_denoiser_stage2) module.optimizer.lr=3e-3
+train speech_denoiser_stage4 speech_denoising_guided 300 init=$(last speech_denoiser_stage3)
+train speech_denoiser speech_denoising_guided 400 init=$(last speech_denoiser_stage4)
 evaluate speech_denoiser ${data}_flite -o $results/speech_denoiser_flite --blind-items 20
 evaluate speech_denoiser $data --blind-items 20
 evaluate speech_denoiser ${data}_room -o $results/speech_denoiser_room --guides si_sdr dnsmos_ovrl fixed
+
+# a second separator, and three sizes with equal data: what refinement costs and gains with each
+MODEL=conv_tasnet_tiny train conv_tasnet_tiny speech_denoising 500 module.optimizer.lr=2e-3
+for size in 16x2 24x3 32x4; do
+  train size_$size speech_denoising 600 model.features=${size%x*} model.layers=${size#*x}
+  evaluate size_$size ${data}_flite --guides si_sdr dnsmos_ovrl fixed --metrics si_sdr pesq stoi dnsmos_ovrl \
+    --items 30 --blind-items 15
+done
+$python report.py $results/size_* -o $results/sizes
+for name in speech_denoiser conv_tasnet_tiny; do
+  $python benchmarks/search_front.py --data ${data}_flite -o $results/front_$name --separator $(last $name) \
+    --items 30 --leave-out slopes
+done
+speed="$python benchmarks/refinement_speed.py --data ${data}_flite --separator"
+$speed $(last speech_denoiser) --items 8 --guides si_sdr
+$speed $(last speech_denoiser) --items 3 --guides pesq
+$speed $(last speech_denoiser) --items 2 --guides dnsmos_ovrl
+$speed $(last conv_tasnet_tiny) --items 8 --guides si_sdr
+$python benchmarks/separator_options.py --separator $(last speech_denoiser) $(last conv_tasnet_tiny)
+$python benchmarks/measure_cost.py --repeats 3
+$python benchmarks/long_file.py --guides dnsmos_ovrl
 
 # what data mixing does to refinement: runs of equal length, two at a time on two cores
 seeds=${SEEDS:-0}

@@ -165,9 +165,9 @@ class Method:
         ) -> Refinement:
             return self.run(
                 separate,
-                mixture.to(device),
+                _bring(mixture, device),
                 sample_rate=sample_rate,
-                reference=None if reference is None else reference.to(device),
+                reference=None if reference is None else _bring(reference, device),
                 keep_trajectory=keep_trajectory,
                 generator=generator,
                 at_once=lanes.count,
@@ -240,6 +240,13 @@ class Method:
             "segment_seconds": self.segment_seconds,
             "overlap_seconds": self.overlap_seconds,
         }
+
+
+def _bring(waveform: Tensor, device: torch.device) -> Tensor:
+    """A segment on the separator's device; to a GPU while it still works on the one before."""
+    return (
+        waveform.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else waveform.to(device)
+    )
 
 
 def load_method(
