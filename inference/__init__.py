@@ -3,6 +3,7 @@
 from inference.evaluation import Evaluation, Guide, evaluate
 from inference.execution import BatchSize, Lanes
 from inference.fitting import fit_schedule
+from inference.greedy_search import GreedySearch
 from inference.interpolation import ParabolicSearch, SlopeSearch
 from inference.limits import Capped, Stopping
 from inference.line_search import CoarseToFine, GoldenSection
@@ -18,6 +19,7 @@ __all__ = [
     "Evaluation",
     "FixedSchedule",
     "GoldenSection",
+    "GreedySearch",
     "GridSearch",
     "Guide",
     "Lanes",

@@ -11,6 +11,7 @@ import torch
 from climbing import CURVES, NAN, climb, falling, flat, nowhere, saturating
 from torch import Tensor
 
+from inference.greedy_search import GreedySearch
 from inference.interpolation import ParabolicSearch, SlopeSearch
 from inference.limits import Stopping
 from inference.line_search import CoarseToFine, GoldenSection
@@ -25,6 +26,8 @@ SEARCHES: list[tuple[Search, int]] = [
     (WarmSearch(), 2),
     (WarmSearch(first=[0.2, 0.5, 0.8], width=0.3, probes=3), 3),
     (WarmSearch(first=[0.2], probes=0), 2),
+    (GreedySearch(), 1),
+    (GreedySearch(first=0.0, width=0.5, patience=7), 1),
     (CoarseToFine(), 6),
     (CoarseToFine(points=4, rounds=3), 12),
     (GoldenSection(), 5),
@@ -89,7 +92,7 @@ def test_being_finished_changes_nothing_but_calls(search, most) -> None:
             torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
         saved += int((patient.calls - stopped.calls).sum())
     # schedules and warm searches try nothing twice: to them it only spares the asking
-    assert (saved > 0) == (not isinstance(search, ScheduledSearch | WarmSearch))
+    assert (saved > 0) == (not isinstance(search, ScheduledSearch | WarmSearch | GreedySearch))
 
 
 def test_frugal_searches_have_most_of_the_grids_gain_for_a_seventh_of_its_calls() -> None:
@@ -98,6 +101,7 @@ def test_frugal_searches_have_most_of_the_grids_gain_for_a_seventh_of_its_calls(
     for search, share, calls in (
         (ParabolicSearch(), 0.99, 22),
         (WarmSearch(), 0.95, 20),
+        (GreedySearch(), 0.95, 20),
         (Stopping(ParabolicSearch(), 0.01), 0.98, 13),
     ):
         result = climb(search, saturating, 20, steps=20)
@@ -174,6 +178,9 @@ def test_refinement_finds_the_best_share(search, within, calls) -> None:
         (lambda: SlopeSearch(enough=NAN), "enough=nan"),
         (lambda: ScheduledSearch([]), r"ratios=\[\]"),
         (lambda: ScheduledSearch([0.5, NAN]), "ratios="),
+        (lambda: GreedySearch(first=1.0), "first=1.0"),
+        (lambda: GreedySearch(width=0), "width=0"),
+        (lambda: GreedySearch(patience=0), "patience=0"),
         (lambda: WarmSearch(first=[]), r"first=\[\]"),
         (lambda: WarmSearch(first=[1.2]), r"first=\[1.2\]"),
         (lambda: WarmSearch(width=0.7), "width=0.7"),
