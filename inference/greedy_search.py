@@ -1,4 +1,4 @@
-"""One separator call a step: what scores higher is taken at once, and only failures make it look elsewhere."""
+"""One call a step: what scores higher is taken at once, and only failures make it look elsewhere."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from inference.search import Trace
 class GreedySearch:
     """One share a step: the last one that was taken, and around it where that fails.
 
-    The estimate moves on with the first share that scores higher; there is no second candidate to beat. After
-    failures the share is at a distance from the last one taken (from ``first``, if none was): ``width`` on the
-    side of the estimate, as much on the side of the mixture, then half of it on either side, and so on; a place
-    beyond an end of [0, 1] is left out. After ``patience`` failures in a row the item is finished: exactly,
-    because this search would try nothing more.
+    The estimate moves on with the first share that scores higher; there is no second candidate to beat.
+    After failures the share is at a distance from the last one taken (from ``first``, if none was):
+    ``width`` on the side of the estimate, as much on the side of the mixture, then half of it on either side,
+    and so on; a place beyond an end of [0, 1] is left out. After ``patience`` failures in a row the item is
+    finished: exactly, because this search would try nothing more.
 
     Args:
         first: Share of the first step, in [0, 1).
