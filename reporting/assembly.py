@@ -140,7 +140,10 @@ def _cost_section(
             "at most 10 % more; the difference is paired by item, positive where refining wins, with its "
             "95 % interval."
         )
-        caption = "Open diamonds: models applied once. Lines lead from a model to the same model refined."
+        caption = (
+            "Open diamonds: models applied once. Lines lead to the same model refined, up by its "
+            "paired gain (a guide may have refined fewer items)."
+        )
         frame = equal_cost(paired, points, seed=seed)
         blocks.append(Block(text=about))
         blocks.append(_picture(scale_figure(points, looks=looks), out, "cost", caption))

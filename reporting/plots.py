@@ -198,7 +198,8 @@ def scale_figure(points: pd.DataFrame, *, looks: Mapping[str, Look] | None = Non
 
     Returns:
         Open diamonds are models applied once, joined in black; lines lead from there to the same model
-        refined.
+        refined, up by its paired gain: a guide that refined fewer items has another mean. Metrics that no
+        guide was scored by are left out, unless there is no other.
 
     Raises:
         ValueError: If there is no point.
@@ -206,7 +207,8 @@ def scale_figure(points: pd.DataFrame, *, looks: Mapping[str, Look] | None = Non
     if points.empty:
         raise ValueError("points: no run has a cost; record macs_per_second in run.json")
     looks = _looks(points, looks)
-    metrics = list(dict.fromkeys(points["metric"]))
+    refined = points[points["kind"] != "one_step"]
+    metrics = list(dict.fromkeys((points if refined.empty else refined)["metric"]))
     width = {1: 1, 2: 2, 4: 2}.get(len(metrics), 3)
     height = -(-len(metrics) // width)
     figure = Figure(figsize=(max(3.3 * width, 5.2), 2.9 * height + 0.7), layout="constrained")
@@ -231,11 +233,10 @@ def _scale_panel(panel: Axes, group: pd.DataFrame, looks: Mapping[str, Look]) ->
     panel.plot(once["cost"], once["mean"], color=ONE_STEP_COLOUR, label="one_step", **diamond)
     for _, row in group[group["kind"] != "one_step"].iterrows():
         look = looks[row["column"]]
-        line = pd.concat([once[once["run"] == row["run"]], row.to_frame().T])
         style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "linewidth": 1.2}
-        panel.plot(
-            line["cost"], line["mean"], label=row["column"], marker=look.marker, markevery=[-1], **style
-        )
+        for _, start in once[once["run"] == row["run"]].iterrows():
+            cost, value = [start["cost"], row["cost"]], [start["mean"], start["mean"] + row["gain"]]
+            panel.plot(cost, value, label=row["column"], marker=look.marker, markevery=[-1], **style)
     for _, row in once.iterrows():
         # Refined points lie to the right: the free corner is the upper left one.
         place: dict[str, Any] = {
