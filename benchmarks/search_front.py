@@ -58,6 +58,7 @@ from reporting.tables import to_markdown
 EXHAUSTIVE = "grid 10"
 STEPS = 20
 BUDGETS = (4, 8, 20)
+HALVED = ("parabolic", "greedy", "warm")
 HALVING = ", halving"
 HALVING_CAPS = (4, 8, 16, 32)
 Pair = tuple[Tensor, Tensor]
@@ -177,7 +178,7 @@ def front(
         ]
         print(f"{guide} {name}: gain {rows[-1]['gain']:.3f}", flush=True)
         rows += [row_of(guide, name, within_cap(curves, cap, search.selects), cap=cap) for cap in BUDGETS]
-        if search.selects:
+        if name in HALVED:
             rows.append(row_of(guide, f"{name}{HALVING}", halved(curves), step=len(curves[0].scores) - 1))
     table = pd.DataFrame(rows)
     exhaustive = table[(table["search"] == EXHAUSTIVE) & (table["step"] == STEPS)]["gain"].item()
@@ -230,6 +231,7 @@ def report(table: pd.DataFrame, guide: str) -> str:
     rows = []
     for name, own in table.groupby("search", sort=False):
         row: dict[str, str] = {"search": str(name)}
+        row |= {f"at most {cap} calls": "-" for cap in BUDGETS}
         for cap, within in own.dropna(subset="cap").groupby("cap"):
             row[f"at most {cap:.0f} calls"] = f"{within['share'].item():.0%} ({within['calls'].item():.1f})"
         last = own.dropna(subset="step").iloc[-1]
