@@ -37,7 +37,7 @@ format: setup  ## put the code into shape
 bench: setup  ## speed of refinement and measures, quality against calls, as ratios: about 5 minutes
 	benchmarks/bench.sh
 
-results: setup  ## the tables of docs/results.md, from training on: about 2.5 hours on 2 cores
+results: setup  ## the tables of docs/results.md, from training on: about 6 hours on 2 cores
 	benchmarks/results.sh
 
 requirements:  ## pin requirements.txt anew from pyproject.toml (needs uv)

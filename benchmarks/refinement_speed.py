@@ -42,7 +42,7 @@ from tqdm import tqdm
 from commands.memory import keep_freed_memory
 from data.synthesis.noise import NOISES, draw_noise
 from data.synthesis.speech import draw_utterance, draw_voice
-from inference import BatchSize, GridSearch, Refinement, Search, WarmSearch, refine
+from inference import BatchSize, GreedySearch, GridSearch, Refinement, Search, refine
 from metrics import Quality, get_quality
 from models import load_separator
 from models.costs import macs_per_second
@@ -51,7 +51,7 @@ from reporting.tables import to_markdown
 
 SCORE_TOLERANCE = 1e-3
 TIE = 1e-4
-FRUGAL_STEPS = 10
+FRUGAL_STEPS = 20
 
 
 class Timed:
@@ -150,7 +150,7 @@ def compare(uri: str | None, guide: str, options: argparse.Namespace) -> dict[st
     fast = get_quality(guide, sample_rate=separator.sample_rate, workers=options.workers)
     blind = guide.startswith("dnsmos")
     items = test_items(options, separator.sample_rate)
-    frugal = {"search": WarmSearch(), "steps": FRUGAL_STEPS, "lanes": options.lanes}
+    frugal = {"search": GreedySearch(), "steps": FRUGAL_STEPS, "lanes": options.lanes}
     ours(separator, fast, items[0], options, lanes=options.lanes)  # sets up kernels, processes, batch sizes
     plain_refinement(separator, items[0][0], lambda estimate: 0.0, steps=1, candidates=2)
     ours(separator, fast, items[0], options, **frugal)

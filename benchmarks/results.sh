@@ -38,27 +38,31 @@ train speech_denoiser_stage2 speech_denoising_unrolled 700 init=$(last speech_de
 train speech_denoiser_stage3 speech_denoising_unrolled 900 init=$(last speech_denoiser_stage2) module.optimizer.lr=3e-3
 train speech_denoiser_stage4 speech_denoising_guided 300 init=$(last speech_denoiser_stage3)
 train speech_denoiser speech_denoising_guided 400 init=$(last speech_denoiser_stage4)
+# gains more from refinement, and is worse before and after it
+train speech_denoiser_refining speech_denoising_guided 280 init=$(last speech_denoiser) module.mixing.candidates=4 \
+  module.mixing.first_weight=0.1
+evaluate speech_denoiser_refining ${data}_flite --guides si_sdr fixed --metrics si_sdr
 evaluate speech_denoiser ${data}_flite -o $results/speech_denoiser_flite --blind-items 20
 evaluate speech_denoiser $data --blind-items 20
 evaluate speech_denoiser ${data}_room -o $results/speech_denoiser_room --guides si_sdr dnsmos_ovrl fixed
 
 # a second separator, and three sizes with equal data: what refinement costs and gains with each
-MODEL=conv_tasnet_tiny train conv_tasnet_tiny speech_denoising 500 module.optimizer.lr=2e-3
+MODEL=conv_tasnet_tiny train conv_tasnet_tiny speech_denoising 1200 module.optimizer.lr=2e-3
 for size in 16x2 24x3 32x4; do
   train size_$size speech_denoising 600 model.features=${size%x*} model.layers=${size#*x}
   evaluate size_$size ${data}_flite --guides si_sdr dnsmos_ovrl fixed --metrics si_sdr pesq stoi dnsmos_ovrl \
-    --items 30 --blind-items 15
+    --items 30 --blind-items 12
 done
 $python report.py $results/size_* -o $results/sizes
-for name in speech_denoiser conv_tasnet_tiny; do
-  $python benchmarks/search_front.py --data ${data}_flite -o $results/front_$name --separator $(last $name) \
-    --items 30 --leave-out slopes
-done
+front="$python benchmarks/search_front.py --data ${data}_flite --leave-out slopes --valid-items 5 --fitted-steps 8"
+$front -o $results/front_speech_denoiser --separator $(last speech_denoiser) --guides si_sdr --items 30
+$front -o $results/front_dnsmos --separator $(last speech_denoiser) --guides dnsmos_ovrl --items 16
+$front -o $results/front_conv_tasnet_tiny --separator $(last conv_tasnet_tiny) --guides si_sdr --items 30
 speed="$python benchmarks/refinement_speed.py --data ${data}_flite --separator"
-$speed $(last speech_denoiser) --items 8 --guides si_sdr
-$speed $(last speech_denoiser) --items 3 --guides pesq
-$speed $(last speech_denoiser) --items 2 --guides dnsmos_ovrl
-$speed $(last conv_tasnet_tiny) --items 8 --guides si_sdr
+$speed $(last speech_denoiser) --items 4 --guides si_sdr
+$speed $(last speech_denoiser) --items 2 --guides pesq
+$speed $(last speech_denoiser) --items 1 --guides dnsmos_ovrl
+$speed $(last conv_tasnet_tiny) --items 4 --guides si_sdr
 $python benchmarks/separator_options.py --separator $(last speech_denoiser) $(last conv_tasnet_tiny)
 $python benchmarks/measure_cost.py --repeats 3
 $python benchmarks/long_file.py --guides dnsmos_ovrl
