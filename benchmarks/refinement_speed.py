@@ -13,8 +13,8 @@ one at a time, with as many threads as torch takes by default; for DNSMOS it sco
 - whether the scores agree to 1e-3, and the chosen ratios wherever the best two candidates differ by more than
   1e-4, both loops scoring with our measures;
 - with one lane, the shares of time of separator, measure and everything else;
-- for the frugal search that ``infer.py`` uses by default, the ratio of wall times to the plain loop, and the
-  share of the plain loop's gain.
+- for the frugal search that ``infer.py`` uses by default, the ratio of wall times to the plain loop, item by
+  item and for all of them, as many at a time as there are lanes, and the share of the plain loop's gain.
 
 ``--trace`` profiles one refinement instead, prints what took longest and writes a Chrome trace.
 """
@@ -42,7 +42,7 @@ from tqdm import tqdm
 from commands.memory import keep_freed_memory
 from data.synthesis.noise import NOISES, draw_noise
 from data.synthesis.speech import draw_utterance, draw_voice
-from inference import BatchSize, GreedySearch, GridSearch, Refinement, Search, refine
+from inference import BatchSize, GreedySearch, GridSearch, Lanes, Refinement, Search, refine
 from metrics import Quality, get_quality
 from models import load_separator
 from models.costs import macs_per_second
@@ -155,7 +155,7 @@ def compare(uri: str | None, guide: str, options: argparse.Namespace) -> dict[st
     plain_refinement(separator, items[0][0], lambda estimate: 0.0, steps=1, candidates=2)
     ours(separator, fast, items[0], options, **frugal)
     ratios, saved, shares, worst, wrong = [], [], [], 0.0, 0
-    sooner, gains, rates = [], [], []
+    sooner, gains, rates, plain_seconds = [], [], [], []
     bar = tqdm(items, desc=f"{type(separator).__name__} {guide}", leave=False)
     for item in bar:
         mine, refinement = timed(ours, separator, fast, item, options, lanes=options.lanes)
@@ -167,6 +167,7 @@ def compare(uri: str | None, guide: str, options: argparse.Namespace) -> dict[st
         briefly, found = timed(ours, separator, fast, item, options, **frugal)
         sooner.append(plainly / briefly)
         gains.append([float(x.scores[-1, 0] - x.scores[0, 0]) for x in (found, refinement)])
+        plain_seconds.append(plainly)
         ratios.append(plainly / mine)
         rates.append(float(refinement.evaluations[0]) / mine)
         calls = 1 + options.steps * options.candidates
@@ -177,6 +178,13 @@ def compare(uri: str | None, guide: str, options: argparse.Namespace) -> dict[st
         alone, _ = timed(ours, one, two, item, options, lanes=1)
         shares.append((one.seconds / alone, two.seconds / alone))
         bar.set_postfix(faster=f"{statistics.median(ratios):.1f}x")
+    with Lanes(options.lanes) as threads:
+        alone_in_lane = frugal | {"lanes": 1}
+        together, _ = timed(
+            lambda: list(
+                threads.map(lambda item: ours(separator, fast, item, options, **alone_in_lane), items)
+            )
+        )
     seconds = statistics.median(item[0].shape[-1] / separator.sample_rate for item in items)
     separated, scored = (statistics.median(column) for column in zip(*shares, strict=True))
     return {
@@ -195,6 +203,7 @@ def compare(uri: str | None, guide: str, options: argparse.Namespace) -> dict[st
         "overhead": f"{1 - separated - scored:.1%}",
         "frugal": f"{statistics.median(sooner):.0f}x",
         "frugal, spread": f"{min(sooner):.0f} to {max(sooner):.0f}",
+        "frugal, all items": f"{sum(plain_seconds) / together:.0f}x",
         "its share of the gain": f"{sum(gain[0] for gain in gains) / sum(gain[1] for gain in gains):.0%}",
     }
 
