@@ -41,8 +41,8 @@ results: setup  ## the tables of docs/results.md, from training on: about 6 hour
 	benchmarks/results.sh
 
 requirements:  ## pin requirements.txt anew from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra synthesis --extra dev \
-	  --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra synthesis --extra separators --extra export \
+	  --extra dev --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
 
 clean:  ## remove .venv and caches; datasets and outputs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
