@@ -11,7 +11,7 @@ import pandas as pd
 from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import Tensor
 
-from data.audio import write_audio
+from data.audio_writing import write_audio
 from reporting.palette import save_png
 from reporting.plots import step_figure
 from reporting.spectrograms import spectrogram_figure

@@ -34,10 +34,11 @@ def process_files(
 def _process(files: FileSeparator, checked: CheckedJob, book: ScoreBook | None) -> Result:
     """Separate, score and write one file."""
     try:
-        separation = files.separate(checked, keep_trajectory=book is not None)
-        # scored first: a file that is there has its scores too
-        rows = None if book is None else book.rows(files, checked, separation)
-        return rows, separation.notes + files.write(checked, separation)
+        with files.outputs(checked) as outputs:
+            separation = files.separate(checked, outputs, keep_trajectory=book is not None)
+            # scored before the block ends: a file that is there has its scores too
+            rows = None if book is None else book.rows(files, checked, separation)
+        return rows, separation.notes + outputs.notes
     except (ValueError, RuntimeError, MemoryError, OSError) as error:
         return error
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from commands.run_folder import RunFolder
 from data.audio import resample
-from inference.chunking import mean_over_stretches
 from inference.evaluation import score_rows
+from inference.segments import mean_over_stretches
 from metrics import METRIC_NAMES
 from metrics.measures import MEASURES
 from metrics.panel import MetricPanel

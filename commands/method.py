@@ -19,9 +19,11 @@ from torch import Generator, Tensor
 from commands.guides import cached_guide, cause
 from commands.most_shares import most_shares
 from commands.overrides import CONFIGS, UserError
-from inference import BatchSize, Capped, Lanes, Refinement, Search, refine
-from inference.chunking import Stretch, refined_stretches, segment_starts
+from inference import BatchSize, Capped, Lanes, Refinement, Search, overlap_add, refine
+from inference.chunking import Read, cuts, shifted
+from inference.consistency import Consistency
 from inference.execution import usual_lanes
+from inference.segments import Stretch, refined_stretches
 from metrics import Quality
 from models.types import Separator
 
@@ -47,9 +49,18 @@ class Method:
             :data:`BATCH_SECONDS`. A number makes two runs on one machine equal to the last bit.
         lanes: Parts of a step, or segments of a long file, that are worked on at the same time; None for one
             a processor core, and 1 on a GPU.
-        segment_seconds: A file that is longer is refined in segments of that length, each with ratios of its
-            own, in memory that hardly grows with the file; None takes every file as a whole.
+        segment_seconds: A file that is longer is cut into segments of that length, in memory that hardly
+            grows with the file; None takes every file as a whole.
         overlap_seconds: How long one segment is faded into the next.
+        context_seconds: How much at either side of a fade is heard only, for separators that are wrong near
+            the ends of what they get.
+        refine_per: ``"segment"`` refines each segment by itself, with ratios of its own; ``"item"`` separates
+            in segments and refines the joined estimates of the whole file, with one ratio a step, in memory
+            that grows with the file.
+        shifts: With n from 1 up, every estimate is the mean over n delays of up to half a second, for n times
+            the calls.
+        consistency: Move all estimates to where they sum to the mixture, ``"uniform"`` or ``"energy"``; for
+            separators that estimate all of it.
     """
 
     steps: int
@@ -62,6 +73,10 @@ class Method:
     lanes: int | None = None
     segment_seconds: float | None = 30.0
     overlap_seconds: float = 1.0
+    context_seconds: float = 0.0
+    refine_per: Literal["segment", "item"] = "segment"
+    shifts: int = 0
+    consistency: Consistency | None = None
     _batch_sizes: dict[tuple[int, int], BatchSize] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -77,12 +92,19 @@ class Method:
             raise UserError(f"max_batch={self.max_batch}: must be at least 1, or null")
         if self.lanes is not None and self.lanes < 1:
             raise UserError(f"lanes={self.lanes}: must be at least 1, or null")
-        length, overlap = self.segment_seconds, self.overlap_seconds
+        if self.refine_per not in ("segment", "item"):
+            raise UserError(f"refine_per={self.refine_per}: choose segment or item")
+        if self.shifts < 0:
+            raise UserError(f"shifts={self.shifts}: give 0 or more")
+        if self.consistency not in (None, "uniform", "energy"):
+            raise UserError(f"consistency={self.consistency}: choose uniform or energy, or null")
+        length, overlap, context = self.segment_seconds, self.overlap_seconds, self.context_seconds
         if length is not None and not length > 0:
             raise UserError(f"segment_seconds={length}: must be above 0, or null for whole files")
-        if not 0 <= overlap < (math.inf if length is None else length):
+        if overlap < 0 or context < 0 or not overlap + 2 * context < (math.inf if length is None else length):
             raise UserError(
-                f"overlap_seconds={overlap}: must be from 0 up and below segment_seconds={length}"
+                f"overlap_seconds={overlap}: must be from 0 up and, with twice context_seconds={context},"
+                f" below segment_seconds={length}"
             )
 
     @property
@@ -112,76 +134,97 @@ class Method:
         """Times that the guide scores one item that costs the most calls."""
         return self.most_calls(sources) - 1 + sources if self.guided else 0
 
-    def segment_and_overlap(self, frames: int, sample_rate: int) -> tuple[int, int]:
-        """Samples of the segments of a file, and of their overlap.
-
-        Args:
-            frames: Its samples.
-            sample_rate: Their rate in Hz.
-        """
-        if self.segment_seconds is None:
-            return frames, 0
-        return round(self.segment_seconds * sample_rate), round(self.overlap_seconds * sample_rate)
-
     def segments(self, frames: int, sample_rate: int) -> int:
-        """Segments that a file of that many samples, of a rate in Hz, is refined in.
+        """Segments that a file of that many samples, of a rate in Hz, is cut into.
 
         Raises:
-            ValueError: If a segment is no longer than the overlap in whole samples.
+            ValueError: If nothing of a segment is left between its fades in whole samples.
         """
-        segment, overlap = self.segment_and_overlap(frames, sample_rate)
-        return len(segment_starts(frames, segment=segment, overlap=overlap))
+        return len(cuts(frames, **self._cutting(frames, sample_rate)))
+
+    def _cutting(self, frames: int, sample_rate: int) -> dict[str, int]:
+        """Samples of a segment, a fade and the context at either side of it."""
+        if self.segment_seconds is None:
+            return {"segment": frames, "overlap": 0, "context": 0}
+        names = ("segment", "overlap", "context")
+        return {name: round(getattr(self, f"{name}_seconds") * sample_rate) for name in names}
 
     def stretches(
         self,
         separate: Separator,
-        mixture: Tensor,
+        read: Read,
+        frames: int,
         *,
         sample_rate: int,
-        reference: Tensor | None,
+        interchangeable: bool = False,
+        read_reference: Read | None,
         keep_trajectory: bool,
         generator: Generator,
         device: torch.device,
         lanes: Lanes,
     ) -> Iterator[Stretch]:
-        """Refine all sources of one item of any length; see :func:`inference.refined_stretches`.
+        """Refine all sources of one item of any length; see :func:`inference.segments.refined_stretches`.
 
         Args:
             separate: Maps ``(b, c, t)`` to ``(b, s, c, t)``.
-            mixture: ``(1, c, t)`` in the main memory.
-            sample_rate: Its rate in Hz.
-            reference: ``(1, s, c, t)`` beside it, for oracle guides.
+            read: Gives samples of the mixture, ``(1, c, t)`` in the main memory.
+            frames: Its samples.
+            sample_rate: Their rate in Hz.
+            interchangeable: Whether the separator gives its sources in any order.
+            read_reference: Gives ``(1, s, c, t)``; None without.
             keep_trajectory: Keep the estimates of all steps.
-            generator: For searches that draw.
+            generator: For searches that draw, and for shifts.
             device: Where the separator lives, to which the segments are brought.
             lanes: Where the segments are worked on.
 
         Returns:
-            The stretches in order: one for an item that fits into a segment.
+            The stretches in order: one for an item that is refined as a whole.
         """
+        cutting = self._cutting(frames, sample_rate)
+        if self.shifts:
+            most = sample_rate // 2
+            separate = shifted(
+                separate, shifts=self.shifts, most=most, stitched=interchangeable, generator=generator
+            )
+        whole = self.refine_per == "item" and frames > cutting["segment"]
+        if whole:
+            # on a CPU large calls are no faster
+            at_once = 1 if device.type == "cpu" else max(1, int(BATCH_SECONDS / (self.segment_seconds or 1)))
+            separate = overlap_add(
+                separate,
+                segment=cutting["segment"],
+                overlap=cutting["overlap"] / cutting["segment"],
+                context=cutting["context"],
+                max_batch=at_once,
+                stitched=interchangeable,
+                device=device,
+            )
+            cutting = {"segment": frames, "overlap": 0, "context": 0}
 
         def refine_one(
             mixture: Tensor, /, *, reference: Tensor | None, generator: Generator | None
         ) -> Refinement:
+            home = mixture.device if whole else device
             return self.run(
                 separate,
-                _bring(mixture, device),
+                _bring(mixture, home),
                 sample_rate=sample_rate,
-                reference=None if reference is None else _bring(reference, device),
+                interchangeable=interchangeable,
+                reference=None if reference is None else _bring(reference, home),
                 keep_trajectory=keep_trajectory,
                 generator=generator,
                 at_once=lanes.count,
             )
 
-        segment, overlap = self.segment_and_overlap(mixture.shape[-1], sample_rate)
         return refined_stretches(
             refine_one,
-            mixture,
-            segment=segment,
-            overlap=overlap,
-            reference=reference,
+            read,
+            frames,
+            stitched=interchangeable,
+            read_reference=read_reference,
             generator=generator,
             lanes=lanes,
+            **cutting,
         )
 
     def run(
@@ -190,6 +233,7 @@ class Method:
         mixture: Tensor,
         *,
         sample_rate: int,
+        interchangeable: bool = False,
         reference: Tensor | None,
         keep_trajectory: bool,
         generator: Generator | None,
@@ -201,7 +245,9 @@ class Method:
             separate: Maps ``(b, c, t)`` to ``(b, s, c, t)``.
             mixture: ``(1, c, t)``.
             sample_rate: Its rate in Hz.
-            reference: ``(1, s, c, t)`` for oracle guides.
+            interchangeable: Whether the separator gives its sources in any order; where there is a reference,
+                they are put into its order.
+            reference: ``(1, s, c, t)``, or None.
             keep_trajectory: Keep the estimates of all steps.
             generator: For searches that draw.
             at_once: How many items are refined at the same time, which share the cores and the memory.
@@ -210,6 +256,7 @@ class Method:
             The refinement with its source axis.
         """
         quality = self.quality(sample_rate)
+        needed = interchangeable or (quality is not None and quality.needs_reference)
         most = max(1, round(BATCH_SECONDS * sample_rate / at_once))
         learnt = self._batch_sizes.setdefault((sample_rate, at_once), BatchSize(samples=most))
         return refine(
@@ -219,9 +266,11 @@ class Method:
             steps=self.steps,
             search=self.search if self.calls is None else Capped(self.search, self.calls),
             quality=quality,
-            reference=reference if quality is not None and quality.needs_reference else None,
+            reference=reference if needed else None,
             keep_previous=self.keep_previous,
             blend=self.blend,
+            interchangeable=interchangeable,
+            consistency=self.consistency,
             max_batch=self.max_batch or learnt,
             lanes=1 if at_once > 1 else self.lanes or usual_lanes(mixture.device),
             keep_trajectory=keep_trajectory,
@@ -239,6 +288,10 @@ class Method:
             "blend": self.blend,
             "segment_seconds": self.segment_seconds,
             "overlap_seconds": self.overlap_seconds,
+            "context_seconds": self.context_seconds,
+            "refine_per": self.refine_per,
+            "shifts": self.shifts,
+            "consistency": self.consistency,
         }
 
 

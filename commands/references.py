@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from commands.inputs import Job, without_suffix
-from data.audio import AUDIO_SUFFIXES, AudioFileError, AudioInfo, audio_info, read_audio, resampled_length
+from data.audio import AUDIO_SUFFIXES, AudioFileError, AudioInfo, audio_info, resampled_length
 
 
 def find_references(job: Job, folder: Path, sources: tuple[str, ...]) -> tuple[Path, ...]:
@@ -68,11 +65,6 @@ def check_references(job: Job, references: tuple[Path, ...], info: AudioInfo) ->
                 f"{job.path}: lasts {_duration(info)}, its reference {reference} {_duration(own)}: "
                 "cut them to the same length"
             )
-
-
-def read_references(references: tuple[Path, ...], sample_rate: int) -> Tensor:
-    """Read references ``(source, channel, time)`` at a rate in Hz."""
-    return torch.stack([read_audio(path, sample_rate=sample_rate)[0] for path in references])
 
 
 def _with_any_suffix(path: Path) -> list[Path]:

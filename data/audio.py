@@ -1,16 +1,7 @@
-"""Reading, resampling and writing audio files, with one policy for levels and clipping.
+"""Reading and resampling audio files.
 
-Levels: a sample of full scale is 1.0. Nothing is ever normalised. An integer of ``b`` bits is read as
-``q / 2 ** (b - 1)`` and written as ``round(x * 2 ** (b - 1))``, so that an integer file read and written in
-its own subtype keeps every bit.
-
-Clipping: floating-point files hold any level and are never clipped. All other subtypes hold -1 to 1, and
-what lies outside is treated as ``clip`` says: ``"clamp"`` limits it, ``"rescale"`` divides the whole file
-by its peak, ``"error"`` refuses. :func:`write_audio` returns how many samples exceeded full scale, so that
-nothing is clipped unnoticed.
-
-Channels are kept as they are. Files are complete or absent: a file is written beside its place and moved
-there at the end.
+A sample of full scale is 1.0, nothing is ever normalised, and channels are kept as they are: an integer of
+``b`` bits is read as ``q / 2 ** (b - 1)``. :mod:`data.audio_writing` writes it back.
 """
 
 from __future__ import annotations
@@ -23,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, gcd
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -34,25 +25,12 @@ from torchaudio.transforms import Resample
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 """What folder scans take for audio; :func:`read_audio` itself reads whatever libsndfile does."""
 
-ClipMode = Literal["clamp", "rescale", "error"]
-
 # The resampling filter of librosa's "kaiser_best": torchaudio's default of 6 zero crossings folds the
 # octave's edge back into the band, which a metric at 16 kHz sees.
 _ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
-_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aiff": "AIFF", ".aif": "AIFF"}
-_DEFAULT_SUBTYPES = {
-    "WAV": "FLOAT",
-    "FLAC": "PCM_24",
-    "OGG": "VORBIS",
-    "MP3": "MPEG_LAYER_III",
-    "AIFF": "FLOAT",
-}
-_INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-_WRITE_BLOCK = 1 << 16  # libsndfile's Vorbis encoder overflows its stack on long single writes
 _STREAM_SIZE = (
     0x7FFFF000  # programs that write to a pipe declare at least this much; they cannot know the length
 )
-_RIFF_LIMIT = 0xFFFFFFFF - (1 << 16)  # a RIFF header counts bytes in 32 bits
 
 
 class AudioFileError(ValueError):
@@ -68,8 +46,8 @@ class AudioInfo:
         sample_rate: In Hz.
         channels: Number of channels.
         format: libsndfile's name of the container, such as ``"WAV"``.
-        subtype: libsndfile's name of the encoding, such as ``"PCM_16"``: pass it to :func:`write_audio` to
-            write a file as this one was.
+        subtype: libsndfile's name of the encoding, such as ``"PCM_16"``: pass it to
+            :func:`data.audio_writing.write_audio` to write a file as this one was.
     """
 
     frames: int
@@ -181,106 +159,52 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
     return resampled
 
 
-def write_audio(
-    path: str | Path,
-    waveform: Tensor,
-    sample_rate: int,
-    *,
-    subtype: str | None = None,
-    clip: ClipMode = "clamp",
-) -> int:
-    """Write a file in the format of its suffix, at once or not at all; its folder is made where needed.
+class StreamResampler:
+    """:func:`resample` of a waveform that comes in parts; what comes out are parts of the same result.
 
     Args:
-        path: Ends in ``.wav``, ``.flac``, ``.ogg``, ``.mp3`` or ``.aiff``. A WAV above 4 GiB becomes RF64.
-        waveform: ``(channel, time)``, full scale 1.0.
-        sample_rate: In Hz.
-        subtype: libsndfile's name of the encoding: ``"FLOAT"``, ``"PCM_16"``, ``"PCM_24"``, ...; if None,
-            the format's most exact common one (float for WAV and AIFF, 24 bits for FLAC).
-        clip: What to do with samples outside -1 to 1 where the subtype cannot hold them: ``"clamp"`` them,
-            ``"rescale"`` the whole file by its peak, or raise an ``"error"``.
-
-    Returns:
-        How many samples were outside -1 to 1 and therefore clamped or rescaled; 0 for floating-point files.
-
-    Raises:
-        ValueError: If the shape, suffix, subtype or clip mode is not supported, samples are NaN or
-            infinite, or samples exceed full scale with ``clip="error"``.
+        from_rate: Rate in Hz of what comes in.
+        to_rate: Rate in Hz of what comes out.
     """
-    path = Path(path)
-    if waveform.dim() != 2 or 0 in waveform.shape:
-        raise ValueError(f"waveform has shape {tuple(waveform.shape)}: give (channel, time), neither empty")
-    if clip not in ("clamp", "rescale", "error"):
-        raise ValueError(f"clip={clip!r} is unknown: use 'clamp', 'rescale' or 'error'")
-    if not bool(torch.isfinite(waveform).all()):
-        raise ValueError(
-            f"waveform for {path} has NaN or infinite samples: find where they arise; nothing was written"
-        )
-    container, subtype = _encoding(path, subtype)
-    samples = waveform.detach().to("cpu", torch.float64 if subtype in ("DOUBLE", "PCM_32") else torch.float32)
-    exceeding = 0
-    if subtype not in ("FLOAT", "DOUBLE"):
-        samples, exceeding = _limit(samples, path, clip)
-    data = np.ascontiguousarray(samples.numpy().T)
-    if subtype in _INTEGER_BITS:
-        data = _quantise(data, _INTEGER_BITS[subtype])
-    if container == "WAV" and data.size * 8 > _RIFF_LIMIT:
-        container = "RF64"
-    _write_whole(path, data, sample_rate, container, subtype)
-    return exceeding
 
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        divisor = gcd(from_rate, to_rate)
+        self._old, self._new = from_rate // divisor, to_rate // divisor
+        resampler = _resampler(self._old, self._new, torch.float32, torch.device("cpu"))
+        self._width = 0 if self._old == self._new else resampler.width
+        self._kept: Tensor | None = None
+        self._kept_block = self._done_blocks = 0
 
-def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
-    container = _FORMATS.get(path.suffix.lower())
-    if container is None:
-        raise ValueError(
-            f"path={str(path)!r} has no suffix that can be written: use one of {', '.join(_FORMATS)}"
-        )
-    chosen = subtype or _DEFAULT_SUBTYPES[container]
-    if not soundfile.check_format(container, chosen):
-        allowed = ", ".join(soundfile.available_subtypes(container))
-        raise ValueError(f"subtype={chosen!r} cannot be stored in {container}: use one of {allowed}")
-    return container, chosen
+    def push(self, part: Tensor, *, last: bool = False) -> Tensor:
+        """Take up the next part ``(..., time)`` of any length.
 
+        Args:
+            part: It.
+            last: Whether it is the last one.
 
-def _limit(samples: Tensor, path: Path, clip: ClipMode) -> tuple[Tensor, int]:
-    exceeding = int((samples.abs() > 1).sum())
-    if not exceeding:
-        return samples, 0
-    peak = float(samples.abs().max())
-    if clip == "error":
-        raise ValueError(
-            f"waveform for {path} exceeds full scale at {exceeding} samples (peak {peak:.4g}): "
-            "write subtype='FLOAT', or use clip='clamp' or clip='rescale'"
-        )
-    return (samples / peak if clip == "rescale" else samples.clamp(-1, 1)), exceeding
-
-
-def _quantise(data: np.ndarray, bits: int) -> np.ndarray:
-    # libsndfile writes x * (2 ** 15 - 1) but reads q / 2 ** 15; a file copied through it would lose 0.0003
-    # dB each time
-    scale = float(1 << (bits - 1))
-    levels = np.clip(np.rint(data.astype(np.float64) * scale), -scale, scale - 1).astype(np.int64)
-    return (levels << (32 - bits)).astype(np.int32)
-
-
-def _write_whole(path: Path, data: np.ndarray, sample_rate: int, container: str, subtype: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with soundfile.SoundFile(
-            partial, "w", sample_rate, data.shape[1], subtype=subtype, format=container
-        ) as file:
-            for block in range(0, len(data), _WRITE_BLOCK):
-                file.write(data[block : block + _WRITE_BLOCK])
-        partial.replace(path)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(
-            f"{path} cannot be written as {container} {subtype}, {data.shape[1]} channels, {sample_rate} Hz: "
-            f"{error.error_string} choose another subtype, or a WAV file"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        Returns:
+            What is known by now of the result beyond what was returned before, ``(..., time)``; may be empty.
+        """
+        if self._old == self._new:
+            return part
+        kept = part if self._kept is None else torch.cat((self._kept, part), dim=-1)
+        offset = (self._done_blocks - self._kept_block) * self._new
+        if last:
+            self._kept = None
+            return resample(kept, self._old, self._new)[..., offset:].contiguous()
+        # a block of the result depends on the filter's width to either side of its own samples
+        known = max(0, (kept.shape[-1] - self._width) // self._old) + self._kept_block
+        done = max(known, self._done_blocks)
+        count = (done - self._done_blocks) * self._new
+        result = kept[..., :0]
+        if count:
+            end = (done - self._kept_block) * self._old + self._width
+            result = resample(kept[..., :end], self._old, self._new)[..., offset : offset + count]
+        self._done_blocks = done
+        first = max(self._kept_block, done - ceil(self._width / self._old))
+        self._kept = kept[..., (first - self._kept_block) * self._old :].clone()
+        self._kept_block = first
+        return result.contiguous()
 
 
 def _read_segment(file: soundfile.SoundFile, path: Path, rate: int, start: int, count: int) -> Tensor:

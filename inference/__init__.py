@@ -1,5 +1,6 @@
 """Multi-step inference: pure loops over callables."""
 
+from inference.chunking import overlap_add
 from inference.evaluation import Evaluation, Guide, evaluate
 from inference.execution import BatchSize, Lanes
 from inference.fitting import fit_schedule
@@ -33,5 +34,6 @@ __all__ = [
     "WarmSearch",
     "evaluate",
     "fit_schedule",
+    "overlap_add",
     "refine",
 ]

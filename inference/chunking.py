@@ -1,327 +1,262 @@
-"""Items of any length in bounded memory: cut into segments, each refined by itself, and faded together again.
+"""Separators of items of any length: cut into segments, separated in batches, and faded together again.
 
-Segments overlap. Where one begins, its estimate is faded in over the estimate so far, with weights that sum
-to 1, so that what all segments agree on comes out as it is. What is done then is given out and forgotten: an
-hour costs a few segments, and the copies of the whole that the caller keeps.
+Segments are all of one length and overlap. What a segment's separator hears within ``context`` of a cut is
+heard only: a separator is worst near the ends of what it is given. Between the contexts of two neighbours the
+later one is faded in, with weights that sum to 1, so that what both agree on comes out as it is. Nothing is
+padded. What is done is given out and forgotten, so that an hour costs no more memory than a few segments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
-from inference.execution import Lanes
-from inference.refinement import Refinement
+from inference.permutation import matching_order, reorder
+from models.types import Separator
 
-_WAVEFORMS = ("estimate", "one_step", "trajectory")
-
-
-class RefineOne(Protocol):
-    """Refines a mixture ``(b, c, t)`` that is short enough, such as :func:`inference.refine` in a partial."""
-
-    def __call__(
-        self, mixture: Tensor, /, *, reference: Tensor | None, generator: Generator | None
-    ) -> Refinement:
-        """Refine ``(b, c, t)``, with its reference if there is one."""
-        ...
+Read = Callable[[int, int], Tensor]
+"""Samples ``start`` up to ``stop`` of an item, as ``(b, c, stop - start)``; from a tensor, or from disk."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stretch:
-    """A part of an item that is done: from where one segment's fade begins to where the next one's does.
-
-    The stretches of an item lie side by side and fill it.
-
-    Attributes:
-        start: Its first sample.
-        segment: Samples that its calls worked on.
-        refinement: The waveforms are the joined ones, of the stretch only; scores, ratios and evaluations are
-            those of the segment.
-    """
+class Cut(NamedTuple):
+    """A segment, and the part of the item that is done with it: up to where the next one's fade begins."""
 
     start: int
-    segment: int
-    refinement: Refinement
-
-    @property
-    def length(self) -> int:
-        """Its samples."""
-        return self.refinement.estimate.shape[-1]
+    """Its first sample."""
+    begin: int
+    """First sample of the part, at or after ``start``."""
+    end: int
+    """The sample after the part's last."""
 
 
-def segment_starts(length: int, *, segment: int, overlap: int) -> list[int]:
+def cuts(length: int, *, segment: int, overlap: int, context: int = 0) -> list[Cut]:
     """Where to cut an item.
 
     Args:
         length: Its samples.
-        segment: Samples of every segment, from 1 up.
-        overlap: Samples that neighbours share, from 0 up and below ``segment``.
+        segment: Samples of every segment, contexts and fades included, from 1 up.
+        overlap: Samples over which neighbours are faded into each other, from 0 up.
+        context: Samples at either side of a fade that only one of the neighbours is used for, from 0 up.
 
     Returns:
-        The first sample of every segment, ``segment - overlap`` apart; the last one is moved to the left, so
-        that it is as long as the others. One segment for an item that is no longer than one.
+        A cut for each segment; the parts lie side by side and fill the item. Segments begin ``segment -
+        overlap - 2 * context`` apart; the last one is moved to the left, so that it is as long as the others.
+        An item that is no longer than a segment is one.
 
     Raises:
-        ValueError: If the segment or the overlap is out of range.
+        ValueError: If a number is out of range, or nothing of a segment is left between its fades.
     """
-    if segment < 1 or not 0 <= overlap < segment:
+    hop = segment - overlap - 2 * context
+    if segment < 1 or overlap < 0 or context < 0 or hop < 1:
         raise ValueError(
-            f"segment={segment}, overlap={overlap}: give a segment of 1 sample or more, and an overlap from 0"
-            " up and below the segment"
+            f"segment={segment}, overlap={overlap}, context={context} samples: none may be negative, and the"
+            " segment must be longer than the overlap and twice the context"
         )
     if length <= segment:
-        return [0]
-    return [*range(0, length - segment, segment - overlap), length - segment]
+        return [Cut(0, 0, length)]
+    starts = [*range(0, length - segment, hop), length - segment]
+    # the last part begins where it would without the move
+    begins = [place * hop for place in range(len(starts))]
+    ends = [*begins[1:], length]
+    return [Cut(*cut) for cut in zip(starts, begins, ends, strict=True)]
 
 
-def fade_in(overlap: int) -> Tensor:
-    """Weights ``(overlap,)`` of the later of two segments, that rise by ``1 / overlap``.
+def fade_in(overlap: int, context: int = 0) -> Tensor:
+    """Weights ``(overlap + 2 * context,)`` of the later of two segments where they overlap.
 
-    The earlier one gets 1 minus them, which are the same backwards. Neighbouring samples of the joined
-    waveform thus differ by no more than those of either segment do, plus ``1 / overlap`` of what the segments
-    differ by (with an overlap up to half a segment; beyond, several fades go on at once). What is wrong by e
-    within half the overlap of a segment's ends comes in by less than e / 2.
+    Zeros, a rise by ``1 / overlap``, ones; the earlier one gets 1 minus them, which are the same backwards.
+    Neighbouring samples of the joined waveform thus differ by no more than those of either segment do, plus
+    ``1 / overlap`` of what the segments differ by (with fades and contexts up to half a segment; beyond,
+    several fades go on at once). What is wrong within ``context`` of a segment's ends does not come in at
+    all, and what is wrong by e within half the overlap beyond, by less than e / 2.
     """
-    return (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(1, overlap)
+    rise = (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(1, overlap)
+    return torch.cat((rise.new_zeros(context), rise, rise.new_ones(context)))
 
 
-def refined_stretches(
-    refine_one: RefineOne,
-    mixture: Tensor,
-    *,
-    segment: int,
-    overlap: int,
-    reference: Tensor | None = None,
-    generator: Generator | None = None,
-    lanes: Lanes | None = None,
-) -> Iterator[Stretch]:
-    """Refine a long item segment by segment, and give out every part of it as soon as it is done.
-
-    Each segment chooses ratios of its own; the channels of an item share them. An item that is no longer than
-    a segment is passed on as it is, and one stretch comes back. With several lanes there are one more
-    segments in work or waiting than lanes, never more, however slowly the stretches are asked for.
-
-    Args:
-        refine_one: Refines one segment; with several lanes in several threads at once.
-        mixture: ``(b, c, t)``.
-        segment: Samples of a segment.
-        overlap: Samples over which one is faded into the next.
-        reference: ``(b, c, t)`` or ``(b, s, c, t)``, cut as the mixture is; None without.
-        generator: For searches that draw; each segment gets one that is seeded by it, in order, so that the
-            number of lanes does not matter.
-        lanes: Where the segments are worked on; None for one at a time, in this thread.
-
-    Yields:
-        The stretches in order, on the mixture's device.
-
-    Raises:
-        ValueError: If lengths do not fit each other.
-    """
-    length = mixture.shape[-1]
-    starts = segment_starts(length, segment=segment, overlap=overlap)
-    if reference is not None and reference.shape[-1] != length:
-        raise ValueError(
-            f"reference has {reference.shape[-1]} samples, the mixture {length}: cut or pad it to fit"
-        )
-    if len(starts) == 1:
-        refined = refine_one(mixture, reference=reference, generator=generator)
-        yield Stretch(start=0, segment=length, refinement=refined)
-        return
-
-    def refined_segment(part: tuple[int, Generator | None]) -> Refinement:
-        place = slice(part[0], part[0] + segment)
-        clean = None if reference is None else reference[..., place].contiguous()
-        # separators may view what they get in another shape, which a part of a longer tensor does not allow
-        return refine_one(mixture[..., place].contiguous(), reference=clean, generator=part[1])
-
-    parts = ((start, _successor(generator)) for start in starts)
-    results = (lanes or Lanes()).map(refined_segment, parts)
-    seam, begin = _Seam(overlap, mixture.device), 0
-    for start, refined in zip(starts, results, strict=True):
-        end = length if start == starts[-1] else begin + segment - overlap
-        done = seam.join(refined, skip=begin - start, count=end - begin)
-        yield Stretch(start=begin, segment=segment, refinement=done)
-        begin = end
-
-
-def join_stretches(stretches: Iterable[Stretch], length: int) -> Refinement:
-    """One refinement of all stretches of an item of ``length`` samples.
-
-    Returns:
-        The waveforms side by side, and of scores, ratios and evaluations what :class:`Numbers` says. The
-        refinement of a single stretch is returned as it is.
-
-    Raises:
-        ValueError: If the stretches do not fill the item.
-    """
-    joined: dict[str, Tensor | None] = dict.fromkeys(_WAVEFORMS)
-    numbers = Numbers()
-    for stretch in stretches:
-        if stretch.length == length:
-            return stretch.refinement
-        numbers.add(stretch)
-        for name in _WAVEFORMS:
-            waveform: Tensor | None = getattr(stretch.refinement, name)
-            if waveform is None:
-                continue
-            whole = joined[name]
-            if whole is None:
-                whole = joined[name] = waveform.new_empty(*waveform.shape[:-1], length)
-            whole[..., stretch.start : stretch.start + stretch.length] = waveform
-    estimate, one_step, trajectory = joined.values()
-    if estimate is None or one_step is None or sum(numbers.lengths) != length:
-        raise ValueError(
-            f"length={length}: the stretches have {sum(numbers.lengths)} samples; give all of an item"
-        )
-    return Refinement(
-        estimate=estimate,
-        one_step=one_step,
-        trajectory=trajectory,
-        scores=numbers.scores,
-        ratios=numbers.ratios,
-        evaluations=numbers.evaluations,
-    )
-
-
-def refine_in_segments(
-    refine_one: RefineOne,
-    mixture: Tensor,
-    *,
-    segment: int,
-    overlap: int,
-    reference: Tensor | None = None,
-    generator: Generator | None = None,
-    lanes: int = 1,
-) -> Refinement:
-    """Refine an item of any length: :func:`refined_stretches`, joined by :func:`join_stretches`.
-
-    Beside what a few segments need, memory holds the joined waveforms only: two of the item's length for each
-    source, and with a trajectory one more for each step.
-
-    Args:
-        refine_one: Refines one segment.
-        mixture: ``(b, c, t)``.
-        segment: Samples of a segment.
-        overlap: Samples over which one is faded into the next.
-        reference: ``(b, c, t)`` or ``(b, s, c, t)``; None without.
-        generator: For searches that draw.
-        lanes: Segments that are worked on at the same time, each in a thread with one processor core.
-
-    Raises:
-        ValueError: If lengths do not fit each other.
-    """
-    with Lanes(lanes) as threads:
-        stretches = refined_stretches(
-            refine_one,
-            mixture,
-            segment=segment,
-            overlap=overlap,
-            reference=reference,
-            generator=generator,
-            lanes=threads,
-        )
-        return join_stretches(stretches, mixture.shape[-1])
-
-
-class Numbers:
-    """What the segments of an item say together.
-
-    Attributes:
-        lengths: Samples of each stretch.
-    """
-
-    def __init__(self) -> None:
-        self.lengths: list[int] = []
-        self._scores: list[Tensor] = []
-        self._ratios: list[Tensor] = []
-        self._separated: list[Tensor] = []
-
-    def add(self, stretch: Stretch) -> None:
-        """Take up the next stretch; nothing of its waveforms is kept."""
-        self.lengths.append(stretch.length)
-        self._scores.append(stretch.refinement.scores)
-        self._ratios.append(stretch.refinement.ratios)
-        self._separated.append(stretch.refinement.evaluations * stretch.segment)
-
-    @property
-    def scores(self) -> Tensor:
-        """``(steps + 1, b)``: mean of the segments' own, see :func:`mean_over_stretches`.
-
-        Not what the measure would say of the joined audio.
-        """
-        return mean_over_stretches(torch.stack(self._scores), self.lengths).to(self._scores[0].dtype)
-
-    @property
-    def ratios(self) -> Tensor:
-        """``(steps, b)``: mean over the segments that chose one at this step, NaN if none did."""
-        return torch.stack(self._ratios).nanmean(0)
-
-    @property
-    def evaluations(self) -> Tensor:
-        """``(b,)``: calls in units of calls on the whole item, rounded up."""
-        return -(-torch.stack(self._separated).sum(0) // sum(self.lengths))
-
-    @property
-    def unscored(self) -> Tensor:
-        """``(b,)``: segments whose one-step estimate has no score, which are not refined under a guide."""
-        return torch.stack(self._scores)[:, 0].isnan().sum(0)
-
-
-def mean_over_stretches(values: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Mean of ``(stretch, ...)`` weighted by the stretches' lengths, NaN left out; NaN where all are.
-
-    In float64; of a single value it is that value to the last bit.
-    """
-    known = ~values.isnan()
-    weights = torch.tensor(lengths, dtype=torch.float64, device=values.device)
-    weights = weights.view(-1, *[1] * (values.ndim - 1)) * known
-    return (weights / weights.sum(0) * values.double().where(known, 0.0)).sum(0)
-
-
-class _Seam:
-    """Fades each segment in over the end of the one before.
+class Seam:
+    """Fades the segments of a waveform together, one after the other.
 
     Args:
         overlap: Samples of a fade.
-        device: Where the joined waveforms shall lie.
+        context: Samples at either side of it.
     """
 
-    def __init__(self, overlap: int, device: torch.device) -> None:
-        self.overlap, self.device, self.weights = overlap, device, fade_in(overlap)
-        self.ends: dict[str, Tensor] = {}
+    def __init__(self, overlap: int, context: int = 0) -> None:
+        self.weights, self.overlap, self.context = fade_in(overlap, context), overlap, context
+        self._end: Tensor | None = None
 
-    def join(self, refined: Refinement, *, skip: int, count: int) -> Refinement:
-        """The next segment without its first ``skip`` samples: ``count`` samples that are done.
+    def order(self, waveform: Tensor, cut: Cut) -> Tensor:
+        """Order ``(b, s)`` in which the sources ``(b, s, c, t)`` of the next segment go on as they were."""
+        if self._end is None:
+            return torch.arange(waveform.shape[1], device=waveform.device).expand(len(waveform), -1)
+        # heard where both segments are at their best
+        heard = slice(self.context, self.context + self.overlap) if self.overlap else slice(None)
+        shared = waveform[..., cut.begin - cut.start :][..., : len(self.weights)]
+        return matching_order(shared[..., heard], self._end[..., heard])
 
-        What is beyond them waits for the segment after.
+    def join(self, waveform: Tensor, cut: Cut) -> Tensor:
+        """Take up the next segment ``(..., t)``; returns the part that is done with it.
+
+        What is beyond the part waits for the next segment.
         """
-        parts: dict[str, Any] = {
-            name: self._join(name, getattr(refined, name), skip, count) for name in _WAVEFORMS
-        }
-        for name in ("scores", "ratios", "evaluations"):
-            parts[name] = getattr(refined, name).to(self.device)
-        return replace(refined, **parts)
-
-    def _join(self, name: str, waveform: Tensor | None, skip: int, count: int) -> Tensor | None:
-        if waveform is None:
-            return None
-        waveform = waveform[..., skip:].to(self.device)
-        if name in self.ends:
+        waveform = waveform[..., cut.begin - cut.start :]
+        if self._end is not None:
+            shared = len(self.weights)
             # lerp gives two equal values back as they are, which a weighted sum does not
-            head = self.ends[name].lerp(waveform[..., : self.overlap], self.weights.to(waveform))
-            waveform = torch.cat((head, waveform[..., self.overlap :]), dim=-1)
+            head = self._end.lerp(waveform[..., :shared], self.weights.to(waveform))
+            waveform = torch.cat((head, waveform[..., shared:]), dim=-1)
+        count = cut.end - cut.begin
         # copied, for it would keep the whole segment
-        self.ends[name] = waveform[..., count:].clone()
+        self._end = waveform[..., count:].clone()
         return waveform[..., :count]
 
 
-def _successor(generator: Generator | None) -> Generator | None:
-    """A generator that is seeded by another one."""
-    if generator is None:
-        return None
-    seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
-    return Generator(generator.device).manual_seed(int(seed))
+def separated_parts(
+    separate: Separator,
+    read: Read,
+    length: int,
+    *,
+    segment: int,
+    overlap: int,
+    context: int = 0,
+    max_batch: int = 1,
+    stitched: bool = False,
+    device: torch.device | None = None,
+) -> Iterator[Tensor]:
+    """Separate an item that need not fit into the memory, and give out every part as soon as it is done.
+
+    Args:
+        separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``, item by item.
+        read: Gives samples of the item; called once for each segment, in order.
+        length: Samples of the item.
+        segment: Samples of a segment.
+        overlap: Samples of a fade.
+        context: Samples at either side of it.
+        max_batch: Most segments in one separator call.
+        stitched: Whether sources come in any order; then each segment's are put into that of the one before.
+        device: Where the separator lives; None for where ``read`` puts the samples.
+
+    Yields:
+        Estimates ``(b, s, c, n)`` where ``read`` puts the samples: side by side, they are of the item's
+        length. The parts do not depend on ``max_batch`` beyond what the separator's calls do.
+
+    Raises:
+        ValueError: If a number is out of range, or the separator changes the length.
+    """
+    if max_batch < 1:
+        raise ValueError(f"max_batch={max_batch}: at least one segment goes into a call")
+    places = cuts(length, segment=segment, overlap=overlap, context=context)
+    seam = Seam(overlap, context)
+    for first in range(0, len(places), max_batch):
+        group = places[first : first + max_batch]
+        segments = torch.stack([read(cut.start, min(cut.start + segment, length)) for cut in group])
+        rows = rearrange(segments, "n b c t -> (n b) c t")
+        parts = torch.split(rows, max_batch)
+        estimates = torch.cat([separate(part.to(device or rows.device)).to(rows.device) for part in parts])
+        if estimates.shape[-1] != rows.shape[-1]:
+            raise ValueError(
+                f"the separator gave {estimates.shape[-1]} samples for {rows.shape[-1]}: it must keep the"
+                " length; pad and cut inside it"
+            )
+        by_segment = rearrange(estimates, "(n b) s c t -> n b s c t", n=len(group))
+        for cut, waveform in zip(group, by_segment, strict=True):
+            in_order = reorder(waveform, seam.order(waveform, cut)) if stitched else waveform
+            yield seam.join(in_order, cut)
+
+
+def overlap_add(
+    separate: Separator,
+    *,
+    segment: int,
+    overlap: float = 0.25,
+    context: int = 0,
+    max_batch: int = 1,
+    stitched: bool = False,
+    device: torch.device | None = None,
+) -> Separator:
+    """A separator of items of any length, made of one of segments.
+
+    It is a separator like any other: :func:`inference.refine` can ask it again about a whole item, or be
+    used inside segments, see :func:`inference.segments.refine_in_segments`.
+
+    Args:
+        separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``, item by item.
+        segment: Samples of a segment, which bound the memory of a call; items up to that long are separated
+            as they are.
+        overlap: Share in [0, 1) of a segment over which it is faded into the next.
+        context: Samples at either side of a fade where a separator is not to be trusted.
+        max_batch: Most segments in one separator call.
+        stitched: Whether the separator gives its sources in any order (speakers): then the sources of every
+            segment are put into the order of the segment before.
+        device: Where the separator lives; what is joined stays where the mixture is.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap={overlap}: give a share of the segment from 0 up and below 1")
+    fade = round(overlap * segment)
+    cuts(segment, segment=segment, overlap=fade, context=context)  # says what is wrong
+
+    def separate_any_length(mixture: Tensor) -> Tensor:
+        parts = separated_parts(
+            separate,
+            partial(cut_out, mixture),
+            mixture.shape[-1],
+            segment=segment,
+            overlap=fade,
+            context=context,
+            max_batch=max_batch,
+            stitched=stitched,
+            device=device,
+        )
+        return torch.cat(list(parts), dim=-1)
+
+    return separate_any_length
+
+
+def shifted(
+    separate: Separator, *, shifts: int, most: int, stitched: bool = False, generator: Generator
+) -> Separator:
+    """A separator whose estimates are means over delays of the item, which moves segments and frames.
+
+    Args:
+        separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``, for any length.
+        shifts: Number of delays, and of its calls, from 1 up.
+        most: Longest delay in samples, by zeros put in front and cut off again.
+        stitched: Whether it gives its sources in any order.
+        generator: Draws the delays: here and now, so that what is returned is one function, for every item.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Source: A. Défossez et al., "Music Source Separation in the Waveform Domain", 2019, section 4.4.
+    """
+    if shifts < 1 or most < 0:
+        raise ValueError(f"shifts={shifts}, most={most}: give one delay or more, of 0 samples or more")
+    delays = torch.randint(most + 1, (shifts,), generator=generator, device=generator.device).tolist()
+
+    def mean_estimate(mixture: Tensor) -> Tensor:
+        total: Tensor | None = None
+        for delay in delays:
+            estimates = separate(F.pad(mixture, (delay, 0)))[..., delay:]
+            if total is not None and stitched:
+                estimates = reorder(estimates, matching_order(estimates, total))
+            total = estimates if total is None else total + estimates
+        assert total is not None
+        return total / shifts
+
+    return mean_estimate
+
+
+def cut_out(item: Tensor, start: int, stop: int) -> Tensor:
+    """Samples ``start`` up to ``stop`` of ``(..., t)``: with the item bound, a :data:`Read`."""
+    # contiguous, for separators may view what they get in another shape
+    return item[..., start:stop].contiguous()

@@ -9,7 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from data.mixing import blend as blend_of
+from inference.consistency import Consistency, sum_to_mixture
 from inference.execution import FORWARD_MODE, BatchSize, Execution, Plan
+from inference.permutation import matching_order, reference_order, reorder
 from inference.search import Search, Trace
 from metrics.quality import Quality
 from models.types import Separator
@@ -49,6 +51,8 @@ def refine(
     reference: Tensor | None = None,
     keep_previous: bool = True,
     blend: Literal["endpoint", "state"] = "endpoint",
+    interchangeable: bool = False,
+    consistency: Consistency | None = None,
     max_batch: int | BatchSize | None = None,
     lanes: int = 1,
     keep_trajectory: bool = False,
@@ -76,6 +80,11 @@ def refine(
         keep_previous: Let the previous estimate compete; schedules never do.
         blend: ``"endpoint"`` blends with the mixture, ``"state"`` with the previous blend
             (``x_t = r x_{t-1} + (1 - r) y_{t-1}``, which stays if the previous estimate is kept).
+        interchangeable: The separator gives its sources in any order, as it does speakers: those of every
+            blend are put into the order of the estimates before, and these from the first on into that of
+            the reference where there is one. With ``source="all"`` only.
+        consistency: Every estimate, the first one too, is moved to where the sources sum to the mixture, see
+            :func:`inference.consistency.sum_to_mixture`; None leaves them. With ``source="all"`` only.
         max_batch: Largest number of blends in one separator call; None for all of a round at once; a
             :class:`BatchSize` finds the fastest by timing, and with it whether lanes pay.
         lanes: Parts of a round that are separated and scored at the same time, each in a thread of its own
@@ -92,9 +101,18 @@ def refine(
     """
     steps = search.steps if search.steps is not None else steps
     _check_arguments(mixture, steps, search, quality, reference, blend, max_batch)
+    if source != "all" and (interchangeable or consistency is not None):
+        raise ValueError(
+            f"source={source}: interchangeable={interchangeable} and consistency={consistency} are for"
+            ' source="all"'
+        )
+    if interchangeable and search.wants_slopes:
+        raise ValueError(f"interchangeable=True: {type(search).__name__} has no slopes; use another search")
     execution = Execution(separate, max_batch=max_batch, lanes=lanes)
     with torch.no_grad(), execution:
-        run = _Run(execution, mixture, source, search, quality, reference, blend)
+        run = _Run(
+            execution, mixture, source, search, quality, reference, blend, interchangeable, consistency
+        )
         selects = search.selects
         trajectory = [run.estimate.clone()] if keep_trajectory else None
         scores, ratios = [run.score.clone()], torch.empty(0, len(mixture), device=mixture.device)
@@ -178,9 +196,12 @@ class _Run:
         quality: Quality | None,
         reference: Tensor | None,
         form: Literal["endpoint", "state"],
+        interchangeable: bool,
+        consistency: Consistency | None,
     ) -> None:
         self.execution, self.quality = execution, quality
         self.selects, self.wants_slopes, self.form = search.selects, search.wants_slopes, form
+        self.interchangeable, self.consistency = interchangeable, consistency
         self.mixture = mixture
         self.evaluations = torch.zeros(len(mixture), dtype=torch.long, device=mixture.device)
         plan = execution.plan(len(mixture), mixture[0])
@@ -192,15 +213,18 @@ class _Run:
         if not all(-count <= index < count for index in self.sources):
             raise ValueError(f"source={source}: the separator has {count} sources, counted from 0")
         self.share_calls = len(self.sources) * (2 if self.wants_slopes else 1)
-        self.one_step = estimates[:, self.sources]
+        first = estimates[:, self.sources]
         if reference is not None and not self.joint:
             reference = reference[:, None]
-        if reference is not None and reference.shape != self.one_step.shape:
+        if reference is not None and reference.shape != first.shape:
             raise ValueError(
                 f"reference has shape {tuple(reference.shape)} where the estimates have "
-                f"{tuple(self.one_step.shape)} (batch, source, channel, time): cut or stack it to fit"
+                f"{tuple(first.shape)} (batch, source, channel, time): cut or stack it to fit"
             )
+        if interchangeable and reference is not None:
+            first = reorder(first, reference_order(first, reference))
         self.reference = reference
+        self.one_step = self._consistent(first, mixture)
         self.estimate = self.one_step.clone()
         # what each source's estimate is blended with: the mixture, or in state form the last blend
         self.state = mixture[:, None].expand_as(self.one_step)
@@ -273,8 +297,11 @@ class _Run:
             estimates = []
             for index, source in enumerate(self.sources):
                 blends = blend_of(self.state[items, index], self.estimate[items, index], ratio)
-                estimates.append(call(blends, plan)[:, source])
-            stacked = torch.stack(estimates, dim=1)
+                found = call(blends, plan)
+                if self.interchangeable:
+                    found = reorder(found, matching_order(found, self.estimate[items]))
+                estimates.append(found[:, source])
+            stacked = self._consistent(torch.stack(estimates, dim=1), self.mixture[items])
             return self._score(stacked, items), stacked
 
         if not self.wants_slopes:
@@ -284,6 +311,11 @@ class _Run:
             found: Any = torch.func.jvp(curve, (ratio,), (torch.ones_like(ratio),), has_aux=True)
         score, slope, estimates = found
         return estimates, score, slope
+
+    def _consistent(self, estimates: Tensor, mixture: Tensor) -> Tensor:
+        if self.consistency is None:
+            return estimates
+        return sum_to_mixture(estimates, mixture, self.consistency)
 
     def _remember(self, row: Tensor, ratio: Tensor, score: Tensor, estimates: Tensor) -> None:
         """Keep the best candidate of each row: higher score first, then larger mixture share."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -30,3 +30,13 @@ class LoadedSeparator(Protocol):
     def __call__(self, mixture: Tensor) -> Tensor:
         """Separate ``(batch, channel, time)`` into ``(batch, source, channel, time)``."""
         ...
+
+
+def interchangeable(sources: Sequence[str]) -> bool:
+    """Whether sources differ by their number only, so that a separator may give them in any order.
+
+    >>> interchangeable(["speaker1", "speaker2"]), interchangeable(["s1", "noise"]), interchangeable(["speech"])
+    (True, False, False)
+    """
+    stems = {name.rstrip("0123456789") for name in sources}
+    return len(sources) > 1 and len(stems) == 1 and all(name[-1:].isdigit() for name in sources)

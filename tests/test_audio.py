@@ -9,7 +9,8 @@ import soundfile
 import torch
 from torchaudio.functional import resample as torchaudio_resample
 
-from data.audio import AudioFileError, audio_info, read_audio, resample, resampled_length, write_audio
+from data.audio import AudioFileError, StreamResampler, audio_info, read_audio, resample, resampled_length
+from data.audio_writing import AudioWriter, write_audio
 
 
 def _noise(frames: int = 5000, channels: int = 2, seed: int = 0, scale: float = 0.1) -> torch.Tensor:
@@ -252,3 +253,49 @@ def test_non_finite_samples(tmp_path: Path) -> None:
         read_audio(tmp_path / "a.wav")
     assert read_audio(tmp_path / "a.wav", check_finite=False)[0].isnan().sum() == 1
     assert read_audio(tmp_path / "a.wav", start=4, frames=46)[0].abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(16000, 44100), (44100, 16000), (8000, 16000), (48000, 8000), (5, 5)]
+)
+@pytest.mark.parametrize("cuts", [[1, 2, 3, 4000], [5000], [700, 700, 700, 700, 700], [0, 2500, 0, 2500]])
+def test_resampling_part_by_part_gives_the_same(old: int, new: int, cuts: list[int]) -> None:
+    waveform = _noise(6000)
+    resampler = StreamResampler(old, new)
+    parts = list(waveform.split([*cuts, 6000 - sum(cuts)], dim=-1))
+    results = [resampler.push(part) for part in parts[:-1]] + [resampler.push(parts[-1], last=True)]
+    torch.testing.assert_close(torch.cat(results, dim=-1), resample(waveform, old, new), rtol=0, atol=2e-6)
+    if old != new and len(cuts) > 1:
+        # what can be known is given out at once, and no more is kept than the filter needs
+        assert sum(part.shape[-1] for part in results[:-1]) > (sum(cuts) - 2500) * new / old - 1
+
+
+@pytest.mark.parametrize("clip", ["clamp", "rescale"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_file_written_part_by_part_is_the_same(tmp_path: Path, subtype: str, clip: str) -> None:
+    waveform = _noise(5000, scale=2.0)
+    whole = write_audio(tmp_path / "whole.wav", waveform, 16000, subtype=subtype, clip=clip)
+    with AudioWriter(
+        tmp_path / "parts.wav", 16000, len(waveform), frames=5000, subtype=subtype, clip=clip
+    ) as writer:
+        for part in waveform.split([1, 0, 1999, 3000], dim=-1):
+            writer.write(part)
+        assert not (tmp_path / "parts.wav").exists()
+    assert writer.exceeding == whole
+    assert (whole > 0) == (subtype != "FLOAT")
+    assert (tmp_path / "parts.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("clip", ["clamp", "rescale", "error"])
+def test_an_error_between_parts_leaves_nothing_behind(tmp_path: Path, clip: str) -> None:
+    writer = AudioWriter(tmp_path / "a.wav", 16000, 1, frames=100, subtype="PCM_16", clip=clip)
+
+    def write_and_stop() -> None:
+        with writer:
+            writer.write(torch.zeros(1, 50))
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_and_stop()
+    assert not list(tmp_path.iterdir())

@@ -1,297 +1,267 @@
-"""Long items: where they are cut, how segments are faded together, and what the joined refinement says."""
+"""Separators made of segments: where they are cut, how they are faded, and that nothing else tells of it."""
 
 from __future__ import annotations
 
 import itertools
-import math
-import weakref
-from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
-from inference import FixedSchedule, GridSearch, Lanes, Refinement, Trace, refine
-from inference.chunking import fade_in, join_stretches, refine_in_segments, refined_stretches, segment_starts
-from metrics import Quality, get_quality
+from inference import FixedSchedule, refine
+from inference.chunking import Cut, cuts, fade_in, overlap_add, separated_parts, shifted
+from models import load_separator
 
-SEGMENT, OVERLAP = 40, 12
-HOP = SEGMENT - OVERLAP
-LENGTHS = [1, SEGMENT - 1, SEGMENT, SEGMENT + 1, SEGMENT + OVERLAP]
-LENGTHS += [n * SEGMENT - (n - 1) * OVERLAP + more for n in (2, 3, 5) for more in (-1, 0, 1)]
-CUTS = [(SEGMENT, OVERLAP), (SEGMENT, 0), (SEGMENT, 1), (SEGMENT, SEGMENT - 1), (7, 5), (1, 0)]
-ITEMS = [(length, SEGMENT, OVERLAP) for length in LENGTHS] + [(61, *cut) for cut in CUTS[1:]]
-
-
-def identity(mixture: Tensor) -> Tensor:
-    return mixture[:, None]
-
-
-def squash(mixture: Tensor) -> Tensor:
-    return torch.stack((torch.tanh(mixture), 0.5 * mixture.cos()), dim=1)
+SEGMENT, OVERLAP, CONTEXT = 40, 8, 3
+HOP = SEGMENT - OVERLAP - 2 * CONTEXT
+WHOLE = [SEGMENT + n * HOP + more for n in (0, 1, 2, 5) for more in (-1, 0, 1)]
+LENGTHS = [1, 2, HOP, SEGMENT // 2, *WHOLE]
+WAYS = [
+    (SEGMENT, 8, 3),
+    (SEGMENT, 0, 0),
+    (SEGMENT, 0, 5),
+    (SEGMENT, 39, 0),
+    (SEGMENT, 1, 19),
+    (7, 3, 1),
+    (1, 0, 0),
+]
 
 
 def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=Generator().manual_seed(sum(shape)))
 
 
-class Snr(Quality):
-    """Oracle, with a gain that counts; a silent reference has no score."""
-
-    name, needs_reference, sample_rate = "snr", True, 8000
-
-    def __call__(self, estimate, *, reference=None, mixture=None, one_step=None) -> Tensor:
-        return get_quality("snr", sample_rate=8000)(estimate, reference=reference)
+def squash(mixture: Tensor) -> Tensor:
+    """Without memory: segments make no difference to it."""
+    return torch.stack((torch.tanh(mixture), 0.5 * mixture.cos()), dim=1)
 
 
-def made(
-    waveform: Callable[[Tensor], Tensor], scores: Callable[[Tensor], float] = lambda mixture: 0.0
-) -> Callable[..., Refinement]:
-    """A refinement of no steps whose estimate and score are known functions of the segment."""
-
-    def refine_one(mixture: Tensor, *, reference: Tensor | None, generator: Generator | None) -> Refinement:
-        return Refinement(
-            estimate=waveform(mixture),
-            one_step=mixture,
-            trajectory=None,
-            scores=torch.tensor([[scores(mixture)]]),
-            ratios=torch.empty(0, 1),
-            evaluations=torch.ones(1, dtype=torch.long),
-        )
-
-    return refine_one
+def local_mean(mixture: Tensor) -> Tensor:
+    """Hears 2 samples to either side, and zeros beyond the ends of what it is given."""
+    return torch.nn.functional.avg_pool1d(mixture, 5, 1, padding=2)[:, None]
 
 
-def test_segments_are_where_they_should_be() -> None:
-    assert segment_starts(10, segment=4, overlap=1) == [0, 3, 6]
+def wrong_at_the_ends(reach: int):
+    """What a network is that was trained on whole segments: useless near their ends."""
+
+    def separate(mixture: Tensor) -> Tensor:
+        estimate = mixture.clone()
+        estimate[..., :reach] = estimate[..., -reach:] = 9.0
+        return estimate[:, None]
+
+    return separate
+
+
+def swapping(segment: Tensor) -> Tensor:
+    """Two speakers, one above and one below 0, in an order that the segment's first sample decides."""
+    parts = torch.stack((segment.clamp_min(0), segment.clamp_max(0)), dim=1)
+    return torch.where((segment[:, 0, 0] > 0)[:, None, None, None], parts.flip(1), parts)
+
+
+def test_cuts_are_where_they_should_be() -> None:
+    assert cuts(10, segment=4, overlap=1) == [Cut(0, 0, 3), Cut(3, 3, 6), Cut(6, 6, 10)]
     # the last one is moved to the left
-    assert segment_starts(11, segment=4, overlap=1) == [0, 3, 6, 7]
-    assert segment_starts(4, segment=4, overlap=3) == [0]
+    assert cuts(11, segment=4, overlap=1)[-2:] == [Cut(6, 6, 9), Cut(7, 9, 11)]
+    assert cuts(14, segment=8, overlap=2, context=1) == [Cut(0, 0, 4), Cut(4, 4, 8), Cut(6, 8, 14)]
+    assert cuts(4, segment=4, overlap=3) == [Cut(0, 0, 4)]
 
 
-@pytest.mark.parametrize(("segment", "overlap"), CUTS)
+@pytest.mark.parametrize(("segment", "overlap", "context"), WAYS)
 @pytest.mark.parametrize("length", LENGTHS)
-def test_segments_are_of_full_length_and_leave_nothing_out(length: int, segment: int, overlap: int) -> None:
-    starts = segment_starts(length, segment=segment, overlap=overlap)
+def test_segments_are_of_full_length_and_leave_nothing_out(
+    length: int, segment: int, overlap: int, context: int
+) -> None:
+    places = cuts(length, segment=segment, overlap=overlap, context=context)
+    assert places[0].begin == 0
+    assert places[-1].end == length
+    assert all(before.end == after.begin for before, after in itertools.pairwise(places))
     if length <= segment:
-        assert starts == [0]
+        assert len(places) == 1
         return
-    assert starts[0] == 0
-    assert starts[-1] + segment == length
-    steps = [after - before for before, after in itertools.pairwise(starts)]
-    assert set(steps[:-1]) <= {segment - overlap}
-    assert 0 < steps[-1] <= segment - overlap
+    hop = segment - overlap - 2 * context
+    assert places[-1].start + segment == length
+    steps = [after.start - before.start for before, after in itertools.pairwise(places)]
+    assert set(steps[:-1]) <= {hop}
+    assert 0 < steps[-1] <= hop
     # no more of them than must be
-    assert (len(starts) - 1) * (segment - overlap) + overlap < length
+    assert (len(places) - 2) * hop + segment < length
 
 
+@pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize("overlap", [1, 2, 3, 12, 1001])
-def test_fades_sum_to_one_and_rise_evenly(overlap: int) -> None:
-    rising = fade_in(overlap).float()
-    assert ((rising + (1 - rising)) == 1).all()
-    torch.testing.assert_close(fade_in(overlap).flip(0), 1 - fade_in(overlap), rtol=0, atol=1e-15)
+def test_fades_sum_to_one_and_rise_evenly_between_the_contexts(overlap: int, context: int) -> None:
+    weights = fade_in(overlap, context)
+    torch.testing.assert_close(weights.flip(0), 1 - weights, rtol=0, atol=1e-15)
+    rise = weights[context : context + overlap]
     torch.testing.assert_close(
-        fade_in(overlap).diff(), torch.full((overlap - 1,), 1 / overlap).double(), rtol=0, atol=1e-7
+        rise.diff(), torch.full((overlap - 1,), 1 / overlap).double(), rtol=0, atol=1e-7
     )
+    assert weights[:context].eq(0).all()
+    assert weights[context + overlap :].eq(1).all()
 
 
-@pytest.mark.parametrize(("length", "segment", "overlap"), ITEMS)
-def test_an_identity_gives_the_mixture_back(length: int, segment: int, overlap: int) -> None:
+@pytest.mark.parametrize(("segment", "overlap", "context"), WAYS)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_an_identity_gives_the_mixture_back(length: int, segment: int, overlap: int, context: int) -> None:
     mixture = noise(2, 2, length)
-    search = FixedSchedule([0.5, 0.25])
-    for source in (0, "all"):
-        refine_one = partial(refine, identity, search=search, source=source, keep_trajectory=True)
-        joined = refine_in_segments(refine_one, mixture, segment=segment, overlap=overlap)
-        expected = mixture[:, None] if source == "all" else mixture
-        assert torch.equal(joined.one_step, expected)
-        torch.testing.assert_close(joined.estimate, expected, rtol=0, atol=1e-6)
-        assert joined.trajectory is not None
-        torch.testing.assert_close(joined.trajectory, torch.stack([expected] * 3), rtol=0, atol=1e-6)
-        torch.testing.assert_close(joined.ratios, torch.tensor([[0.5, 0.5], [0.75, 0.75]]))
+    parts = separated_parts(
+        lambda mixture: mixture[:, None],
+        lambda start, stop: mixture[..., start:stop],
+        length,
+        segment=segment,
+        overlap=overlap,
+        context=context,
+    )
+    assert torch.equal(torch.cat(list(parts), dim=-1), mixture[:, None])
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_separator_without_memory_does_not_know_of_segments_or_batches(length: int, max_batch: int) -> None:
+    mixture = noise(3, 2, length)
+    separate = overlap_add(squash, segment=SEGMENT, overlap=0.2, context=CONTEXT, max_batch=max_batch)
+    torch.testing.assert_close(separate(mixture), squash(mixture), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [SEGMENT - 1, SEGMENT + 1, 5 * HOP + SEGMENT])
+def test_the_result_is_the_same_for_any_batch_size_and_any_batch_mates(length: int) -> None:
+    mixture = noise(3, 1, length)
+    one_by_one = overlap_add(local_mean, segment=SEGMENT, max_batch=1)(mixture)
+    for max_batch in (2, 3, 4, 64):
+        assert torch.equal(overlap_add(local_mean, segment=SEGMENT, max_batch=max_batch)(mixture), one_by_one)
+    assert torch.equal(overlap_add(local_mean, segment=SEGMENT, max_batch=4)(mixture[1:2]), one_by_one[1:2])
+
+
+def test_a_trained_network_gives_the_same_for_any_batch_size() -> None:
+    separator = load_separator()
+    mixture = 0.1 * noise(1, 1, 9000)
+    results = [
+        overlap_add(separator, segment=3200, overlap=0.1, context=160, max_batch=size)(mixture)
+        for size in (1, 2, 5)
+    ]
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_a_memoryless_separator_does_not_know_of_segments(length: int) -> None:
-    mixture = noise(1, 2, length)
-    refine_one = partial(refine, squash, search=FixedSchedule([0.5, 0.3]), source="all")
-    joined = refine_in_segments(refine_one, mixture, segment=SEGMENT, overlap=OVERLAP)
-    whole = refine(squash, mixture, search=FixedSchedule([0.5, 0.3]), source="all")
-    torch.testing.assert_close(joined.estimate, whole.estimate, rtol=0, atol=1e-6)
+def test_calls_hold_as_many_segments_as_allowed_and_no_more(length: int) -> None:
+    sizes: list[int] = []
+
+    def counted(mixture: Tensor) -> Tensor:
+        sizes.append(len(mixture))
+        return squash(mixture)
+
+    overlap_add(counted, segment=SEGMENT, max_batch=4)(noise(2, 1, length))
+    assert sum(sizes) == 2 * len(cuts(length, segment=SEGMENT, overlap=SEGMENT // 4))
+    assert max(sizes) <= 4
 
 
-@pytest.mark.parametrize("source", [1, "all"])
-def test_an_item_that_fits_into_a_segment_is_refined_as_ever(source: int | str) -> None:
-    mixture = noise(2, 2, SEGMENT)
-    reference = noise(2, 2, 2, SEGMENT) if source == "all" else noise(2, 2, SEGMENT)
-    options = {"search": GridSearch(4), "steps": 3, "quality": Snr(), "source": source}
-    refine_one = partial(refine, squash, keep_trajectory=True, **options)
-    joined = refine_in_segments(
-        refine_one, mixture, segment=SEGMENT, overlap=OVERLAP, reference=reference, lanes=2
+@pytest.mark.parametrize("length", [length for length in WHOLE if length > SEGMENT])
+def test_what_is_wrong_near_the_ends_of_segments_is_not_heard_with_context(length: int) -> None:
+    mixture = noise(1, 1, length)
+    inner = slice(CONTEXT, length - CONTEXT)
+
+    def seam_error(context: int) -> float:
+        separate = overlap_add(wrong_at_the_ends(CONTEXT), segment=SEGMENT, overlap=0.2, context=context)
+        return (separate(mixture)[:, 0] - mixture)[..., inner].abs().max().item()
+
+    # only the ends of the item itself are left
+    assert seam_error(CONTEXT) == 0
+    assert seam_error(0) > 1
+
+
+def test_a_separator_that_hears_less_than_the_context_is_as_good_as_on_the_whole() -> None:
+    mixture = noise(1, 2, 333)
+    separate = overlap_add(local_mean, segment=SEGMENT, overlap=0.1, context=2)
+    torch.testing.assert_close(separate(mixture), local_mean(mixture), rtol=0, atol=1e-6)
+    without = overlap_add(local_mean, segment=SEGMENT, overlap=0.1)
+    assert (without(mixture) - local_mean(mixture)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("max_batch", [1, 3])
+def test_speakers_keep_their_places_from_segment_to_segment(max_batch: int) -> None:
+    mixture = noise(4, 1, 400)
+    options = {"segment": SEGMENT, "overlap": 0.2, "context": 2, "max_batch": max_batch}
+    stitched = overlap_add(swapping, stitched=True, **options)(mixture)
+    torch.testing.assert_close(stitched, swapping(mixture))
+    assert not torch.allclose(overlap_add(swapping, **options)(mixture), swapping(mixture))
+
+
+def test_shifts_are_a_mean_over_delays_drawn_once() -> None:
+    mixture = noise(2, 1, 130)
+
+    def averaged(seed: int, shifts: int = 3) -> Tensor:
+        generator = Generator().manual_seed(seed)
+        cut = overlap_add(local_mean, segment=SEGMENT, overlap=0)
+        separate = shifted(cut, shifts=shifts, most=SEGMENT, generator=generator)
+        first = separate(mixture)
+        # the same function again: refinement would take another one's noise for progress
+        assert torch.equal(separate(mixture), first)
+        return first
+
+    assert torch.equal(averaged(0), averaged(0))
+    assert not torch.equal(averaged(0), averaged(1))
+    error = [
+        (estimate - local_mean(mixture)).square().mean() for estimate in (averaged(0, 1), averaged(0, 16))
+    ]
+    assert error[1] < error[0] / 4
+    identity = shifted(lambda x: x[:, None], shifts=3, most=7, generator=Generator())
+    torch.testing.assert_close(identity(mixture), mixture[:, None], rtol=0, atol=1e-6)
+
+
+def test_shifted_speakers_keep_their_places() -> None:
+    mixture = noise(4, 1, 200)
+
+    def unsteady(mixture: Tensor) -> Tensor:
+        parts = torch.stack((mixture.clamp_min(0), mixture.clamp_max(0)), dim=1)
+        return parts.flip(1) if mixture.shape[-1] % 2 else parts
+
+    separate = shifted(unsteady, shifts=5, most=9, stitched=True, generator=Generator().manual_seed(1))
+    estimates = separate(mixture)
+    upper = estimates.sum((2, 3), keepdim=True) > 0
+    torch.testing.assert_close(estimates.where(upper, 0).sum(1), mixture.clamp_min(0))
+    torch.testing.assert_close(estimates.where(~upper, 0).sum(1), mixture.clamp_max(0))
+
+
+def test_it_can_be_asked_again_like_any_separator() -> None:
+    mixture = noise(2, 1, 200)
+    search = FixedSchedule([0.5, 0.75])
+    separate = overlap_add(squash, segment=SEGMENT, max_batch=3)
+    ours = refine(separate, mixture, search=search)
+    torch.testing.assert_close(ours.estimate, refine(squash, mixture, search=search).estimate)
+    assert ours.evaluations.tolist() == [3, 3]
+
+
+def test_samples_are_read_once_for_each_segment_and_in_order() -> None:
+    asked: list[tuple[int, int]] = []
+    mixture = noise(1, 1, 5 * HOP + SEGMENT)
+
+    def read(start: int, stop: int) -> Tensor:
+        asked.append((start, stop))
+        return mixture[..., start:stop]
+
+    parts = separated_parts(
+        squash, read, mixture.shape[-1], segment=SEGMENT, overlap=OVERLAP, context=CONTEXT, max_batch=2
     )
-    plain = refine(squash, mixture, reference=reference, keep_trajectory=True, **options)
-    for name in Refinement.__slots__:
-        ours, expected = getattr(joined, name), getattr(plain, name)
-        torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)
+    assert not asked
+    next(parts)
+    assert asked == [(0, SEGMENT), (HOP, HOP + SEGMENT)]
+    assert sum(part.shape[-1] for part in parts) == mixture.shape[-1] - HOP
+    assert asked == sorted(asked)
+    assert len(asked) == 6
 
 
-def test_each_segment_is_refined_by_itself_and_chooses_its_own_ratios() -> None:
-    mixture = noise(1, 2, 3 * SEGMENT)
-    # blends of x and x / 2, halved: x / 4 at share 0, 3 x / 8 at 0.5; x / 2 is the one-step estimate
-    gains = torch.tensor([0.25, 0.375, 0.5]).repeat_interleave(SEGMENT)
-    refine_one = partial(
-        refine,
-        lambda mixture: mixture[:, None] / 2,
-        search=GridSearch(2, include_estimate=True),
-        steps=1,
-        quality=Snr(),
-        keep_trajectory=True,
-    )
-    options = {"segment": SEGMENT, "overlap": 0, "reference": gains * mixture}
-    stretches = list(refined_stretches(refine_one, mixture, **options))
-    ratios = [stretch.refinement.ratios.item() for stretch in stretches]
-    assert ratios[:2] == [0.0, 0.5]
-    assert math.isnan(ratios[2])
-    joined = join_stretches(stretches, 3 * SEGMENT)
-    torch.testing.assert_close(joined.estimate, gains * mixture)
-    assert joined.trajectory is not None
-    torch.testing.assert_close(joined.trajectory[0], mixture / 2)
-    assert joined.ratios.item() == 0.25
-    # shares 0.5 and 0 cost a call each, share 1 none
-    assert joined.evaluations.item() == 3
-
-
-def test_scores_are_means_over_the_samples_of_stretches_that_have_one() -> None:
-    length = 2 * HOP + SEGMENT - 5
-    mixture = torch.zeros(1, 1, length)
-    mixture[..., 0], mixture[..., -1] = 3.0, 7.0
-
-    def score(segment: Tensor) -> float:
-        return segment.amax().item() or math.nan
-
-    joined = refine_in_segments(made(identity, score), mixture, segment=SEGMENT, overlap=OVERLAP)
-    # stretches of 28, 28 and 35 samples, the second without a score
-    assert joined.scores.item() == pytest.approx((28 * 3 + 35 * 7) / (28 + 35), rel=1e-6)
-    # three calls on 40 samples are 1.3 calls on 91
-    assert joined.evaluations.item() == 2
-    silent = refine_in_segments(made(identity, score), 0 * mixture, segment=SEGMENT, overlap=OVERLAP)
-    assert silent.scores.isnan().all()
-
-
-def joined_error(error: Tensor, length: int) -> Tensor:
-    """What is left of an error of every segment, but for the item's own ends, which only one segment has."""
-    refine_one = made(lambda segment: segment + error)
-    silence = torch.zeros(1, 1, length)
-    joined = refine_in_segments(refine_one, silence, segment=SEGMENT, overlap=OVERLAP)
-    return joined.estimate.flatten()[OVERLAP // 2 : length - OVERLAP // 2]
-
-
-@pytest.mark.parametrize("length", LENGTHS[3:])
-def test_what_is_wrong_near_the_ends_of_segments_makes_no_jump(length: int) -> None:
-    near = OVERLAP // 2
-    sudden, slow = torch.zeros(SEGMENT), torch.zeros(SEGMENT)
-    sudden[:near] = sudden[-near:] = 1.0
-    slow[:near] = 1 - (torch.arange(near) + 0.5) / near
-    slow[-near:] = slow[:near].flip(0)
-    # an error of 1 comes in by less than a half, so a jump of 1 too
-    assert joined_error(sudden, length).abs().max() < 0.5
-    assert joined_error(sudden, length).diff().abs().max() < 0.5
-    if (length - OVERLAP) % HOP == 0:
-        # where no segment is moved one error begins as the other ends: what is left is the slope of the fade
-        assert joined_error(sudden, length).diff().abs().max() <= 1 / OVERLAP + 1e-6
-        assert joined_error(sudden, length).max() > 0.45
-    # the error's own slope, 2 / overlap, weighted by less than 1 / 2, and the fade's, 1 / overlap
-    assert joined_error(slow, length).diff().abs().max() <= 2 / OVERLAP + 1e-6
-
-
-@pytest.mark.parametrize(("segment", "overlap"), [(SEGMENT, OVERLAP), (SEGMENT, 1), (SEGMENT, SEGMENT // 2)])
-def test_a_fade_adds_no_more_than_its_share_of_the_difference(segment: int, overlap: int) -> None:
-    # estimates that are constant and differ by 1 from segment to segment
-    levels = itertools.cycle([0.0, 1.0])
-    refine_one = made(lambda part: torch.full_like(part, next(levels)))
-    joined = refine_in_segments(refine_one, torch.zeros(1, 1, 201), segment=segment, overlap=overlap)
-    assert joined.estimate.diff().abs().max() == pytest.approx(1 / overlap if overlap > 1 else 0.5, rel=1e-4)
-    assert joined.estimate.amin() == 0
-    assert joined.estimate.amax() == 1
-
-
-class Draws:
-    """A search that tries one random share."""
-
-    steps, selects, wants_slopes = 1, False, False
-
-    def propose(self, trace: Trace) -> Tensor:
-        items, tried = trace.ratios.shape
-        return torch.rand(items, 0 if tried else 1, generator=trace.generator)
-
-    def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-        return kept
-
-
-def test_draws_depend_on_the_seed_and_not_on_the_lanes() -> None:
-    mixture = noise(1, 1, 300)
-    refine_one = partial(refine, squash, search=Draws())
-
-    def ratios(lanes: int, seed: int) -> list[float]:
-        with Lanes(lanes) as threads:
-            stretches = refined_stretches(
-                refine_one,
-                mixture,
-                segment=SEGMENT,
-                overlap=OVERLAP,
-                generator=Generator().manual_seed(seed),
-                lanes=threads,
-            )
-            return [stretch.refinement.ratios.item() for stretch in stretches]
-
-    assert ratios(1, 0) == ratios(3, 0) != ratios(1, 1)
-    assert len(set(ratios(1, 0))) == len(ratios(1, 0)) == 11
-
-
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_segments_are_made_in_order_when_they_are_asked_for_and_forgotten(lanes: int) -> None:
-    begun: list[int] = []
-    alive: list[weakref.ref[Tensor]] = []
-
-    def waveform(segment: Tensor) -> Tensor:
-        begun.append(int(segment[0, 0, 0]))
-        estimate = segment.clone()
-        alive.append(weakref.ref(estimate))
-        return estimate
-
-    length = 12 * HOP + SEGMENT
-    mixture = torch.arange(length, dtype=torch.float32)[None, None]
-    with Lanes(lanes) as threads:
-        stretches = refined_stretches(
-            made(waveform), mixture, segment=SEGMENT, overlap=OVERLAP, lanes=threads
-        )
-        assert not begun
-        most, end = 0 if lanes == 1 else lanes, 0
-        for number, stretch in enumerate(stretches, start=1):
-            assert stretch.start == end
-            end += stretch.length
-            assert len(begun) <= number + most
-            del stretch
-            assert sum(own() is not None for own in alive) <= most + 1
-    assert end == length
-    assert sorted(begun) == segment_starts(length, segment=SEGMENT, overlap=OVERLAP)
-
-
-def test_stretches_hold_no_more_than_their_own_samples() -> None:
-    stretches = refined_stretches(made(torch.clone), noise(1, 1, 300), segment=SEGMENT, overlap=OVERLAP)
-    sizes = {stretch.refinement.estimate.untyped_storage().nbytes() // 4 for stretch in stretches}
-    assert max(sizes) <= SEGMENT
-
-
-def test_lengths_that_do_not_fit_are_named() -> None:
-    mixture = noise(1, 1, 100)
-    for segment, overlap in ((0, 0), (4, 4), (4, -1)):
-        with pytest.raises(ValueError, match=f"segment={segment}, overlap={overlap}"):
-            refine_in_segments(made(torch.clone), mixture, segment=segment, overlap=overlap)
-    with pytest.raises(ValueError, match="reference has 101 samples, the mixture 100"):
-        refine_in_segments(
-            made(torch.clone), mixture, segment=40, overlap=2, reference=torch.zeros(1, 1, 101)
-        )
-    stretches = list(refined_stretches(made(torch.clone), mixture, segment=40, overlap=2))
-    with pytest.raises(ValueError, match="length=100: the stretches have 38 samples"):
-        join_stretches(stretches[:1], 100)
+def test_what_does_not_fit_is_named() -> None:
+    for segment, overlap, context in ((0, 0, 0), (4, 4, 0), (4, -1, 0), (4, 1, -1), (10, 2, 4)):
+        with pytest.raises(ValueError, match=f"segment={segment}, overlap={overlap}, context={context}"):
+            cuts(100, segment=segment, overlap=overlap, context=context)
+    with pytest.raises(ValueError, match="overlap=1"):
+        overlap_add(squash, segment=10, overlap=1.0)
+    with pytest.raises(ValueError, match="segment=10, overlap=5, context=3"):
+        overlap_add(squash, segment=10, overlap=0.5, context=3)
+    with pytest.raises(ValueError, match="shifts=0"):
+        shifted(squash, shifts=0, most=10, generator=Generator())
+    with pytest.raises(ValueError, match="max_batch=0"):
+        overlap_add(squash, segment=10, max_batch=0)(noise(1, 1, 30))
+    with pytest.raises(ValueError, match="gave 9 samples for 10"):
+        overlap_add(lambda x: squash(x)[..., 1:], segment=10)(noise(1, 1, 30))

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
-from data.audio import write_audio
+from data.audio_writing import write_audio
 from data.corpora import blind_folder, mixed_folders, paired_folders
 from data.datamodule import DrawSampler, SeparationData, ShardSampler
 from data.manifest import write_manifest

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data.audio import AudioFileError, read_audio, resample, write_audio
+from data.audio import AudioFileError, read_audio, resample
+from data.audio_writing import write_audio
 from data.corpora import Item
 from data.dataset import PoolDataset, SegmentDataset
 

@@ -245,10 +245,12 @@ def test_an_interrupted_run_keeps_its_finished_files_and_scores(
         write_pair(tmp_path, name)
     separate = FileSeparator.separate
 
-    def interrupted(self: FileSeparator, checked: object, *, keep_trajectory: bool) -> object:
+    def interrupted(
+        self: FileSeparator, checked: object, outputs: object, *, keep_trajectory: bool
+    ) -> object:
         if checked.job.name == "b.wav":
             raise KeyboardInterrupt
-        return separate(self, checked, keep_trajectory=keep_trajectory)
+        return separate(self, checked, outputs, keep_trajectory=keep_trajectory)
 
     monkeypatch.setattr(FileSeparator, "separate", interrupted)
     assert run(*oracle(tmp_path, mono, scores=True)) == 130

@@ -9,9 +9,10 @@ import torch
 from infer_toys import RATE, oracle, run, signals, write_pair
 from torch import Tensor
 
-from commands import dry_run, file_separation
-from inference import GridSearch, refine
-from inference.chunking import refine_in_segments
+from commands import dry_run, file_separation, recordings
+from commands.outputs import Outputs
+from inference import GridSearch, overlap_add, refine
+from inference.segments import refine_in_segments
 from metrics import get_quality, si_sdr
 from models.channels import match_channels
 from models.pretrained import load_separator
@@ -107,3 +108,80 @@ def test_dry_run_counts_the_overlap_of_segments(
     assert "at most about 24 s" in text
     assert run(*oracle(tmp_path, mono), "--dry-run") == 0
     assert "at most about 15 s" in capsys.readouterr().out
+
+
+def test_no_more_than_segments_is_ever_in_memory(
+    tmp_path: Path, stereo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pair(tmp_path, "a.wav", 40000, channels=2, rate=2 * RATE)
+    read: list[int] = []
+    read_audio = recordings.read_audio
+
+    def watched(*arguments: object, **options: object) -> tuple[Tensor, int]:
+        waveform, rate = read_audio(*arguments, **options)
+        read.append(waveform.shape[-1])
+        return waveform, rate
+
+    monkeypatch.setattr(recordings, "read_audio", watched)
+    monkeypatch.setattr(recordings, "_SCANNED", 3200)
+    written: list[int] = []
+    write = Outputs.write
+
+    def write_watched(self: Outputs, estimates: Tensor, channels: Tensor, *, last: bool) -> None:
+        written.append(estimates.shape[-1])
+        write(self, estimates, channels, last=last)
+
+    monkeypatch.setattr(Outputs, "write", write_watched)
+    arguments = oracle(tmp_path, stereo)
+    assert run(*arguments, *SEGMENTS, "--set", "method.lanes=1") == 0
+    assert max(read) <= 3202
+    assert max(written) <= 3200
+    assert sum(written) == 20000
+    in_parts = {path.name: soundfile.read(path)[0] for path in sorted((tmp_path / "out").rglob("*.wav"))}
+    assert all(len(samples) == 40000 for samples in in_parts.values())
+
+
+@pytest.mark.parametrize("options", [["method.segment_seconds=null"], ["method.refine_per=item"]])
+def test_an_item_can_be_refined_as_a_whole(tmp_path: Path, mono: str, options: list[str]) -> None:
+    write_pair(tmp_path, "a.wav", 20000, subtype="FLOAT")
+    changes = [part for option in options for part in ("--set", option)]
+    assert run(*oracle(tmp_path, mono, scores=True), *SEGMENTS, *changes) == 0
+    clean, noisy, written = (
+        torch.from_numpy(soundfile.read(tmp_path / kind / "a.wav", dtype="float32")[0])[None]
+        for kind in ("clean", "noisy", "out")
+    )
+    separate = load_separator(mono)
+    if "item" in options[0]:
+        separate = overlap_add(separate, segment=3200, overlap=840 / 3200)
+    expected = refine(
+        separate,
+        noisy[None],
+        steps=1,
+        search=GridSearch(2, include_estimate=True),
+        quality=get_quality("si_sdr", sample_rate=RATE),
+        reference=clean[None],
+    )
+    torch.testing.assert_close(written, expected.estimate[0], rtol=0, atol=1e-5)
+    rows = read_scores(tmp_path / "out" / "scores.csv").set_index(["metric", "kind", "step"])
+    # a score of the whole file
+    value = rows.loc[("si_sdr", "oracle", 1)]["value"]
+    assert value == pytest.approx(si_sdr(written, clean).item(), abs=1e-3)
+
+
+def test_shifts_and_context_and_consistency_are_options(tmp_path: Path, mono: str) -> None:
+    write_pair(tmp_path, "a.wav", 8000, subtype="FLOAT")
+    outputs = []
+    for change in (
+        "context_seconds=0",
+        "context_seconds=0.01",
+        "shifts=2",
+        "shifts=2",
+        "consistency=uniform",
+    ):
+        assert run(*oracle(tmp_path, mono), *SEGMENTS, "--set", f"method.{change}") == 0
+        outputs.append(soundfile.read(tmp_path / "out" / "a.wav", dtype="float32")[0].tobytes())
+    assert outputs[2] == outputs[3]
+    assert len(set(outputs)) == 4
+    # one source that sums to the mixture is the mixture
+    noisy = soundfile.read(tmp_path / "noisy" / "a.wav", dtype="float32")[0]
+    assert abs(soundfile.read(tmp_path / "out" / "a.wav", dtype="float32")[0] - noisy).max() < 1e-6
