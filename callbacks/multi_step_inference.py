@@ -17,7 +17,9 @@ from callbacks.refinement_media import Example, log_media
 from data.corpora import spread
 from inference.evaluation import Evaluation, Guide, evaluate
 from inference.execution import Lanes, usual_lanes
+from inference.refinement import Source
 from metrics import METRIC_NAMES, MetricPanel
+from models.types import interchangeable
 from reporting.scores import column_name, write_scores
 from reporting.summary import final_steps, summarise
 
@@ -45,7 +47,8 @@ class MultiStepInference(Callback):
             many as torch has threads on a CPU, and 1 on a GPU.
         workers: Processes in which the scores of PESQ and STOI are computed; None for one a lane if there are
             several lanes, 0 for none.
-        source: Name of the refined source; the first one if None.
+        source: Name of the refined source, or ``"all"`` to refine all together, with scores that are means
+            over them; if None the first one, or all where the separator gives them in any order (speakers).
         seed: Seeds searches that draw, per item.
         run: Name of the run in the score table; that of the run folder if None.
     """
@@ -111,7 +114,7 @@ class MultiStepInference(Callback):
         examples: list[Example] = []
         folder = Path(trainer.default_root_dir)
         run = self.run or folder.name
-        source = 0 if self.source is None else separator.sources.index(self.source)
+        source = self._source(separator.sources)
 
         def refined(group: Group) -> tuple[Group, Evaluation]:
             generator = torch.Generator().manual_seed(self.seed)
@@ -123,14 +126,17 @@ class MultiStepInference(Callback):
                 run=run,
                 items=group.names,
                 source=source,
-                reference=None if group.references is None else group.references[:, source].to(module.device),
+                interchangeable=source == "all" and interchangeable(separator.sources),
+                reference=None
+                if group.references is None
+                else _of(group.references, source).to(module.device),
                 generator=generator,
             )
 
         with Lanes(lanes) as threads:
             for group, result in threads.map(refined, self._groups(trainer)):
                 rows += result.rows
-                examples = _extremes(examples + _examples(group, source, result))
+                examples = _extremes(examples + _examples(group, source, separator.sources, result))
         scores, examples = _gathered(rows, examples)
         self._last_step = trainer.global_step
         if scores.empty:
@@ -140,6 +146,14 @@ class MultiStepInference(Callback):
             write_scores(folder / "scores.parquet", scores)
             log_media(folder, trainer.loggers, trainer.global_step, summary, examples, separator.sample_rate)
         return logged_values(summary)
+
+    def _source(self, sources: Sequence[str]) -> Source:
+        """What is refined."""
+        if self.source is None:
+            return "all" if interchangeable(sources) else 0
+        if self.source != "all" and self.source not in sources:
+            raise ValueError(f"source={self.source}: the separator has {', '.join(sources)}; or use all")
+        return "all" if self.source == "all" else list(sources).index(self.source)
 
     def _groups(self, trainer: Trainer) -> Iterator[Group]:
         """This process's items, neighbours of one length and under the same guides together.
@@ -238,7 +252,12 @@ def _bar(trainer: Trainer) -> bool:
     return trainer.progress_bar_callback is not None and trainer.progress_bar_callback.is_enabled  # type: ignore[attr-defined]
 
 
-def _examples(group: Group, source: int, result: Evaluation) -> list[Example]:
+def _of(signals: Tensor, source: Source) -> Tensor:
+    """One source of ``(b, s, c, t)``, or all."""
+    return signals if source == "all" else signals[:, source]
+
+
+def _examples(group: Group, source: Source, sources: Sequence[str], result: Evaluation) -> list[Example]:
     """One candidate example for every item and guide that scored it."""
     examples = []
     for number, refinement in result.refinements.items():
@@ -248,13 +267,15 @@ def _examples(group: Group, source: int, result: Evaluation) -> list[Example]:
         for place, (item, gain) in enumerate(zip(group.names, gains, strict=True)):
             if gain != gain:  # schedules and failed items have no score
                 continue
-            waveforms = {
-                "mixture": group.mixture[place].cpu(),
-                "one step": refinement.one_step[place].cpu(),
-                "multi-step": refinement.estimate[place].cpu(),
-            }
+            waveforms = {"mixture": group.mixture[place].cpu()}
+            parts = {"one step": refinement.one_step[place], "multi-step": refinement.estimate[place]}
             if group.references is not None:
-                waveforms["reference"] = group.references[place, source].cpu()
+                parts["reference"] = _of(group.references, source)[place]
+            for name, part in parts.items():
+                if source == "all":
+                    waveforms |= {f"{name} {own}": x for own, x in zip(sources, part.cpu(), strict=True)}
+                else:
+                    waveforms[name] = part.cpu()
             examples.append(Example(label=label, item=item, gain=gain, waveforms=waveforms))
     return examples
 

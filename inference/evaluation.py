@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
+from inference.consistency import Consistency
 from inference.execution import BatchSize
-from inference.refinement import Refinement, refine
-from inference.search import Search
+from inference.refinement import Refinement, Source, refine
+from inference.search import GridSearch, Search
 from metrics.quality import Quality
 from metrics.reference import si_sdr
 from models.types import Separator
@@ -34,6 +35,7 @@ class Guide:
         max_batch: Largest number of blends in one separator call; by default found by timing. A number makes
             two runs on one machine equal to the last bit.
         lanes: Parts of a round that are worked on at the same time, see :func:`inference.refine`.
+        consistency: Where all sources are refined, move their estimates to where they sum to the mixture.
         items: Refine only this many items, evenly spread; None for all. For measures that take long.
         label: Name in tables and log keys, to tell two guides with one measure or two schedules apart.
     """
@@ -45,6 +47,7 @@ class Guide:
     blend: Literal["endpoint", "state"] = "endpoint"
     max_batch: int | BatchSize | None = field(default_factory=BatchSize)
     lanes: int = 1
+    consistency: Consistency | None = None
     items: int | None = None
     label: str | None = None
 
@@ -67,7 +70,8 @@ class Guide:
         separate: Separator,
         mixture: Tensor,
         *,
-        source: int = 0,
+        source: Source = 0,
+        interchangeable: bool = False,
         reference: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Refinement:
@@ -82,6 +86,8 @@ class Guide:
             reference=reference,
             keep_previous=self.keep_previous,
             blend=self.blend,
+            interchangeable=interchangeable,
+            consistency=self.consistency,
             max_batch=self.max_batch,
             lanes=self.lanes,
             keep_trajectory=True,
@@ -105,7 +111,8 @@ def evaluate(
     *,
     run: str,
     items: Sequence[str],
-    source: int = 0,
+    source: Source = 0,
+    interchangeable: bool = False,
     reference: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Evaluation:
@@ -121,31 +128,46 @@ def evaluate(
         panel: Scores estimates with all measures at once.
         run: Name of the run, for the table.
         items: Names of the items, for the table.
-        source: Index of the source that is refined.
-        reference: ``(b, c, t)`` or None.
+        source: Index of the source that is refined; ``"all"`` refines all of them together, and scores are
+            means over them.
+        interchangeable: Whether the separator gives its sources in any order, see :func:`inference.refine`.
+        reference: ``(b, c, t)``, for all sources ``(b, s, c, t)``, or None.
         generator: For searches that draw.
 
     Returns:
         Rows for the mixture, the one-step estimate and every step of every guide, and the refinements.
     """
+    options: dict[str, Any] = {
+        "source": source,
+        "interchangeable": interchangeable,
+        "reference": reference,
+        "generator": generator,
+    }
     refinements = {
-        number: guide(separate, mixture, source=source, reference=reference, generator=generator)
+        number: guide(separate, mixture, **options)
         for number, guide in guides.items()
         if guide.usable(reference)
     }
-    if refinements:
-        one_step = next(iter(refinements.values())).one_step
-    else:
-        with torch.no_grad():
-            one_step = separate(mixture)[:, source]
+    # one step is the separator as it is
+    plain = (own for number, own in refinements.items() if guides[number].consistency is None)
+    first = next(plain, None)
+    if first is None:
+        first = refine(separate, mixture, steps=0, search=GridSearch(1), **options)
+    own_mixture = mixture if source != "all" else mixture[:, None].expand_as(first.one_step)
     rows = []
     for place, item in enumerate(items):
         own = slice(place, place + 1)
-        scored = _Scored(panel, None if reference is None else reference[own], mixture[own])
-        mixture_db = math.nan if reference is None else float(si_sdr(mixture[own], reference[own]).mean())
+        scored = _Scored(panel, None if reference is None else reference[own], own_mixture[own])
+        mixture_db = math.nan
+        if reference is not None:
+            mixture_db = float(si_sdr(own_mixture[own], reference[own]).mean())
         base = {"run": run, "item": item, "mixture_db": mixture_db}
-        rows += score_rows(base, scored(mixture[own]), guide="none", kind="mixture", step=0, evaluations=0)
-        rows += score_rows(base, scored(one_step[own]), guide="none", kind="one_step", step=0, evaluations=1)
+        rows += score_rows(
+            base, scored(own_mixture[own]), guide="none", kind="mixture", step=0, evaluations=0
+        )
+        rows += score_rows(
+            base, scored(first.one_step[own]), guide="none", kind="one_step", step=0, evaluations=1
+        )
         for number, refinement in refinements.items():
             rows += _refined_rows(base, guides[number], refinement, place, scored)
     return Evaluation(rows=rows, refinements=refinements)
@@ -171,7 +193,7 @@ def _refined_rows(
 
 
 class _Scored:
-    """Scores of estimates ``(1, c, t)`` of one item, remembered by the estimate's values."""
+    """Scores of estimates ``(1, c, t)`` or ``(1, s, c, t)`` of one item, remembered by their values."""
 
     def __init__(self, panel: Panel, reference: Tensor | None, mixture: Tensor) -> None:
         self.panel, self.reference, self.mixture = panel, reference, mixture
@@ -181,10 +203,16 @@ class _Scored:
         for earlier, scores in self.known:
             if torch.equal(earlier, estimate):
                 return scores
-        measured = self.panel(estimate, reference=self.reference, mixture=self.mixture)
+        reference = None if self.reference is None else _as_channels(self.reference)
+        measured = self.panel(_as_channels(estimate), reference=reference, mixture=_as_channels(self.mixture))
         scores = {name: float(value[0]) for name, value in measured.items()}
         self.known.append((estimate, scores))
         return scores
+
+
+def _as_channels(signals: Tensor) -> Tensor:
+    """Sources as channels, of which every measure takes the mean: ``(1, s, c, t)`` to ``(1, s * c, t)``."""
+    return signals.flatten(1, -2)
 
 
 def score_rows(

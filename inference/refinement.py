@@ -16,6 +16,9 @@ from inference.search import Search, Trace
 from metrics.quality import Quality
 from models.types import Separator
 
+Source = int | Literal["all"]
+"""Which source is refined: an index, or all of them together."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refinement:
@@ -44,7 +47,7 @@ def refine(
     separate: Separator,
     mixture: Tensor,
     *,
-    source: int | Literal["all"] = 0,
+    source: Source = 0,
     steps: int = 20,
     search: Search,
     quality: Quality | None = None,
@@ -191,7 +194,7 @@ class _Run:
         self,
         execution: Execution,
         mixture: Tensor,
-        source: int | Literal["all"],
+        source: Source,
         search: Search,
         quality: Quality | None,
         reference: Tensor | None,

@@ -18,6 +18,7 @@ from data.mixing import (
     random_ratios,
     random_snr,
 )
+from inference.permutation import reference_order, reorder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +91,7 @@ class MixingPolicy:
         references: Tensor,
         *,
         separate: Callable[[Tensor], Tensor],
+        interchangeable: bool = False,
         generator: Generator,
     ) -> tuple[Tensor, Tensor]:
         """Mix a batch anew.
@@ -98,6 +100,7 @@ class MixingPolicy:
             mixture: ``(b, c, t)``.
             references: ``(b, s, c, t)``.
             separate: Gives the estimates for the estimate path; called without gradient, and only if needed.
+            interchangeable: Whether these come in any order, and are to be put into that of the references.
             generator: The source of every draw.
 
         Returns:
@@ -128,6 +131,8 @@ class MixingPolicy:
         if estimated.any():
             with torch.no_grad():
                 estimates = separate(mixture[estimated])
+                if interchangeable:
+                    estimates = reorder(estimates, reference_order(estimates, references[estimated]))
             mixture, references = mixture.clone(), references.clone()
             mixture[estimated], references[estimated] = estimate_path(
                 mixture[estimated], references[estimated], estimates, source[estimated], ratio[estimated]

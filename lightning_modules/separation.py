@@ -10,7 +10,9 @@ from lightning import LightningModule
 from torch import Generator, Tensor, nn
 
 from data.mixing import blend, path_gains, random_ratios
+from inference.permutation import reference_order, reorder
 from lightning_modules.mixing_policy import MixingPolicy
+from models.types import interchangeable
 
 Batch = dict[str, Any]
 """``mixture`` ``(b, c, t)``, ``references`` ``(b, s, c, t)`` (absent for blind items), ``names``."""
@@ -41,6 +43,7 @@ class SeparationModule(LightningModule):
     ) -> None:
         super().__init__()
         self.separator = separator
+        self.interchangeable = interchangeable(getattr(separator, "sources", ()))
         self.loss = loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.mixing = mixing or MixingPolicy()
@@ -56,7 +59,11 @@ class SeparationModule(LightningModule):
         """Mix, separate (once, or unrolled over blends) and return the mean loss over items and passes."""
         generator = self._generator(batch_index)
         mixture, references = self.mixing(
-            batch["mixture"], batch["references"], separate=self.separator, generator=generator
+            batch["mixture"],
+            batch["references"],
+            separate=self.separator,
+            interchangeable=self.interchangeable,
+            generator=generator,
         )
         loss = self._unrolled_loss(mixture, references, generator)
         if not torch.isfinite(loss):
@@ -95,6 +102,8 @@ class SeparationModule(LightningModule):
         estimates = self.separator(mixture)
         loss, weight = first * self.loss(estimates, references).mean(), first
         for _ in range(self.mixing.unroll):
+            if self.interchangeable:
+                estimates = reorder(estimates, reference_order(estimates.detach(), references))
             estimate = estimates[torch.arange(count, device=mixture.device), source]
             drawn = [
                 random_ratios(count, self.mixing.ratio_beta, generator=generator, device=mixture.device)

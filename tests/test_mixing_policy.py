@@ -239,3 +239,48 @@ def test_the_rate_rises_in_a_line_and_falls_as_half_a_cosine() -> None:
 def test_a_warmup_that_does_not_fit_is_refused(warmup: int, steps: int) -> None:
     with pytest.raises(ValueError, match=rf"warmup={warmup} .* steps={steps}"):
         rates(steps, 1, warmup=warmup)
+
+
+def test_remixed_speakers_meet_other_speakers_and_sum_to_the_mixture() -> None:
+    # the utterance of speaker k in item i is the constant 10 i + k
+    count = 50
+    references = (10 * torch.arange(count)[:, None] + torch.arange(1, 3))[:, :, None, None].expand(
+        -1, -1, 1, 4
+    )
+    references = references.float()
+    policy = MixingPolicy(remix=True, gain_db=(-2.5, 2.5))
+    mixed, targets = mix(policy, (references.sum(1), references))
+    torch.testing.assert_close(mixed, targets.sum(1))
+    plain = mix(MixingPolicy(remix=True), (references.sum(1), references))[1][:, :, 0, 0]
+    assert torch.equal(plain[:, 0], references[:, 0, 0, 0])
+    assert not torch.equal(plain[:, 1], references[:, 1, 0, 0])
+    assert torch.equal(
+        plain[:, 1].sort().values, references[:, 1, 0, 0]
+    )  # each once, so none twice in a mixture
+    decibels = 20 * torch.log10(targets[:, :, 0, 0] / plain)
+    assert -2.5 <= float(decibels.min()) < float(decibels.max()) <= 2.5
+    assert not torch.allclose(decibels[:, 0], decibels[:, 1])
+
+
+def test_speakers_in_another_order_are_blended_with_their_own_references() -> None:
+    mixture, references = signals(40)
+    policy = MixingPolicy(estimate_path=1.0)
+
+    def near_the_references(found: Tensor) -> Tensor:
+        return 0.9 * references
+
+    ordered = mix(policy, (mixture, references), near_the_references)
+
+    def in_another_order(found: Tensor) -> Tensor:
+        return torch.cat((0.9 * references[:20].flip(1), 0.9 * references[20:]))
+
+    found = policy(
+        mixture,
+        references,
+        separate=in_another_order,
+        interchangeable=True,
+        generator=Generator().manual_seed(0),
+    )
+    assert torch.equal(found[0], ordered[0])
+    assert torch.equal(found[1], ordered[1])
+    assert not torch.equal(mix(policy, (mixture, references), in_another_order)[0], ordered[0])

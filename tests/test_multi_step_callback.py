@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import lightning
 import pandas as pd
 import pytest
+import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
 from toys import toy_data, toy_module, toy_trainer
 
 from callbacks.multi_step_inference import MultiStepInference
+from data.audio import read_audio
+from data.audio_writing import write_audio
+from data.corpora import Item
+from data.datamodule import SeparationData
 from inference import FixedSchedule, GridSearch, Guide, refine
+from lightning_modules.losses import PermutationInvariant, negative_snr
 from lightning_modules.separation import SeparationModule
 from metrics import get_quality, si_sdr
 from reporting.scores import read_scores
@@ -147,3 +155,68 @@ def test_two_guides_of_one_name_are_refused() -> None:
     twice = {"a": Guide(search=FixedSchedule([0.1])), "b": Guide(search=FixedSchedule([0.2]))}
     with pytest.raises(ValueError, match=r"tell them apart by label"):
         MultiStepInference(twice)
+
+
+class Halves(nn.Module):
+    """Two speakers: the louder part of every sample goes to one that the item's first sample decides."""
+
+    sources, sample_rate, channels = ("speaker1", "speaker2"), 16000, 1
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        parts = torch.stack((mixture.clamp_min(0), mixture.clamp_max(0)), dim=1) + 0.05 * mixture[:, None]
+        return parts.flip(1) if mixture[0, 0, 100] > 0 else parts
+
+
+def speakers(corpus: Path) -> SeparationData:
+    """Items whose speakers are the upper and the lower half of their waveforms, in turn."""
+    folder = corpus / "clean_trainset_28spk_wav"
+    items = []
+    for number, path in enumerate(sorted(folder.glob("*.wav"))[:4]):
+        waveform, rate = read_audio(path)
+        for name, part in (
+            ("mix", waveform),
+            ("upper", waveform.clamp_min(0)),
+            ("lower", waveform.clamp_max(0)),
+        ):
+            write_audio(corpus / "speakers" / f"{number}_{name}.wav", part, rate)
+        names = ("upper", "lower") if number % 2 else ("lower", "upper")
+        references = {
+            f"speaker{place}": corpus / "speakers" / f"{number}_{name}.wav"
+            for place, name in enumerate(names, start=1)
+        }
+        mixture = corpus / "speakers" / f"{number}_mix.wav"
+        items.append(Item(name=str(number), mixture=mixture, references=references))
+    return SeparationData(train=lambda: items, valid=lambda: items, sources=Halves.sources, batch_size=2)
+
+
+def test_speakers_are_refined_together_and_scored_in_the_order_of_their_references(
+    corpus: Path, tmp_path: Path
+) -> None:
+    quality = get_quality("si_sdr", sample_rate=16000)
+    search = GridSearch(3, include_estimate=True)
+    guides = {
+        "moved": Guide(search=search, quality=quality, steps=2, consistency="uniform", label="moved"),
+        "si_sdr": Guide(search=search, quality=quality, steps=2),
+    }
+    callback = MultiStepInference(guides, metrics=["si_sdr"])
+    trained = SeparationModule(
+        Halves(), PermutationInvariant(negative_snr), lambda _: torch.optim.SGD([nn.Parameter(torch.ones(1))])
+    )
+    data = speakers(corpus)
+    trainer = toy_trainer(tmp_path, callbacks=[callback], max_steps=1)
+    trainer.validate(trained, data)
+    trainer.datamodule = data
+    callback._validate(trainer, trained)
+    scores = read_scores(tmp_path / "scores.parquet")
+    one_step = scores[scores["kind"] == "one_step"].set_index("item")["value"]
+    assert len(one_step) == 4
+    for batch in data.val_dataloader():
+        estimates, references = trained.separator(batch["mixture"]), batch["references"]
+        best = max(si_sdr(way, references).mean().item() for way in (estimates, estimates.flip(1)))
+        assert one_step[batch["names"][0]] == pytest.approx(best, rel=1e-4)
+        assert best > 15
+    refined = scores[scores["kind"] == "oracle"].set_index(["guide", "item", "step"])["value"]
+    for guide, item in itertools.product(("moved", "si_sdr"), one_step.index):
+        assert refined[guide, item, 2] >= refined[guide, item, 1] >= refined[guide, item, 0]
+    written = {path.stem.rpartition("_")[2] for path in (tmp_path / "multi_step").glob("*.wav")}
+    assert {"speaker1", "speaker2", "mixture"} <= written

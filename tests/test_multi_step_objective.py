@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from data.mixing import random_ratios
+from lightning_modules.losses import PermutationInvariant, negative_snr
 from lightning_modules.mixing_policy import MixingPolicy
 from lightning_modules.separation import SeparationModule
 
@@ -83,3 +84,32 @@ def test_of_several_ratios_each_item_goes_on_with_its_best() -> None:
     wanted = torch.tensor([0.0, 1.0], dtype=torch.float64)
     expected = (0.6 * (best + (1 - best) * 0.6) - wanted).square().mean()
     torch.testing.assert_close(loss_of(policy, wanted)[0], expected, rtol=1e-6, atol=0)
+
+
+class Swapping(nn.Module):
+    """Two speakers, scaled, in an order that changes with every call."""
+
+    sources = ("speaker1", "speaker2")
+
+    def __init__(self, steady: bool) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.6))
+        self.steady, self.calls = steady, 0
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        parts = self.gain * torch.stack((mixture.clamp_min(0), mixture.clamp_max(0)), dim=1)
+        self.calls += 1
+        return parts if self.steady or self.calls % 2 else parts.flip(1)
+
+
+def test_speakers_that_change_places_lose_nothing() -> None:
+    mixture = torch.randn(3, 1, 40, generator=torch.Generator().manual_seed(1))
+    references = torch.stack((mixture.clamp_min(0), mixture.clamp_max(0)), dim=1)
+    loss = PermutationInvariant(negative_snr)
+
+    def of(steady: bool) -> Tensor:
+        policy = MixingPolicy(unroll=3, ratio_beta=0.5)
+        module = SeparationModule(Swapping(steady), loss, torch.optim.SGD, mixing=policy)
+        return module._unrolled_loss(mixture, references, torch.Generator().manual_seed(3)).detach()
+
+    assert of(steady=False).item() == pytest.approx(of(steady=True).item(), rel=1e-6)
