@@ -34,7 +34,7 @@ format: setup  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## speed of refinement and measures, quality against calls, as ratios: about 5 minutes
+bench: setup  ## speed of refinement and measures, quality against calls, as ratios: about 8 minutes
 	benchmarks/bench.sh
 
 results: setup  ## the tables of docs/results.md, from training on: about 6 hours on 2 cores

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What refinement costs, at a small size: about 5 minutes on two idle cores. All figures are ratios within one run.
+# What refinement costs, at a small size: about 8 minutes on two idle cores. All figures are ratios within one run.
 # The full tables of docs/results.md: see the commands there.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -47,7 +47,8 @@ evaluate speech_denoiser $data --blind-items 20
 evaluate speech_denoiser ${data}_room -o $results/speech_denoiser_room --guides si_sdr dnsmos_ovrl fixed
 
 # a second separator, and three sizes with equal data: what refinement costs and gains with each
-MODEL=conv_tasnet_tiny train conv_tasnet_tiny speech_denoising 1200 module.optimizer.lr=2e-3
+MODEL=conv_tasnet_tiny train conv_tasnet_tiny speech_denoising 500 module.optimizer.lr=2e-3 \
+  module.scheduler.steps=1200
 for size in 16x2 24x3 32x4; do
   train size_$size speech_denoising 600 model.features=${size%x*} model.layers=${size#*x}
   evaluate size_$size ${data}_flite --guides si_sdr dnsmos_ovrl fixed --metrics si_sdr pesq stoi dnsmos_ovrl \
@@ -57,12 +58,12 @@ $python report.py $results/size_* -o $results/sizes
 front="$python benchmarks/search_front.py --data ${data}_flite --leave-out slopes --valid-items 5 --fitted-steps 8"
 $front -o $results/front_speech_denoiser --separator $(last speech_denoiser) --guides si_sdr --items 30
 $front -o $results/front_dnsmos --separator $(last speech_denoiser) --guides dnsmos_ovrl --items 16
-$front -o $results/front_conv_tasnet_tiny --separator $(last conv_tasnet_tiny) --guides si_sdr --items 30
+$front -o $results/front_conv_tasnet_tiny --separator $(last conv_tasnet_tiny) --guides si_sdr --items 30 --valid-items 8
 speed="$python benchmarks/refinement_speed.py --data ${data}_flite --separator"
-$speed $(last speech_denoiser) --items 4 --guides si_sdr
-$speed $(last speech_denoiser) --items 2 --guides pesq
+$speed $(last speech_denoiser) --items 12 --guides si_sdr
+$speed $(last speech_denoiser) --items 3 --guides pesq
 $speed $(last speech_denoiser) --items 1 --guides dnsmos_ovrl
-$speed $(last conv_tasnet_tiny) --items 4 --guides si_sdr
+$speed $(last conv_tasnet_tiny) --items 6 --guides si_sdr
 $python benchmarks/separator_options.py --separator $(last speech_denoiser) $(last conv_tasnet_tiny)
 $python benchmarks/measure_cost.py --repeats 3
 $python benchmarks/long_file.py --guides dnsmos_ovrl
