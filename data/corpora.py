@@ -17,6 +17,9 @@ from data.audio import AUDIO_SUFFIXES
 
 Split = Literal["train", "valid", "test"]
 
+Pool = Sequence[Path] | Mapping[str, Sequence[Path]]
+"""Files of one source; or those of each speaker, of whom a mixture of several pools hears none twice."""
+
 _SHOWN = 3  # names in a message
 
 
@@ -75,8 +78,8 @@ def voicebank_demand(
 
     Source: C. Valentini-Botinhao et al., "Investigating RNN-based speech enhancement methods", 2016.
     """
-    base = _folder(root, "the VoiceBank-DEMAND folder", "data.root")
-    _check_choice("split", split, ("train", "valid", "test"))
+    base = existing_folder(root, "the VoiceBank-DEMAND folder", "data.root")
+    check_choice("split", split, ("train", "valid", "test"))
     if (base / "train" / "clean").is_dir():
         return paired_folders(base / split / "noisy", base / split / "clean")
     part = "testset_wav" if split == "test" else f"trainset_{speakers}_wav"
@@ -124,8 +127,8 @@ def dns(
 
     Source: C. Reddy et al., "The INTERSPEECH 2020 deep noise suppression challenge", 2020.
     """
-    base = _folder(root, "the DNS folder", "data.root")
-    _check_choice("split", split, ("train", "valid", "test", "blind"))
+    base = existing_folder(root, "the DNS folder", "data.root")
+    check_choice("split", split, ("train", "valid", "test", "blind"))
     if valid_every < 1:
         raise ValueError(f"valid_every={valid_every} is not positive: keep every 100th file, for example")
     if split == "blind":
@@ -140,7 +143,7 @@ def dns(
     folders = {"speech": noisy.parent / "clean"}
     if (noisy.parent / "noise").is_dir():
         folders["noise"] = noisy.parent / "noise"
-    items = _paired(noisy, folders, _file_id)
+    items = pair_sources(noisy, folders, _file_id)
     kept_out = split == "valid"
     chosen = [
         item
@@ -176,7 +179,40 @@ def paired_folders(
     folders = {source: Path(clean)}
     if noise is not None:
         folders["noise"] = Path(noise)
-    return _paired(noisy, folders, None)
+    return pair_sources(noisy, folders)
+
+
+def pair_sources(
+    mixtures: Path, folders: Mapping[str, Path], key: Callable[[Path], str] | None = None
+) -> list[Item]:
+    """Mixtures in one folder and the references of any number of sources in a folder each.
+
+    Args:
+        mixtures: Folder of mixtures, searched with its subfolders.
+        folders: Source name to the folder of its references.
+        key: What a mixture's path has in common with its references'; the path below the folder, without
+            suffix, by default.
+
+    Returns:
+        Items named by their path below ``mixtures`` without the suffix.
+
+    Raises:
+        FileNotFoundError: If a folder is missing.
+        ValueError: If a folder has no audio or files do not pair.
+    """
+    found = _by_key(mixtures, key)
+    references = {source: _by_key(folder, key) for source, folder in folders.items()}
+    for source, files in references.items():
+        _check_same(found, mixtures, files, folders[source])
+    items = [
+        Item(
+            name=file.relative_to(mixtures).with_suffix("").as_posix(),
+            mixture=file,
+            references={source: files[label] for source, files in references.items()},
+        )
+        for label, file in found.items()
+    ]
+    return sorted(items, key=lambda item: item.name)
 
 
 def blind_folder(folder: str | Path) -> list[Item]:
@@ -232,7 +268,7 @@ def audio_files(folder: str | Path) -> list[Path]:
         FileNotFoundError: If the folder is missing.
         ValueError: If it has no audio.
     """
-    base = _folder(folder, "a folder of audio files", "the path")
+    base = existing_folder(folder, "a folder of audio files", "the path")
     files = sorted(
         file
         for file in base.rglob("*")
@@ -243,28 +279,26 @@ def audio_files(folder: str | Path) -> list[Path]:
     return files
 
 
+def existing_folder(folder: str | Path, what: str, argument: str) -> Path:
+    """Return a folder as a path; ``FileNotFoundError`` says what was expected and which argument to mend."""
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is not a folder: {what} was expected there; correct {argument}")
+    return path
+
+
+def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse, with a ``ValueError``, a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{argument}={value!r} is unknown: use one of {', '.join(choices)}")
+
+
 def _dns_test(base: Path, part: str) -> list[Item]:
     inside = f"test_set/synthetic/{part}"
     folder = _first_folder(base, (inside,))
     if folder is None:
         raise FileNotFoundError(f"{base} has no folder {inside}: point root at the folder with test_set")
-    return _paired(folder / "noisy", {"speech": folder / "clean"}, _file_id)
-
-
-def _paired(noisy: Path, folders: Mapping[str, Path], key: Callable[[Path], str] | None) -> list[Item]:
-    mixtures = _by_key(noisy, key)
-    references = {source: _by_key(folder, key) for source, folder in folders.items()}
-    for source, found in references.items():
-        _check_same(mixtures, noisy, found, folders[source])
-    items = [
-        Item(
-            name=file.relative_to(noisy).with_suffix("").as_posix(),
-            mixture=file,
-            references={source: found[label] for source, found in references.items()},
-        )
-        for label, file in mixtures.items()
-    ]
-    return sorted(items, key=lambda item: item.name)
+    return pair_sources(folder / "noisy", {"speech": folder / "clean"}, _file_id)
 
 
 def _by_key(folder: Path, key: Callable[[Path], str] | None) -> dict[str, Path]:
@@ -302,15 +336,3 @@ def _file_id(file: Path) -> str:
 def _first_folder(base: Path, inside: Sequence[str]) -> Path | None:
     places = (parent / name for parent in (base, base / "datasets") for name in inside)
     return next((place for place in places if place.is_dir()), None)
-
-
-def _folder(folder: str | Path, what: str, argument: str) -> Path:
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} is not a folder: {what} was expected there; correct {argument}")
-    return path
-
-
-def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{argument}={value!r} is unknown: use one of {', '.join(choices)}")

@@ -17,10 +17,10 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from data.corpora import Item, spread
-from data.dataset import Index, PoolDataset, Sample, SegmentDataset
+from data.corpora import Item, Pool, spread
+from data.dataset import Index, PoolDataset, Sample, SegmentDataset, pool_size
 
-Corpus = Sequence[Item] | Mapping[str, Sequence[Path]]
+Corpus = Sequence[Item] | Mapping[str, Pool]
 """What a function of :mod:`data.corpora` returns: items, or pools of files that are mixed on the fly."""
 
 
@@ -234,18 +234,18 @@ class SeparationData(LightningDataModule):
 
     def _training_set(self, corpus: Corpus) -> SegmentDataset | PoolDataset:
         if isinstance(corpus, Mapping):
-            size = self.epoch_size or len(next(iter(corpus.values())))
+            size = self.epoch_size or pool_size(next(iter(corpus.values())))
             return self._pool_set(corpus, size, self.seed)
         return self._segment_set(corpus, segment=self.segment)
 
     def _evaluation_set(self, corpus: Corpus, stage: str) -> SegmentDataset | PoolDataset:
         limit = self.limits[stage]
         if isinstance(corpus, Mapping):
-            return self._pool_set(corpus, limit or len(next(iter(corpus.values()))), _EVALUATION_SEED)
+            return self._pool_set(corpus, limit or pool_size(next(iter(corpus.values()))), _EVALUATION_SEED)
         items = [corpus[place] for place in spread(len(corpus), limit)]
         return self._segment_set(items, max_frames=self.valid_frames if stage == "validate" else None)
 
-    def _pool_set(self, pools: Mapping[str, Sequence[Path]], size: int, seed: int) -> PoolDataset:
+    def _pool_set(self, pools: Mapping[str, Pool], size: int, seed: int) -> PoolDataset:
         return PoolDataset(
             pools,
             sources=self.sources,

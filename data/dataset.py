@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from data.audio import AudioFileError, AudioInfo, audio_info, read_audio, resampled_length
-from data.corpora import Item
+from data.corpora import Item, Pool
 
 
 class Sample(TypedDict):
@@ -135,11 +135,14 @@ class SegmentDataset(Dataset[Sample]):
 class PoolDataset(Dataset[Sample]):
     """Mixtures made on the fly: an independent random file and segment of every pool, summed.
 
+    From a pool that is sorted by speaker, a speaker is drawn first, each as likely as any other, and never
+    one whom another source of the mixture has: two voices to tell apart, not one voice twice.
+
     A sample is made of its draw alone, so index ``i`` of draw 0 is always the same mixture: a validation
     set that needs no files of its own.
 
     Args:
-        pools: Source name to its files. The first named source keeps its level.
+        pools: Source name to its files, or to those of each speaker. The first named source keeps its level.
         sources: Names of the references to return, in the order of the source axis; all pools are in the
             mixture.
         sample_rate: Rate in Hz to resample to.
@@ -151,12 +154,13 @@ class PoolDataset(Dataset[Sample]):
         seed: Seed of all draws.
 
     Raises:
-        ValueError: If a pool is empty, a source has no pool, or a number is not positive or a range reversed.
+        ValueError: If a pool is empty or has too few speakers, a source has no pool, or a number is not
+            positive or a range reversed.
     """
 
     def __init__(
         self,
-        pools: Mapping[str, Sequence[Path]],
+        pools: Mapping[str, Pool],
         *,
         sources: Sequence[str],
         sample_rate: int,
@@ -167,17 +171,14 @@ class PoolDataset(Dataset[Sample]):
         seed: int = 0,
     ) -> None:
         _check_positive(sample_rate=sample_rate, channels=channels, segment=segment, epoch_size=epoch_size)
-        if not pools or not all(pools.values()):
-            raise ValueError(
-                f"pools has no files for {[k for k, v in pools.items() if not v]}: give files per source"
-            )
+        _check_pools(pools)
         if not sources:
             raise ValueError("sources is empty: name at least one source, such as ['speech']")
         if absent := [source for source in sources if source not in pools]:
             raise ValueError(f"sources: {absent} have no pool; the pools are {list(pools)}")
         if snr_db[0] > snr_db[1]:
             raise ValueError(f"snr_db={tuple(snr_db)} is reversed: give (lowest, highest)")
-        self.pools = {source: list(files) for source, files in pools.items()}
+        self.pools = dict(pools)
         self.sources = tuple(sources)
         self.segment = segment
         self.epoch_size = epoch_size
@@ -194,7 +195,11 @@ class PoolDataset(Dataset[Sample]):
         if not 0 <= index < self.epoch_size:
             raise IndexError(f"index {index} is outside 0 to {self.epoch_size - 1}")
         generator = np.random.default_rng([self.seed, draw, index])
-        waveforms = {source: self._draw(files, generator) for source, files in self.pools.items()}
+        heard: set[str] = set()
+        waveforms = {
+            source: self._draw(_choose_files(pool, heard, generator), generator)
+            for source, pool in self.pools.items()
+        }
         first, *others = waveforms
         for source in others:
             snr = generator.uniform(*self.snr_db)
@@ -241,6 +246,21 @@ class _Reader:
         )
 
 
+def pool_size(pool: Pool) -> int:
+    """Number of files of a pool."""
+    return sum(map(len, pool.values())) if isinstance(pool, Mapping) else len(pool)
+
+
+def _choose_files(pool: Pool, heard: set[str], generator: np.random.Generator) -> Sequence[Path]:
+    """All files of a pool, or those of a speaker drawn from the ones not ``heard``, who is added to them."""
+    if not isinstance(pool, Mapping):
+        return pool
+    others = [speaker for speaker in pool if speaker not in heard]
+    speaker = others[int(generator.integers(len(others)))]
+    heard.add(speaker)
+    return pool[speaker]
+
+
 def _gain_for_snr(signal: Tensor, other: Tensor, snr_db: float) -> float:
     energy, noise = float(signal.double().square().sum()), float(other.double().square().sum())
     if energy == 0 or noise == 0:
@@ -271,6 +291,23 @@ def _check_items(items: Sequence[Item], sources: Sequence[str], residual: str | 
                 f"change sources, or set residual={absent[0]!r} to take it as the rest of the mixture"
             )
     return blind
+
+
+def _check_pools(pools: Mapping[str, Pool]) -> None:
+    empty = [
+        source
+        for source, pool in pools.items()
+        if not pool or (isinstance(pool, Mapping) and not all(pool.values()))
+    ]
+    if empty or not pools:
+        raise ValueError(f"pools has no files for {empty}: give files per source")
+    by_speaker = {source: pool for source, pool in pools.items() if isinstance(pool, Mapping)}
+    for source, pool in by_speaker.items():
+        if len(pool) < len(by_speaker):
+            raise ValueError(
+                f"pools: {source!r} has {len(pool)} speakers, but a mixture needs {len(by_speaker)} of them: "
+                "give more speakers, or fewer sources"
+            )
 
 
 def _check_positive(**values: int | None) -> None:

@@ -10,6 +10,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
+from speaker_trees import audio, libri2mix, tree
 
 from data.audio_writing import write_audio
 from data.corpora import blind_folder, mixed_folders, paired_folders
@@ -234,6 +235,17 @@ def _corpus(name: str, root: Path) -> None:
                 _write(root / kind / f"{kind}_fileid_{number}.wav", number)
         for kind in ("noisy", "clean"):
             _write(root / "test_set/synthetic/no_reverb" / kind / f"{kind}_fileid_5.wav", 5)
+    elif name == "librimix":
+        libri2mix(root, frames=1600)
+    elif name in ("wsj0_mix", "wham"):
+        mixture = "mix" if name == "wsj0_mix" else "mix_both"
+        base = root / "2speakers" if name == "wsj0_mix" else root
+        for split in ("tr", "cv", "tt"):
+            tree(base / "wav8k" / "min" / split, (mixture, "s1", "s2"), ["one"], frames=1600)
+    elif name == "mixed_speakers":
+        for split in ("train", "valid"):
+            for speaker in ("p225", "p226"):
+                audio(root / split / speaker / "one.wav", 1600)
     else:
         for split in ("train", "valid", "test"):
             for kind in ("noisy", "clean", "speech", "noise"):
@@ -251,7 +263,7 @@ def test_every_config_needs_its_root_only(config: Path, tmp_path: Path) -> None:
     data = instantiate(whole.data)
     batch = next(iter(data.train_dataloader()))
     assert batch["mixture"].shape == (8, 1, 32000)
-    assert batch["references"].shape == (8, 1, 1, 32000)
+    assert batch["references"].shape == (8, len(data.sources), 1, 32000)
     assert len(next(iter(data.val_dataloader()))["names"]) == 1
     if data.test is not None:
-        assert next(iter(data.test_dataloader()))["mixture"].shape == (1, 1, 3200)
+        assert next(iter(data.test_dataloader()))["mixture"].shape == (1, 1, 1600 * data.sample_rate // RATE)

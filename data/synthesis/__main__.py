@@ -1,4 +1,4 @@
-"""Write a synthetic corpus: ``python -m data.synthesis voicebank_demand OUT``."""
+"""Write a synthetic corpus: ``python -m data.synthesis voicebank_demand OUT``, or ``librimix OUT``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.synthesis import librimix, voicebank_demand
 from data.synthesis.speech import SynthesisError
-from data.synthesis.voicebank_demand import VoicebankDemand, write_corpus
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data.synthesis", description="Write a synthetic corpus.")
     corpora = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
     _add_voicebank_demand(corpora.add_parser("voicebank_demand", help="noisy speech, as VoiceBank-DEMAND"))
+    _add_librimix(corpora.add_parser("librimix", help="speakers who talk at once, as LibriMix"))
     return parser
 
 
@@ -51,6 +52,20 @@ def _add_voicebank_demand(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(write=_write_voicebank_demand)
 
 
+def _add_librimix(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument("--train", type=int, default=400, help="mixtures in train-100 (400)")
+    parser.add_argument("--valid", type=int, default=40, help="mixtures in dev (40)")
+    parser.add_argument("--test", type=int, default=60, help="mixtures in test (60)")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="shortest mixture; the longest is 2 s more (3)"
+    )
+    parser.add_argument("--sample-rate", type=int, default=8_000, help="8000 or 16000 Hz (8000)")
+    parser.add_argument("--speakers", type=int, default=2, help="in a mixture, 2 or 3 (2)")
+    parser.add_argument("--synthesiser", default="espeak", metavar="NAME", help="espeak or flite (espeak)")
+    parser.set_defaults(write=_write_librimix)
+
+
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     """Add what every corpus takes."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, empty or new")
@@ -60,7 +75,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def _write_voicebank_demand(options: argparse.Namespace) -> None:
-    corpus = VoicebankDemand(
+    corpus = voicebank_demand.VoicebankDemand(
         out=options.out,
         train=options.train,
         test=options.test,
@@ -69,7 +84,22 @@ def _write_voicebank_demand(options: argparse.Namespace) -> None:
         room=options.room,
         synthesiser=options.synthesiser,
     )
-    write_corpus(corpus, workers=options.workers, overwrite=options.overwrite)
+    voicebank_demand.write_corpus(corpus, workers=options.workers, overwrite=options.overwrite)
+
+
+def _write_librimix(options: argparse.Namespace) -> None:
+    corpus = librimix.LibriMix(
+        out=options.out,
+        train=options.train,
+        valid=options.valid,
+        test=options.test,
+        seconds=options.seconds,
+        sample_rate=options.sample_rate,
+        speakers=options.speakers,
+        seed=options.seed,
+        synthesiser=options.synthesiser,
+    )
+    librimix.write_corpus(corpus, workers=options.workers, overwrite=options.overwrite)
 
 
 if __name__ == "__main__":

@@ -16,21 +16,16 @@ the reverberation too; the stated SNR is that of the reverberant speech.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
-import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from scipy.signal import fftconvolve
-from tqdm import tqdm
 
 from data.synthesis import FloatArray, flite
-from data.synthesis.noise import NOISES, draw_noise
+from data.synthesis.corpus_files import deal_noise, generator, pcm, prepare_folder, run_jobs, write_pcm
+from data.synthesis.noise import draw_noise
 from data.synthesis.room import draw_room, impulse_response
 from data.synthesis.speech import (
     ENGLISH,
@@ -120,7 +115,7 @@ def speaker_voices(seed: int) -> dict[str, Voice]:
     Returns:
         Speaker name to voice, the same for a corpus of any size.
     """
-    rng = _generator(seed, _VOICES)
+    rng = generator(seed, _VOICES)
     males, females = (
         [str(name) for name in rng.permutation(names)] for names in (MALE_VARIANTS, FEMALE_VARIANTS)
     )
@@ -146,7 +141,7 @@ def flite_voices(seed: int) -> dict[str, flite.FliteVoice]:
     Returns:
         Speaker name to voice, the same for a corpus of any size.
     """
-    rng = _generator(seed, _VOICES)
+    rng = generator(seed, _VOICES)
     return {
         speaker: flite.draw_voice(rng, (FLITE_VOICES[split][index % 2],))
         for split, speakers in SPEAKERS.items()
@@ -171,9 +166,10 @@ def write_corpus(corpus: VoicebankDemand, *, workers: int = 2, overwrite: bool =
     check_espeak()
     if corpus.synthesiser == "flite":
         flite.check_flite()
-    _prepare_folder(corpus.out, overwrite=overwrite)
+    folders = [folder for pair in FOLDERS.values() for folder in pair]
+    prepare_folder(corpus.out, folders, overwrite=overwrite, listing=MANIFEST)
     jobs = [(corpus, split, index) for split, size in _sizes(corpus).items() for index in range(size)]
-    entries = tqdm(_map(jobs, workers), total=len(jobs), desc="voicebank_demand", unit="file")
+    entries = run_jobs(_write_pair, jobs, workers=workers, name="voicebank_demand")
     lines = [json.dumps(entry) + "\n" for entry in entries]
     # last, so that a manifest means a finished corpus
     (corpus.out / MANIFEST).write_text("".join(lines), encoding="utf-8")
@@ -192,7 +188,7 @@ def make_pair(
     Returns:
         Clean and noisy speech, ``(time,)`` each, full scale 1, and the manifest's entry.
     """
-    rng = _generator(corpus.seed, _FILES, _split_number(split), index)
+    rng = generator(corpus.seed, _FILES, _split_number(split), index)
     speakers = SPEAKERS[split]
     speaker = speakers[index % len(speakers)]
     voice, text, speech = _speak(corpus, speaker, rng)
@@ -200,7 +196,7 @@ def make_pair(
     speech *= 10 ** (level_db / 20) / np.sqrt((speech**2).mean())
     snr_db = float(rng.uniform(*SNR_RANGE_DB[split]))
     noise_seed = int(rng.integers(2**63))
-    kind = _noise_kind(corpus.seed, split, index)
+    kind = deal_noise(corpus.seed, index, _NOISE_ORDER, _split_number(split))
     voices = speaker_voices(corpus.seed)
     hidden = {voices[name].variant for name in (speaker, *TEST_SPEAKERS)}
     crowd = tuple(variant for variant in VARIANTS if variant not in hidden)
@@ -247,19 +243,8 @@ def _write_pair(job: tuple[VoicebankDemand, str, int]) -> dict[str, object]:
     clean, noisy, entry = make_pair(corpus, split, index)
     for folder, signal in zip(FOLDERS[split], (clean, noisy), strict=True):
         path = corpus.out / folder / str(entry["file"])
-        samples = np.round(signal * 32768).astype(np.int16)
-        soundfile.write(path, samples, corpus.sample_rate, subtype="PCM_16")
+        write_pcm(path, pcm(signal), corpus.sample_rate)
     return entry
-
-
-def _map(jobs: list[tuple[VoicebankDemand, str, int]], workers: int) -> Iterator[dict[str, object]]:
-    """Write the files in any order, yielding their entries in the jobs' order."""
-    if workers == 1:
-        yield from map(_write_pair, jobs)
-        return
-    # spawned, because a fork of a process that has run torch's threads can hang
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_write_pair, jobs, chunksize=4)
 
 
 def _sizes(corpus: VoicebankDemand) -> dict[str, int]:
@@ -268,29 +253,3 @@ def _sizes(corpus: VoicebankDemand) -> dict[str, int]:
 
 def _split_number(split: str) -> int:
     return list(SPEAKERS).index(split)
-
-
-def _generator(seed: int, *branch: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=branch))
-
-
-def _noise_kind(seed: int, split: str, index: int) -> str:
-    """Deal the kinds like cards: each block of as many files has every kind once, in an order of its own."""
-    kinds = list(NOISES)
-    block, place = divmod(index, len(kinds))
-    order = _generator(seed, _NOISE_ORDER, _split_number(split), block).permutation(len(kinds))
-    return kinds[int(order[place])]
-
-
-def _prepare_folder(out: Path, *, overwrite: bool) -> None:
-    """Make the four folders, deleting an earlier corpus's if told to, and nothing else ever."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out must be a folder, not the file {out}")
-    folders = [out / folder for pair in FOLDERS.values() for folder in pair]
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise ValueError(f"out is not empty: {out}; choose another folder or give --overwrite")
-    for folder in folders:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-    (out / MANIFEST).unlink(missing_ok=True)

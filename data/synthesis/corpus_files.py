@@ -1,0 +1,97 @@
+"""What the writers of corpora share: seeds by branch, dealt kinds of noise, processes, and a clean folder."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from data.synthesis import FloatArray
+from data.synthesis.noise import NOISES
+
+Job = TypeVar("Job")
+Entry = TypeVar("Entry")
+
+
+def generator(seed: int, *branch: int) -> np.random.Generator:
+    """Return the generator of one branch of a corpus's seed, independent of all other branches."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=branch))
+
+
+def deal_noise(seed: int, index: int, *branch: int) -> str:
+    """Deal the kinds of noise like cards: a block of as many files has each once, in an order of its own.
+
+    Args:
+        seed: Of the corpus.
+        index: Number of the file within its split.
+        branch: Of the seed, for this split.
+
+    Returns:
+        One of :data:`data.synthesis.noise.NOISES`.
+    """
+    kinds = list(NOISES)
+    block, place = divmod(index, len(kinds))
+    return kinds[int(generator(seed, *branch, block).permutation(len(kinds))[place])]
+
+
+def run_jobs(
+    write: Callable[[Job], Entry], jobs: Sequence[Job], *, workers: int, name: str
+) -> Iterator[Entry]:
+    """Write files in any order, yielding what each job returns in the jobs' order, with a progress bar.
+
+    Args:
+        write: A function of a module, so that processes can find it; one job to one entry.
+        jobs: Its arguments.
+        workers: Processes; 1 stays in this one.
+        name: Of the corpus, for the bar.
+    """
+    yield from tqdm(_map(write, jobs, workers), total=len(jobs), desc=name, unit="file")
+
+
+def prepare_folder(out: Path, folders: Iterable[str], *, overwrite: bool, listing: str) -> None:
+    """Make the folders of a corpus, deleting an earlier corpus's if told to, and nothing else ever.
+
+    Args:
+        out: The corpus's folder, new, empty, or with ``overwrite`` any.
+        folders: Paths below it.
+        overwrite: Whether ``out`` may hold files.
+        listing: File in ``out`` that only a finished corpus has; deleted.
+
+    Raises:
+        ValueError: If ``out`` is a file, or not empty without ``overwrite``.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out must be a folder, not the file {out}")
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise ValueError(f"out is not empty: {out}; choose another folder or give --overwrite")
+    for folder in (out / inside for inside in folders):
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    (out / listing).unlink(missing_ok=True)
+
+
+def pcm(signal: FloatArray) -> np.ndarray:
+    """Round ``(time,)`` of full scale 1 to 16-bit samples."""
+    return np.round(signal * 32768).astype(np.int16)
+
+
+def write_pcm(path: Path, samples: np.ndarray, sample_rate: int) -> None:
+    """Write 16-bit samples ``(time,)`` as they are."""
+    soundfile.write(path, samples, sample_rate, subtype="PCM_16")
+
+
+def _map(write: Callable[[Job], Entry], jobs: Sequence[Job], workers: int) -> Iterator[Entry]:
+    if workers == 1:
+        yield from map(write, jobs)
+        return
+    # spawned, because a fork of a process that has run torch's threads can hang
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(write, jobs, chunksize=4)
