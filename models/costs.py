@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -31,6 +33,9 @@ def macs_per_second(
 
     Measured on an input of ``seconds``; for networks whose cost does not grow in proportion to the length
     (attention over the whole input, padding to whole chunks) the result depends on ``seconds``.
+
+    A network built on the meta device (``with torch.device("meta")``) is counted without any arithmetic, a
+    large one in a second or two.
 
     Args:
         separator: Maps ``(batch, channel, time)`` to anything.
@@ -81,6 +86,7 @@ def count_macs(module: nn.Module, *inputs: Tensor | PackedSequence) -> int:
         stack.enter_context(_plain_attention())
         stack.enter_context(recurrent.attached(module))
         stack.enter_context(torch.no_grad())
+        stack.enter_context(_ShapesOfInverseTransforms())
         stack.enter_context(counter)
         module(*inputs)
     return counter.get_total_flops() // 2 - recurrent.seen_by_counter + recurrent.macs
@@ -98,6 +104,7 @@ class _RecurrentCount:
         self.macs = 0
         self.seen_by_counter = 0
         self._flops_before = 0
+        self._steps = 0
 
     @contextmanager
     def attached(self, module: nn.Module) -> Iterator[None]:
@@ -109,17 +116,61 @@ class _RecurrentCount:
                 stack.callback(layer.register_forward_hook(self._after).remove)
             yield
 
-    def _before(self, layer: nn.Module, inputs: tuple[Tensor | PackedSequence, ...]) -> None:
+    def _before(
+        self, layer: nn.Module, inputs: tuple[Tensor | PackedSequence, ...]
+    ) -> tuple[Tensor | PackedSequence, ...]:
         self._flops_before = self.counter.get_total_flops()
-
-    def _after(self, layer: nn.Module, inputs: tuple[Tensor | PackedSequence, ...], output: object) -> None:
-        self.seen_by_counter += (self.counter.get_total_flops() - self._flops_before) // 2
         sequence = inputs[0]
         # a packed sequence holds (steps of all items, feature); the last axis is the feature in every case
         features = sequence.data if isinstance(sequence, PackedSequence) else sequence
-        steps = features.shape[:-1].numel()
         # each weight matrix (input, hidden, projection; every gate, layer and direction) is used once a step
-        self.macs += steps * sum(weight.numel() for weight in layer.parameters() if weight.ndim == 2)
+        weights = sum(weight.numel() for weight in layer.parameters() if weight.ndim == 2)
+        self.macs += features.shape[:-1].numel() * weights
+        axis = _unrolled_axis(layer, sequence)
+        if axis is None:
+            return inputs
+        self._steps = features.shape[axis]
+        return (features.narrow(axis, 0, 1), *inputs[1:])
+
+    def _after(
+        self, layer: nn.Module, inputs: tuple[Tensor | PackedSequence, ...], output: Any
+    ) -> tuple[Any, ...] | None:
+        self.seen_by_counter += (self.counter.get_total_flops() - self._flops_before) // 2
+        axis = _unrolled_axis(layer, inputs[0])
+        return None if axis is None else (output[0].repeat_interleave(self._steps, axis), *output[1:])
+
+
+def _unrolled_axis(layer: nn.Module, sequence: Tensor | PackedSequence) -> int | None:
+    """The time axis of a recurrent layer without data, None for other layers and with data.
+
+    Without data torch runs it step by step, which takes long; one step stands for all of them instead.
+    """
+    if not isinstance(layer, nn.RNNBase) or isinstance(sequence, PackedSequence) or not sequence.is_meta:
+        return None
+    return 1 if layer.batch_first and sequence.ndim == 3 else 0
+
+
+class _ShapesOfInverseTransforms(TorchFunctionMode):
+    """Inverse Fourier transforms of tensors without data, whose check of the windows' overlap needs data."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.istft and args[0].is_meta:
+            return _inverse_transform_shape(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _inverse_transform_shape(
+    spectrum: Tensor, n_fft: int, hop_length: int, *, length: int | None = None, **options: Any
+) -> Tensor:
+    """An empty waveform ``(..., time)`` of a centred spectrum ``(..., f, frame)``."""
+    time = hop_length * (spectrum.shape[-1] - 1) if length is None else length
+    return torch.empty(*spectrum.shape[:-2], time, dtype=spectrum.real.dtype, device=spectrum.device)
 
 
 @contextmanager

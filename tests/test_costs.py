@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 from models.costs import count_macs, macs_per_second, parameters
+from models.separators.asteroid import AsteroidSeparator
+from models.separators.bsrnn import BSRNN
+from models.separators.hdemucs import HDemucs
 
 BATCH, STEPS, FEATURES, HIDDEN = 3, 11, 8, 6
 
@@ -130,6 +135,55 @@ def test_macs_per_second_follow_the_sample_rate(seconds: float) -> None:
     per_sample = 4 * 2 * 5
     assert macs_per_second(Filter(), seconds=seconds) == pytest.approx(8000 * per_sample, rel=1e-12)
     assert macs_per_second(Filter(), 16000, seconds) == pytest.approx(16000 * per_sample, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: BSRNN(features=8, layers=2, sample_rate=8000),
+        lambda: HDemucs(["a", "b"], 8000, 2, width=4, depth=5),
+        lambda: AsteroidSeparator(
+            "DPTNet", ["a"], 8000, options={"n_filters": 16, "ff_hid": 8, "n_repeats": 1}
+        ),
+        lambda: AsteroidSeparator("DPRNNTasNet", ["a"], 8000, options={"n_filters": 16, "n_repeats": 1}),
+    ],
+)
+def test_networks_without_data_cost_the_same(build: Callable[[], nn.Module]) -> None:
+    with torch.device("meta"):
+        empty = build()
+    assert macs_per_second(empty, seconds=0.4) == macs_per_second(build(), seconds=0.4) > 0
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize(("batch_first", "shape"), [(False, (5, 3, 4)), (True, (3, 5, 4)), (True, (5, 4))])
+def test_recurrent_layers_without_data_keep_their_shapes(layer: type[nn.RNNBase], batch_first, shape) -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent = layer(4, 6, num_layers=2, bidirectional=True, batch_first=batch_first)
+            self.linear = nn.Linear(12, 7)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out, _ = self.recurrent(x)
+            assert out.shape == (*x.shape[:-1], 12)
+            return self.linear(out)
+
+    module = Product()
+    expected = count_macs(module, torch.zeros(shape))
+    assert count_macs(module.to("meta"), torch.zeros(shape, device="meta")) == expected > 0
+
+
+@pytest.mark.parametrize("length", [None, 1000])
+def test_inverse_transforms_without_data_keep_their_shapes(length: int | None) -> None:
+    class Inverse(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            window = torch.hann_window(64, device=x.device)
+            spectrum = torch.stft(x, 64, 16, window=window, return_complex=True)
+            waveform = torch.istft(spectrum, 64, 16, window=window, length=length)
+            return waveform @ torch.ones(waveform.shape[-1], 3, device=x.device)
+
+    assert count_macs(Inverse(), torch.zeros(2, 1024, device="meta")) == 2 * (length or 1024) * 3
+    assert count_macs(Inverse(), torch.zeros(2, 1024)) == 2 * (length or 1024) * 3
 
 
 def test_mistakes_are_named() -> None:

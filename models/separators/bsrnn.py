@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Bands = Sequence[tuple[int, float]]
 """``(how many, width in Hz)`` from 0 Hz up; whatever lies above the last one is one more band."""
@@ -40,6 +41,8 @@ class BSRNN(nn.Module):
             quiet bands are easier to see.
         norm: ``"sequence"`` normalises over all positions of a sequence together, as published: how loud a
             band is in one frame against the others is seen. ``"position"`` normalises each by itself.
+        checkpointing: Whether training keeps only what goes into each layer and computes the layer again for
+            the gradients: less memory for about a third more time.
 
     Raises:
         ValueError: If ``sample_rate`` is above ``max_sample_rate``, or a band is narrower than a bin.
@@ -62,6 +65,7 @@ class BSRNN(nn.Module):
         max_sample_rate: int = 48000,
         compression: float = 1.0,
         norm: Literal["sequence", "position"] = "sequence",
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if sample_rate > max_sample_rate:
@@ -74,6 +78,7 @@ class BSRNN(nn.Module):
         window = 2 * round(window_seconds * sample_rate / 2)
         self.window_length, self.hop_length = window, window // 2
         self.compression = compression
+        self.checkpointing = checkpointing
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(window), persistent=False)
 
@@ -129,10 +134,9 @@ class BSRNN(nn.Module):
     def _invert(self, spectrum: Tensor, time: int) -> Tensor:
         """``(b, s, f, frame)`` to waveforms ``(b, s, time)``."""
         flat = rearrange(spectrum, "b s f t -> (b s) f t")
-        waveform = torch.istft(
-            flat, self.window_length, self.hop_length, window=self.window, center=True, length=time
-        )
-        return rearrange(waveform, "(b s) t -> b s t", b=spectrum.shape[0])
+        waveform = torch.istft(flat, self.window_length, self.hop_length, window=self.window, center=True)
+        # cut here, because torch.export cannot leave the inversion's own length open
+        return rearrange(waveform[..., :time], "(b s) t -> b s t", b=spectrum.shape[0])
 
     def _estimate(self, spectrum: Tensor) -> tuple[Tensor, Tensor]:
         """Masks and residuals ``(b, s, f, frame)``, complex, of a unit-power spectrum ``(b, f, frame)``."""
@@ -152,7 +156,10 @@ class BSRNN(nn.Module):
             [encode(part) for encode, part in zip(self.encoders[:used], parts, strict=True)], dim=1
         )
         for layer in self.layers:
-            bands = layer(bands)
+            if self.checkpointing and torch.is_grad_enabled():
+                bands = checkpoint(layer, bands, use_reentrant=False)
+            else:
+                bands = layer(bands)
         masks, residuals = (
             torch.cat(
                 [
