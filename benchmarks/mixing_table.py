@@ -1,4 +1,4 @@
-"""What data mixing in training does to refinement: a row per run that speech_denoising.py scored.
+"""What data mixing in training does to refinement: a row per run that corpus_scores.py scored.
 
 python benchmarks/mixing_table.py outputs/results/path_* [-o FILE]
 """

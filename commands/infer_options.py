@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.acceleration import PRECISIONS
+from models.doors.table import describe_doors
 
 EXAMPLES = """examples:
   python infer.py noisy.wav -o out                     shipped separator, multi-step, blind guide
   python infer.py recordings/ more/ 'takes/*.flac' -o out --skip-existing
   python infer.py @list.txt -o out --dry-run           files, separator calls and time, nothing written
   python infer.py noisy/ -o out --separator outputs/run/checkpoints/last.ckpt --method one_step
+  python infer.py song.wav -o out --separator demucs:htdemucs --method one_step --no-scores
   python infer.py noisy/ -o out --reference clean/ --guide si_sdr          oracle guide, and scores
   python infer.py noisy/ -o out --guide speech_joint   several measures as one, see configs/quality
   python infer.py noisy.wav -o out --steps 5 --candidates 10 --set method.blend=state
@@ -48,7 +50,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="files, folders, quoted globs, @list.txt")
     add("-o", "--out", type=Path, required=True, metavar="OUT", help="folder to write; made where needed")
-    add("--separator", metavar="URI", help="a .ckpt or .safetensors file (default: the shipped separator)")
+    add(
+        "--separator",
+        metavar="URI",
+        help="a .ckpt or .safetensors file, or another project's separator as scheme:name?option=value "
+        "(default: the shipped separator)",
+    )
+    add("--list-separators", action=_ListSeparators, help="show the schemes of --separator, and exit")
     add("--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     add(
         "--precision",
@@ -72,6 +80,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
+class _ListSeparators(argparse.Action):
+    """Prints the doors and ends the program, with or without the arguments that a run needs."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        print(describe_doors())
+        parser.exit()
+
+
 def _add_method(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
@@ -87,6 +106,13 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     )
     add("--steps", type=int, metavar="N", help="steps after the first estimate (default: see configs/method)")
     add("--candidates", type=int, metavar="K", help="blends tried in each step (default: see configs/method)")
+    add(
+        "--segment",
+        type=float,
+        metavar="S",
+        help="longest piece in seconds that is separated at once (default: 30); see method.refine_per",
+    )
+    add("--shifts", type=int, metavar="N", help="mean over N delays, for N times the calls (default: 0)")
     add(
         "--set",
         dest="overrides",

@@ -98,7 +98,7 @@ def build(options: argparse.Namespace) -> FileSeparator:
         steps=options.steps,
         candidates=options.candidates,
         guide=options.guide,
-        overrides=options.overrides,
+        overrides=[*_shortcuts(options), *options.overrides],
     )
     keep_freed_memory()
     device = choose_device(options.device)
@@ -119,6 +119,12 @@ def build(options: argparse.Namespace) -> FileSeparator:
         clip=options.clip,
         seed=options.seed,
     )
+
+
+def _shortcuts(options: argparse.Namespace) -> list[str]:
+    """Options of their own that are values of every method."""
+    values = {"segment_seconds": options.segment, "shifts": options.shifts}
+    return [f"method.{name}={value}" for name, value in values.items() if value is not None]
 
 
 def check_inputs(

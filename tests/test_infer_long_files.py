@@ -19,7 +19,7 @@ from models.pretrained import load_separator
 from reporting import read_scores
 
 SEGMENTS = [
-    *("--set", "method.segment_seconds=0.2", "--set", "method.overlap_seconds=0.0525"),
+    *("--segment", "0.2", "--set", "method.overlap_seconds=0.0525"),
     *("--set", "method.max_batch=1"),
 ]
 

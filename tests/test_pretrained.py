@@ -91,7 +91,7 @@ def test_hydra_containers_are_saved_plain(tmp_path: Path) -> None:
 
 def test_every_spelling_of_a_path_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lightning_file(tmp_path / "ab:c.ckpt")
-    for uri in (path, str(path), f"file:{path}"):
+    for uri in (path, str(path), f"file:{path}", f"{path}?level=none"):
         assert models.load_separator(uri).sources == ("speech",)
     monkeypatch.chdir(tmp_path)
     assert models.load_separator(Path("ab:c.ckpt")).sources == ("speech",)
@@ -291,7 +291,9 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 def test_schemes_are_named() -> None:
     fails(
-        "asteroid2:some/model", ValueError, "uri='asteroid2:some/model' has an unknown scheme: known are file"
+        "asteroid2:some/model",
+        ValueError,
+        "uri='asteroid2:some/model' has an unknown scheme: did you mean asteroid? Known are asteroid, ",
     )
     fails("https://example.org/a.ckpt", ValueError, "has an unknown scheme")
     fails("C:\\a.ckpt", FileNotFoundError, "C:\\a.ckpt")

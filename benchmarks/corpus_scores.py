@@ -1,10 +1,12 @@
-"""One-step beside multi-step scores of a speech separator on a test set: the tables of docs/results.md.
+"""One-step beside multi-step scores of a separator on a test set: the tables of docs/results.md.
 
-    python benchmarks/speech_denoising.py SEPARATOR --data datasets/vbd -o outputs/results/NAME
+    python benchmarks/corpus_scores.py SEPARATOR --data datasets/vbd -o outputs/results/NAME
+    python benchmarks/corpus_scores.py SPEAKERS --corpus librimix --data datasets/libri2mix -o OUT
 
 scores every step of every guide with every measure and writes ``scores.parquet``, ``run.json`` (with the
 separator's relative delta) and Markdown tables to OUT. Items that OUT already holds are not done again, so an
-interrupted run goes on where it stopped. ``python report.py OUT`` draws it.
+interrupted run goes on where it stopped. ``python report.py OUT`` draws it. Speakers are refined together and
+scored by the mean over them. ``SEPARATOR?sample_rate=16000`` lets DNSMOS guide a separator of 8 kHz.
 """
 
 from __future__ import annotations
@@ -21,15 +23,19 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from callbacks.multi_step_inference import available
 from commands.memory import keep_freed_memory
 from data.corpora import Item, spread, voicebank_demand
 from data.dataset import SegmentDataset
+from data.speaker_corpora import librimix
 from inference import FixedSchedule, GridSearch, Guide, evaluate
-from metrics import METRIC_NAMES, MetricPanel, get_quality
+from metrics import MetricPanel, get_quality
 from models import load_separator
 from models.costs import macs_per_second, parameters
+from models.types import Separator, interchangeable
 from reporting.labels import decimals, title
 from reporting.scores import read_scores, write_scores
 from reporting.summary import summarise
@@ -52,6 +58,7 @@ def guides(names: Sequence[str], options: argparse.Namespace, sample_rate: int) 
             ),
             quality=get_quality(name, sample_rate=sample_rate),
             steps=options.steps,
+            consistency=options.consistency,
             max_batch=options.max_batch,
         )
     return built
@@ -67,24 +74,40 @@ def _loaded(uri: str) -> Any:
 def score_item(options: argparse.Namespace, item: Item, names: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of one item, and its relative delta ``||f(s) - s|| / ||s||`` as a measure of the one-step rows."""
     separator = _loaded(options.separator)
-    rate = separator.sample_rate
-    dataset = SegmentDataset([item], sources=("speech",), sample_rate=rate, channels=1, segment=None, seed=0)
+    rate, sources = separator.sample_rate, separator.sources
+    dataset = SegmentDataset([item], sources=sources, sample_rate=rate, channels=1, segment=None, seed=0)
     sample = dataset[0]
-    mixture, reference = sample["mixture"][None], sample["references"][:1]
-    panel = MetricPanel(options.metrics or METRIC_NAMES, sample_rate=rate)
-    chosen = guides(names, options, rate)
+    mixture, references = sample["mixture"][None], sample["references"]
+    together = interchangeable(sources)
+    panel = MetricPanel(options.metrics or available(rate), sample_rate=rate)
     result = evaluate(
-        separator, mixture, chosen, panel, run=options.name, items=[item.name], reference=reference
+        separator,
+        mixture,
+        guides(names, options, rate),
+        panel,
+        run=options.name,
+        items=[item.name],
+        source="all" if together else 0,
+        interchangeable=together,
+        reference=references[None] if together else references[:1],
     )
-    with torch.inference_mode():
-        error = separator(reference)[:, 0] - reference
     delta = {**result.rows[0], "kind": "one_step", "step": 0, "metric": "relative_delta", "evaluations": 1}
-    return [*result.rows, {**delta, "value": float(error.norm() / reference.norm())}]
+    return [*result.rows, {**delta, "value": relative_delta(separator, references)}]
+
+
+def relative_delta(separator: Separator, references: Tensor) -> float:
+    """Mean over references ``(s, c, t)`` of ``||f(s) - s|| / ||s||``, with the estimate that is nearest."""
+    with torch.inference_mode():
+        errors = (separator(references) - references[:, None]).flatten(2).norm(dim=2)
+    return float((errors.amin(dim=1) / references.flatten(1).norm(dim=1)).mean())
+
+
+CORPORA = {"voicebank_demand": voicebank_demand, "librimix": librimix}
 
 
 def run(options: argparse.Namespace) -> pd.DataFrame:
     """Score all items that OUT does not hold yet, in parallel, saving as it goes."""
-    corpus = voicebank_demand(options.data, split=options.split)
+    corpus = CORPORA[options.corpus](options.data, split=options.split)
     items = [corpus[place] for place in spread(len(corpus), options.items)]
     path = options.out / "scores.parquet"
     rows = read_scores(path).to_dict("records") if path.exists() else []
@@ -128,8 +151,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("separator", help="checkpoint of the separator")
-    parser.add_argument("--data", type=Path, required=True, help="corpus in the VoiceBank-DEMAND layout")
+    parser.add_argument("separator", help="checkpoint or other URI of the separator")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the corpus")
+    parser.add_argument("--corpus", choices=CORPORA, default="voicebank_demand", help="its layout")
     parser.add_argument("--split", default="test", choices=["train", "valid", "test"])
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--name", help="name of the run in the tables; that of OUT by default")
@@ -140,6 +164,7 @@ def main() -> None:
     parser.add_argument("--blind-candidates", type=int, default=5)
     parser.add_argument("--items", type=int, help="this many, evenly spread; all by default")
     parser.add_argument("--blind-items", type=int, help="this many under DNSMOS guides; all by default")
+    parser.add_argument("--consistency", choices=["uniform", "energy"], help="estimates sum to the mixture")
     parser.add_argument("--max-batch", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     options = parser.parse_args()

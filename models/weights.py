@@ -1,0 +1,273 @@
+"""Weights of any project: files of tensors read without running code, and fitted to a network by name."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models.checkpoint import load_checkpoint
+
+NESTS = ("state_dict", "model_state_dict", "state", "model")
+"""Keys under which training scripts keep the weights, in the order in which they are looked for."""
+
+PREFIXES = ("module.", "model.", "separator.", "network.", "_orig_mod.")
+"""What wrappers of networks put before the names of weights; also several in a row."""
+
+_FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_LOCK = RLock()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadReport:
+    """What became of each weight.
+
+    Attributes:
+        loaded: Names that were found in the file and set in the network.
+        missing: Names of the network that the file does not have; left as they were.
+        unexpected: Names of the file that the network does not have.
+        mismatched: Names in both, with the shape in the file and the shape in the network; left as they were.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every weight of file and network found its counterpart."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def describe(self) -> str:
+        """A line of counts, and a line for each weight that was not loaded."""
+        lines = [
+            f"weights: {len(self.loaded)} loaded, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape"
+        ]
+        lines += [f"missing: {name}" for name in self.missing]
+        lines += [f"unexpected: {name}" for name in self.unexpected]
+        lines += [
+            f"of another shape: {name} is {given} in the file and {wanted} in the network"
+            for name, (given, wanted) in self.mismatched.items()
+        ]
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """The faults in one line, with the first names of each kind."""
+        kinds = {
+            "missing": list(self.missing),
+            "unexpected": list(self.unexpected),
+            "of another shape": list(self.mismatched),
+        }
+        parts = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in kinds.items() if names]
+        return "; ".join(parts) or "all fit"
+
+
+def read_safely(path: str | Path, *, classes: Sequence[type] = ()) -> Any:
+    """Read a file of ``torch.save`` that holds tensors and plain values; nothing in it is run.
+
+    Args:
+        path: The file.
+        classes: Classes whose instances or names it may hold besides.
+
+    Returns:
+        What was saved, tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such file, or holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' does not exist or is not a file: check the path")
+    try:
+        with torch.serialization.safe_globals(list(classes)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
+        reason = one_line(error).removeprefix("Weights only load failed. ")
+        raise ValueError(f"'{path}' is not a file of tensors and plain values: {reason}") from error
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Make every ``torch.load`` inside refuse objects, also those of other projects that ask for them.
+
+    The switch is torch's own environment variable, one for the whole process: other threads that load
+    checkpoints meanwhile are held to the same.
+    """
+    with _LOCK:
+        before = os.environ.get(_FORCED)
+        os.environ[_FORCED] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_FORCED]
+            else:
+                os.environ[_FORCED] = before
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the weights of a file, whichever way a training script kept them.
+
+    Args:
+        path: A ``.safetensors`` file, or one of ``torch.save`` that is a state dictionary or holds one under
+            a key of :data:`NESTS`.
+
+    Returns:
+        Tensors on the CPU by name, the names as they are in the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no state dictionary, or more than tensors and plain values.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = read_safely(path)
+    found = state_dict_in(content)
+    if found is None:
+        held = (
+            ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
+        )
+        raise ValueError(
+            f"'{path}' holds no state dictionary, neither as a whole nor under {', '.join(NESTS)}: "
+            f"it holds {held}"
+        )
+    return found
+
+
+def state_dict_in(content: Any) -> dict[str, Tensor] | None:
+    """The state dictionary that a loaded file is, or keeps under a key of :data:`NESTS`; None if neither."""
+    if not isinstance(content, Mapping):
+        return None
+    nested = [content[key] for key in NESTS if key in content]
+    for candidate in (content, *nested):
+        if (
+            isinstance(candidate, Mapping)
+            and candidate
+            and all(isinstance(value, Tensor) for value in candidate.values())
+        ):
+            return {str(name): value for name, value in candidate.items()}
+    return None
+
+
+def initial_weights(path: str | Path) -> dict[str, Tensor]:
+    """Weights to start a training from: of a checkpoint of ours, or of any file of weights.
+
+    Args:
+        path: A ``.ckpt`` or ``.safetensors`` file of ours, whose averaged weights are taken where it has
+            them; or what :func:`read_state_dict` reads.
+
+    Returns:
+        Tensors on the CPU by name.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no weights.
+    """
+    path = Path(path)
+    if _is_ours(path):
+        return dict(load_checkpoint(path).state_dict())
+    return read_state_dict(path)
+
+
+def load_partially(module: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
+    """Set the weights of a network that a state dictionary has under the same name and in the same shape.
+
+    Where the names of the file carry prefixes of :data:`PREFIXES`, those are left out that make the most
+    names fit.
+
+    Args:
+        module: The network, changed in place.
+        weights: Tensors by name.
+
+    Returns:
+        What became of each weight.
+    """
+    expected = module.state_dict()
+    named = _without_prefix(weights, expected.keys())
+    mismatched = {
+        name: (tuple(named[name].shape), tuple(expected[name].shape))
+        for name in expected
+        if name in named and named[name].shape != expected[name].shape
+    }
+    loaded = {name: named[name] for name in expected if name in named and name not in mismatched}
+    module.load_state_dict(loaded, strict=False)
+    return LoadReport(
+        loaded=tuple(loaded),
+        missing=tuple(name for name in expected if name not in named),
+        unexpected=tuple(name for name in named if name not in expected),
+        mismatched=mismatched,
+    )
+
+
+def load_completely(module: nn.Module, weights: Mapping[str, Tensor], origin: object) -> None:
+    """Set all weights of a network, like :func:`load_partially`.
+
+    Args:
+        module: The network, changed in place.
+        weights: Tensors by name.
+        origin: What the error says they are from.
+
+    Raises:
+        ValueError: If a weight is missing, unexpected or of another shape.
+    """
+    report = load_partially(module, weights)
+    if not report.complete:
+        raise ValueError(f"weights of '{origin}' do not fit {type(module).__name__}: {report.summary()}")
+
+
+def one_line(error: BaseException) -> str:
+    """First line of what an exception says, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' does not exist or is not a file: check the path")
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"'{path}' is not a safetensors file: {one_line(error)}") from error
+
+
+def _is_ours(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return path.with_suffix(".yaml").is_file()
+    if path.suffix != ".ckpt":
+        return False
+    content = read_safely(path)
+    hyper_parameters = content.get("hyper_parameters") if isinstance(content, dict) else None
+    return isinstance(hyper_parameters, dict) and isinstance(hyper_parameters.get("model"), dict)
+
+
+def _without_prefix(weights: Mapping[str, Tensor], expected: Any) -> dict[str, Tensor]:
+    """The weights under the names that fit best, of those with some leading prefixes left out."""
+    prefixes = sorted({prefix for name in weights for prefix in _leading(name)}, key=len)
+    candidates = [
+        {name.removeprefix(prefix): value for name, value in weights.items()} for prefix in prefixes
+    ]
+    # two names that become one would lose a weight
+    candidates = [candidate for candidate in candidates if len(candidate) == len(weights)]
+    # the first of the best: shorter prefixes come first, and none at all before them
+    return max(candidates, key=lambda candidate: sum(name in expected for name in candidate), default={})
+
+
+def _leading(name: str) -> list[str]:
+    """Every run of known prefixes that a name begins with, the empty one first."""
+    runs = [""]
+    while step := next((prefix for prefix in PREFIXES if name.startswith(runs[-1] + prefix)), None):
+        runs.append(runs[-1] + step)
+    return runs

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from door_toys import BSRNN_OPTIONS, open_file
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.separators.bsrnn import BSRNN
+from models.weights import (
+    initial_weights,
+    load_completely,
+    load_partially,
+    read_safely,
+    read_state_dict,
+    tensors_only,
+)
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("nest", [None, "state_dict", "state", "model_state_dict", "model"])
+def test_weights_are_found_wherever_scripts_keep_them(nest: str | None, tmp_path: Path) -> None:
+    weights = dict(network().state_dict())
+    torch.save({nest: weights, "epoch": 3, "optimizer": {"lr": 0.1}} if nest else weights, tmp_path / "a.pt")
+    assert same(read_state_dict(tmp_path / "a.pt"), weights)
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    save_file(network().state_dict(), tmp_path / "a.safetensors")
+    assert same(read_state_dict(tmp_path / "a.safetensors"), dict(network().state_dict()))
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "model.", "separator.", "network.", "_orig_mod.", "module._orig_mod.model."]
+)
+def test_prefixes_are_left_out_where_that_makes_names_fit(prefix: str) -> None:
+    target = network(1)
+    weights = {prefix + name: value for name, value in network().state_dict().items()}
+    load_completely(target, weights, "a.pt")
+    assert same(dict(target.state_dict()), dict(network().state_dict()))
+
+
+def test_a_prefix_that_the_network_has_itself_stays() -> None:
+    target = nn.ModuleDict({"model": network(1)})
+    weights = {f"model.{name}": value for name, value in network().state_dict().items()}
+    load_completely(target, weights, "a.pt")
+    assert torch.equal(target["model"][0].weight, network()[0].weight)  # type: ignore[index]
+
+
+def test_partial_loading_accounts_for_every_name() -> None:
+    target, before = network(1), dict(network(1).state_dict())
+    weights = {f"model.{name}": value for name, value in network().state_dict().items()}
+    weights["model.1.weight"] = torch.ones(5, 4)
+    del weights["model.0.bias"]
+    weights["loss.scale"] = torch.ones(1)
+    report = load_partially(target, weights)
+    assert report.loaded == ("0.weight", "1.bias")
+    assert report.missing == ("0.bias",)
+    assert report.unexpected == ("loss.scale",)
+    assert report.mismatched == {"1.weight": ((5, 4), (2, 4))}
+    assert not report.complete
+    assert report.describe().split("\n") == [
+        "weights: 2 loaded, 1 missing, 1 unexpected, 1 of another shape",
+        "missing: 0.bias",
+        "unexpected: loss.scale",
+        "of another shape: 1.weight is (5, 4) in the file and (2, 4) in the network",
+    ]
+    after = target.state_dict()
+    assert torch.equal(after["0.weight"], weights["model.0.weight"])
+    assert torch.equal(after["1.weight"], before["1.weight"])
+    with pytest.raises(
+        ValueError, match=re.escape("'a.pt' do not fit Sequential: 1 missing (0.bias); 1 unexpected (loss")
+    ):
+        load_completely(target, weights, "a.pt")
+
+
+def test_training_starts_from_ours_or_from_anybodys_weights(tmp_path: Path) -> None:
+    open_file(tmp_path)
+    torch.manual_seed(0)
+    expected = dict(BSRNN(**BSRNN_OPTIONS).state_dict())
+    assert same(initial_weights(tmp_path / "ours.safetensors"), expected)
+    torch.save(expected, tmp_path / "bare.ckpt")
+    assert same(initial_weights(tmp_path / "bare.ckpt"), expected)
+    # a run that averaged its weights keeps the average under state_dict, and raw ones elsewhere
+    hyper_parameters = {"model": {"_target_": "models.separators.bsrnn.BSRNN", **BSRNN_OPTIONS}}
+    lightning = {"state_dict": {f"separator.{name}": value for name, value in expected.items()}}
+    torch.save({**lightning, "hyper_parameters": hyper_parameters}, tmp_path / "run.ckpt")
+    assert same(initial_weights(tmp_path / "run.ckpt"), expected)
+
+
+def test_files_without_weights_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(ValueError, match=r"holds no state dictionary, .* it holds epoch"):
+        read_state_dict(path)
+    torch.save([1], path)
+    with pytest.raises(ValueError, match="it holds list"):
+        read_state_dict(path)
+    path.write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"a\.pt' is not a file of tensors and plain values"):
+        read_state_dict(path)
+    for name in ("none.pt", "none.safetensors"):
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            read_state_dict(tmp_path / name)
+
+
+def test_other_projects_are_held_to_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(network(), path)
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    monkeypatch.delenv(name, raising=False)
+    with tensors_only(), pytest.raises(Exception, match="Weights only load failed"):
+        torch.load(path, weights_only=False)
+    assert name not in os.environ
+    monkeypatch.setenv(name, "0")
+    with tensors_only():
+        assert os.environ[name] == "1"
+    assert os.environ[name] == "0"
+
+
+def test_named_classes_are_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"version": torch.torch_version.TorchVersion("2.0")}, path)
+    with pytest.raises(ValueError, match="is not a file of tensors"):
+        read_safely(path)
+    assert read_safely(path, classes=[torch.torch_version.TorchVersion])["version"] == "2.0"
