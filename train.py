@@ -11,13 +11,15 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from commands.memory import keep_freed_memory
 from commands.overrides import UserError, check_complete, check_overrides, one_line_errors
 from commands.run_folder import RunFolder, run_id
-from models.checkpoint import load_checkpoint
+from models.acceleration import compile_blocks
 from models.costs import macs_per_second, parameters
+from models.weights import initial_weights, load_completely, load_partially
 
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)
 
@@ -27,8 +29,10 @@ def build(config: DictConfig) -> tuple[Trainer, Any, Any]:
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data)
     separator = instantiate(config.model)
-    if config.init is not None:
-        separator.load_state_dict(load_checkpoint(config.init).state_dict())
+    if config.init is not None and config.init_partial:
+        print(load_partially(separator, initial_weights(config.init)).describe())
+    elif config.init is not None:
+        load_completely(separator, initial_weights(config.init), config.init)
     plain = OmegaConf.to_container(config.model, resolve=True)
     module = instantiate(config.module)(separator=separator, model_config=plain)
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
@@ -59,6 +63,9 @@ def main(config: DictConfig) -> None:
         parameters=parameters(module.separator),
         macs_per_second=macs_per_second(module.separator),
     )
+    # not before the costs are counted: what runs first under a counter would never be compiled
+    if config.compile:
+        compile_blocks(module.separator)
     plain = OmegaConf.to_container(config, resolve=True)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain)  # type: ignore[arg-type]
@@ -66,7 +73,7 @@ def main(config: DictConfig) -> None:
     trainer.fit(module, data, ckpt_path=checkpoint)
     folder.add_seconds(time.monotonic() - started)
     folder.update(training_steps=trainer.global_step, finished=not trainer.interrupted)
-    print(f"run folder: {folder.path}")
+    rank_zero_only(print)(f"run folder: {folder.path}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from commands.overrides import UserError
@@ -25,6 +26,8 @@ def run_id(folder: str | Path) -> str:
 class RunFolder:
     """One run's folder: ``config.yaml``, ``run.json``, ``environment.txt``, ``checkpoints/``, scores, plots.
 
+    Of several processes that share it, only the first one writes.
+
     Args:
         path: The folder; made if missing.
     """
@@ -37,29 +40,30 @@ class RunFolder:
         """The file to resume from, or None to start.
 
         Args:
-            choice: None starts a new run, ``last`` goes on with this folder's last checkpoint or starts if
-                there is none yet (so that a preempted job can always be submitted with it), anything else is
-                a path.
+            choice: None starts a new run, ``last`` goes on with this folder's newest checkpoint (the last
+                one, or one that Lightning wrote at SLURM's signal) or starts if there is none yet (so that a
+                preempted job can always be submitted with it), anything else is a path.
 
         Raises:
             UserError: If a new run would overwrite an old one, or the path does not exist.
         """
-        last = self.path / "checkpoints" / "last.ckpt"
+        written = [*self.path.glob("checkpoints/last.ckpt"), *self.path.glob("hpc_ckpt_*.ckpt")]
         if choice is None:
-            if last.exists():
+            if written:
                 raise UserError(
                     f"{self.path} already holds a run: go on with it (ckpt=last) or give another name=..."
                 )
             return None
         if choice == "last":
-            if not last.exists():
-                print(f"{self.path} has no checkpoint yet: starting a new run")
+            if not written:
+                rank_zero_only(print)(f"{self.path} has no checkpoint yet: starting a new run")
                 return None
-            return str(last)
+            return str(max(written, key=lambda path: path.stat().st_mtime_ns))
         if not Path(choice).is_file():
             raise UserError(f"ckpt={choice}: there is no such file; use ckpt=last or the path of a .ckpt")
         return choice
 
+    @rank_zero_only
     def describe(self, config: DictConfig) -> None:
         """Write the resolved configuration, the commit and the environment, before anything is built."""
         OmegaConf.save(config, self.path / "config.yaml", resolve=True)
@@ -76,11 +80,13 @@ class RunFolder:
             **_commit(),
         )
 
+    @rank_zero_only
     def update(self, **facts: Any) -> None:
         """Add facts to ``run.json``."""
         path = self.path / "run.json"
         path.write_text(json.dumps(self._facts() | facts, indent=2) + "\n")
 
+    @rank_zero_only
     def add_seconds(self, seconds: float) -> None:
         """Count the wall time of training, over all sessions of a resumed run."""
         self.update(training_seconds=round(self._facts().get("training_seconds", 0) + seconds, 1))

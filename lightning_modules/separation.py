@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Generator, Tensor, nn
 
 from data.mixing import blend, path_gains, random_ratios
 from inference.permutation import reference_order, reorder
+from lightning_modules.guarded_steps import GuardedSteps, NonFinite
 from lightning_modules.mixing_policy import MixingPolicy
 from models.types import interchangeable
 
@@ -18,7 +18,7 @@ Batch = dict[str, Any]
 """``mixture`` ``(b, c, t)``, ``references`` ``(b, s, c, t)`` (absent for blind items), ``names``."""
 
 
-class SeparationModule(LightningModule):
+class SeparationModule(GuardedSteps):
     """Train a separator on mixtures that are made anew in every step.
 
     Args:
@@ -29,6 +29,8 @@ class SeparationModule(LightningModule):
         mixing: Data mixing of training batches; validation mixtures are never touched.
         seed: Seeds the mixing, together with step and rank: a resumed run draws what it would have drawn.
         model_config: Plain configuration of the separator, saved in the checkpoint so that it can be rebuilt.
+        nonfinite: What to do about a loss that is not finite, see :class:`GuardedSteps`.
+        skip_limit: See there.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class SeparationModule(LightningModule):
         mixing: MixingPolicy | None = None,
         seed: int = 0,
         model_config: dict[str, Any] | None = None,
+        nonfinite: NonFinite = "raise",
+        skip_limit: int = 10,
     ) -> None:
-        super().__init__()
+        super().__init__(nonfinite=nonfinite, skip_limit=skip_limit)
         self.separator = separator
         self.interchangeable = interchangeable(getattr(separator, "sources", ()))
         self.loss = loss
@@ -66,7 +70,7 @@ class SeparationModule(LightningModule):
             generator=generator,
         )
         loss = self._unrolled_loss(mixture, references, generator)
-        if not torch.isfinite(loss):
+        if self.nonfinite == "raise" and not torch.isfinite(loss):
             raise ValueError(
                 f"the training loss is {loss.item()} at step {self.global_step} (items "
                 f"{', '.join(batch['names'])}): lower optimizer.lr or set trainer.gradient_clip_val"

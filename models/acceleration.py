@@ -1,4 +1,4 @@
-"""Options that make a separator faster on some machines: mixed precision, and compiled networks."""
+"""Options that make a separator faster on some machines: mixed precision, compiled and sharded networks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,25 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.types import LoadedSeparator
 
 Precision = Literal["32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+BLOCKS = frozenset(
+    {
+        "_Recurrence",  # BSRNN
+        "Conv1DBlock",  # ConvTasNet
+        "DPRNNBlock",
+        "ImprovedTransformedLayer",  # DPTNet
+        "UBlock",  # SuDORMRF
+        "UConvBlock",
+        "Transformer",  # BSRoFormer
+    }
+)
+"""Names of the classes that separators repeat between their transforms."""
 
 
 def accelerate(separator: LoadedSeparator, *, precision: Precision = "32", compiled: bool = False) -> None:
@@ -39,6 +52,48 @@ def accelerate(separator: LoadedSeparator, *, precision: Precision = "32", compi
             setattr(module, name, torch.compile(getattr(module, name), dynamic=True))
     if precision == "bf16":
         module.forward = _in_bfloat16(module.forward)
+
+
+def wrap_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
+    """Policy for torch's fully sharded data parallel: every block of :data:`BLOCKS` is a shard of its own.
+
+    Args:
+        module: A module of the network.
+        recurse: Whether the question is about the module's children; they are always looked at.
+        nonwrapped_numel: Parameters that are in no shard yet; they do not matter.
+
+    Returns:
+        Whether to go on into the children, or to wrap the module.
+    """
+    return recurse or type(module).__name__ in BLOCKS
+
+
+def compile_blocks(separator: nn.Module) -> int:
+    """Compile each repeated block in place, for training; transforms and losses stay as they are.
+
+    The blocks keep their classes and the state dictionary its keys, so checkpoints are the same with and
+    without. Blocks of one class share their code: a deep network compiles as fast as a shallow one. Call it
+    after :func:`models.costs.count_macs`: torch never compiles what first ran under a counter.
+
+    Args:
+        separator: A network with blocks of :data:`BLOCKS`.
+
+    Returns:
+        How many blocks were found.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    blocks = [module for module in separator.modules() if type(module).__name__ in BLOCKS]
+    if not blocks:
+        raise ValueError(
+            f"compile=true: {type(separator).__name__} repeats none of {', '.join(sorted(BLOCKS))}:"
+            " use compile=false, or add its block to models.acceleration.BLOCKS"
+        )
+    for block in blocks:
+        # batches of unrolled training and of validation differ in size and length
+        block.compile(dynamic=True)
+    return len(blocks)
 
 
 def _in_bfloat16(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,78 @@
+"""Optimiser steps that numbers which are not finite cannot spoil, clipped on any hardware."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from lightning import LightningModule
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+NonFinite = Literal["raise", "skip"]
+
+
+class GuardedSteps(LightningModule):
+    """What training modules share between the gradients and the optimiser.
+
+    Args:
+        nonfinite: ``"raise"`` leaves it to the training step to refuse a loss that is not a finite number;
+            ``"skip"`` leaves out optimiser steps whose gradients are not, on all processes together, and logs
+            how many these were as ``train/skipped``.
+        skip_limit: This many skipped steps in a row are an error all the same.
+
+    Raises:
+        ValueError: If ``nonfinite`` is neither, or ``skip_limit`` not positive.
+    """
+
+    def __init__(self, *, nonfinite: NonFinite = "raise", skip_limit: int = 10) -> None:
+        super().__init__()
+        if nonfinite not in ("raise", "skip") or skip_limit < 1:
+            raise ValueError(
+                f"nonfinite={nonfinite!r}, skip_limit={skip_limit}: use 'raise' or 'skip', and 1 or more"
+            )
+        self.nonfinite, self.skip_limit = nonfinite, skip_limit
+        self._skipped, self._skipped_in_a_row = 0, 0
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """With ``nonfinite="skip"``: take the gradients away if one is not finite, so that nothing is learnt.
+
+        Gradients, not losses: they are averaged over processes by now, and summed over accumulated batches.
+        """
+        if self.nonfinite != "skip":
+            return
+        gradients = [weight.grad for weight in self.parameters() if weight.grad is not None]
+        finite = bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
+        # sharded gradients differ from process to process
+        if self.trainer.strategy.reduce_boolean_decision(finite, all=True):
+            self._skipped_in_a_row = 0
+            return
+        self._skipped, self._skipped_in_a_row = self._skipped + 1, self._skipped_in_a_row + 1
+        if self._skipped_in_a_row >= self.skip_limit:
+            raise ValueError(
+                f"{self.skip_limit} steps in a row, up to step {self.global_step}, had gradients that are not"
+                " finite: lower optimizer.lr, or find the items by module.nonfinite=raise"
+            )
+        optimizer.zero_grad()
+        self.log("train/skipped", float(self._skipped))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm over all weights, or by value.
+
+        Lightning refuses sharded weights, and fused optimisers in all mixed precision, where only the loss
+        scaling of float16 is in their way.
+        """
+        if not gradient_clip_val:
+            return
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        root = self.trainer.strategy.model
+        if scaled or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif isinstance(root, FullyShardedDataParallel):
+            root.clip_grad_norm_(gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)

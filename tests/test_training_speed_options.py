@@ -1,0 +1,190 @@
+"""What makes training fast or robust changes neither what is learnt nor what is saved."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from lightning import Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from commands.overrides import CONFIGS
+from lightning_modules.schedules import warmup_cosine
+from lightning_modules.separation import SeparationModule
+from models.acceleration import BLOCKS, compile_blocks, wrap_blocks
+from models.costs import macs_per_second
+from models.separators.bsrnn import BSRNN
+
+
+class Gain(nn.Module):
+    """One weight: the estimate is the mixture times it."""
+
+    sources = ("speech",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        return self.weight * mixture[:, None]
+
+
+def squared_error(estimates: Tensor, references: Tensor) -> Tensor:
+    return (estimates - references).square().mean(dim=(1, 2, 3))
+
+
+def batches(*levels: float) -> DataLoader[Any]:
+    """Batches of one item whose reference is 1 where the mixture is the level."""
+    items = [
+        {"mixture": torch.full((1, 1, 4), level), "references": torch.ones(1, 1, 1, 4), "names": ["a"]}
+        for level in levels
+    ]
+    return DataLoader(items, batch_size=None)
+
+
+def fitted(module: SeparationModule, loader: DataLoader[Any], **options: Any) -> Trainer:
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    trainer = Trainer(accelerator="cpu", max_epochs=-1, **quiet, **options)
+    trainer.fit(module, loader)
+    return trainer
+
+
+def module(**options: Any) -> SeparationModule:
+    return SeparationModule(Gain(), squared_error, partial(torch.optim.SGD, lr=0.1), **options)
+
+
+def test_the_schedule_counts_optimiser_steps_not_batches() -> None:
+    schedule = partial(warmup_cosine, warmup=2, steps=4)
+    trained = module(scheduler=schedule)
+    rates = []
+    step = trained.optimizer_step
+
+    def watched(*arguments: Any, **options: Any) -> None:
+        rates.append(trained.optimizers().param_groups[0]["lr"])
+        step(*arguments, **options)
+
+    trained.optimizer_step = watched  # type: ignore[method-assign]
+    trainer = fitted(trained, batches(*[1.0] * 12), accumulate_grad_batches=3, max_steps=4)
+    assert trainer.global_step == 4
+    assert rates == pytest.approx([0.05, 0.1, 0.1, 0.1 * (0.02 + 0.98 * 0.5)])
+
+
+def test_accumulated_batches_weigh_as_one_large_one() -> None:
+    trained = module()
+    fitted(trained, batches(1.0, 2.0), accumulate_grad_batches=2, max_steps=1)
+    # mean of the gradients 2 x (0.5 x - 1) at x = 1 and 2
+    assert float(trained.separator.weight.detach()) == pytest.approx(0.5 - 0.1 * (-1 + 0) / 2)
+
+
+def test_a_step_that_is_not_finite_raises_unless_it_may_be_skipped() -> None:
+    with pytest.raises(ValueError, match=r"loss is nan at step 1 \(items a\)"):
+        fitted(module(), batches(1.0, float("nan")), max_steps=2)
+    alone, trained = module(), module(nonfinite="skip")
+    fitted(alone, batches(1.0), max_steps=1)
+    trainer = fitted(trained, batches(1.0, float("nan")), max_steps=2)
+    assert torch.equal(trained.separator.weight, alone.separator.weight)
+    assert float(trainer.callback_metrics["train/skipped"]) == 1
+
+
+def test_too_many_skipped_steps_in_a_row_are_an_error() -> None:
+    nan = float("nan")
+    fitted(module(nonfinite="skip", skip_limit=2), batches(nan, 1.0, nan, 1.0), max_steps=4)
+    with pytest.raises(ValueError, match="2 steps in a row, up to step 2, had gradients"):
+        fitted(module(nonfinite="skip", skip_limit=2), batches(1.0, nan, nan), max_steps=3)
+    with pytest.raises(ValueError, match="nonfinite='ignore'"):
+        module(nonfinite="ignore")
+
+
+def test_gradients_are_clipped_by_norm() -> None:
+    trained = module()
+    fitted(trained, batches(10.0), gradient_clip_val=0.25, max_steps=1)
+    # the gradient is 2 x 10 (0.5 x 10 - 1) = 80 before
+    assert float(trained.separator.weight.detach()) == pytest.approx(0.5 - 0.1 * 0.25, rel=1e-5)
+
+
+def small() -> BSRNN:
+    torch.manual_seed(0)
+    return BSRNN(features=8, layers=2, sample_rate=8000)
+
+
+def test_compiled_blocks_learn_the_same_under_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    # what the C++ compiler would be given
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
+    compiled, plain = small(), small()
+    # as train.py does; the other way round nothing would be compiled
+    macs_per_second(compiled)
+    assert compile_blocks(compiled) == 4
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    # averaging callbacks copy a network before it is trained
+    assert list(deepcopy(compiled).state_dict()) == list(plain.state_dict())
+    needed = []
+    for items, time in ((3, 4000), (2, 5000), (2, 4500)):
+        mixture = torch.randn(items, 1, time, generator=torch.Generator().manual_seed(items))
+        for network in (compiled, plain):
+            network.zero_grad()
+            network(mixture).square().mean().backward()
+        for (name, ours), theirs in zip(compiled.named_parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+        needed.append(len(graphs))
+    assert needed[0] == needed[2] > 0
+    assert not any("stft" in str(node.target) for graph in graphs for node in graph.graph.nodes)
+
+
+@pytest.mark.parametrize(
+    "model", ["bsrnn_xtiny", "conv_tasnet_tiny", "dprnn_tasnet_tiny", "dptnet_tiny", "sudormrf_tiny"]
+)
+def test_every_family_has_blocks_and_gives_float32_in_mixed_precision(model: str) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        separator = instantiate(compose("train", overrides=[f"model={model}", "data.root=x"]).model)
+    wrapped = [part for part in separator.modules() if wrap_blocks(part, False, 0)]
+    assert len(wrapped) >= 2
+    assert len({type(part) for part in wrapped}) == 1
+    with torch.autocast("cpu", torch.bfloat16):
+        estimates = separator(torch.randn(1, 1, 4000))
+    assert estimates.dtype == torch.float32
+
+
+def test_a_network_without_blocks_says_so() -> None:
+    with pytest.raises(ValueError, match="Gain repeats none of"):
+        compile_blocks(Gain())
+    assert BLOCKS
+
+
+def test_the_fused_global_norm_is_asteroids() -> None:
+    from asteroid.masknn.norms import GlobLN
+
+    from models.separators.asteroid import AsteroidSeparator, _GlobalNorm
+
+    torch.manual_seed(0)
+    options = {"n_filters": 16, "bn_chan": 8, "hid_chan": 12, "skip_chan": 8, "n_blocks": 2, "n_repeats": 1}
+    separator = AsteroidSeparator("ConvTasNet", ["speech"], 8000, options=options)
+    assert not any(isinstance(part, GlobLN) for part in separator.modules())
+    ours = next(part for part in separator.modules() if isinstance(part, _GlobalNorm))
+    theirs = GlobLN(len(ours.gamma)).double()
+    with torch.no_grad():
+        ours.gamma.normal_()
+        ours.beta.normal_()
+    theirs.load_state_dict(ours.state_dict())
+    for shape in ((3, len(ours.gamma), 50), (2, len(ours.gamma), 5, 7)):
+        x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        given = x.detach().float().requires_grad_()
+        expected, found = theirs(x), ours(given)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+        weights = torch.randn(shape, dtype=torch.float64)
+        (expected * weights).sum().backward()
+        (found * weights.float()).sum().backward()
+        torch.testing.assert_close(given.grad.double(), x.grad, rtol=1e-4, atol=1e-4)
