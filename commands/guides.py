@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from commands.overrides import CONFIGS, UserError
-from metrics import METRIC_NAMES, Quality, get_quality
+from metrics import DOOR_NAMES, METRIC_NAMES, Quality, get_quality, is_door
 
 
 def cached_guide(guide: Any, sample_rate: int) -> Quality:
@@ -23,7 +23,7 @@ def cached_guide(guide: Any, sample_rate: int) -> Quality:
 
 
 def build_guide(guide: Any, sample_rate: int) -> Quality:
-    """Build a guide: a measure's name, a file of ``configs/quality`` by name or path, or a node itself.
+    """Build a guide: a measure's name or file, a file of ``configs/quality`` by name or path, or a node.
 
     Args:
         guide: Which one.
@@ -39,8 +39,8 @@ def build_guide(guide: Any, sample_rate: int) -> Quality:
             if not path.is_file():
                 raise UserError(f"--guide {guide}: there is no such file; use one of {', '.join(own)}")
             guide = OmegaConf.load(path)
-        elif guide not in (*METRIC_NAMES, "pesq_wb"):
-            names = (*METRIC_NAMES, *own)
+        elif guide not in (*METRIC_NAMES, "pesq_wb") and not is_door(guide):
+            names = (*METRIC_NAMES, *DOOR_NAMES, *own)
             near = get_close_matches(guide, names, n=3, cutoff=0.4) or names
             raise UserError(f"--guide {guide}: there is no such guide; use {', '.join(near)}")
     try:
@@ -48,7 +48,7 @@ def build_guide(guide: Any, sample_rate: int) -> Quality:
             return get_quality(guide, sample_rate=sample_rate)
         tree = OmegaConf.create({"data": {"sample_rate": sample_rate}, "quality": guide})
         built = instantiate(tree, _convert_="all")["quality"]
-    except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, TypeError, ValueError, OSError) as error:
         raise UserError(f"guide: {cause(error)}") from error
     if not isinstance(built, Quality):
         raise UserError(f"guide: {type(built).__name__} is no Quality; give a node whose _target_ makes one")
@@ -62,6 +62,6 @@ def _cached(guide: str, sample_rate: int) -> Quality:
 
 def cause(error: BaseException) -> str:
     """The first line of what really went wrong: Hydra wraps errors in its own."""
-    while error.__cause__ is not None:
+    while isinstance(error, HydraException | OmegaConfBaseException) and error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metrics.blind import dnsmos
+from metrics.doors import DOOR_NAMES, is_door
 from metrics.measures import METRIC_NAMES
 from metrics.panel import MetricPanel
 from metrics.quality import GuardedQuality, JointQuality, MeasureQuality, Quality, get_quality
@@ -10,6 +11,7 @@ from metrics.reference import estoi, pesq, sdr, si_sdr, snr, stoi
 from metrics.summary import Summary, summarise, summarise_gain
 
 __all__ = [
+    "DOOR_NAMES",
     "METRIC_NAMES",
     "GuardedQuality",
     "JointQuality",
@@ -20,6 +22,7 @@ __all__ = [
     "dnsmos",
     "estoi",
     "get_quality",
+    "is_door",
     "pesq",
     "sdr",
     "si_sdr",

@@ -102,14 +102,29 @@ class MeasureQuality(Quality):
         return scores.mean(-1)
 
 
-def get_quality(name: str, *, sample_rate: int, workers: int = 0) -> MeasureQuality:
-    """Return a measure by its name; see `MeasureQuality`.
+def get_quality(name: str, *, sample_rate: int, workers: int = 0) -> Quality:
+    """Return a measure by its name; see `MeasureQuality`, and `metrics.doors` for the others.
+
+    Args:
+        name: One of `METRIC_NAMES`; or one of ``metrics.doors.DOOR_NAMES``, or the file of a measure, such as
+            ``"onnx:mos.onnx?sample_rate=16000"``.
+        sample_rate: Rate in Hz of the audio that it will be given.
+        workers: See `MeasureQuality`.
+
+    Raises:
+        FileNotFoundError: If the file of a measure does not exist.
+        ValueError: If there is no such measure, or it cannot be used here.
 
     Example:
         >>> quality = get_quality("si_sdr", sample_rate=16000)
         >>> quality.name, quality.kind, quality.scale
         ('si_sdr', 'oracle', 1.0)
     """
+    # they build on this module
+    from metrics.doors import is_door, open_measure
+
+    if is_door(name):
+        return open_measure(name, sample_rate=sample_rate)
     return MeasureQuality(name, sample_rate=sample_rate, workers=workers)
 
 

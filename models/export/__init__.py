@@ -1,0 +1,8 @@
+"""Separators as files that other programs run: torch.export, ONNX and TorchScript, beside our own weights."""
+
+from __future__ import annotations
+
+from models.export.files import SUFFIXES, Extent, write
+from models.export.verification import largest_difference
+
+__all__ = ["SUFFIXES", "Extent", "largest_difference", "write"]

@@ -1,0 +1,153 @@
+"""Make networks traceable for any length: some operations are traced as if for the example's length only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental import _config as symbolic_shapes_config
+from torch.nn import functional as F
+
+from models.separators.asteroid import _PAD_THEMSELVES, AsteroidSeparator
+
+
+@contextmanager
+def traceable(module: nn.Module, *, script: bool = False) -> Iterator[None]:
+    """Within this context, exporters leave the lengths of a module's inputs open.
+
+    Every change is undone at the end, none changes a value beyond rounding.
+
+    Args:
+        module: What will be traced.
+        script: Whether by ``torch.jit.trace``, which sees lengths as tensors, or by ``torch.export``.
+    """
+    with ExitStack() as changes:
+        changes.enter_context(torch.no_grad())
+        if script:
+            changes.enter_context(patch.object(AsteroidSeparator, "_whole_frames", _whole_frames_of_tensor))
+        else:
+            changes.enter_context(_whole_lstms())
+            # else the example's length, whole frames or not, one frame or several, becomes a condition
+            changes.enter_context(symbolic_shapes_config.patch(backed_size_oblivious=True))  # type: ignore[attr-defined]
+            if any(isinstance(part, AsteroidSeparator) for part in module.modules()):
+                changes.enter_context(_plain_asteroid())
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the exporters' logs, which repeat over pages what their exceptions say."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _whole_lstms() -> Iterator[None]:
+    """Trace an LSTM as the one operation that it is.
+
+    torch 2.11 finds the shapes of its results by running through the steps of the example, which fixes their
+    number, in each of three places. All it needs are the shapes.
+    """
+    from torch._decomp import decomposition_table
+    from torch._subclasses.fake_impls import op_implementations_dict
+
+    lstm = torch.ops.aten.lstm.input
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+
+    def on_fake_tensors(mode: Any, _operation: Any, *arguments: Any, **keywords: Any) -> Any:
+        with mode:
+            return _lstm_shapes(*arguments, **keywords)
+
+    lstm._dispatch_cache.clear()
+    try:
+        with (
+            patch.dict(lstm.py_kernels, {composite: _lstm_shapes}),
+            patch.dict(op_implementations_dict, {lstm: on_fake_tensors}),
+            patch.dict(decomposition_table, {lstm: _lstm_shapes}),
+        ):
+            yield
+    finally:
+        lstm._dispatch_cache.clear()
+
+
+def _lstm_shapes(
+    sequence: Tensor,
+    states: tuple[Tensor, Tensor],
+    _weights: Any,
+    _has_biases: bool,
+    _layers: int,
+    _dropout: float,
+    _train: bool,
+    bidirectional: bool,
+    _batch_first: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tensors of the shapes that ``aten::lstm`` returns."""
+    hidden, cell = states
+    features = hidden.shape[2] * (2 if bidirectional else 1)
+    out = sequence.new_empty((*sequence.shape[:2], features))
+    return out, torch.empty_like(hidden), torch.empty_like(cell)
+
+
+@contextmanager
+def _plain_asteroid() -> Iterator[None]:
+    """Replace those functions of asteroid that turn shapes into tensors, or a length into a table."""
+    from asteroid.dsp.overlap_add import DualPathProcessing
+    from asteroid.masknn import norms
+    from asteroid.models import base_models, sudormrf
+
+    def global_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
+        return norms.z_norm(x, list(range(1, x.ndim)), eps)
+
+    def feature_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
+        return norms.z_norm(x, list(range(2, x.ndim)), eps)
+
+    def pad(x: Tensor, multiple: int) -> Tensor:
+        return F.pad(x, (0, (multiple - x.shape[-1] % multiple) % multiple))
+
+    with (
+        patch.object(norms, "_glob_norm", global_norm),
+        patch.object(norms, "_feat_glob_norm", feature_norm),
+        patch.object(base_models, "jitable_shape", lambda x: x.shape),
+        patch.object(sudormrf, "pad", pad),
+        patch.object(DualPathProcessing, "unfold", _unfold),
+        patch.object(DualPathProcessing, "fold", _fold),
+    ):
+        yield
+
+
+def _unfold(self: Any, x: Tensor) -> Tensor:
+    """``(b, n, t)`` to overlapping chunks ``(b, n, chunk, number)``, by a convolution with unit pulses."""
+    batch, features, self.n_orig_frames = x.shape
+    pulses = torch.eye(self.chunk_size, device=x.device)[:, None]
+    chunks = F.conv1d(
+        x.reshape(batch * features, 1, -1), pulses, stride=self.hop_size, padding=self.chunk_size
+    )
+    return chunks.reshape(batch, features, self.chunk_size, chunks.shape[-1])
+
+
+def _fold(self: Any, x: Tensor, output_size: int | None = None) -> Tensor:
+    """Overlap-add of chunks ``(b, n, chunk, number)`` to ``(b, n, t)``: the transposed convolution."""
+    time = self.n_orig_frames if output_size is None else output_size
+    batch, features, size, number = x.shape
+    pulses = torch.eye(size, device=x.device)[:, None]
+    summed = F.conv_transpose1d(x.reshape(batch * features, size, number), pulses, stride=self.hop_size)
+    return summed[..., size : size + time].reshape(batch, features, time) / (size / self.hop_size)
+
+
+def _whole_frames_of_tensor(self: AsteroidSeparator, length: Any) -> Any:
+    """As the adapter's own, without the comparison that a trace would decide for all lengths."""
+    filterbank = getattr(getattr(self.network, "encoder", None), "filterbank", None)
+    if filterbank is None or type(self.network).__name__ in _PAD_THEMSELVES:
+        return length
+    kernel, stride = int(filterbank.kernel_size), int(filterbank.stride)
+    beyond = (length - kernel + abs(length - kernel)) // 2
+    return kernel + (beyond + stride - 1) // stride * stride

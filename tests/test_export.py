@@ -1,0 +1,246 @@
+"""Written graphs compute what the separator does, for lengths and batches that were not traced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+import yaml
+from asteroid.models import ConvTasNet
+from torch import Tensor, nn
+
+from models.checkpoint import instantiate, save_separator
+from models.export import Extent, largest_difference, write
+from models.export.__main__ import main
+from models.export.spectral import RealValuedBSRNN
+from models.pretrained import load_separator
+from models.separators.asteroid import AsteroidSeparator
+from models.separators.bsrnn import BSRNN
+
+OPTIONS = {
+    "ConvTasNet": {
+        "n_filters": 16,
+        "bn_chan": 8,
+        "hid_chan": 8,
+        "skip_chan": 8,
+        "n_blocks": 2,
+        "n_repeats": 1,
+    },
+    "DPRNNTasNet": {"n_filters": 16, "bn_chan": 8, "hid_size": 8, "chunk_size": 10, "n_repeats": 1},
+    "LSTMTasNet": {"n_filters": 16, "hid_size": 8, "n_layers": 1},
+    "SuDORMRFNet": {
+        "n_filters": 16,
+        "bn_chan": 8,
+        "num_blocks": 1,
+        "upsampling_depth": 2,
+        "mask_act": "sigmoid",
+    },
+}
+BSRNN_CONFIG = {
+    "_target_": "models.separators.bsrnn.BSRNN",
+    "sources": ["speech"],
+    "sample_rate": 8000,
+    "channels": 2,
+    "features": 4,
+    "layers": 1,
+    "bands": [[1, 1000.0]],
+    "max_sample_rate": 8000,
+    "compression": 0.5,
+}
+
+
+def asteroid(architecture: str) -> nn.Module:
+    torch.manual_seed(0)
+    separator = AsteroidSeparator(architecture, ["a", "b"], 8000, options=OPTIONS[architecture])
+    return separator.eval().requires_grad_(False)
+
+
+def bsrnn() -> nn.Module:
+    torch.manual_seed(0)
+    separator = instantiate(BSRNN_CONFIG)
+    # the decoders start out near identity; random ones tell masks and residuals apart
+    for parts in (separator.masks, separator.residuals):
+        for part in parts:
+            nn.init.normal_(part.network[3].weight, std=0.3)
+    return separator.eval().requires_grad_(False)
+
+
+def noise(*shape: int) -> Tensor:
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("architecture", OPTIONS)
+@pytest.mark.parametrize("suffix", [".pt2", ".pt"])
+def test_asteroid_networks_keep_any_length(architecture: str, suffix: str, tmp_path: Path) -> None:
+    separator = asteroid(architecture)
+    run, extent = write(tmp_path / f"a{suffix}", separator)
+    # torch.export refuses a single frame, which 16 samples are, to some networks, and then it says so
+    assert extent in (Extent(), Extent(shortest=17))
+    # whole frames or not, few frames or many, one item or many
+    for shape in ((1, 1, 4001), (3, 1, 4002), (2, 1, 8000), (1, 1, 17), (2, 1, extent.shortest)):
+        torch.testing.assert_close(run(noise(*shape)), separator(noise(*shape)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".pt"])
+def test_a_network_as_asteroid_built_it_keeps_any_length(suffix: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ConvTasNet(n_src=2, norm_type="fgLN", sample_rate=8000, **OPTIONS["ConvTasNet"])
+    separator = AsteroidSeparator(network, ["a", "b"], 8000).eval().requires_grad_(False)
+    run, _ = write(tmp_path / f"a{suffix}", separator)
+    for shape in ((1, 1, 4001), (3, 1, 8000)):
+        torch.testing.assert_close(run(noise(*shape)), separator(noise(*shape)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["ConvTasNet", "DPRNNTasNet"])
+def test_asteroid_networks_in_onnx(architecture: str, tmp_path: Path) -> None:
+    separator = asteroid(architecture)
+    _, extent = write(tmp_path / "a.onnx", separator)
+    assert extent == Extent(part="whole")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    for shape in ((1, 1, 4001), (3, 1, 8000), (2, 1, 1)):
+        (estimates,) = session.run(["estimates"], {"mixture": noise(*shape).numpy()})
+        torch.testing.assert_close(
+            torch.from_numpy(estimates), separator(noise(*shape)), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_bsrnn_in_every_format(tmp_path: Path) -> None:
+    separator = bsrnn()
+    for name, whole, part in (
+        ("a.pt2", False, "whole"),
+        ("a.pt", False, "whole"),
+        ("core.onnx", False, "core"),
+        ("whole.onnx", True, "whole"),
+    ):
+        run, extent = write(tmp_path / name, separator, whole=whole)
+        assert extent == Extent(part=part)
+        for shape in ((1, 2, 4001), (3, 2, 1), (2, 2, 160)):
+            torch.testing.assert_close(run(noise(*shape)), separator(noise(*shape)), rtol=1e-4, atol=1e-5)
+    described = {
+        item.key: yaml.safe_load(item.value) for item in onnx.load(tmp_path / "core.onnx").metadata_props
+    }["encore"]
+    assert (described["sources"], described["sample_rate"], described["channels"]) == (["speech"], 8000, 2)
+    assert described["transform"]["hop_length"] == 80
+    files = {"encore.yaml": ""}
+    torch.export.load(tmp_path / "a.pt2", extra_files=files)
+    assert yaml.safe_load(files["encore.yaml"])["sample_rate"] == 8000
+    files = {"encore.yaml": ""}
+    torch.jit.load(str(tmp_path / "a.pt"), _extra_files=files)
+    assert yaml.safe_load(files["encore.yaml"])["channels"] == 2
+
+
+@pytest.mark.parametrize("time", [1, 79, 80, 2001])
+def test_transforms_as_convolutions_are_the_networks_own(time: int) -> None:
+    separator = bsrnn()
+    assert isinstance(separator, BSRNN)
+    real = RealValuedBSRNN(separator)
+    mixture = noise(2, 2, time)
+    torch.testing.assert_close(real(mixture), separator(mixture), rtol=1e-4, atol=1e-6)
+
+
+class FixedLength(nn.Module):
+    """A network that is traced for one length only."""
+
+    sources, sample_rate, channels = ("speech",), 8000, 1
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        weights = torch.linspace(0, 1, int(mixture.shape[2]))
+        return (mixture * weights)[:, None]
+
+
+def test_a_length_that_cannot_stay_open_is_fixed_on_demand(tmp_path: Path) -> None:
+    separator = FixedLength().eval()
+    with pytest.raises(ValueError, match="FixedLength is not exported for any length; fix one by --seconds"):
+        write(tmp_path / "a.pt2", separator)
+    run, extent = write(tmp_path / "a.pt2", separator, seconds=0.1)
+    assert extent == Extent(time=800)
+    assert extent.describe() == "whole, any batch, 800 samples only"
+    assert largest_difference(run, separator, extent) == 0
+
+
+def test_a_difference_is_measured_against_the_peak() -> None:
+    separator = FixedLength().eval()
+    peak = separator(noise(1, 1, 100)).abs().max()
+    off = largest_difference(lambda x: separator(x) + 0.01, separator, Extent(time=100, batch=1))
+    assert 0.5 < off / (0.01 / peak) < 2
+    nothing = largest_difference(lambda x: separator(x)[..., :-1], separator, Extent())
+    assert nothing == float("inf")
+    assert largest_difference(lambda x: separator(x) / 0 * 0, separator, Extent()) != 0
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    save_separator(tmp_path / "given.safetensors", bsrnn(), BSRNN_CONFIG)
+    return tmp_path / "given.safetensors"
+
+
+def test_the_command_writes_and_compares(checkpoint: Path, capsys) -> None:
+    out = checkpoint.parent / "new" / "out.pt"
+    assert main([str(checkpoint), str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"wrote {out}: whole, any batch, any length; largest difference ")
+    again = checkpoint.parent / "again.safetensors"
+    assert main([str(checkpoint), str(again)]) == 0
+    states = load_separator(checkpoint).state_dict(), load_separator(again).state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_file_that_differs_is_deleted(checkpoint: Path, capsys, monkeypatch) -> None:
+    out = checkpoint.parent / "out.pt"
+    original = torch.jit.trace
+
+    def wrong(module: nn.Module, *given: object, **options: object) -> object:
+        monkeypatch.setattr(module, "compression", 1.0)
+        return original(module, *given, **options)
+
+    monkeypatch.setattr(torch.jit, "trace", wrong)
+    # the comparison is with a separator that is as it was
+    separator = load_separator(checkpoint)
+    monkeypatch.setattr(
+        "models.export.__main__.largest_difference",
+        lambda run, _, extent: largest_difference(run, separator, extent),
+    )
+    assert main([str(checkpoint), str(out)]) == 1
+    assert "differed from the separator by" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_file_that_fails_is_deleted(checkpoint: Path, capsys, monkeypatch) -> None:
+    out = checkpoint.parent / "out.pt"
+
+    def only_one_length(path: str) -> object:
+        def run(mixture: Tensor) -> Tensor:
+            raise RuntimeError("Traceback of TorchScript\nit has 4000 samples")
+
+        return run
+
+    monkeypatch.setattr(torch.jit, "load", only_one_length)
+    assert main([str(checkpoint), str(out)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "(1, 2, 2961): it has 4000 samples; fix the length by --seconds S" in line
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["out.h5"], "ends in '.h5': choose one of .safetensors, .pt2, .onnx, .pt"),
+        (["out.pt2", "--whole"], "--whole is for .onnx"),
+        (["out.pt2", "--seconds", "0"], "--seconds 0 is no sample"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments: list[str], words: str, checkpoint: Path, capsys) -> None:
+    out = str(checkpoint.parent / arguments[0])
+    assert main([str(checkpoint), out, *arguments[1:]]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+    assert not Path(out).exists()
+
+
+def test_a_missing_checkpoint_is_one_line(tmp_path: Path, capsys) -> None:
+    assert main([str(tmp_path / "no.ckpt"), str(tmp_path / "out.pt2")]) == 1
+    assert "no.ckpt' does not exist" in capsys.readouterr().err
