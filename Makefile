@@ -42,7 +42,7 @@ results: setup  ## the tables of docs/results.md, from training on: about 6 hour
 
 requirements:  ## pin requirements.txt anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra synthesis --extra separators --extra export \
-	  --extra dev --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
+	  --extra measures --extra dev --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
 
 clean:  ## remove .venv and caches; datasets and outputs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
