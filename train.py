@@ -54,7 +54,7 @@ def main(config: DictConfig) -> None:
     keep_freed_memory()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    folder = RunFolder(HydraConfig.get().runtime.output_dir)
+    folder = RunFolder(HydraConfig.get().runtime.output_dir, shared=rank_zero_only.rank != 0)  # type: ignore[attr-defined]
     checkpoint = folder.checkpoint(config.ckpt)
     folder.describe(config)
     trainer, module, data = build(config)

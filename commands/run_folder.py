@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from commands.overrides import UserError
@@ -26,14 +25,13 @@ def run_id(folder: str | Path) -> str:
 class RunFolder:
     """One run's folder: ``config.yaml``, ``run.json``, ``environment.txt``, ``checkpoints/``, scores, plots.
 
-    Of several processes that share it, only the first one writes.
-
     Args:
         path: The folder; made if missing.
+        shared: Whether this is one of several processes that share it, and not the one that writes.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, shared: bool = False) -> None:
+        self.path, self.shared = Path(path), shared
         self.path.mkdir(parents=True, exist_ok=True)
 
     def checkpoint(self, choice: str | None) -> str | None:
@@ -56,16 +54,18 @@ class RunFolder:
             return None
         if choice == "last":
             if not written:
-                rank_zero_only(print)(f"{self.path} has no checkpoint yet: starting a new run")
+                if not self.shared:
+                    print(f"{self.path} has no checkpoint yet: starting a new run")
                 return None
             return str(max(written, key=lambda path: path.stat().st_mtime_ns))
         if not Path(choice).is_file():
             raise UserError(f"ckpt={choice}: there is no such file; use ckpt=last or the path of a .ckpt")
         return choice
 
-    @rank_zero_only
     def describe(self, config: DictConfig) -> None:
         """Write the resolved configuration, the commit and the environment, before anything is built."""
+        if self.shared:
+            return
         OmegaConf.save(config, self.path / "config.yaml", resolve=True)
         packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
         lines = [f"python {sys.version.split()[0]}", platform.platform(), *packages]
@@ -80,13 +80,13 @@ class RunFolder:
             **_commit(),
         )
 
-    @rank_zero_only
     def update(self, **facts: Any) -> None:
         """Add facts to ``run.json``."""
+        if self.shared:
+            return
         path = self.path / "run.json"
         path.write_text(json.dumps(self._facts() | facts, indent=2) + "\n")
 
-    @rank_zero_only
     def add_seconds(self, seconds: float) -> None:
         """Count the wall time of training, over all sessions of a resumed run."""
         self.update(training_seconds=round(self._facts().get("training_seconds", 0) + seconds, 1))

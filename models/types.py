@@ -35,8 +35,8 @@ class LoadedSeparator(Protocol):
 def interchangeable(sources: Sequence[str]) -> bool:
     """Whether sources differ by their number only, so that a separator may give them in any order.
 
-    >>> interchangeable(["speaker1", "speaker2"]), interchangeable(["s1", "noise"]), interchangeable(["speech"])
-    (True, False, False)
+    >>> interchangeable(["speaker1", "speaker2"]), interchangeable(["speaker1", "noise"])
+    (True, False)
     """
     stems = {name.rstrip("0123456789") for name in sources}
     return len(sources) > 1 and len(stems) == 1 and all(name[-1:].isdigit() for name in sources)

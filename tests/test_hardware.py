@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from test_train import ROOT, train
 
@@ -91,6 +92,8 @@ def test_slurm_takes_its_sizes_from_the_allocation(monkeypatch: pytest.MonkeyPat
     place = {"PROCID": "3", "LOCALID": "1", "NODEID": "1", "JOB_ID": "77", "JOB_NAME": "encore"}
     for name, value in (allocation | place).items():
         monkeypatch.setenv(f"SLURM_{name}", value)
+    # the trainer writes its place here, for the whole process
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
     config = composed("hardware=slurm", "trainer.accelerator=cpu")
     assert config.data.num_workers == 5
     trainer = instantiate(config.trainer, logger=False, enable_checkpointing=False)
