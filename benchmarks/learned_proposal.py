@@ -34,6 +34,7 @@ from data.corpora import spread, voicebank_demand
 from data.dataset import SegmentDataset
 from inference.execution import BatchSize
 from inference.fitting import fit_schedule
+from inference.greedy_search import GreedySearch
 from inference.interpolation import ParabolicSearch
 from inference.learned_search import FEATURES, SHARES, LearnedSearch, Recording, ShareModel, fit_share_model
 from inference.line_search import CoarseToFine, GoldenSection
@@ -237,6 +238,7 @@ def searches(options: argparse.Namespace, schedule: list[float]) -> dict[str, Ca
     built: dict[str, Callable[[], Search]] = {
         "fitted schedule": lambda: ScheduledSearch(schedule),
         "warm": WarmSearch,
+        "greedy": GreedySearch,
         "warm, from the fitted share": lambda: WarmSearch(first=schedule[:1]),
         "parabolic, from the fitted share": lambda: ParabolicSearch(first=schedule[0]),
         "golden section": GoldenSection,
