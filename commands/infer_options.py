@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,7 +88,8 @@ class _ListSeparators(argparse.Action):
         super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
-        print(describe_doors())
+        # as --help is printed, which bears a reader that has seen enough
+        parser._print_message(f"{describe_doors()}\n", sys.stdout)
         parser.exit()
 
 
