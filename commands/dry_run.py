@@ -40,6 +40,7 @@ def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]
     work = sum(_separated_seconds(files, checked) * checked.info.channels for checked in jobs)
     segment = " segment" if any(files.segments(checked.info) > 1 for checked in jobs) else ""
     per_call, per_score = _seconds_per_call(files, clip)
+    per_call *= max(1, files.method.shifts)
     estimate = work / clip * (calls * per_call + scores * per_score)
     return [
         *lines,

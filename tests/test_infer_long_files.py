@@ -108,6 +108,8 @@ def test_dry_run_counts_the_overlap_of_segments(
     assert "at most about 24 s" in text
     assert run(*oracle(tmp_path, mono), "--dry-run") == 0
     assert "at most about 15 s" in capsys.readouterr().out
+    assert run(*oracle(tmp_path, mono), "--dry-run", "--shifts", 2) == 0
+    assert "at most about 30 s" in capsys.readouterr().out
 
 
 def test_no_more_than_segments_is_ever_in_memory(
