@@ -16,6 +16,7 @@ from commands.inference_scores import Scores, mean_scores, measure, no_scores
 from commands.inputs import Job
 from commands.method import Method
 from commands.outputs import Outputs
+from commands.overrides import UserError
 from commands.recordings import Recording
 from commands.references import check_references, find_references
 from data.audio import AudioFileError, AudioInfo, audio_info, resampled_length
@@ -91,7 +92,10 @@ class FileSeparator:
         self.references, self.subtype, self.clip, self.seed = references, subtype, clip, seed
 
     def score_rate(self, info: AudioInfo) -> int:
-        """Rate in Hz at which a file is scored: resampling it up adds nothing that a measure could judge."""
+        """Rate in Hz at which a file is scored: resampling it up adds nothing that a measure could judge.
+
+        A guide hears it at the separator's rate all the same: it compares estimates of one file.
+        """
         return min(info.sample_rate, self.separator.sample_rate)
 
     def check(self, job: Job) -> CheckedJob:
@@ -105,7 +109,6 @@ class FileSeparator:
         if info.frames < 2:
             raise AudioFileError(f"{job.path}: one sample only: record it again")
         match_channels(self.separator, info.channels)
-        self.method.quality(self.score_rate(info))
         container = CONTAINERS[job.outputs[0].suffix.lower()]
         if self.subtype is not None and not soundfile.check_format(container, self.subtype):
             raise ValueError(
@@ -153,7 +156,9 @@ class FileSeparator:
         return Separation(
             numbers=numbers,
             scores=mean_scores(tables, numbers.lengths) if keep_trajectory else [],
-            notes=recording.notes + self._segment_notes(numbers, keep_trajectory),
+            notes=recording.notes
+            + self._guide_notes(checked.info)
+            + self._segment_notes(numbers, keep_trajectory),
         )
 
     def outputs(self, checked: CheckedJob) -> Outputs:
@@ -210,6 +215,17 @@ class FileSeparator:
             has_reference=bool(checked.references),
         )
         return Separation(numbers=None, scores=scores if scored else [], notes=recording.notes)
+
+    def _guide_notes(self, info: AudioInfo) -> list[str]:
+        """That a guide hears a file at a rate which it was not recorded at."""
+        try:
+            self.method.quality(self.score_rate(info))
+        except UserError:
+            rate = info.sample_rate
+            return [
+                f"the guide hears it resampled up from {rate} Hz: its scores compare within this file only"
+            ]
+        return []
 
     def _segment_notes(self, numbers: Numbers, scored: bool) -> list[str]:
         """What there is to say of the segments of a file."""

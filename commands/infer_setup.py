@@ -13,11 +13,13 @@ from tqdm import tqdm
 from commands.file_separation import CheckedJob, FileSeparator
 from commands.inputs import plan_jobs
 from commands.memory import keep_freed_memory
-from commands.method import load_method
+from commands.method import Method, load_method
 from commands.overrides import UserError
 from data.audio import AudioFileError
+from metrics import Quality
 from models import load_separator
 from models.acceleration import accelerate
+from models.types import LoadedSeparator
 
 
 class Messages:
@@ -104,7 +106,7 @@ def build(options: argparse.Namespace) -> FileSeparator:
     device = choose_device(options.device)
     separator = load_separator(options.separator, device=device)
     accelerate(separator, precision=options.precision, compiled=options.compile)
-    quality = method.quality(separator.sample_rate)
+    quality = _guide(method, separator, options.separator)
     if quality is not None and quality.needs_reference and options.reference is None:
         raise UserError(
             f"--guide {quality.name}: is an oracle measure; give --reference FOLDER with the clean files, "
@@ -119,6 +121,23 @@ def build(options: argparse.Namespace) -> FileSeparator:
         clip=options.clip,
         seed=options.seed,
     )
+
+
+def _guide(method: Method, separator: LoadedSeparator, uri: str | None) -> Quality | None:
+    """The guide at the separator's rate.
+
+    Raises:
+        UserError: If there is no such guide, or it wants a higher rate; then with a way out.
+    """
+    try:
+        return method.quality(separator.sample_rate)
+    except UserError as error:
+        rate = separator.sample_rate
+        if f"sample_rate={rate} is below" not in str(error):
+            raise
+        raise UserError(
+            f"{error}; --separator '{uri}?sample_rate=16000' works on audio resampled to another rate"
+        ) from error
 
 
 def _shortcuts(options: argparse.Namespace) -> list[str]:

@@ -159,8 +159,8 @@ def _source_rows(
     method, numbers = files.method, separation.numbers
     scores = dict(separation.scores[index])
     steps = method.total_steps
-    quality = method.quality(files.score_rate(checked.info))
-    if quality is not None and quality.name not in METRIC_NAMES:
+    quality = method.quality(files.separator.sample_rate)
+    if quality is not None and quality.name not in scores:
         own = [math.nan] * (steps + 1) if numbers is None else numbers.scores[:, 0].tolist()
         scores[quality.name] = [math.nan, *own]
     base = {"mixture_db": scores["si_sdr"][0] if "si_sdr" in scores else math.nan}

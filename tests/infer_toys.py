@@ -16,14 +16,16 @@ ROOT = Path(infer.__file__).parent
 RATE = 16000
 
 
-def separator_file(folder: Path, name: str, sources: tuple[str, ...] = ("speech",), channels: int = 1) -> str:
+def separator_file(
+    folder: Path, name: str, sources: tuple[str, ...] = ("speech",), channels: int = 1, rate: int = RATE
+) -> str:
     torch.manual_seed(0)
     options = {
         "sources": list(sources),
         "channels": channels,
         "features": 4,
         "layers": 1,
-        "sample_rate": RATE,
+        "sample_rate": rate,
     }
     path = folder / f"{name}.safetensors"
     save_separator(path, BSRNN(**options), {"_target_": "models.separators.bsrnn.BSRNN", **options})

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from infer_toys import RATE, audio_files, oracle, run, signals, write_pair
+from infer_toys import RATE, audio_files, oracle, run, separator_file, signals, write_pair
 
 from reporting import read_scores
 
@@ -112,14 +112,32 @@ def test_wrong_options_are_one_line_before_anything_is_done(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_below_the_guides_rate_is_an_error_of_that_file(
+def test_a_file_below_the_guides_rate_is_guided_all_the_same_and_said_to_be(
     tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_pair(tmp_path, "telephone.wav", 4000, 8000)
-    assert run(tmp_path / "noisy", "-o", tmp_path / "out", "--separator", mono) == 1
-    error = capsys.readouterr().err
-    assert "telephone.wav: " in error
-    assert "8000" in error
+    arguments = [tmp_path / "noisy", "-o", tmp_path / "out", "--separator", mono, "--steps", 2]
+    assert run(*arguments) == 0
+    assert "telephone.wav: the guide hears it resampled up from 8000 Hz" in capsys.readouterr().err
+    rows = read_scores(tmp_path / "out" / "scores.csv")
+    guided = rows[(rows["metric"] == "dnsmos_ovrl") & (rows["kind"] == "blind")].sort_values("step")["value"]
+    assert len(guided) == 3
+    assert guided.is_monotonic_increasing
+    # nothing else that wants 16 kHz is measured of it
+    assert set(rows["metric"]) == {"dnsmos_ovrl"}
+
+
+def test_a_separator_below_the_guides_rate_is_an_error_with_a_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pair(tmp_path, "telephone.wav", 4000, 8000)
+    slow = separator_file(tmp_path, "slow", rate=8000)
+    arguments = [tmp_path / "noisy", "-o", tmp_path / "out", "--no-scores", "--steps", 1]
+    assert run(*arguments, "--separator", slow) == 1
+    message = capsys.readouterr().err
+    assert "sample_rate=8000 is below the 16000 Hz that 'dnsmos_ovrl' needs" in message
+    assert f"--separator '{slow}?sample_rate=16000'" in message
+    assert run(*arguments, "--separator", f"{slow}?sample_rate=16000") == 0
 
 
 def test_flac_cannot_hold_floats(tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]) -> None:
