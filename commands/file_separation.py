@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from commands.inference_scores import Scores, mean_scores, measure, no_scores
 from commands.inputs import Job
+from commands.memory import give_back_freed_memory
 from commands.method import Method
 from commands.outputs import Outputs
 from commands.overrides import UserError
@@ -153,6 +154,8 @@ class FileSeparator:
             tables.append(scores)
             last = stretch.start + stretch.length == recording.frames
             outputs.write(stretch.refinement.estimate[0], recording.active, last=last)
+            if not last:
+                give_back_freed_memory()
         return Separation(
             numbers=numbers,
             scores=mean_scores(tables, numbers.lengths) if keep_trajectory else [],
