@@ -18,8 +18,9 @@ from commands.memory import keep_freed_memory
 from commands.overrides import UserError, check_complete, check_overrides, one_line_errors
 from commands.run_folder import RunFolder, run_id
 from models.acceleration import compile_blocks
+from models.checkpoint import initial_weights
 from models.costs import macs_per_second, parameters
-from models.weights import initial_weights, load_completely, load_partially
+from models.weights import load_completely, load_partially
 
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)
 

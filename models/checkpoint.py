@@ -6,18 +6,17 @@ name network classes that this package defines.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from models.weights import load_completely, one_line, read_safely, read_safetensors, read_state_dict
 
 ALLOWED_PREFIXES = ("models.separators.", "models.denoisers.")
 """Where the classes live that a configuration may name."""
@@ -77,8 +76,28 @@ def load_checkpoint(path: str | Path, *, averaged: bool = True) -> nn.Module:
         module = instantiate(config)
     except ValueError as error:
         raise ValueError(f"configuration of '{path}': {error}") from error
-    _load_weights(module, weights, path)
+    load_completely(module, weights, path, prefixes=())
     return module
+
+
+def initial_weights(path: str | Path) -> dict[str, Tensor]:
+    """Weights to start a training from: of a checkpoint of ours, or of any file of weights.
+
+    Args:
+        path: A ``.ckpt`` or ``.safetensors`` file of ours, whose averaged weights are taken where it has
+            them; or what :func:`models.weights.read_state_dict` reads.
+
+    Returns:
+        Tensors on the CPU by name.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no weights.
+    """
+    path = Path(path)
+    if _is_ours(path):
+        return dict(load_checkpoint(path).state_dict())
+    return read_state_dict(path)
 
 
 def checkpoint_config(path: str | Path) -> dict[str, Any]:
@@ -175,21 +194,14 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]
     try:
         config = yaml.safe_load(config_path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{config_path}' is not YAML: {_one_line(error)}") from error
+        raise ValueError(f"'{config_path}' is not YAML: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise ValueError(f"'{config_path}' holds no mapping: it must name a class under _target_")
-    try:
-        return config, load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"'{path}' is not a safetensors file: {_one_line(error)}") from error
+    return config, read_safetensors(path)
 
 
 def _read_lightning(path: Path, averaged: bool) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        reason = _one_line(error).removeprefix("Weights only load failed. ")
-        raise ValueError(f"'{path}' is not a checkpoint of tensors and plain values: {reason}") from error
+    content = read_safely(path, what="checkpoint")
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise ValueError(f"'{path}' is not a Lightning checkpoint: it holds no state_dict")
     hyper_parameters = content.get("hyper_parameters")
@@ -208,19 +220,11 @@ def _read_lightning(path: Path, averaged: bool) -> tuple[Mapping[str, Any], dict
     return config, weights
 
 
-def _load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    expected = module.state_dict()
-    wrong = {
-        "missing": [name for name in expected if name not in weights],
-        "unexpected": [name for name in weights if name not in expected],
-        "of another shape": [n for n in expected if n in weights and weights[n].shape != expected[n].shape],
-    }
-    parts = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in wrong.items() if names]
-    if parts:
-        raise ValueError(f"weights of '{path}' do not fit {type(module).__name__}: {'; '.join(parts)}")
-    module.load_state_dict(dict(weights))
-
-
-def _one_line(error: Exception) -> str:
-    # an exception may carry no text, and torch's run over many lines
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _is_ours(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return path.with_suffix(".yaml").is_file()
+    if path.suffix != ".ckpt":
+        return False
+    content = read_safely(path)
+    hyper_parameters = content.get("hyper_parameters") if isinstance(content, dict) else None
+    return isinstance(hyper_parameters, dict) and isinstance(hyper_parameters.get("model"), dict)

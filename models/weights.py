@@ -16,8 +16,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.checkpoint import load_checkpoint
-
 NESTS = ("state_dict", "model_state_dict", "state", "model")
 """Keys under which training scripts keep the weights, in the order in which they are looked for."""
 
@@ -74,12 +72,13 @@ class LoadReport:
         return "; ".join(parts) or "all fit"
 
 
-def read_safely(path: str | Path, *, classes: Sequence[type] = ()) -> Any:
+def read_safely(path: str | Path, *, classes: Sequence[type] = (), what: str = "file") -> Any:
     """Read a file of ``torch.save`` that holds tensors and plain values; nothing in it is run.
 
     Args:
         path: The file.
         classes: Classes whose instances or names it may hold besides.
+        what: What it is called if it is no such file.
 
     Returns:
         What was saved, tensors on the CPU.
@@ -96,7 +95,7 @@ def read_safely(path: str | Path, *, classes: Sequence[type] = ()) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
         reason = one_line(error).removeprefix("Weights only load failed. ")
-        raise ValueError(f"'{path}' is not a file of tensors and plain values: {reason}") from error
+        raise ValueError(f"'{path}' is not a {what} of tensors and plain values: {reason}") from error
 
 
 @contextmanager
@@ -134,7 +133,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return read_safetensors(path)
     content = read_safely(path)
     found = state_dict_in(content)
     if found is None:
@@ -146,6 +145,21 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"it holds {held}"
         )
     return found
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a ``.safetensors`` file by name, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' does not exist or is not a file: check the path")
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"'{path}' is not a safetensors file: {one_line(error)}") from error
 
 
 def state_dict_in(content: Any) -> dict[str, Tensor] | None:
@@ -163,41 +177,22 @@ def state_dict_in(content: Any) -> dict[str, Tensor] | None:
     return None
 
 
-def initial_weights(path: str | Path) -> dict[str, Tensor]:
-    """Weights to start a training from: of a checkpoint of ours, or of any file of weights.
-
-    Args:
-        path: A ``.ckpt`` or ``.safetensors`` file of ours, whose averaged weights are taken where it has
-            them; or what :func:`read_state_dict` reads.
-
-    Returns:
-        Tensors on the CPU by name.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no weights.
-    """
-    path = Path(path)
-    if _is_ours(path):
-        return dict(load_checkpoint(path).state_dict())
-    return read_state_dict(path)
-
-
-def load_partially(module: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
+def load_partially(
+    module: nn.Module, weights: Mapping[str, Tensor], *, prefixes: Sequence[str] = PREFIXES
+) -> LoadReport:
     """Set the weights of a network that a state dictionary has under the same name and in the same shape.
-
-    Where the names of the file carry prefixes of :data:`PREFIXES`, those are left out that make the most
-    names fit.
 
     Args:
         module: The network, changed in place.
         weights: Tensors by name.
+        prefixes: What names may begin with, also several in a row: of these are left out what makes the most
+            names fit.
 
     Returns:
         What became of each weight.
     """
     expected = module.state_dict()
-    named = _without_prefix(weights, expected.keys())
+    named = _without_prefix(weights, expected.keys(), prefixes)
     mismatched = {
         name: (tuple(named[name].shape), tuple(expected[name].shape))
         for name in expected
@@ -213,18 +208,21 @@ def load_partially(module: nn.Module, weights: Mapping[str, Tensor]) -> LoadRepo
     )
 
 
-def load_completely(module: nn.Module, weights: Mapping[str, Tensor], origin: object) -> None:
+def load_completely(
+    module: nn.Module, weights: Mapping[str, Tensor], origin: object, *, prefixes: Sequence[str] = PREFIXES
+) -> None:
     """Set all weights of a network, like :func:`load_partially`.
 
     Args:
         module: The network, changed in place.
         weights: Tensors by name.
         origin: What the error says they are from.
+        prefixes: See there.
 
     Raises:
         ValueError: If a weight is missing, unexpected or of another shape.
     """
-    report = load_partially(module, weights)
+    report = load_partially(module, weights, prefixes=prefixes)
     if not report.complete:
         raise ValueError(f"weights of '{origin}' do not fit {type(module).__name__}: {report.summary()}")
 
@@ -234,40 +232,21 @@ def one_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"'{path}' does not exist or is not a file: check the path")
-    try:
-        return dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(f"'{path}' is not a safetensors file: {one_line(error)}") from error
-
-
-def _is_ours(path: Path) -> bool:
-    if path.suffix == ".safetensors":
-        return path.with_suffix(".yaml").is_file()
-    if path.suffix != ".ckpt":
-        return False
-    content = read_safely(path)
-    hyper_parameters = content.get("hyper_parameters") if isinstance(content, dict) else None
-    return isinstance(hyper_parameters, dict) and isinstance(hyper_parameters.get("model"), dict)
-
-
-def _without_prefix(weights: Mapping[str, Tensor], expected: Any) -> dict[str, Tensor]:
+def _without_prefix(
+    weights: Mapping[str, Tensor], expected: Any, prefixes: Sequence[str]
+) -> dict[str, Tensor]:
     """The weights under the names that fit best, of those with some leading prefixes left out."""
-    prefixes = sorted({prefix for name in weights for prefix in _leading(name)}, key=len)
-    candidates = [
-        {name.removeprefix(prefix): value for name, value in weights.items()} for prefix in prefixes
-    ]
+    runs = sorted({run for name in weights for run in _leading(name, prefixes)}, key=len)
+    candidates = [{name.removeprefix(run): value for name, value in weights.items()} for run in runs]
     # two names that become one would lose a weight
     candidates = [candidate for candidate in candidates if len(candidate) == len(weights)]
     # the first of the best: shorter prefixes come first, and none at all before them
     return max(candidates, key=lambda candidate: sum(name in expected for name in candidate), default={})
 
 
-def _leading(name: str) -> list[str]:
-    """Every run of known prefixes that a name begins with, the empty one first."""
+def _leading(name: str, prefixes: Sequence[str]) -> list[str]:
+    """Every run of the prefixes that a name begins with, the empty one first."""
     runs = [""]
-    while step := next((prefix for prefix in PREFIXES if name.startswith(runs[-1] + prefix)), None):
+    while step := next((prefix for prefix in prefixes if name.startswith(runs[-1] + prefix)), None):
         runs.append(runs[-1] + step)
     return runs

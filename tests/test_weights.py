@@ -10,9 +10,9 @@ from door_toys import BSRNN_OPTIONS, open_file
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models.checkpoint import initial_weights
 from models.separators.bsrnn import BSRNN
 from models.weights import (
-    initial_weights,
     load_completely,
     load_partially,
     read_safely,

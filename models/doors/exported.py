@@ -69,9 +69,8 @@ def open_exported(
             program = torch.export.load(str(file), extra_files=extra)
     except Exception as error:  # it raises whatever its parts raise
         raise ValueError(f"'{path}' is not a program of torch.export: {one_line(error)}") from error
-    said: Any = extra[f"{KEY}.yaml"]
-    text = said.decode("utf-8") if isinstance(said, bytes) else said
-    about = about_graph(file, text, sources=sources, sample_rate=sample_rate, channels=channels)
+    said = extra[f"{KEY}.yaml"]
+    about = about_graph(file, said, sources=sources, sample_rate=sample_rate, channels=channels)
     separator = ExportedSeparator(program, about)
     separator.find_layout(layout)
     return separator

@@ -105,7 +105,7 @@ class GraphSeparator(OpenedSeparator):
 
 def about_graph(
     path: Path,
-    said: str | None,
+    said: str | bytes | None,
     *,
     sources: tuple[str, ...] | None,
     sample_rate: int | None,
@@ -115,7 +115,7 @@ def about_graph(
 
     Args:
         path: The file, for messages.
-        said: The YAML that the file holds, if any.
+        said: The YAML that the file holds, if any, as text or as bytes.
         sources: The option of that name. Where the file says more or fewer sources, opening fails later.
         sample_rate: The option; where the file says another rate, that of the file is the graph's.
         channels: The option; 1 where neither says it.

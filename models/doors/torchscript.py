@@ -43,10 +43,8 @@ def open_torchscript(
         )
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"'{path}' is not a TorchScript file: {one_line(error)}") from error
-    # bytes or text, as torch likes
-    said: Any = extra[f"{KEY}.yaml"]
-    text = said.decode("utf-8") if isinstance(said, bytes) else said
-    about = about_graph(file, text, sources=sources, sample_rate=sample_rate, channels=channels)
+    said = extra[f"{KEY}.yaml"]
+    about = about_graph(file, said, sources=sources, sample_rate=sample_rate, channels=channels)
     separator = ScriptSeparator(script.eval(), about)
     separator.find_layout(layout)
     return separator
