@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -135,12 +135,13 @@ class Method:
         return self.most_calls(sources) - 1 + sources if self.guided else 0
 
     def segments(self, frames: int, sample_rate: int) -> int:
-        """Segments that a file of that many samples, of a rate in Hz, is cut into.
+        """Segments that a file of that many samples, of a rate in Hz, is refined in.
 
         Raises:
             ValueError: If nothing of a segment is left between its fades in whole samples.
         """
-        return len(cuts(frames, **self._cutting(frames, sample_rate)))
+        count = len(cuts(frames, **self._cutting(frames, sample_rate)))
+        return 1 if self.refine_per == "item" else count
 
     def _cutting(self, frames: int, sample_rate: int) -> dict[str, int]:
         """Samples of a segment, a fade and the context at either side of it."""
@@ -186,25 +187,15 @@ class Method:
             separate = shifted(
                 separate, shifts=self.shifts, most=most, stitched=interchangeable, generator=generator
             )
-        whole = self.refine_per == "item" and frames > cutting["segment"]
-        if whole:
-            # on a CPU large calls are no faster
-            at_once = 1 if device.type == "cpu" else max(1, int(BATCH_SECONDS / (self.segment_seconds or 1)))
-            separate = overlap_add(
-                separate,
-                segment=cutting["segment"],
-                overlap=cutting["overlap"] / cutting["segment"],
-                context=cutting["context"],
-                max_batch=at_once,
-                stitched=interchangeable,
-                device=device,
-            )
-            cutting = {"segment": frames, "overlap": 0, "context": 0}
+        # an item that is refined as a whole stays in the main memory, and its segments are brought one by one
+        home = device
+        if self.refine_per == "item" and frames > cutting["segment"]:
+            separate = self._of_any_length(separate, cutting, interchangeable, device)
+            home, cutting = torch.device("cpu"), {"segment": frames, "overlap": 0, "context": 0}
 
         def refine_one(
             mixture: Tensor, /, *, reference: Tensor | None, generator: Generator | None
         ) -> Refinement:
-            home = mixture.device if whole else device
             return self.run(
                 separate,
                 _bring(mixture, home),
@@ -225,6 +216,22 @@ class Method:
             generator=generator,
             lanes=lanes,
             **cutting,
+        )
+
+    def _of_any_length(
+        self, separate: Separator, cutting: Mapping[str, int], interchangeable: bool, device: torch.device
+    ) -> Separator:
+        """A separator of whole items, made of one of segments."""
+        # on a CPU large calls are no faster
+        at_once = 1 if device.type == "cpu" else max(1, int(BATCH_SECONDS / (self.segment_seconds or 1)))
+        return overlap_add(
+            separate,
+            segment=cutting["segment"],
+            overlap=cutting["overlap"] / cutting["segment"],
+            context=cutting["context"],
+            max_batch=at_once,
+            stitched=interchangeable,
+            device=device,
         )
 
     def run(

@@ -110,6 +110,9 @@ def test_dry_run_counts_the_overlap_of_segments(
     assert "at most about 15 s" in capsys.readouterr().out
     assert run(*oracle(tmp_path, mono), "--dry-run", "--shifts", 2) == 0
     assert "at most about 30 s" in capsys.readouterr().out
+    # refined as a whole, a file has no segments with calls of their own
+    assert run(*oracle(tmp_path, mono), *SEGMENTS, "--set", "method.refine_per=item", "--dry-run") == 0
+    assert "at most 3 separator calls)" in capsys.readouterr().out
 
 
 def test_no_more_than_segments_is_ever_in_memory(
