@@ -81,6 +81,7 @@ def refined(
 
 
 def score(quality: Quality, estimate: Tensor, reference: Tensor, mixture: Tensor) -> float:
+    """What a measure says of one item."""
     return quality(estimate, reference=reference, mixture=mixture, one_step=estimate).item()
 
 

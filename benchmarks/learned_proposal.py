@@ -318,6 +318,7 @@ def report(table: pd.DataFrame, learned: list[str]) -> str:
 
 
 def interval(summary: Summary) -> str:
+    """Mean and confidence interval."""
     return f"{summary.mean:.4f} [{summary.low:.4f}, {summary.high:.4f}]"
 
 

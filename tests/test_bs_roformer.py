@@ -8,32 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from separator_toys import check_stated_costs, close, configured, noise
 from torch import Tensor, nn
 
 from models import load_separator
 from models.acceleration import accelerate
 from models.checkpoint import instantiate, save_separator
-from models.costs import macs_per_second, parameters
+from models.costs import parameters
 from models.separators.bs_roformer import PUBLISHED_BANDS, BSRoFormer
 from models.separators.bsrnn import BSRNN
 from models.types import LoadedSeparator
 
 pytest.importorskip("bs_roformer", reason="the extra separators is not installed")
 
-ROOT = Path(__file__).parents[1]
 SIZES = ("tiny", "small", "medium", "large")
 RATES = (8000, 16000, 22050, 44100, 48000)
-
-
-def config(size: str, sources: tuple[str, ...] = ("speech",), sample_rate: int = 16000, channels: int = 1):
-    node = OmegaConf.create(
-        {
-            "data": {"sources": list(sources), "sample_rate": sample_rate, "channels": channels},
-            "model": OmegaConf.load(ROOT / "configs" / "model" / f"bs_roformer_{size}.yaml"),
-        }
-    )
-    return OmegaConf.to_container(node, resolve=True)["model"]
 
 
 def built(sources: tuple[str, ...] = ("speech",), sample_rate: int = 8000, channels: int = 1, **options):
@@ -42,34 +31,18 @@ def built(sources: tuple[str, ...] = ("speech",), sample_rate: int = 8000, chann
     return BSRoFormer(sources, sample_rate, channels, **sizes | options).eval()
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def close(actual: Tensor, expected: Tensor, relative: float = 1e-4) -> None:
-    scale = float(expected.abs().max())
-    assert scale > 0
-    assert float((actual - expected).abs().max()) <= relative * scale
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_stated_sizes_and_costs(size: str) -> None:
-    header = (ROOT / "configs" / "model" / f"bs_roformer_{size}.yaml").read_text().splitlines()[0]
-    millions, cost = re.match(r"# ([\d.]+) M parameters, ([\d.]+) G multiply-accumulates", header).groups()
-    with torch.device("meta"):
-        separator = instantiate(config(size))
-    assert parameters(separator) / 1e6 == pytest.approx(float(millions), abs=0.005)
-    if size in ("tiny", "large"):
-        assert macs_per_second(separator, seconds=4.0) / 1e9 == pytest.approx(float(cost), abs=0.005)
+    check_stated_costs(f"bs_roformer_{size}", counted=size in ("tiny", "large"))
 
 
 def test_published_sizes() -> None:
     """72.2 M for six layers, 93.4 M for twelve, of one source of stereo."""
-    published = config("large", ("vocals",), 44100, 2)
+    published = configured("bs_roformer_large", ("vocals",), 44100, 2)
     with torch.device("meta"):
         assert parameters(instantiate(published)) / 1e6 == pytest.approx(93.4, rel=0.002)
         assert parameters(instantiate(published | {"depth": 6})) / 1e6 == pytest.approx(72.2, rel=0.002)
-        assert parameters(instantiate(config("tiny"))) < 1e6
+        assert parameters(instantiate(configured("bs_roformer_tiny"))) < 1e6
 
 
 def test_bands_at_44_1_khz_are_the_published_62() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from separator_toys import close, noise
 from torch import Tensor
 
 from models.checkpoint import instantiate
@@ -19,16 +20,6 @@ PUBLISHED = {"xtiny": 0.5, "tiny": 1.5, "small": 4.8, "medium": 16.9, "large": 6
 def built(seed: int = 0, **options) -> BSRNN:
     torch.manual_seed(seed)
     return BSRNN(**{"features": 8, "layers": 2} | options).eval()
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def close(actual: Tensor, expected: Tensor, relative: float = 1e-4) -> None:
-    scale = float(expected.abs().max())
-    assert scale > 0
-    assert float((actual - expected).abs().max()) <= relative * scale
 
 
 def parameters(separator: BSRNN) -> int:

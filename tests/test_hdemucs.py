@@ -5,29 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
-from torch import Tensor
+from separator_toys import check_stated_costs, close, configured, noise
 
 from models import load_separator
 from models.acceleration import accelerate
 from models.checkpoint import instantiate, save_separator
-from models.costs import macs_per_second, parameters
+from models.costs import parameters
 from models.separators.hdemucs import FFT_LENGTHS, HDemucs, nearest_fft_length
 from models.types import LoadedSeparator
 
-ROOT = Path(__file__).parents[1]
 SIZES = ("tiny", "small", "medium", "large")
 RATES = (8000, 16000, 22050, 44100)
-
-
-def config(size: str, sources: tuple[str, ...] = ("speech",), sample_rate: int = 16000, channels: int = 1):
-    node = OmegaConf.create(
-        {
-            "data": {"sources": list(sources), "sample_rate": sample_rate, "channels": channels},
-            "model": OmegaConf.load(ROOT / "configs" / "model" / f"hdemucs_{size}.yaml"),
-        }
-    )
-    return OmegaConf.to_container(node, resolve=True)["model"]
 
 
 def built(sources: tuple[str, ...] = ("speech",), sample_rate: int = 16000, channels: int = 1) -> HDemucs:
@@ -35,32 +23,16 @@ def built(sources: tuple[str, ...] = ("speech",), sample_rate: int = 16000, chan
     return HDemucs(sources, sample_rate, channels, width=4, depth=5).eval()
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def close(actual: Tensor, expected: Tensor, relative: float = 1e-4) -> None:
-    scale = float(expected.abs().max())
-    assert scale > 0
-    assert float((actual - expected).abs().max()) <= relative * scale
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_stated_sizes_and_costs(size: str) -> None:
-    header = (ROOT / "configs" / "model" / f"hdemucs_{size}.yaml").read_text().splitlines()[0]
-    millions, cost = re.match(r"# ([\d.]+) M parameters, ([\d.]+) G multiply-accumulates", header).groups()
-    with torch.device("meta"):
-        separator = instantiate(config(size))
-    assert parameters(separator) / 1e6 == pytest.approx(float(millions), abs=0.005)
-    if size in ("tiny", "large"):
-        assert macs_per_second(separator, seconds=4.0) / 1e9 == pytest.approx(float(cost), abs=0.005)
+    check_stated_costs(f"hdemucs_{size}", counted=size in ("tiny", "large"))
 
 
 def test_the_largest_is_the_published_one_and_the_smallest_trains_on_a_laptop() -> None:
     stems = ("drums", "bass", "other", "vocals")
     with torch.device("meta"):
-        assert parameters(instantiate(config("large", stems, 44100, 2))) == 83_639_368
-        assert parameters(instantiate(config("tiny"))) < 1e6
+        assert parameters(instantiate(configured("hdemucs_large", stems, 44100, 2))) == 83_639_368
+        assert parameters(instantiate(configured("hdemucs_tiny"))) < 1e6
 
 
 @pytest.mark.parametrize("sample_rate", RATES)

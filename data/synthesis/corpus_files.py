@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -13,8 +14,9 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data.synthesis import FloatArray
+from data.synthesis import FloatArray, flite
 from data.synthesis.noise import NOISES
+from data.synthesis.speech import check_espeak
 
 Job = TypeVar("Job")
 Entry = TypeVar("Entry")
@@ -39,6 +41,30 @@ def deal_noise(seed: int, index: int, *branch: int) -> str:
     kinds = list(NOISES)
     block, place = divmod(index, len(kinds))
     return kinds[int(generator(seed, *branch, block).permutation(len(kinds))[place])]
+
+
+def check_tools(synthesiser: str, workers: int) -> None:
+    """Check that a corpus can be written here, before anything of it is.
+
+    Args:
+        synthesiser: Of the speech; with flite, espeak-ng still speaks the babble.
+        workers: Processes.
+
+    Raises:
+        ValueError: If ``workers`` is below 1.
+        SynthesisError: If espeak-ng or flite is missing or fails.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    check_espeak()
+    if synthesiser == "flite":
+        flite.check_flite()
+
+
+def write_listing(path: Path, entries: Iterable[Mapping[str, object]]) -> None:
+    """Write one JSON object a line, once all entries are there: the listing means a finished corpus."""
+    lines = [json.dumps(entry) + "\n" for entry in entries]
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def run_jobs(

@@ -12,7 +12,6 @@ Source: J. Cosentino et al., "LibriMix: An Open-Source Dataset for Generalizable
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,16 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from data.synthesis import FloatArray, flite
-from data.synthesis.corpus_files import deal_noise, generator, pcm, prepare_folder, run_jobs, write_pcm
+from data.synthesis.corpus_files import (
+    check_tools,
+    deal_noise,
+    generator,
+    pcm,
+    prepare_folder,
+    run_jobs,
+    write_listing,
+    write_pcm,
+)
 from data.synthesis.librimix_voices import (
     SPEAKERS,
     AnyVoice,
@@ -31,7 +39,7 @@ from data.synthesis.librimix_voices import (
     flite_voices,
 )
 from data.synthesis.noise import draw_noise
-from data.synthesis.speech import check_espeak, draw_utterance, vary_prosody
+from data.synthesis.speech import draw_utterance, vary_prosody
 
 MIXTURES = ("mix_clean", "mix_both", "mix_single")
 MANIFEST = "manifest.jsonl"
@@ -112,11 +120,7 @@ def write_corpus(corpus: LibriMix, *, workers: int = 2, overwrite: bool = False)
         ValueError: If the folder is not empty and ``overwrite`` is not given, or ``workers`` is below 1.
         SynthesisError: If espeak-ng (which speaks the babble of any corpus) or flite is missing or fails.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
-    check_espeak()
-    if corpus.synthesiser == "flite":
-        flite.check_flite()
+    check_tools(corpus.synthesiser, workers)
     inside = [f"{subset}/{kind}" for subset in corpus.sizes for kind in (*MIXTURES, *_parts(corpus))]
     folders = [f"{corpus.base}/{folder}" for folder in (*inside, "metadata")]
     prepare_folder(corpus.out, folders, overwrite=overwrite, listing=MANIFEST)
@@ -124,9 +128,7 @@ def write_corpus(corpus: LibriMix, *, workers: int = 2, overwrite: bool = False)
     entries = list(run_jobs(_write_mixture, jobs, workers=workers, name="librimix"))
     _write_tables(corpus, entries)
     (corpus.out / "README.md").write_text(_readme(corpus), encoding="utf-8")
-    lines = [json.dumps(entry) + "\n" for entry in entries]
-    # last, so that a manifest means a finished corpus
-    (corpus.out / MANIFEST).write_text("".join(lines), encoding="utf-8")
+    write_listing(corpus.out / MANIFEST, entries)
 
 
 def make_parts(corpus: LibriMix, subset: str, index: int) -> tuple[dict[str, FloatArray], dict[str, object]]:

@@ -15,7 +15,6 @@ the reverberation too; the stated SNR is that of the reverberant speech.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,16 @@ import numpy as np
 from scipy.signal import fftconvolve
 
 from data.synthesis import FloatArray, flite
-from data.synthesis.corpus_files import deal_noise, generator, pcm, prepare_folder, run_jobs, write_pcm
+from data.synthesis.corpus_files import (
+    check_tools,
+    deal_noise,
+    generator,
+    pcm,
+    prepare_folder,
+    run_jobs,
+    write_listing,
+    write_pcm,
+)
 from data.synthesis.noise import draw_noise
 from data.synthesis.room import draw_room, impulse_response
 from data.synthesis.speech import (
@@ -33,7 +41,6 @@ from data.synthesis.speech import (
     MALE_VARIANTS,
     VARIANTS,
     Voice,
-    check_espeak,
     draw_utterance,
     draw_voice,
     vary_prosody,
@@ -161,18 +168,12 @@ def write_corpus(corpus: VoicebankDemand, *, workers: int = 2, overwrite: bool =
         ValueError: If the folder is not empty and ``overwrite`` is not given, or ``workers`` is below 1.
         SynthesisError: If espeak-ng (which speaks the babble of any corpus) or flite is missing or fails.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
-    check_espeak()
-    if corpus.synthesiser == "flite":
-        flite.check_flite()
+    check_tools(corpus.synthesiser, workers)
     folders = [folder for pair in FOLDERS.values() for folder in pair]
     prepare_folder(corpus.out, folders, overwrite=overwrite, listing=MANIFEST)
     jobs = [(corpus, split, index) for split, size in _sizes(corpus).items() for index in range(size)]
     entries = run_jobs(_write_pair, jobs, workers=workers, name="voicebank_demand")
-    lines = [json.dumps(entry) + "\n" for entry in entries]
-    # last, so that a manifest means a finished corpus
-    (corpus.out / MANIFEST).write_text("".join(lines), encoding="utf-8")
+    write_listing(corpus.out / MANIFEST, entries)
 
 
 def make_pair(
