@@ -17,7 +17,7 @@ from callbacks.refinement_media import Example, log_media
 from data.corpora import spread
 from inference.evaluation import Evaluation, Guide, evaluate
 from inference.execution import Lanes, usual_lanes
-from inference.refinement import Source
+from inference.refinement_run import Source
 from metrics import METRIC_NAMES, MetricPanel
 from models.types import interchangeable
 from reporting.scores import column_name, write_scores

@@ -26,6 +26,7 @@ from inference import Lanes
 from inference.execution import usual_lanes
 from inference.segments import Numbers, Stretch
 from models.channels import match_channels
+from models.levels import unstandardised
 from models.types import LoadedSeparator, interchangeable
 
 
@@ -185,13 +186,15 @@ class FileSeparator:
             return replace(stretch, refinement=replace(stretch.refinement, trajectory=None)), scores
 
         count = self.method.segments(recording.frames, rate)
+        bare = unstandardised(self.separator) if self.method.level == "mixture" else None
         with Lanes(min(count, self.method.lanes or usual_lanes(self.device))) as lanes:
             stretches = self.method.stretches(
-                match_channels(self.separator, int(recording.active.sum())),
+                match_channels(bare or self.separator, int(recording.active.sum())),
                 recording.read,
                 recording.frames,
                 sample_rate=rate,
                 interchangeable=interchangeable(self.separator.sources),
+                standardise=bare is not None,
                 read_reference=recording.read_references if recording.references else None,
                 keep_trajectory=keep_trajectory,
                 generator=self._generator(checked.job),

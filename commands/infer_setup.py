@@ -13,7 +13,8 @@ from tqdm import tqdm
 from commands.file_separation import CheckedJob, FileSeparator
 from commands.inputs import plan_jobs
 from commands.memory import keep_freed_memory
-from commands.method import Method, load_method
+from commands.method import Method
+from commands.method_options import load_method
 from commands.overrides import UserError
 from data.audio import AudioFileError
 from metrics import Quality

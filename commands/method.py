@@ -1,30 +1,25 @@
-"""How a mixture becomes estimates: the nodes of ``configs/method``, built and changed by options."""
+"""How a mixture becomes estimates: what a node of ``configs/method`` builds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-import yaml
-from hydra.errors import HydraException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Generator, Tensor
 
-from commands.guides import cached_guide, cause
+from commands.guides import cached_guide
 from commands.most_shares import most_shares
-from commands.overrides import CONFIGS, UserError
-from inference import BatchSize, Capped, Lanes, Refinement, Search, overlap_add, refine
+from commands.overrides import UserError
+from inference import BatchSize, Capped, Lanes, Refinement, Search, Wiener, overlap_add, refine
 from inference.chunking import Read, cuts, shifted
 from inference.consistency import Consistency
 from inference.execution import usual_lanes
 from inference.segments import Stretch, refined_stretches
 from metrics import Quality
+from models.levels import Level
 from models.types import Separator
 
 BATCH_SECONDS = 60.0
@@ -61,6 +56,11 @@ class Method:
             the calls.
         consistency: Move all estimates to where they sum to the mixture, ``"uniform"`` or ``"energy"``; for
             separators that estimate all of it.
+        wiener: A Wiener filter after each extraction, ``"single"`` for each channel alone or ``"multi"`` for
+            all together; None for none.
+        noise: White noise in every blend, in units of the mixture's level; see :func:`inference.refine`.
+        level: ``"mixture"`` lets a separator that standardises its input go by the original mixture's mean
+            and deviation in every step, ``"own"`` by those of each blend.
     """
 
     steps: int
@@ -77,6 +77,9 @@ class Method:
     refine_per: Literal["segment", "item"] = "segment"
     shifts: int = 0
     consistency: Consistency | None = None
+    wiener: Literal["single", "multi"] | None = None
+    noise: float = 0.0
+    level: Level = "mixture"
     _batch_sizes: dict[tuple[int, int], BatchSize] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +101,12 @@ class Method:
             raise UserError(f"shifts={self.shifts}: give 0 or more")
         if self.consistency not in (None, "uniform", "energy"):
             raise UserError(f"consistency={self.consistency}: choose uniform or energy, or null")
+        if self.wiener not in (None, "single", "multi"):
+            raise UserError(f"wiener={self.wiener}: choose single or multi, or null")
+        if self.noise < 0 or (self.noise and self.blend == "state"):
+            raise UserError(f"noise={self.noise}: give 0 or more, and 0 for blend=state")
+        if self.level not in get_args(Level):
+            raise UserError(f"level={self.level}: choose {' or '.join(get_args(Level))}")
         length, overlap, context = self.segment_seconds, self.overlap_seconds, self.context_seconds
         if length is not None and not length > 0:
             raise UserError(f"segment_seconds={length}: must be above 0, or null for whole files")
@@ -158,6 +167,7 @@ class Method:
         *,
         sample_rate: int,
         interchangeable: bool = False,
+        standardise: bool = False,
         read_reference: Read | None,
         keep_trajectory: bool,
         generator: Generator,
@@ -172,6 +182,7 @@ class Method:
             frames: Its samples.
             sample_rate: Their rate in Hz.
             interchangeable: Whether the separator gives its sources in any order.
+            standardise: Whether ``separate`` leaves it to its caller to standardise what it gets.
             read_reference: Gives ``(1, s, c, t)``; None without.
             keep_trajectory: Keep the estimates of all steps.
             generator: For searches that draw, and for shifts.
@@ -201,6 +212,7 @@ class Method:
                 _bring(mixture, home),
                 sample_rate=sample_rate,
                 interchangeable=interchangeable,
+                standardise=standardise,
                 reference=None if reference is None else _bring(reference, home),
                 keep_trajectory=keep_trajectory,
                 generator=generator,
@@ -241,6 +253,7 @@ class Method:
         *,
         sample_rate: int,
         interchangeable: bool = False,
+        standardise: bool = False,
         reference: Tensor | None,
         keep_trajectory: bool,
         generator: Generator | None,
@@ -254,9 +267,10 @@ class Method:
             sample_rate: Its rate in Hz.
             interchangeable: Whether the separator gives its sources in any order; where there is a reference,
                 they are put into its order.
+            standardise: Whether ``separate`` leaves it to its caller to standardise what it gets.
             reference: ``(1, s, c, t)``, or None.
             keep_trajectory: Keep the estimates of all steps.
-            generator: For searches that draw.
+            generator: For searches that draw, and for noise.
             at_once: How many items are refined at the same time, which share the cores and the memory.
 
         Returns:
@@ -278,10 +292,21 @@ class Method:
             blend=self.blend,
             interchangeable=interchangeable,
             consistency=self.consistency,
+            post_filter=self._post_filter(sample_rate),
+            noise=self.noise,
+            standardise=standardise,
             max_batch=self.max_batch or learnt,
             lanes=1 if at_once > 1 else self.lanes or usual_lanes(mixture.device),
             keep_trajectory=keep_trajectory,
             generator=generator,
+        )
+
+    def _post_filter(self, sample_rate: int) -> Wiener | None:
+        if self.wiener is None:
+            return None
+        # the published 4096 samples at 44.1 kHz
+        return Wiener(
+            multichannel=self.wiener == "multi", window=4 * max(2, round(4096 / 44100 * sample_rate / 4))
         )
 
     def describe(self) -> dict[str, Any]:
@@ -299,6 +324,9 @@ class Method:
             "refine_per": self.refine_per,
             "shifts": self.shifts,
             "consistency": self.consistency,
+            "wiener": self.wiener,
+            "noise": self.noise,
+            "level": self.level,
         }
 
 
@@ -307,82 +335,3 @@ def _bring(waveform: Tensor, device: torch.device) -> Tensor:
     return (
         waveform.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else waveform.to(device)
     )
-
-
-def load_method(
-    name: str,
-    *,
-    steps: int | None = None,
-    candidates: int | None = None,
-    guide: str | None = None,
-    overrides: Sequence[str] = (),
-) -> Method:
-    """Build a node of ``configs/method``.
-
-    Args:
-        name: Its file name without the ending.
-        steps: Replaces its ``steps``.
-        candidates: Replaces its ``search.candidates``; a search without gives way to a grid of so many.
-        guide: Replaces its ``guide``.
-        overrides: ``method.key=value``; a value that is a node with ``_target_`` replaces a whole node.
-
-    Raises:
-        UserError: If a key does not exist (names the nearest) or a value does not fit.
-    """
-    config = OmegaConf.load(CONFIGS / "method" / f"{name}.yaml")
-    assert isinstance(config, DictConfig)
-    for key, value in (("steps", steps), ("search.candidates", candidates), ("guide", guide)):
-        if value is None:
-            continue
-        flag = f"--{key.rpartition('.')[2]}"
-        if name == "one_step" or (name == "progressive" and key != "steps"):
-            raise UserError(f"{flag}={value}: --method {name} has none; leave it out, or use multi_step")
-        _make_room(config, key)
-        OmegaConf.update(config, key, value)
-    for override in overrides:
-        _apply(config, override)
-    try:
-        node: Any = OmegaConf.to_container(config, resolve=True)
-        # a guide is built later, for the rate of the audio
-        chosen = node.pop("guide", None)
-        method: Method = instantiate({**node, "_partial_": True, "_convert_": "all"})(guide=chosen)
-        return method
-    except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
-        raise UserError(f"--method {name}: {cause(error)}") from error
-
-
-def _apply(config: DictConfig, override: str) -> None:
-    """Set one value of ``method.key=value``, checked."""
-    key, equals, text = override.partition("=")
-    if not equals or not key.startswith("method."):
-        raise UserError(f"--set {override}: write method.KEY=VALUE, such as method.search.candidates=10")
-    key = key.removeprefix("method.")
-    _make_room(config, key)
-    known = list(_keys(OmegaConf.to_container(config)))
-    if config.get("guide") is not None and "search.candidates" not in known:
-        known.append("search.candidates")
-    if key not in known:
-        near = get_close_matches(key, known, n=2, cutoff=0.4) or known
-        raise UserError(
-            f"--set {override}: there is no method.{key}; did you mean method.{' or method.'.join(near)}?"
-        )
-    try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
-        OmegaConf.update(config, key, value, merge=not (isinstance(value, dict) and "_target_" in value))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"--set {override}: {cause(error)}") from error
-
-
-def _make_room(config: DictConfig, key: str) -> None:
-    """A number of candidates is a grid's: a guided search without one gives way to it."""
-    guided = config.get("guide") is not None
-    if key == "search.candidates" and guided and "candidates" not in config.search:
-        config.search = {"_target_": "inference.GridSearch", "candidates": 5, "include_estimate": True}
-
-
-def _keys(node: Any, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        if key != "_target_":
-            yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")

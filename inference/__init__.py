@@ -11,6 +11,7 @@ from inference.line_search import CoarseToFine, GoldenSection
 from inference.refinement import Refinement, refine
 from inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Search, Trace
 from inference.warm_search import ScheduledSearch, WarmSearch
+from inference.wiener import Wiener
 
 __all__ = [
     "AnnealedGridSearch",
@@ -32,6 +33,7 @@ __all__ = [
     "Stopping",
     "Trace",
     "WarmSearch",
+    "Wiener",
     "evaluate",
     "fit_schedule",
     "overlap_add",

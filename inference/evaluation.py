@@ -12,10 +12,12 @@ from torch import Generator, Tensor
 
 from inference.consistency import Consistency
 from inference.execution import BatchSize
-from inference.refinement import Refinement, Source, refine
+from inference.refinement import Refinement, refine
+from inference.refinement_run import PostFilter, Source
 from inference.search import GridSearch, Search
 from metrics.quality import Quality
 from metrics.reference import si_sdr
+from models.levels import Level, unstandardised
 from models.types import Separator
 
 Panel = Callable[..., Mapping[str, Tensor]]
@@ -36,6 +38,10 @@ class Guide:
             two runs on one machine equal to the last bit.
         lanes: Parts of a round that are worked on at the same time, see :func:`inference.refine`.
         consistency: Where all sources are refined, move their estimates to where they sum to the mixture.
+        post_filter: Applied to every estimate, such as :class:`inference.Wiener`.
+        noise: White noise in every blend, see :func:`inference.refine`.
+        level: What a separator that standardises its input goes by: ``"mixture"`` the original mixture's mean
+            and deviation in every step, ``"own"`` those of each blend.
         items: Refine only this many items, evenly spread; None for all. For measures that take long.
         label: Name in tables and log keys, to tell two guides with one measure or two schedules apart.
     """
@@ -48,6 +54,9 @@ class Guide:
     max_batch: int | BatchSize | None = field(default_factory=BatchSize)
     lanes: int = 1
     consistency: Consistency | None = None
+    post_filter: PostFilter | None = None
+    noise: float = 0.0
+    level: Level = "mixture"
     items: int | None = None
     label: str | None = None
 
@@ -60,6 +69,11 @@ class Guide:
     def kind(self) -> str:
         """``"oracle"``, ``"blind"``, or ``"fixed"`` for a schedule."""
         return "fixed" if self.quality is None else self.quality.kind
+
+    @property
+    def plain(self) -> bool:
+        """Whether its first estimate is the separator's own."""
+        return self.consistency is None and self.post_filter is None
 
     def usable(self, reference: Tensor | None) -> bool:
         """Whether an item with or without a reference can be refined under this guide."""
@@ -76,8 +90,9 @@ class Guide:
         generator: Generator | None = None,
     ) -> Refinement:
         """Run :func:`inference.refine` on ``(b, c, t)`` with this guide, keeping the trajectory."""
+        bare = unstandardised(separate) if self.level == "mixture" else None
         return refine(
-            separate,
+            bare or separate,
             mixture,
             source=source,
             steps=self.steps,
@@ -88,6 +103,9 @@ class Guide:
             blend=self.blend,
             interchangeable=interchangeable,
             consistency=self.consistency,
+            post_filter=self.post_filter,
+            noise=self.noise,
+            standardise=bare is not None,
             max_batch=self.max_batch,
             lanes=self.lanes,
             keep_trajectory=True,
@@ -149,7 +167,7 @@ def evaluate(
         if guide.usable(reference)
     }
     # one step is the separator as it is
-    plain = (own for number, own in refinements.items() if guides[number].consistency is None)
+    plain = (own for number, own in refinements.items() if guides[number].plain)
     first = next(plain, None)
     if first is None:
         first = refine(separate, mixture, steps=0, search=GridSearch(1), **options)

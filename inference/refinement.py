@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
-from data.mixing import blend as blend_of
-from inference.consistency import Consistency, sum_to_mixture
-from inference.execution import FORWARD_MODE, BatchSize, Execution, Plan
-from inference.permutation import matching_order, reference_order, reorder
+from inference.consistency import Consistency
+from inference.execution import BatchSize, Execution
+from inference.refinement_run import PostFilter, RefinementRun, Source
 from inference.search import Search, Trace
 from metrics.quality import Quality
 from models.types import Separator
-
-Source = int | Literal["all"]
-"""Which source is refined: an index, or all of them together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +52,9 @@ def refine(
     blend: Literal["endpoint", "state"] = "endpoint",
     interchangeable: bool = False,
     consistency: Consistency | None = None,
+    post_filter: PostFilter | None = None,
+    noise: float = 0.0,
+    standardise: bool = False,
     max_batch: int | BatchSize | None = None,
     lanes: int = 1,
     keep_trajectory: bool = False,
@@ -88,12 +87,20 @@ def refine(
             the reference where there is one. With ``source="all"`` only.
         consistency: Every estimate, the first one too, is moved to where the sources sum to the mixture, see
             :func:`inference.consistency.sum_to_mixture`; None leaves them. With ``source="all"`` only.
+        post_filter: Applied to every estimate, the first one too, with what it was separated from, such as
+            :class:`inference.Wiener`.
+        noise: White noise in every blend, in units of the mixture's level (RMS) at a Brownian bridge's
+            deviation, see :class:`inference.refinement_run.Noise`; the same for all candidates of a step.
+            Items never finish early then. In endpoint form only; needs the generator.
+        standardise: Every blend is brought to mean 0 and deviation 1 by the numbers of the *mixture*, and the
+            estimates back: for separators that want such input and leave it to their caller, see
+            :func:`models.levels.unstandardised`.
         max_batch: Largest number of blends in one separator call; None for all of a round at once; a
             :class:`BatchSize` finds the fastest by timing, and with it whether lanes pay.
         lanes: Parts of a round that are separated and scored at the same time, each in a thread of its own
             that uses one processor core; with 2 or more, ``separate`` and ``quality`` must bear that.
         keep_trajectory: Return the estimates of all steps.
-        generator: For searches that draw at random.
+        generator: For searches that draw at random, and for noise.
 
     Raises:
         ValueError: If an argument does not fit the others, the separator's output does not fit the mixture,
@@ -109,12 +116,26 @@ def refine(
             f"source={source}: interchangeable={interchangeable} and consistency={consistency} are for"
             ' source="all"'
         )
+    if noise < 0 or (noise and (blend == "state" or search.wants_slopes)):
+        raise ValueError(f"noise={noise}: give 0 or more; above 0 in endpoint form, without slopes")
     if interchangeable and search.wants_slopes:
         raise ValueError(f"interchangeable=True: {type(search).__name__} has no slopes; use another search")
     execution = Execution(separate, max_batch=max_batch, lanes=lanes)
     with torch.no_grad(), execution:
-        run = _Run(
-            execution, mixture, source, search, quality, reference, blend, interchangeable, consistency
+        run = RefinementRun(
+            execution,
+            mixture,
+            source=source,
+            search=search,
+            quality=quality,
+            reference=reference,
+            form=blend,
+            interchangeable=interchangeable,
+            consistency=consistency,
+            post_filter=post_filter,
+            noise=noise,
+            standardise=standardise,
+            generator=generator,
         )
         selects = search.selects
         trajectory = [run.estimate.clone()] if keep_trajectory else None
@@ -127,7 +148,8 @@ def refine(
                 history = torch.stack(scores)[:, items]
                 trace = _rounds(run, search, items, step, steps, ratios[:, items], history, generator)
                 kept, chosen[items] = run.take_best(items, keep_previous and selects)
-                if keep_previous and selects:
+                # noise that is drawn anew may still find something better
+                if keep_previous and selects and not noise:
                     active[items] = ~search.finished(trace, kept)
             ratios = torch.cat((ratios, chosen[None]))
             scores.append(run.score.clone())
@@ -144,7 +166,7 @@ def refine(
 
 
 def _rounds(
-    run: _Run,
+    run: RefinementRun,
     search: Search,
     items: Tensor,
     step: int,
@@ -185,176 +207,6 @@ def _rounds(
         new_scores, new_slopes = run.try_ratios(items, proposed)
         ratios = torch.cat((ratios, proposed), dim=1)
         scores, slopes = torch.cat((scores, new_scores), dim=1), torch.cat((slopes, new_slopes), dim=1)
-
-
-class _Run:
-    """The tensors of one refinement: estimates ``(b, s, c, t)`` of the refined sources, and the books."""
-
-    def __init__(
-        self,
-        execution: Execution,
-        mixture: Tensor,
-        source: Source,
-        search: Search,
-        quality: Quality | None,
-        reference: Tensor | None,
-        form: Literal["endpoint", "state"],
-        interchangeable: bool,
-        consistency: Consistency | None,
-    ) -> None:
-        self.execution, self.quality = execution, quality
-        self.selects, self.wants_slopes, self.form = search.selects, search.wants_slopes, form
-        self.interchangeable, self.consistency = interchangeable, consistency
-        self.mixture = mixture
-        self.evaluations = torch.zeros(len(mixture), dtype=torch.long, device=mixture.device)
-        plan = execution.plan(len(mixture), mixture[0])
-        estimates = torch.cat(list(execution.run(lambda part: execution.call(mixture[part], plan), plan)))
-        self.evaluations += 1
-        self.joint = source == "all"
-        count = estimates.shape[1]
-        self.sources = list(range(count)) if source == "all" else [source]
-        if not all(-count <= index < count for index in self.sources):
-            raise ValueError(f"source={source}: the separator has {count} sources, counted from 0")
-        self.share_calls = len(self.sources) * (2 if self.wants_slopes else 1)
-        first = estimates[:, self.sources]
-        if reference is not None and not self.joint:
-            reference = reference[:, None]
-        if reference is not None and reference.shape != first.shape:
-            raise ValueError(
-                f"reference has shape {tuple(reference.shape)} where the estimates have "
-                f"{tuple(first.shape)} (batch, source, channel, time): cut or stack it to fit"
-            )
-        if interchangeable and reference is not None:
-            first = reorder(first, reference_order(first, reference))
-        self.reference = reference
-        self.one_step = self._consistent(first, mixture)
-        self.estimate = self.one_step.clone()
-        # what each source's estimate is blended with: the mixture, or in state form the last blend
-        self.state = mixture[:, None].expand_as(self.one_step)
-        if form == "state":
-            self.state = self.state.clone()
-        self.one_step_score = self._score(self.one_step, torch.arange(len(mixture), device=mixture.device))
-        self.score = self.one_step_score.clone()
-
-    def shaped(self, estimates: Tensor) -> Tensor:
-        """``(b, s, c, t)``, without the source axis where one source is refined."""
-        return estimates if self.joint else estimates[:, 0]
-
-    def begin_step(self, items: Tensor) -> None:
-        """Forget the candidates of the last step."""
-        self.best_score = torch.full((len(items),), torch.nan, device=items.device)
-        self.best_ratio = torch.full_like(self.best_score, torch.nan)
-        self.best = self.estimate[items].clone()
-
-    def try_ratios(self, items: Tensor, ratios: Tensor) -> tuple[Tensor, Tensor]:
-        """Separate and score the blends of ``items`` ``(n,)`` at ``ratios`` ``(n, k)``: scores and slopes."""
-        scores, slopes = torch.full_like(ratios, torch.nan), torch.full_like(ratios, torch.nan)
-        rows, columns = (~ratios.isnan()).nonzero(as_tuple=True)
-        # a share of 1 costs no call, so the parts are cut without it
-        known = ratios[rows, columns] == 1
-        free, asked = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
-        if len(free):
-            row, column = rows[free], columns[free]
-            estimates, score = self._at_the_start(items[row])
-            scores[row, column] = score
-            self._remember(row, ratios[row, column], score, estimates)
-        if len(asked):
-            rows, columns = rows[asked], columns[asked]
-            plan = self.execution.plan(len(asked), self.mixture[0])
-
-            def work(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-                return self._separate_blends(items[rows[part]], ratios[rows[part], columns[part]], plan)
-
-            results = self.execution.run(work, plan)
-            for part, (estimates, score, slope) in zip(plan.parts, results, strict=True):
-                row, place = rows[part], (rows[part], columns[part])
-                scores[place], slopes[place] = score, slope
-                self._remember(row, ratios[place], score, estimates)
-            self.evaluations.index_add_(0, items[rows], torch.full_like(rows, self.share_calls))
-        return scores, slopes
-
-    def take_best(self, items: Tensor, keep_previous: bool) -> tuple[Tensor, Tensor]:
-        """Let the best candidates replace the estimates; returns where not, and the ratios, each ``(n,)``."""
-        eligible = ~self.best_ratio.isnan()
-        taken = eligible & (self.best_score > self.score[items]) if keep_previous else eligible
-        moved = items[taken]
-        if self.form == "state":
-            share = self.best_ratio[taken]
-            self.state[moved] = blend_of(self.state[moved], self.estimate[moved], share)
-        self.estimate[moved] = self.best[taken]
-        self.score[moved] = self.best_score[taken]
-        return ~taken, torch.where(taken, self.best_ratio, torch.nan)
-
-    def _at_the_start(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Estimates ``(n, s, c, t)`` and scores ``(n,)`` at share 1: ``y_0``, in state form ``y_{t-1}``."""
-        # scored again in another batch, one might round to more than it was and win over itself
-        if self.form == "endpoint":
-            return self.one_step[items], self.one_step_score[items]
-        return self.estimate[items], self.score[items]
-
-    def _separate_blends(self, items: Tensor, ratio: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
-        """Candidates ``(n, s, c, t)`` at shares below 1, their scores and slopes ``(n,)``."""
-        call = self.execution.unfused_call if self.wants_slopes else self.execution.call
-
-        def curve(ratio: Tensor) -> tuple[Tensor, Tensor]:
-            estimates = []
-            for index, source in enumerate(self.sources):
-                blends = blend_of(self.state[items, index], self.estimate[items, index], ratio)
-                found = call(blends, plan)
-                if self.interchangeable:
-                    found = reorder(found, matching_order(found, self.estimate[items]))
-                estimates.append(found[:, source])
-            stacked = self._consistent(torch.stack(estimates, dim=1), self.mixture[items])
-            return self._score(stacked, items), stacked
-
-        if not self.wants_slopes:
-            score, estimates = curve(ratio)
-            return estimates, score, torch.full_like(score, torch.nan)
-        with FORWARD_MODE:
-            found: Any = torch.func.jvp(curve, (ratio,), (torch.ones_like(ratio),), has_aux=True)
-        score, slope, estimates = found
-        return estimates, score, slope
-
-    def _consistent(self, estimates: Tensor, mixture: Tensor) -> Tensor:
-        if self.consistency is None:
-            return estimates
-        return sum_to_mixture(estimates, mixture, self.consistency)
-
-    def _remember(self, row: Tensor, ratio: Tensor, score: Tensor, estimates: Tensor) -> None:
-        """Keep the best candidate of each row: higher score first, then larger mixture share."""
-        value = score.nan_to_num(nan=-torch.inf)
-        if self.selects:
-            able = ~score.isnan()
-            row, ratio, score, value, estimates = (x[able] for x in (row, ratio, score, value, estimates))
-        if not len(row):
-            return
-        # sorted by row, then score, then share, the last one of each row is its best
-        order = torch.arange(len(row), device=row.device)
-        for key in (ratio, value, row):
-            order = order[key[order].argsort(stable=True)]
-        last = torch.cat((row[order].diff() != 0, row.new_ones(1, dtype=torch.bool)))
-        best = order[last]
-        at, ratio, score, value = row[best], ratio[best], score[best], value[best]
-        held, share = self.best_score[at], self.best_ratio[at]
-        better = share.isnan() | (value > held) | ((value == held) & (ratio > share))
-        at, best = at[better], best[better]
-        self.best_score[at], self.best_ratio[at] = score[better], ratio[better]
-        self.best[at] = estimates[best]
-
-    def _score(self, estimates: Tensor, items: Tensor) -> Tensor:
-        """Mean score over sources ``(n,)`` of estimates ``(n, s, c, t)`` that belong to ``items``."""
-        if self.quality is None:
-            return torch.full((len(items),), torch.nan, device=estimates.device)
-        scores = [
-            self.quality(
-                estimates[:, index],
-                reference=None if self.reference is None else self.reference[items, index],
-                mixture=self.mixture[items],
-                one_step=self.one_step[items, index],
-            )
-            for index in range(estimates.shape[1])
-        ]
-        return torch.stack(scores).mean(0).to(estimates.device, torch.float32)
 
 
 def _check_arguments(

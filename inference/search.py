@@ -196,6 +196,18 @@ class FixedSchedule(_OneRound):
             return cls([n / steps for n in range(1, steps)] or [0.0])
         return cls([last * n / steps for n in range(1, steps + 1)])
 
+    @classmethod
+    def linear_state(cls, steps: int) -> FixedSchedule:
+        """The blends of :meth:`linear` in state form, whose shares are of the previous blend.
+
+        The mixture's share is to go from ``1 - (n - 1) / N`` to ``1 - n / N``, by the ratio of the two.
+
+        >>> [round(beta, 3) for beta in FixedSchedule.linear_state(4).betas]
+        [0.25, 0.333, 0.5]
+        """
+        _at_least_one("steps", steps)
+        return cls([1 / (steps - n + 1) for n in range(1, steps)] or [0.0])
+
     @property
     def steps(self) -> int:
         """One step for each beta."""

@@ -16,9 +16,10 @@ from data.audio import resample
 from metrics import DOOR_NAMES
 from models import load_separator
 from models.doors import table
-from models.doors.contract import Levelled, OpenedSeparator, Resampled, standardised
+from models.doors.contract import Levelled, OpenedSeparator, Resampled
 from models.doors.table import DOORS, Door
 from models.doors.uri import split_uri
+from models.levels import standardised
 
 ROOT = Path(infer.__file__).parent
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from commands.file_separation import FileSeparator
 from commands.guides import build_guide
-from commands.method import load_method
+from commands.method_options import load_method
 from commands.overrides import UserError
 from data.audio import resample
 from models.channels import match_channels

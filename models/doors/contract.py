@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.transforms import Resample
 
+from models.levels import Standardising
 from models.separators.contract import check_description, check_mixture
 
 # The filter of data.audio, which a sibling may not import: librosa's "kaiser_best", so that a separator
@@ -92,7 +93,7 @@ class Resampled(OpenedSeparator):
         return resampled
 
 
-class Levelled(OpenedSeparator):
+class Levelled(Standardising, OpenedSeparator):
     """A separator whose network cares for the level of its input, or gives estimates of arbitrary level.
 
     Args:
@@ -103,13 +104,12 @@ class Levelled(OpenedSeparator):
     def __init__(self, separator: OpenedSeparator, level: str) -> None:
         super().__init__(separator.sources, separator.sample_rate, separator.channels)
         self.separator = separator
-        self.level = level
+        self.level, self.standardises = level, level == "standardise"
 
     def estimate(self, mixture: Tensor) -> Tensor:
         """Separate with the levels of each item minded, by itself."""
         if self.level == "standardise":
-            scaled, mean, deviation = standardised(mixture)
-            return self.separator(scaled) * deviation[:, None] + mean[:, None]
+            return self.at_own_level(self.separator, mixture)
         estimates: Tensor = self.separator(mixture)
         total = estimates.sum(dim=1)
         power = total.square().sum(dim=(-2, -1))
@@ -117,25 +117,6 @@ class Levelled(OpenedSeparator):
         # silence has no level, and stays as it is
         gain = torch.where(power > 0, common / torch.where(power > 0, power, 1), 1)
         return estimates * rearrange(gain, "b -> b 1 1 1")
-
-
-def standardised(mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A mixture with mean 0 and standard deviation 1 over the mean of its channels, item by item.
-
-    Args:
-        mixture: ``(batch, channel, time)``.
-
-    Returns:
-        The mixture ``(batch, channel, time)``, and the mean and the standard deviation that it had, each
-        ``(batch, 1, 1)``; 1e-8 is added to the deviation, so that silence stays silent.
-
-    Source: ``demucs.api.Separator``, A. Défossez, "Hybrid spectrogram and waveform source separation", 2021.
-    """
-    mono = mixture.mean(dim=1, keepdim=True)
-    mean = mono.mean(dim=-1, keepdim=True)
-    # one sample has no deviation that divides by time - 1
-    deviation = mono.std(dim=-1, keepdim=True, correction=min(1, mixture.shape[-1] - 1)) + 1e-8
-    return (mixture - mean) / deviation, mean, deviation
 
 
 def checked_sources(sources: Sequence[str]) -> tuple[str, ...]:

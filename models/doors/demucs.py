@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.doors.contract import OpenedSeparator, standardised
+from models.doors.contract import OpenedSeparator
 from models.doors.demucs_files import Bag, find_bag
+from models.levels import Standardising
 
 OVERLAP = 0.25
 """Share of a segment that two segments have in common, as in ``demucs.apply.apply_model``."""
@@ -37,7 +38,7 @@ def open_demucs(name: str, *, repo: str | None = None) -> nn.Module:
     return DemucsSeparator(find_bag(name, repo))
 
 
-class DemucsSeparator(OpenedSeparator):
+class DemucsSeparator(Standardising, OpenedSeparator):
     """A bag of Demucs models, called as ``demucs`` calls it but without its random shifts.
 
     The mixture is brought to mean 0 and deviation 1, item by item, and the estimates back. It is padded on
@@ -61,13 +62,15 @@ class DemucsSeparator(OpenedSeparator):
 
     def estimate(self, mixture: Tensor) -> Tensor:
         """Weighted mean of what the models estimate; a model of no weight for any source is not asked."""
-        scaled, mean, deviation = standardised(mixture)
+        return self.at_own_level(self._mean, mixture)
+
+    def _mean(self, scaled: Tensor) -> Tensor:
         total: Tensor | None = None
         for model, shares in zip(self.models, self.shares, strict=True):
             part = _separate(model, scaled) * shares[:, None, None]
             total = part if total is None else total + part
         assert total is not None
-        return total * deviation[:, None] + mean[:, None]
+        return total
 
 
 def _separate(model: Any, mixture: Tensor) -> Tensor:

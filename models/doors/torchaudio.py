@@ -8,8 +8,9 @@ from typing import Any
 from einops import rearrange
 from torch import Tensor, nn
 
-from models.doors.contract import OpenedSeparator, standardised
+from models.doors.contract import OpenedSeparator
 from models.doors.downloads import fetched
+from models.levels import Standardising
 from models.weights import load_completely, read_state_dict
 
 BUNDLES = {
@@ -52,7 +53,7 @@ def open_torchaudio(name: str, *, weights: Path | None = None) -> nn.Module:
     return SpeakerTasNet(network, BUNDLES[name], bundle.sample_rate)
 
 
-class HybridDemucs(OpenedSeparator):
+class HybridDemucs(Standardising, OpenedSeparator):
     """Torchaudio's Hybrid Demucs, which wants a mixture of mean 0 and deviation 1, item by item.
 
     Args:
@@ -70,9 +71,7 @@ class HybridDemucs(OpenedSeparator):
 
     def estimate(self, mixture: Tensor) -> Tensor:
         """Normalise, separate, undo in every estimate."""
-        scaled, mean, deviation = standardised(mixture)
-        estimates: Tensor = self.network(scaled)
-        return estimates * deviation[:, None] + mean[:, None]
+        return self.at_own_level(self.network, mixture)
 
 
 class SpeakerTasNet(OpenedSeparator):

@@ -6,19 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchaudio import models as torchaudio_models
 
+from models.levels import Standardising
 from models.separators.contract import check_description, check_mixture
 
 FFT_LENGTHS = (256, 1024, 2048, 4096, 16384)
 """Those at whose hop, a quarter of them, both branches of torchaudio's network have equally many steps."""
 
-_LEVEL_FLOOR = 1e-8
 
-
-class HDemucs(nn.Module):
+class HDemucs(Standardising):
     """Hybrid Demucs as a separator: ``torchaudio.models.HDemucs`` for any rate, length and level.
 
     Four things are added to the network:
@@ -90,14 +89,13 @@ class HDemucs(nn.Module):
             ValueError: If the shape of the mixture is wrong.
         """
         check_mixture(mixture, self.channels)
+        return self.at_own_level(self._of_whole_hops, mixture)
+
+    def _of_whole_hops(self, mixture: Tensor) -> Tensor:
+        """Call the network, which loses count of its frames where a short mixture has less than that."""
         length = mixture.shape[-1]
-        mono = mixture.mean(dim=1, keepdim=True)
-        mean = mono.mean(dim=-1, keepdim=True)
-        deviation = mono.std(dim=-1, keepdim=True, correction=0) + _LEVEL_FLOOR
-        # less than whole hops make the network lose count of its frames where the mixture is short
-        normalised = F.pad((mixture - mean) / deviation, (0, -length % self.hop_length))
-        estimates: Tensor = self.network(normalised)[..., :length]
-        return estimates * deviation[:, None] + mean[:, None]
+        estimates: Tensor = self.network(F.pad(mixture, (0, -length % self.hop_length)))[..., :length]
+        return estimates
 
 
 def nearest_fft_length(window_seconds: float, sample_rate: int) -> int:
