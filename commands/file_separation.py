@@ -167,7 +167,8 @@ class FileSeparator:
 
     def outputs(self, checked: CheckedJob) -> Outputs:
         """Where a file's estimates are written to, encoded as it is; used in a ``with`` block."""
-        return Outputs(checked.job, checked.info, self.separator.sample_rate, self.subtype, self.clip)
+        sources, rate = len(self.separator.sources), self.separator.sample_rate
+        return Outputs(checked.job, sources, checked.info, rate, self.subtype, self.clip)
 
     def _refined(
         self, checked: CheckedJob, recording: Recording, keep_trajectory: bool

@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python infer.py noisy.wav -o out                     shipped separator, multi-step, blind guide
   python infer.py recordings/ more/ 'takes/*.flac' -o out --skip-existing
   python infer.py @list.txt -o out --dry-run           files, separator calls and time, nothing written
+  python infer.py songs/ -o out --separator demucs:htdemucs --sources vocals --residual --flac
   python infer.py noisy/ -o out --separator outputs/run/checkpoints/last.ckpt --method one_step
   python infer.py song.wav -o out --separator demucs:htdemucs --method one_step --no-scores
   python infer.py noisy/ -o out --reference clean/ --guide si_sdr          oracle guide, and scores
@@ -24,8 +25,8 @@ EXAMPLES = """examples:
 INPUT is files, folders (searched through), quoted globs or @list.txt (a path a line). A name that exists is
 taken literally, whatever characters it has. Rate, channels, length, level and format of a file are kept; a
 format that cannot be written becomes WAV, with a note.
-OUT gets <relative path> for a separator of one source, <relative path without suffix>/<source>.<suffix> for
-several; and scores.csv, summary.json and run.json, for python report.py OUT.
+OUT gets <relative path> for one output, <relative path without suffix>/<source>.<suffix> for several, or what
+--filename says; and scores.csv, summary.json and run.json, for python report.py OUT.
 
 exit status: 0 all files done, 1 some or all could not be (one line each on standard error), 130 interrupted.
 """
@@ -57,6 +58,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="a .ckpt or .safetensors file, or another project's separator as scheme:name?option=value "
         "(default: the shipped separator)",
     )
+    add("--sources", metavar="A,B", help="separate and write these of the separator's sources only")
     add("--list-separators", action=_ListSeparators, help="show the schemes of --separator, and exit")
     add("--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     add(
@@ -134,12 +136,33 @@ def _add_scoring_and_format(parser: argparse.ArgumentParser) -> None:
         "allows oracle guides and scores everything",
     )
     parser.add_argument("--no-scores", action="store_true", help="write no scores, which cost time too")
-    group = parser.add_argument_group("format")
+    group = parser.add_argument_group("outputs")
+    group.add_argument(
+        "--residual",
+        action="store_true",
+        help="write what the estimates leave of the input too: no_<source>, or residual beside several",
+    )
+    group.add_argument(
+        "--filename",
+        metavar="TEMPLATE",
+        help="path below OUT, of {folder} {track} {source} {ext}, such as '{track}/{source}.wav'",
+    )
+    group.add_argument(
+        "--format",
+        dest="container",
+        metavar="EXT",
+        help="wav, flac, ogg, mp3 or aiff (default: the input's)",
+    )
+    group.add_argument("--flac", dest="container", action="store_const", const="flac", help="--format flac")
     group.add_argument(
         "--subtype",
         choices=("FLOAT", "PCM_16", "PCM_24"),
         help="encoding of the outputs (default: the input's)",
     )
+    for flag, subtype in (("--float32", "FLOAT"), ("--int24", "PCM_24")):
+        group.add_argument(
+            flag, dest="subtype", action="store_const", const=subtype, help=f"--subtype {subtype}"
+        )
     group.add_argument(
         "--clip",
         choices=("clamp", "rescale", "error"),

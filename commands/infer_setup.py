@@ -15,11 +15,13 @@ from commands.inputs import plan_jobs
 from commands.memory import keep_freed_memory
 from commands.method import Method
 from commands.method_options import load_method
+from commands.output_names import OutputNames
 from commands.overrides import UserError
 from data.audio import AudioFileError
 from metrics import Quality
 from models import load_separator
 from models.acceleration import accelerate
+from models.selection import Selected
 from models.types import LoadedSeparator
 
 
@@ -106,6 +108,8 @@ def build(options: argparse.Namespace) -> FileSeparator:
     keep_freed_memory()
     device = choose_device(options.device)
     separator = load_separator(options.separator, device=device)
+    if options.sources is not None:
+        separator = _selected(separator, options.sources, method)
     accelerate(separator, precision=options.precision, compiled=options.compile)
     quality = _guide(method, separator, options.separator)
     if quality is not None and quality.needs_reference and options.reference is None:
@@ -113,6 +117,7 @@ def build(options: argparse.Namespace) -> FileSeparator:
             f"--guide {quality.name}: is an oracle measure; give --reference FOLDER with the clean files, "
             "or a blind guide such as dnsmos_ovrl"
         )
+    output_names(options, separator)  # says what is wrong before a file is looked at
     return FileSeparator(
         separator,
         method,
@@ -122,6 +127,23 @@ def build(options: argparse.Namespace) -> FileSeparator:
         clip=options.clip,
         seed=options.seed,
     )
+
+
+def _selected(separator: LoadedSeparator, names: str, method: Method) -> LoadedSeparator:
+    """The separator with some of its sources only.
+
+    Raises:
+        UserError: If it has no such source, or all sources are needed.
+    """
+    if method.consistency is not None:
+        raise UserError(
+            f"--sources {names}: consistency={method.consistency} moves all sources to sum to the mixture; "
+            "leave one of them out"
+        )
+    try:
+        return Selected(separator, [name.strip() for name in names.split(",")])
+    except ValueError as error:
+        raise UserError(f"--{str(error).replace('=', ' ', 1)}") from error
 
 
 def _guide(method: Method, separator: LoadedSeparator, uri: str | None) -> Quality | None:
@@ -147,6 +169,20 @@ def _shortcuts(options: argparse.Namespace) -> list[str]:
     return [f"method.{name}={value}" for name, value in values.items() if value is not None]
 
 
+def output_names(options: argparse.Namespace, separator: LoadedSeparator) -> OutputNames:
+    """What the outputs are called.
+
+    Raises:
+        UserError: If a template or format will not do.
+    """
+    return OutputNames(
+        sources=separator.sources,
+        residual=options.residual,
+        template=options.filename,
+        container=options.container,
+    )
+
+
 def check_inputs(
     options: argparse.Namespace, files: FileSeparator, messages: Messages
 ) -> tuple[list[CheckedJob], int]:
@@ -155,7 +191,7 @@ def check_inputs(
     Returns:
         The jobs to do, and how many were left out because their outputs are there.
     """
-    plan = plan_jobs(options.inputs, options.out, files.separator.sources)
+    plan = plan_jobs(options.inputs, options.out, output_names(options, files.separator))
     for fault in plan.faults:
         messages.fault(None, fault)
     if options.reference is not None and options.reference.is_file() and len(plan.jobs) > 1:

@@ -1,4 +1,4 @@
-"""From what the user names to the files that are processed, and where each one's outputs go."""
+"""From what the user names to the files that are processed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import soundfile
-
+from commands.output_names import OutputNames
 from data.audio import AUDIO_SUFFIXES
-
-# old versions of libsndfile read these or not, and write them or not
-_COMPRESSED = {".mp3": ("MP3", "MPEG_LAYER_III"), ".ogg": ("OGG", "VORBIS")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +33,7 @@ class Job:
     Attributes:
         path: The input.
         relative: Its path below the place that was named.
-        outputs: One file for each source, in the separator's order.
+        outputs: One file for each source, in the separator's order, then that of the residual, if any.
     """
 
     path: Path
@@ -63,13 +59,13 @@ class Plan:
     faults: list[str] = field(default_factory=list)
 
 
-def plan_jobs(arguments: Sequence[str], out: Path, sources: Sequence[str]) -> Plan:
+def plan_jobs(arguments: Sequence[str], out: Path, names: OutputNames) -> Plan:
     """Find the inputs and decide on every output, before anything is processed.
 
     Args:
         arguments: Files, folders, globs, ``@list.txt``.
         out: The output folder; files in it are no inputs unless they are named themselves.
-        sources: Names of the separator's sources.
+        names: What the outputs are called.
 
     Returns:
         The jobs in order, each input once, and a line for each argument or file that cannot be used: nothing
@@ -83,7 +79,7 @@ def plan_jobs(arguments: Sequence[str], out: Path, sources: Sequence[str]) -> Pl
                 files.setdefault((file.path.resolve(), file.relative), file)
         except (OSError, ValueError) as error:
             plan.faults.append(_reason(argument, error))
-    jobs = [Job(file.path, file.relative, output_paths(file, out, sources)) for file in files.values()]
+    jobs = [Job(file.path, file.relative, names.paths(file.relative, out)) for file in files.values()]
     by_output = defaultdict(list)
     for job in jobs:
         for output in job.outputs:
@@ -120,29 +116,6 @@ def find_inputs(argument: str, out: Path) -> list[InputFile]:
         return _required(_in_glob(argument, out), argument, "matches no audio file")
     # nothing there: reading it names the reason, as for every other bad file
     return [InputFile(path, Path(path.name))]
-
-
-def output_paths(file: InputFile, out: Path, sources: Sequence[str]) -> tuple[Path, ...]:
-    """Where a file's estimates go: beside nothing else, under its own relative path."""
-    whole = (
-        file.relative if is_writable(file.relative) else file.relative.with_name(file.relative.name + ".wav")
-    )
-    if len(sources) == 1:
-        return (out / whole,)
-    return tuple(out / without_suffix(file.relative) / f"{source}{whole.suffix}" for source in sources)
-
-
-def is_writable(path: Path) -> bool:
-    """Whether files with this suffix can be written here; others become ``<name>.wav``."""
-    suffix = path.suffix.lower()
-    return suffix in AUDIO_SUFFIXES and (
-        suffix not in _COMPRESSED or soundfile.check_format(*_COMPRESSED[suffix])
-    )
-
-
-def without_suffix(path: Path) -> Path:
-    """The path without an audio suffix; ``take.1`` has none."""
-    return path.with_suffix("") if path.suffix.lower() in AUDIO_SUFFIXES else path
 
 
 def is_audio_name(path: Path) -> bool:
@@ -219,7 +192,7 @@ def _fault(job: Job, by_output: dict[Path, list[Job]], inputs: dict[Path, Job]) 
         if others:
             return (
                 f"{job.path}: would be written to {output} like {others[0].path}: "
-                "give their common folder, or run them with another -o each"
+                "give their common folder, a --filename that tells them apart, or another -o each"
             )
         victim = inputs.get(output.resolve())
         if victim is not None:

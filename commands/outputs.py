@@ -1,4 +1,4 @@
-"""The estimates of one input of ``infer.py`` on their way to disk."""
+"""The estimates of one input of ``infer.py``, and what they leave of it, on their way to disk."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import soundfile
 import torch
 from torch import Tensor
 
-from commands.inputs import Job, is_writable
-from data.audio import AudioInfo, StreamResampler
+from commands.inputs import Job
+from commands.output_names import is_writable
+from data.audio import AudioInfo, StreamResampler, read_audio
 from data.audio_writing import CONTAINERS, AudioWriter, ClipMode
 
 _SILENT_BLOCK = 1 << 20
@@ -21,8 +22,12 @@ _SILENT_BLOCK = 1 << 20
 class Outputs:
     """One file for each source, at the input's rate and of its length; all of them are there at the end.
 
+    Where the job names one more file, that gets the residual: the input less all estimates, sample by sample
+    at the input's own rate.
+
     Args:
         job: Names the files.
+        sources: How many of them are estimates.
         info: The input's header.
         sample_rate: Rate in Hz of the estimates.
         subtype: Encoding of the files; None for the input's own where the format has it.
@@ -30,10 +35,10 @@ class Outputs:
     """
 
     def __init__(
-        self, job: Job, info: AudioInfo, sample_rate: int, subtype: str | None, clip: ClipMode
+        self, job: Job, sources: int, info: AudioInfo, sample_rate: int, subtype: str | None, clip: ClipMode
     ) -> None:
         self.job, self.info, self.clip = job, info, clip
-        self.resamplers = [StreamResampler(sample_rate, info.sample_rate) for _ in job.outputs]
+        self.resamplers = [StreamResampler(sample_rate, info.sample_rate) for _ in range(sources)]
         self.writers = [
             AudioWriter(
                 output,
@@ -45,7 +50,7 @@ class Outputs:
             )
             for output in job.outputs
         ]
-        self._left = [info.frames] * len(job.outputs)
+        self._written = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -75,13 +80,21 @@ class Outputs:
             ValueError: If they cannot be written as the files are encoded.
             OSError: If the disk does not take them.
         """
-        for index, (estimate, writer) in enumerate(zip(estimates, self.writers, strict=True)):
-            part = self.resamplers[index].push(estimate.cpu(), last=last)[..., : self._left[index]]
+        left = self.info.frames - self._written
+        parts = []
+        for estimate, resampler in zip(estimates, self.resamplers, strict=True):
+            part = resampler.push(estimate.cpu(), last=last)[..., :left]
             if not channels.all():
                 sounding, part = part, part.new_zeros(len(channels), part.shape[-1])
                 part[channels] = sounding
+            parts.append(part)
+        frames = parts[0].shape[-1]
+        if len(self.writers) > len(parts) and frames:
+            mixture, _ = read_audio(self.job.path, start=self._written, frames=frames)
+            parts.append(mixture - torch.stack(parts).sum(0))
+        for part, writer in zip(parts, self.writers, strict=False):
             writer.write(part)
-            self._left[index] -= part.shape[-1]
+        self._written += frames
 
     def write_silence(self) -> None:
         """Write files that are silent throughout."""

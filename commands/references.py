@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commands.inputs import Job, without_suffix
+from commands.inputs import Job
+from commands.output_names import without_suffix
 from data.audio import AUDIO_SUFFIXES, AudioFileError, AudioInfo, audio_info, resampled_length
 
 

@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from commands.inputs import find_inputs, is_writable, output_paths, plan_jobs, without_suffix
+from commands.inputs import find_inputs, plan_jobs
+from commands.output_names import OutputNames, is_writable, without_suffix
+
+SPEECH = OutputNames(sources=("speech",))
 
 
 def touch(root: Path, *names: str) -> None:
@@ -59,14 +62,14 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
 def test_output_layout_of_one_and_several_sources(tmp_path: Path) -> None:
     touch(tmp_path, "d/a.b.wav")
     (file,) = find_inputs(str(tmp_path), Path("out"))
-    assert output_paths(file, Path("out"), ("speech",)) == (Path("out/d/a.b.wav"),)
-    several = output_paths(file, Path("out"), ("speech", "noise"))
+    assert SPEECH.paths(file.relative, Path("out")) == (Path("out/d/a.b.wav"),)
+    several = OutputNames(sources=("speech", "noise")).paths(file.relative, Path("out"))
     assert several == (Path("out/d/a.b/speech.wav"), Path("out/d/a.b/noise.wav"))
 
 
 def test_what_cannot_be_written_gets_wav_behind_its_whole_name(tmp_path: Path) -> None:
     touch(tmp_path, "take.1", "take.2")
-    plan = plan_jobs([f"{tmp_path}/take.1", f"{tmp_path}/take.2"], Path("out"), ("speech",))
+    plan = plan_jobs([f"{tmp_path}/take.1", f"{tmp_path}/take.2"], Path("out"), SPEECH)
     assert [job.outputs for job in plan.jobs] == [(Path("out/take.1.wav"),), (Path("out/take.2.wav"),)]
     assert not is_writable(Path("a.caf"))
     assert without_suffix(Path("take.1")) == Path("take.1")
@@ -74,7 +77,7 @@ def test_what_cannot_be_written_gets_wav_behind_its_whole_name(tmp_path: Path) -
 
 def test_colliding_inputs_are_named_and_the_others_planned(tmp_path: Path) -> None:
     touch(tmp_path, "x/a.wav", "y/a.wav", "z/b.wav")
-    plan = plan_jobs([str(p) for p in sorted(tmp_path.glob("*/*.wav"))], tmp_path / "out", ("speech",))
+    plan = plan_jobs([str(p) for p in sorted(tmp_path.glob("*/*.wav"))], tmp_path / "out", SPEECH)
     assert [job.relative.name for job in plan.jobs] == ["b.wav"]
     assert len(plan.faults) == 2
     for fault in plan.faults:
@@ -84,7 +87,7 @@ def test_colliding_inputs_are_named_and_the_others_planned(tmp_path: Path) -> No
 
 def test_the_same_file_named_twice_is_done_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
-    plan = plan_jobs([str(tmp_path), f"{tmp_path}/a.wav", f"{tmp_path}/*.wav"], tmp_path / "out", ("speech",))
+    plan = plan_jobs([str(tmp_path), f"{tmp_path}/a.wav", f"{tmp_path}/*.wav"], tmp_path / "out", SPEECH)
     assert len(plan.jobs) == 1
     assert plan.faults == []
 
@@ -92,13 +95,13 @@ def test_the_same_file_named_twice_is_done_once(tmp_path: Path) -> None:
 def test_inputs_are_never_overwritten(tmp_path: Path) -> None:
     touch(tmp_path, "n/a.wav")
     for argument in (tmp_path / "n", tmp_path / "n" / "a.wav"):
-        plan = plan_jobs([str(argument)], tmp_path / "n", ("speech",))
+        plan = plan_jobs([str(argument)], tmp_path / "n", SPEECH)
         assert plan.jobs == []
         assert "overwrit" in plan.faults[0]
     # a link in the output folder that leads back to the input
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.wav").symlink_to(tmp_path / "n" / "a.wav")
-    plan = plan_jobs([str(tmp_path / "n")], tmp_path / "out", ("speech",))
+    plan = plan_jobs([str(tmp_path / "n")], tmp_path / "out", SPEECH)
     assert plan.jobs == []
 
 
@@ -113,7 +116,7 @@ def test_inputs_are_never_overwritten(tmp_path: Path) -> None:
 def test_arguments_that_stand_for_nothing(tmp_path: Path, argument: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
     argument = argument.format(tmp_path)
-    plan = plan_jobs([argument], tmp_path / "out", ("speech",))
+    plan = plan_jobs([argument], tmp_path / "out", SPEECH)
     assert plan.jobs == []
     assert len(plan.faults) == 1
     assert argument in plan.faults[0]
@@ -126,5 +129,5 @@ def test_names_that_are_not_utf8_stay_usable(tmp_path: Path) -> None:
         touch(tmp_path, name)
     except OSError:
         pytest.skip("the file system takes UTF-8 names only")
-    (job,) = plan_jobs([str(tmp_path)], tmp_path / "out", ("speech",)).jobs
+    (job,) = plan_jobs([str(tmp_path)], tmp_path / "out", SPEECH).jobs
     assert job.name == "caf\\xe9.wav"

@@ -1,0 +1,44 @@
+"""Some of a separator's sources instead of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.types import LoadedSeparator, interchangeable
+
+
+class Selected(nn.Module):
+    """A separator of some of another one's sources: the others are not kept, refined or written.
+
+    Args:
+        separator: Any separator that says what it separates.
+        sources: Names of the sources to keep, in the order that the estimates shall have.
+
+    Raises:
+        ValueError: If there is no such source, or the separator gives its sources in any order, so that one
+            cannot be told by its name.
+    """
+
+    def __init__(self, separator: LoadedSeparator, sources: Sequence[str]) -> None:
+        super().__init__()
+        known = tuple(separator.sources)
+        if interchangeable(known):
+            raise ValueError(
+                f"sources={','.join(sources)}: {', '.join(known)} come in any order, none has a name of its own"
+            )
+        if absent := [name for name in sources if name not in known]:
+            raise ValueError(f"sources={','.join(sources)}: {absent[0]!r} is none of {', '.join(known)}")
+        if not sources or len(set(sources)) != len(sources):
+            raise ValueError(f"sources={','.join(sources)}: give different names of {', '.join(known)}")
+        self.separator: Any = separator
+        self.sources = tuple(sources)
+        self.sample_rate, self.channels = separator.sample_rate, separator.channels
+        self._places = [known.index(name) for name in sources]
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """``(batch, channel, time)`` to estimates ``(batch, source, channel, time)`` of the kept sources."""
+        estimates: Tensor = self.separator(mixture)[:, self._places]
+        return estimates
