@@ -28,7 +28,9 @@ def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]
     if not jobs:
         return ["nothing to do"]
     count = len(files.separator.sources)
-    calls, scores = files.method.most_calls(count), files.method.most_scores(count)
+    quality = files.method.quality(files.separator.sample_rate)
+    asked = 0 if quality is None else quality.separator_calls
+    calls, scores = files.method.most_calls(count, asked), files.method.most_scores(count)
     lines = [
         f"{checked.job.path} -> {', '.join(map(str, checked.job.outputs))} "
         f"({checked.seconds:.1f} s, at most {calls} separator calls{_segments(files, checked)})"
@@ -75,6 +77,8 @@ def _seconds_per_call(files: FileSeparator, clip: float) -> tuple[float, float]:
             return per_call, 0.0
         reference = noise if quality.needs_reference else None
         mono = noise[:, :1]
+        # what it asks of the separator is counted among the calls
+        quality = quality.bound_to(lambda inputs, _: inputs)
         return per_call, _timed(
             lambda: quality(mono, reference=None if reference is None else mono, mixture=mono, one_step=mono)
         )

@@ -134,9 +134,15 @@ class Method:
         """
         return cached_guide(self.guide, sample_rate) if self.guided else None
 
-    def most_calls(self, sources: int) -> int:
-        """Separator calls of one item if no step ends early; share 1 is free after the first."""
-        most = 1 + sources * most_shares(self.search, self.steps)
+    def most_calls(self, sources: int, asked: int = 0) -> int:
+        """Separator calls of one item if no step ends early; share 1 is free after the first.
+
+        Args:
+            sources: That are refined.
+            asked: Calls that one score of the guide takes.
+        """
+        shares = most_shares(self.search, self.steps)
+        most = 1 + sources * (shares + asked * (shares + 1))
         return most if self.calls is None else min(most, self.calls)
 
     def most_scores(self, sources: int) -> int:
@@ -292,21 +298,15 @@ class Method:
             blend=self.blend,
             interchangeable=interchangeable,
             consistency=self.consistency,
-            post_filter=self._post_filter(sample_rate),
+            post_filter=None
+            if self.wiener is None
+            else Wiener.at_rate(sample_rate, multichannel=self.wiener == "multi"),
             noise=self.noise,
             standardise=standardise,
             max_batch=self.max_batch or learnt,
             lanes=1 if at_once > 1 else self.lanes or usual_lanes(mixture.device),
             keep_trajectory=keep_trajectory,
             generator=generator,
-        )
-
-    def _post_filter(self, sample_rate: int) -> Wiener | None:
-        if self.wiener is None:
-            return None
-        # the published 4096 samples at 44.1 kHz
-        return Wiener(
-            multichannel=self.wiener == "multi", window=4 * max(2, round(4096 / 44100 * sample_rate / 4))
         )
 
     def describe(self) -> dict[str, Any]:

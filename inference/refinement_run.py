@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock, local
 from typing import Any, Literal
 
 import torch
@@ -43,7 +44,7 @@ class RefinementRun:
         standardise: bool,
         generator: Generator | None,
     ) -> None:
-        self.execution, self.quality = execution, quality
+        self.execution = execution
         self.selects, self.wants_slopes, self.form = search.selects, search.wants_slopes, form
         self.interchangeable, self.consistency, self.post_filter = interchangeable, consistency, post_filter
         self.mixture = mixture
@@ -60,7 +61,12 @@ class RefinementRun:
         self.sources = list(range(count)) if source == "all" else [source]
         if not all(-count <= index < count for index in self.sources):
             raise ValueError(f"source={source}: the separator has {count} sources, counted from 0")
-        self.share_calls = len(self.sources) * (2 if self.wants_slopes else 1)
+        self._qualities = [] if quality is None else [self._bound(quality, index) for index in self.sources]
+        self._own_calls = len(self.sources) * (2 if self.wants_slopes else 1)
+        asked = 0 if quality is None else quality.separator_calls
+        self.share_calls = self._own_calls + len(self.sources) * asked
+        self._counting = Lock()
+        self._scored = local()
         first = estimates[:, self.sources]
         if reference is not None and not self.joint:
             reference = reference[:, None]
@@ -118,7 +124,8 @@ class RefinementRun:
                 row, place = rows[part], (rows[part], columns[part])
                 scores[place], slopes[place] = score, slope
                 self._remember(row, ratios[place], score, estimates)
-            self.evaluations.index_add_(0, items[rows], torch.full_like(rows, self.share_calls))
+            with self._counting:
+                self.evaluations.index_add_(0, items[rows], torch.full_like(rows, self._own_calls))
         return scores, slopes
 
     def take_best(self, items: Tensor, keep_previous: bool) -> tuple[Tensor, Tensor]:
@@ -177,6 +184,27 @@ class RefinementRun:
         found = call((inputs - mean) / deviation, plan)
         return found * deviation[:, None] + mean[:, None]
 
+    def _bound(self, quality: Quality, source: int) -> Quality:
+        """The measure, with the separator at hand if it asks one about the estimates of a source."""
+
+        def ask(inputs: Tensor, mixture: Tensor) -> Tensor:
+            self._count(mixture)
+            if not self.standardise:
+                return self.execution.separate(inputs)[:, source]
+            _, mean, deviation = standardised(mixture)
+            return self.execution.separate((inputs - mean) / deviation)[:, source] * deviation + mean
+
+        return quality.bound_to(ask)
+
+    def _count(self, mixture: Tensor) -> None:
+        """Count a call on an input each of the items that are being scored, or, of some of them, on those."""
+        items = self._scored.items
+        if len(items) != len(mixture):
+            same = (mixture[:, None] == self.mixture[items][None]).flatten(2).all(-1)
+            items = items[same.int().argmax(1)]
+        with self._counting:
+            self.evaluations.index_add_(0, items, torch.ones_like(items))
+
     def _mended(self, estimates: Tensor, inputs: Tensor, mixture: Tensor) -> Tensor:
         """Estimates ``(n, s, c, t)`` after the filter, if any, and the sum to the mixture, if asked for."""
         if self.post_filter is not None:
@@ -208,16 +236,17 @@ class RefinementRun:
 
     def _score(self, estimates: Tensor, items: Tensor) -> Tensor:
         """Mean score over sources ``(n,)`` of estimates ``(n, s, c, t)`` that belong to ``items``."""
-        if self.quality is None:
+        if not self._qualities:
             return torch.full((len(items),), torch.nan, device=estimates.device)
+        self._scored.items = items
         scores = [
-            self.quality(
+            quality(
                 estimates[:, index],
                 reference=None if self.reference is None else self.reference[items, index],
                 mixture=self.mixture[items],
                 one_step=self.one_step[items, index],
             )
-            for index in range(estimates.shape[1])
+            for index, quality in enumerate(self._qualities)
         ]
         return torch.stack(scores).mean(0).to(estimates.device, torch.float32)
 

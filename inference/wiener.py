@@ -36,6 +36,12 @@ class Wiener:
             raise ValueError(f"window={window}: give a multiple of 4 samples, such as 4096")
         self.multichannel, self.iterations, self.window = multichannel, iterations, window
 
+    @classmethod
+    def at_rate(cls, sample_rate: int, *, multichannel: bool = True, iterations: int = 1) -> Wiener:
+        """With the window of 4096 samples at 44.1 kHz, in time, for any rate in Hz."""
+        window = 4 * max(2, round(4096 / 44100 * sample_rate / 4))
+        return cls(multichannel=multichannel, iterations=iterations, window=window)
+
     def __call__(self, estimates: Tensor, inputs: Tensor) -> Tensor:
         """Filter estimates of any number of sources, each against its own input.
 

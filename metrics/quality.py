@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 import torch
@@ -25,17 +25,31 @@ class Quality(ABC):
         needs_reference: True for an oracle measure, False for a blind one.
         sample_rate: Rate in Hz of the audio that it is given.
         differentiable: Whether derivatives go through it.
+        separator_calls: Times that one score asks the separator of the estimates, see `bound_to`.
     """
 
     name: str
     needs_reference: bool
     sample_rate: int
     differentiable: bool = False
+    separator_calls: int = 0
 
     @property
     def kind(self) -> str:
         """``"oracle"`` or ``"blind"``."""
         return "oracle" if self.needs_reference else "blind"
+
+    def bound_to(self, ask: Callable[[Tensor, Tensor], Tensor]) -> Quality:
+        """This measure with the separator at hand that made the estimates.
+
+        Args:
+            ask: Maps inputs and the mixtures that they belong to, ``(batch, channel, time)`` each, to the
+                separator's estimates of the source that is scored.
+
+        Returns:
+            The measure itself, unless it asks.
+        """
+        return self
 
     @abstractmethod
     def __call__(
@@ -106,7 +120,8 @@ def get_quality(name: str, *, sample_rate: int, workers: int = 0) -> Quality:
     """Return a measure by its name; see `MeasureQuality`, and `metrics.doors` for the others.
 
     Args:
-        name: One of `METRIC_NAMES`; or one of ``metrics.doors.DOOR_NAMES``, or the file of a measure, such as
+        name: One of `METRIC_NAMES`; one of `metrics.self_checks.SELF_CHECKS`; or one of
+            ``metrics.doors.DOOR_NAMES``, or the file of a measure, such as
             ``"onnx:mos.onnx?sample_rate=16000"``.
         sample_rate: Rate in Hz of the audio that it will be given.
         workers: See `MeasureQuality`.
@@ -122,7 +137,10 @@ def get_quality(name: str, *, sample_rate: int, workers: int = 0) -> Quality:
     """
     # they build on this module
     from metrics.doors import is_door, open_measure
+    from metrics.self_checks import SELF_CHECKS, self_check
 
+    if name in SELF_CHECKS:
+        return self_check(name, sample_rate=sample_rate)
     if is_door(name):
         return open_measure(name, sample_rate=sample_rate)
     return MeasureQuality(name, sample_rate=sample_rate, workers=workers)
@@ -163,7 +181,15 @@ class JointQuality(Quality):
                 )
         if min(self.scales) <= 0:
             raise ValueError(f"scales={self.scales} are not all positive: give differences above 0")
+        self.separator_calls = sum(member.separator_calls for member in members)
         self._one_step_scores = tuple(_OneStepScores(member) for member in members)
+
+    def bound_to(self, ask: Callable[[Tensor, Tensor], Tensor]) -> Quality:
+        """See `Quality`."""
+        if not self.separator_calls:
+            return self
+        members = [member.bound_to(ask) for member in self.members]
+        return JointQuality(members, weights=self.weights, scales=self.scales)
 
     def __call__(
         self,
@@ -208,7 +234,14 @@ class GuardedQuality(Quality):
         self.name = f"{quality.name}_guarded_{'_'.join(guard.name for guard in guards)}"
         self.needs_reference = any(member.needs_reference for member in (quality, *guards))
         self.differentiable = quality.differentiable
+        self.separator_calls = sum(member.separator_calls for member in (quality, *guards))
         self._one_step_scores = tuple(_OneStepScores(guard) for guard in guards)
+
+    def bound_to(self, ask: Callable[[Tensor, Tensor], Tensor]) -> Quality:
+        """See `Quality`."""
+        if not self.separator_calls:
+            return self
+        return GuardedQuality(self.quality.bound_to(ask), [guard.bound_to(ask) for guard in self.guards])
 
     def __call__(
         self,

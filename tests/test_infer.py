@@ -195,6 +195,7 @@ def test_methods_count_their_calls() -> None:
     assert load_method("multi_step", steps=3, candidates=4).most_calls(2) == 1 + 3 * 4 * 2
     assert load_method("progressive", steps=4).most_calls(1) == 1 + 4
     assert load_method("multi_step").most_calls(1) == 1 + 20
+    assert load_method("multi_step", steps=3, candidates=4).most_calls(2, asked=1) == 1 + 2 + 2 * 3 * 4 * 2
     assert load_method("multi_step", overrides=["method.calls=8"]).most_calls(2) == 8
     parabolic = "method.search={_target_: inference.ParabolicSearch, calls: 4}"
     assert load_method("multi_step", steps=6, overrides=[parabolic]).most_calls(2) == 1 + 6 * 4 * 2
