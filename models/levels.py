@@ -61,7 +61,8 @@ def unstandardised(separator: AnySeparator) -> AnySeparator | None:
         separator: Any.
 
     Returns:
-        A twin that shares all weights; None if nothing in it standardises.
+        A twin that shares all weights; None if nothing in it standardises, or only some of several joined
+        separators do.
     """
     if not isinstance(separator, nn.Module) or not _standardises(separator):
         return None
@@ -70,7 +71,11 @@ def unstandardised(separator: AnySeparator) -> AnySeparator | None:
 
 
 def _standardises(module: nn.Module) -> bool:
-    return any(isinstance(part, Standardising) and part.standardises for part in module.modules())
+    if isinstance(module, Standardising) and module.standardises:
+        return True
+    found = [_standardises(child) for child in module.children()]
+    # of several that hear the same, either all have it done for them or none
+    return all(found) if getattr(module, "side_by_side", False) else any(found)
 
 
 def _twin(module: nn.Module) -> nn.Module:

@@ -27,13 +27,17 @@ class Selected(nn.Module):
         known = tuple(separator.sources)
         if interchangeable(known):
             raise ValueError(
-                f"sources={','.join(sources)}: {', '.join(known)} come in any order, none has a name of its own"
+                f"sources={','.join(sources)}: {', '.join(known)} come in any order, leave it out"
             )
         if absent := [name for name in sources if name not in known]:
             raise ValueError(f"sources={','.join(sources)}: {absent[0]!r} is none of {', '.join(known)}")
         if not sources or len(set(sources)) != len(sources):
             raise ValueError(f"sources={','.join(sources)}: give different names of {', '.join(known)}")
-        self.separator: Any = separator
+        opened: Any = separator
+        if hasattr(opened, "only"):
+            opened = opened.only(sources)
+            known = tuple(opened.sources)
+        self.separator = opened
         self.sources = tuple(sources)
         self.sample_rate, self.channels = separator.sample_rate, separator.channels
         self._places = [known.index(name) for name in sources]

@@ -205,6 +205,18 @@ def open_file(folder: Path) -> Opened:
     return Opened(f"file:{folder / 'ours.safetensors'}", network)
 
 
+def open_joined(folder: Path) -> Opened:
+    names, networks = ("vocals", "drums"), []
+    for seed, name in enumerate(names):
+        torch.manual_seed(seed)
+        options = BSRNN_OPTIONS | {"sources": [name]}
+        networks.append(BSRNN(**options).eval())
+        about = {"_target_": "models.separators.bsrnn.BSRNN", **options}
+        save_separator(folder / f"{name}.safetensors", networks[-1], about)
+    paths = ",".join(str(folder / f"{name}.safetensors") for name in names)
+    return Opened(f"joined:{paths}", lambda x: torch.cat([network(x) for network in networks], dim=1))
+
+
 def open_weights(folder: Path) -> Opened:
     torch.manual_seed(0)
     options = {"_target_": "models.separators.bsrnn.BSRNN", **BSRNN_OPTIONS}

@@ -54,6 +54,11 @@ DOORS: dict[str, Door] = {
         "huggingface_hub",
         "pip install huggingface_hub",
     ),
+    "joined": Door(
+        "models.doors.joined:open_joined",
+        "several separators of different sources as one, such as a network per stem",
+        "joined:outputs/vocals/checkpoints/last.ckpt,outputs/drums/checkpoints/last.ckpt",
+    ),
     "weights": Door(
         "models.doors.plain_weights:open_weights",
         "a bare state dictionary for a network of configs/model",
