@@ -26,13 +26,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from callbacks.multi_step_inference import available
 from commands.memory import keep_freed_memory
 from data.corpora import Item, spread, voicebank_demand
 from data.dataset import SegmentDataset
 from data.speaker_corpora import librimix
 from inference import FixedSchedule, GridSearch, Guide, evaluate
-from metrics import MetricPanel, get_quality
+from metrics import MetricPanel, get_quality, usual_names
 from models import load_separator
 from models.costs import macs_per_second, parameters
 from models.types import Separator, interchangeable
@@ -79,7 +78,7 @@ def score_item(options: argparse.Namespace, item: Item, names: Sequence[str]) ->
     sample = dataset[0]
     mixture, references = sample["mixture"][None], sample["references"]
     together = interchangeable(sources)
-    panel = MetricPanel(options.metrics or available(rate), sample_rate=rate)
+    panel = MetricPanel(options.metrics or usual_names(rate), sample_rate=rate)
     result = evaluate(
         separator,
         mixture,

@@ -18,7 +18,7 @@ from data.corpora import spread
 from inference.evaluation import Evaluation, Guide, evaluate
 from inference.execution import Lanes, usual_lanes
 from inference.refinement_run import Source
-from metrics import METRIC_NAMES, MetricPanel
+from metrics import MetricPanel, usual_names
 from models.types import interchangeable
 from reporting.scores import column_name, write_scores
 from reporting.summary import final_steps, summarise
@@ -106,7 +106,7 @@ class MultiStepInference(Callback):
         separator: Any = module.separator
         lanes = self.lanes or usual_lanes(module.device)
         panel = MetricPanel(
-            self.metrics or available(separator.sample_rate),
+            self.metrics or usual_names(separator.sample_rate, separator.channels),
             sample_rate=separator.sample_rate,
             workers=(0 if lanes == 1 else lanes) if self.workers is None else self.workers,
         )
@@ -218,18 +218,6 @@ class Group:
             references = torch.cat((self.references, other.references))
         mixture = torch.cat((self.mixture, other.mixture))
         return Group([*self.names, *other.names], mixture, references, self.guides)
-
-
-def available(sample_rate: int) -> list[str]:
-    """Names of all measures that can score audio of this rate."""
-    names = []
-    for name in METRIC_NAMES:
-        try:
-            MetricPanel([name], sample_rate=sample_rate)
-        except ValueError:
-            continue
-        names.append(name)
-    return names
 
 
 def logged_values(summary: pd.DataFrame) -> dict[str, float]:

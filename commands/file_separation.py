@@ -219,6 +219,7 @@ class FileSeparator:
             len(self.separator.sources),
             self.method.total_steps,
             sample_rate=self.score_rate(checked.info),
+            channels=checked.info.channels,
             has_reference=bool(checked.references),
         )
         return Separation(numbers=None, scores=scores if scored else [], notes=recording.notes)

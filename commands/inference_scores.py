@@ -18,9 +18,7 @@ from commands.run_folder import RunFolder
 from data.audio import resample
 from inference.evaluation import score_rows
 from inference.segments import mean_over_stretches
-from metrics import METRIC_NAMES
-from metrics.measures import MEASURES
-from metrics.panel import MetricPanel
+from metrics import METRIC_NAMES, MetricPanel, usual_names
 from models.costs import macs_per_second, parameters
 from reporting import COLUMNS, final_steps, read_scores, summarise, write_scores
 from reporting.labels import decimals, title
@@ -196,7 +194,7 @@ def measure(
     Returns:
         NaN where something cannot be scored; a source has no measures where none fits.
     """
-    panel = _panel(score_rate, references is not None)
+    panel = _panel(score_rate, len(mixture), references is not None)
     if panel is None:
         return [{} for _ in range(trajectory.shape[1])]
     scores = []
@@ -229,9 +227,9 @@ def mean_scores(tables: Sequence[Scores], lengths: Sequence[int]) -> Scores:
     return [{name: mean(index, name) for name in own} for index, own in enumerate(tables[0])]
 
 
-def no_scores(sources: int, steps: int, *, sample_rate: int, has_reference: bool) -> Scores:
+def no_scores(sources: int, steps: int, *, sample_rate: int, channels: int, has_reference: bool) -> Scores:
     """NaN for every measure of a file, of a rate in Hz, that is silent."""
-    panel = _panel(sample_rate, has_reference)
+    panel = _panel(sample_rate, channels, has_reference)
     names = () if panel is None else panel.names
     return [dict.fromkeys(names, [math.nan] * (steps + 2)) for _ in range(sources)]
 
@@ -246,16 +244,10 @@ def _distinct(signals: Tensor) -> tuple[Tensor, list[int]]:
     return signals[kept], places
 
 
-def _panel(sample_rate: int, has_reference: bool) -> MetricPanel | None:
-    """The panel of every measure that audio of this rate can be scored with."""
-    names = [name for name in METRIC_NAMES if _is_available(name, sample_rate, has_reference)]
+def _panel(sample_rate: int, channels: int, has_reference: bool) -> MetricPanel | None:
+    """The panel of every measure that such audio is usually scored with."""
+    names = usual_names(sample_rate, channels, has_reference=has_reference)
     return MetricPanel(names, sample_rate=sample_rate) if names else None
-
-
-def _is_available(name: str, sample_rate: int, has_reference: bool) -> bool:
-    """Whether a measure can score audio of a rate, with or without a reference."""
-    measure = MEASURES[name]
-    return sample_rate >= measure.minimum_rate and (has_reference or not measure.needs_reference)
 
 
 def _without_nan(value: Any) -> Any:

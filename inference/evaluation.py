@@ -221,16 +221,16 @@ class _Scored:
         for earlier, scores in self.known:
             if torch.equal(earlier, estimate):
                 return scores
-        reference = None if self.reference is None else _as_channels(self.reference)
-        measured = self.panel(_as_channels(estimate), reference=reference, mixture=_as_channels(self.mixture))
-        scores = {name: float(value[0]) for name, value in measured.items()}
+        reference = None if self.reference is None else _as_items(self.reference)
+        measured = self.panel(_as_items(estimate), reference=reference, mixture=_as_items(self.mixture))
+        scores = {name: float(value.mean()) for name, value in measured.items()}
         self.known.append((estimate, scores))
         return scores
 
 
-def _as_channels(signals: Tensor) -> Tensor:
-    """Sources as channels, of which every measure takes the mean: ``(1, s, c, t)`` to ``(1, s * c, t)``."""
-    return signals.flatten(1, -2)
+def _as_items(signals: Tensor) -> Tensor:
+    """Sources as items, whose mean is taken: ``(1, s, c, t)`` to ``(s, c, t)``; ``(1, c, t)`` as it is."""
+    return signals.flatten(0, -3)
 
 
 def score_rows(

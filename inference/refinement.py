@@ -119,7 +119,9 @@ def refine(
     if noise < 0 or (noise and (blend == "state" or search.wants_slopes)):
         raise ValueError(f"noise={noise}: give 0 or more; above 0 in endpoint form, without slopes")
     if interchangeable and quality is not None and quality.separator_calls:
-        raise ValueError(f"interchangeable=True: '{quality.name}' asks for a source by its place; use another")
+        raise ValueError(
+            f"interchangeable=True: '{quality.name}' asks for a source by its place; use another"
+        )
     if interchangeable and search.wants_slopes:
         raise ValueError(f"interchangeable=True: {type(search).__name__} has no slopes; use another search")
     execution = Execution(separate, max_batch=max_batch, lanes=lanes)

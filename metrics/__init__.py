@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from metrics.blind import dnsmos
 from metrics.doors import DOOR_NAMES, is_door
-from metrics.measures import METRIC_NAMES
+from metrics.measures import METRIC_NAMES, usual_names
+from metrics.music import bss_eval, csdr, usdr
 from metrics.panel import MetricPanel
 from metrics.quality import GuardedQuality, JointQuality, MeasureQuality, Quality, get_quality
 from metrics.reference import estoi, pesq, sdr, si_sdr, snr, stoi
@@ -19,6 +20,8 @@ __all__ = [
     "MetricPanel",
     "Quality",
     "Summary",
+    "bss_eval",
+    "csdr",
     "dnsmos",
     "estoi",
     "get_quality",
@@ -30,4 +33,6 @@ __all__ = [
     "stoi",
     "summarise",
     "summarise_gain",
+    "usdr",
+    "usual_names",
 ]

@@ -11,6 +11,7 @@ import torchaudio
 from torch import Tensor
 
 from metrics.blind import DNSMOS_NAMES, DNSMOS_RATE, dnsmos
+from metrics.music import csdr, usdr
 from metrics.reference import STOI_MINIMUM_RATE, estoi, pesq, sdr, si_sdr, snr, stoi
 from metrics.single_signals import PESQ_RATES
 
@@ -21,12 +22,14 @@ class Measure:
 
     Attributes:
         score: ``score(estimate (..., time), reference, sample_rate, workers) -> (...)``; a blind one ignores
-            the reference, and one that is computed in torch the number of worker processes.
+            the reference, and one that is computed in torch the number of worker processes. One that takes
+            channels together maps ``(..., channel, time)`` to ``(...)``.
         scale: A difference that counts as one unit where measures are joined.
         needs_reference: Whether it is an oracle measure.
         rate: Rate in Hz that audio is resampled to; None where audio is scored at its own rate.
         minimum_rate: Lowest rate in Hz of the audio that can be scored.
         differentiable: Whether derivatives go through it.
+        together: Whether it takes the channels of an item together.
         fix: What to do with audio of a lower rate.
     """
 
@@ -36,6 +39,7 @@ class Measure:
     rate: int | None = None
     minimum_rate: int = 1
     differentiable: bool = False
+    together: bool = False
     fix: str = "use audio of a higher rate"
 
 
@@ -60,6 +64,17 @@ MEASURES: dict[str, Measure] = {
     ),
     "snr": Measure(
         score=lambda estimate, reference, *_: snr(estimate, reference), scale=1.0, differentiable=True
+    ),
+    "usdr": Measure(
+        score=lambda estimate, reference, *_: usdr(estimate, reference),
+        scale=1.0,
+        differentiable=True,
+        together=True,
+    ),
+    "csdr": Measure(
+        score=lambda estimate, reference, rate, _: csdr(estimate, reference, sample_rate=rate),
+        scale=1.0,
+        together=True,
     ),
     "pesq": Measure(
         score=lambda estimate, reference, _, workers: pesq(estimate, reference, workers=workers),
@@ -96,6 +111,26 @@ METRIC_NAMES = tuple(MEASURES)
 _ALIASES = {"pesq_wb": "pesq"}
 
 
+def usual_names(sample_rate: int, channels: int = 1, *, has_reference: bool = True) -> list[str]:
+    """Names of the measures that audio is scored with where nobody chose any.
+
+    Args:
+        sample_rate: Of the audio, in Hz.
+        channels: Of the audio: those of music, which take channels together, are for more than one.
+        has_reference: Whether oracle measures can be used.
+
+    Returns:
+        All that can score such audio.
+    """
+    return [
+        name
+        for name, measure in MEASURES.items()
+        if sample_rate >= measure.minimum_rate
+        and (has_reference or not measure.needs_reference)
+        and (channels > 1 or not measure.together)
+    ]
+
+
 def resolve_name(name: str, sample_rate: int) -> str:
     """Return a measure's own name, after a check that it can score audio of that rate in Hz.
 
@@ -118,17 +153,18 @@ def resolve_name(name: str, sample_rate: int) -> str:
 def score_measure(
     name: str, estimate: Tensor, reference: Tensor | None, sample_rate: int, *, workers: int = 0
 ) -> Tensor:
-    """Score audio of any rate with one measure of the table, resampled to the measure's rate if it has one.
+    """Score items of any rate with one measure of the table, resampled to the measure's rate if it has one.
 
     Args:
         name: A key of `MEASURES`.
-        estimate: ``(..., time)``, full scale 1.
+        estimate: ``(batch, channel, time)``, full scale 1.
         reference: Same shape; None only for a blind measure.
         sample_rate: Rate in Hz of both.
         workers: Processes for PESQ and STOI; 0 scores in this one.
 
     Returns:
-        ``(...)``, higher is better; NaN where it cannot be scored.
+        ``(batch,)``, higher is better, the mean over channels unless the measure takes them together; NaN
+        where it cannot be scored.
 
     Raises:
         ValueError: If an oracle measure is given no reference.
@@ -139,7 +175,8 @@ def score_measure(
     rate = measure.rate or sample_rate
     estimate = to_rate(estimate, sample_rate, rate)
     reference = estimate if reference is None else to_rate(reference, sample_rate, rate)
-    return measure.score(estimate, reference, rate, workers)
+    scores = measure.score(estimate, reference, rate, workers)
+    return scores if measure.together else scores.mean(-1)
 
 
 def to_rate(waveform: Tensor, from_rate: int, rate: int) -> Tensor:

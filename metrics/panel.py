@@ -56,8 +56,8 @@ class MetricPanel:
             mixture: Same shape; no measure of the table looks at it.
 
         Returns:
-            For each measure ``(batch,)``, higher is better, the mean over channels; NaN where an item cannot
-            be scored.
+            For each measure ``(batch,)``, higher is better, the mean over channels unless it takes them
+            together; NaN where an item cannot be scored.
         """
         estimate = estimate.detach()
         names = [name for name in self.names if reference is not None or not MEASURES[name].needs_reference]
@@ -68,13 +68,14 @@ class MetricPanel:
         with ThreadPoolExecutor(max(1, len(pooled))) as threads:
             pending = {name: threads.submit(self._score, name, estimate, reference) for name in pooled}
             if blind:
-                scores |= dnsmos(to_rate(estimate, self.sample_rate, DNSMOS_RATE), names=blind)
+                opinions = dnsmos(to_rate(estimate, self.sample_rate, DNSMOS_RATE), names=blind)
+                scores |= {name: value.mean(-1) for name, value in opinions.items()}
             for name in names:
                 if name not in scores and name not in pending:
                     scores[name] = self._score(name, estimate, reference)
             scores |= {name: future.result() for name, future in pending.items()}
-        return {name: scores[name].mean(-1) for name in names}
+        return {name: scores[name] for name in names}
 
     def _score(self, name: str, estimate: Tensor, reference: Tensor | None) -> Tensor:
-        """Score ``(batch, channel, time)`` with one measure: ``(batch, channel)``."""
+        """Score ``(batch, channel, time)`` with one measure: ``(batch,)``."""
         return score_measure(name, estimate, reference, self.sample_rate, workers=self.workers)

@@ -78,7 +78,7 @@ class Quality(ABC):
 
 
 class MeasureQuality(Quality):
-    """One measure of the table, the mean over channels.
+    """One measure of the table, the mean over channels unless it takes them together.
 
     Args:
         name: One of `METRIC_NAMES`, or ``"pesq_wb"`` for ``"pesq"``.
@@ -112,8 +112,7 @@ class MeasureQuality(Quality):
         one_step: Tensor | None = None,
     ) -> Tensor:
         """See `Quality`; in the measure's unit."""
-        scores = score_measure(self.name, estimate, reference, self.sample_rate, workers=self.workers)
-        return scores.mean(-1)
+        return score_measure(self.name, estimate, reference, self.sample_rate, workers=self.workers)
 
 
 def get_quality(name: str, *, sample_rate: int, workers: int = 0) -> Quality:
