@@ -1,0 +1,253 @@
+"""DTTNet: a U-Net of time-frequency blocks on complex spectra, with recurrences where it is narrowest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.separators.contract import check_description, check_mixture
+from models.separators.spectrogram_unet import WindowedTransform, group_norm
+
+Output = Literal["spectrum", "mask"]
+
+
+class DTTNet(nn.Module):
+    """Separate by complex spectra, or complex masks, that a dual-path TFC-TDF U-Net predicts.
+
+    Real and imaginary parts of all channels' spectra are the channels of an image of frames by bins. On each
+    of ``scales`` the image has half the frames and bins of the one before, and ``growth`` more channels;
+    every block convolves over both axes (TFC) and maps whole frames by a bottleneck along frequency (TDF).
+    Where the image is smallest, recurrences run along time and along frequency in turn; on the way up, each
+    scale is multiplied with what it was on the way down.
+
+    - *Bins.* The network sees those below ``highest_frequency``, never the one at the Nyquist frequency;
+      estimates hold nothing above.
+    - *Length.* Behind its end the mixture is padded with zeros, to as many frames as the scales need, and the
+      estimates are cut back: every length from one sample up comes out as it went in.
+    - *Level.* Every item's spectrum is divided by its root mean square and the estimates are multiplied by
+      it, so any level goes through, and silence stays next to silence.
+    - *Normalisation.* Groups of eight channels, not batches as published: training takes small batches, and
+      hears blends with estimates beside plain mixtures, whose statistics are others.
+
+    Args:
+        sources: Names of the estimated sources.
+        sample_rate: Rate of the audio in Hz.
+        channels: Channels of the audio, separated together.
+        growth: Channels of the first scale, and how many more each next one has.
+        scales: Number of image sizes; 3, that is halved twice, in the published networks.
+        convolutions: 3x3 convolutions in either half of a block.
+        bottleneck_factor: How many times fewer units than bins the bottleneck along frequency has.
+        layers: Pairs of recurrences, along time and then along frequency.
+        heads: Parts into which the recurrences split the channels; they share weights.
+        subbands: Parts into which frequency is cut, which lie beside each other as channels: fewer bins to
+            convolve over, so about that many times faster. 1 as published.
+        highest_frequency: Upper end in Hz of what the network sees; 2048 bins as published.
+        window_seconds: Length of the Hann analysis window, made an even number of samples; 6144 at 44.1 kHz
+            as published.
+        hop_seconds: Hop of the analysis, at most half the window.
+        output: Whether the network gives the estimates' ``"spectrum"``, as published, or a complex ``"mask"``
+            of the mixture's. Masks start out near one over the number of sources.
+        compression: Exponent in (0, 1] of the magnitudes that the network sees; 1 as published. Below 1 quiet
+            bins are easier to see.
+
+    Raises:
+        ValueError: If a value makes no sense.
+
+    Source: J. Chen, S. Vekkot and P. Shukla, "Music Source Separation Based on a Lightweight Deep Learning
+    Framework (DTTNet: Dual-Path TFC-TDF UNet)", 2024; subbands as in M. Kim et al., "Sound Demixing Challenge
+    2023 Music Demixing Track Technical Report: TFC-TDF-UNet v3", 2023.
+    """
+
+    compilable = ("_predict",)
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        sample_rate: int,
+        channels: int = 2,
+        growth: int = 32,
+        scales: int = 3,
+        convolutions: int = 3,
+        bottleneck_factor: int = 8,
+        layers: int = 4,
+        heads: int = 2,
+        subbands: int = 1,
+        highest_frequency: float = 14700.0,
+        window_seconds: float = 6144 / 44100,
+        hop_seconds: float = 1024 / 44100,
+        output: Output = "spectrum",
+        compression: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_description(sources, sample_rate, channels)
+        for name, size in {
+            "scales": scales,
+            "convolutions": convolutions,
+            "bottleneck_factor": bottleneck_factor,
+            "layers": layers,
+            "heads": heads,
+            "subbands": subbands,
+        }.items():
+            if size < 1:
+                raise ValueError(f"{name}={size}: give 1 or more")
+        if growth < 4:
+            raise ValueError(f"growth={growth}: give 4 or more")
+        if growth * scales % heads:
+            raise ValueError(
+                f"heads={heads} cannot split {growth * scales} channels, growth times scales: give a divisor"
+            )
+        if growth * scales == heads:
+            raise ValueError(f"heads={heads} leaves one of {heads} channels to each: give a smaller divisor")
+        if output not in get_args(Output):
+            raise ValueError(f"output={output!r}: choose 'spectrum' or 'mask'")
+        if not 0 < compression <= 1:
+            raise ValueError(f"compression={compression}: give an exponent above 0, at most 1")
+        self.sources = tuple(str(name) for name in sources)
+        self.sample_rate = int(sample_rate)
+        self.channels = int(channels)
+        self.subbands, self.output, self.compression = subbands, output, compression
+        self.transform = WindowedTransform(sample_rate, window_seconds, hop_seconds)
+        self.bins = self.transform.bins_below(highest_frequency)
+        self.frame_multiple = 2 ** (scales - 1)
+        self.bin_multiple = subbands * self.frame_multiple
+
+        bins = (self.bins + -self.bins % self.bin_multiple) // subbands
+        image = 2 * self.channels * subbands
+        widths = [growth * (scale + 1) for scale in range(scales)]
+        blocks = [
+            _TimeFrequencyBlock(width, bins // 2**scale, convolutions, bottleneck_factor)
+            for scale, width in enumerate(widths)
+        ]
+        self.first = _normed(nn.Conv2d(image, growth, 1), growth)
+        self.encoders = nn.ModuleList(blocks[:-1])
+        self.down = nn.ModuleList(
+            _normed(nn.Conv2d(width, width + growth, 2, stride=2), width + growth) for width in widths[:-1]
+        )
+        self.middle = blocks[-1]
+        self.dual_path = _DualPath(widths[-1], layers, heads)
+        self.up = nn.ModuleList(
+            _normed(nn.ConvTranspose2d(width + growth, width, 2, stride=2), width)
+            for width in reversed(widths[:-1])
+        )
+        self.decoders = nn.ModuleList(
+            _TimeFrequencyBlock(widths[scale], bins // 2**scale, convolutions, bottleneck_factor)
+            for scale in reversed(range(scales - 1))
+        )
+        self.last = nn.Conv2d(growth, image * len(self.sources), 1)
+        if output == "mask":
+            with torch.no_grad():
+                self.last.weight.mul_(0.1)
+                self.last.bias.zero_()  # type: ignore[union-attr]
+                # real parts: training begins near equal shares of the mixture, not at noise
+                self.last.bias[::2] = 1 / len(self.sources)  # type: ignore[index]
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Separate a mixture.
+
+        Args:
+            mixture: ``(batch, channel, time)``, any level, any time from one sample up.
+
+        Returns:
+            Estimates ``(batch, source, channel, time)``, in the mixture's unit.
+
+        Raises:
+            ValueError: If the shape of the mixture is wrong.
+        """
+        check_mixture(mixture, self.channels)
+        spectrum = self.transform(mixture, self.frame_multiple)
+        level = self.transform.level(mixture)
+        seen = spectrum[..., : self.bins]
+        predicted = self._predict(torch.view_as_real(seen / level))
+        # under autocast they may be bfloat16, which has no complex numbers
+        predicted = torch.view_as_complex(predicted.float().contiguous())
+        estimates = predicted * (seen if self.output == "mask" else level)[:, None]
+        above = spectrum.shape[-1] - self.bins
+        return self.transform.inverse(F.pad(estimates, (0, above)), mixture.shape[-1])
+
+    def _predict(self, real: Tensor) -> Tensor:
+        """Spectra or masks ``(b, s, c, frame, f, 2)`` of a unit-power spectrum ``(b, c, frame, f, 2)``."""
+        if self.compression != 1:
+            power = real.square().sum(dim=-1, keepdim=True)
+            real = real * (power + 1e-6) ** ((self.compression - 1) / 2)
+        x = F.pad(rearrange(real, "b c t f r -> b c r t f"), (0, -self.bins % self.bin_multiple))
+        # contiguous, else torch.export makes conditions of what the convolution asks about strides
+        x = self.first(rearrange(x, "b c r t (k f) -> b (k c r) t f", k=self.subbands).contiguous())
+        skips = []
+        for encode, halve in zip(self.encoders, self.down, strict=True):
+            x = encode(x)
+            skips.append(x)
+            x = halve(x)
+        x = self.dual_path(self.middle(x))
+        for double, decode in zip(self.up, self.decoders, strict=True):
+            x = decode(double(x) * skips.pop())
+        x = rearrange(
+            self.last(x), "b (s k c r) t f -> b s c t (k f) r", k=self.subbands, c=self.channels, r=2
+        )
+        return x[..., : self.bins, :]
+
+
+def _normed(layer: nn.Module, channels: int) -> nn.Sequential:
+    """A layer, then normalisation and rectification."""
+    return nn.Sequential(layer, group_norm(channels), nn.ReLU(inplace=True))
+
+
+class _TimeFrequencyBlock(nn.Module):
+    """Residual block of ``(b, c, frame, f)``: convolutions, a map along frequency, convolutions."""
+
+    def __init__(self, channels: int, bins: int, convolutions: int, factor: int) -> None:
+        super().__init__()
+        units = max(bins // factor, 1)
+        self.before = _convolutions(channels, convolutions)
+        self.along_frequency = nn.Sequential(
+            _normed(nn.Linear(bins, units, bias=False), channels),
+            _normed(nn.Linear(units, bins, bias=False), channels),
+        )
+        self.after = _convolutions(channels, convolutions)
+        self.shortcut = _convolutions(channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.before(x)
+        y = self.after(y + self.along_frequency(y))
+        return y + self.shortcut(x)
+
+
+def _convolutions(channels: int, number: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(_normed(nn.Conv2d(channels, channels, 3, padding=1), channels) for _ in range(number))
+    )
+
+
+class _DualPath(nn.Module):
+    """Recurrences along time and along frequency of ``(b, c, frame, f)``, by heads that share weights."""
+
+    def __init__(self, channels: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.recurrences = nn.ModuleList(_Recurrence(channels // heads) for _ in range(2 * layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        items = rearrange(x, "b (h n) t f -> (b h) f t n", h=self.heads)
+        for recurrence in self.recurrences:
+            # to and fro: time and frequency change places after each
+            items = recurrence(items).transpose(1, 2)
+        return rearrange(items, "(b h) f t n -> b (h n) t f", h=self.heads)
+
+
+class _Recurrence(nn.Module):
+    """Residual bidirectional LSTM along the last axis but one of ``(b, other, sequence, features)``."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(features // 16 if features % 16 == 0 else 1, features)
+        self.rnn = nn.LSTM(features, 2 * features, batch_first=True, bidirectional=True)
+        self.projection = nn.Linear(4 * features, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = rearrange(x, "b o q n -> (b o) n q")
+        out, _ = self.rnn(self.norm(flat).transpose(1, 2))
+        return x + rearrange(self.projection(out), "(b o) q n -> b o q n", b=x.shape[0])

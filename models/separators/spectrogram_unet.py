@@ -1,0 +1,275 @@
+"""The plain U-Net on magnitudes that gives masks of the mixture, and the transform around such networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.separators.contract import check_description, check_mixture
+
+Masks = Literal["ratio", "softmax"]
+Extension = Literal["average", "zeros"]
+
+
+class SpectrogramUNet(nn.Module):
+    """Separate by masks of magnitudes that U-Nets of strided 5x5 convolutions predict; the phase stays.
+
+    Every layer down halves bins and frames, every layer up doubles them and sees the layer down of its size
+    beside it. The last layer gives one mask in [0, 1] per channel of a source.
+
+    - *Several sources.* Their masks share every bin out: they are squares of sigmoids over the sum of these,
+      or softmaxes, and sum to one. So with ``extension="average"`` the estimates sum to the mixture.
+    - *One source.* Its mask is a sigmoid.
+    - *Bins.* The network sees those below ``highest_frequency``, never the one at the Nyquist frequency; the
+      mask of the others is the mean of the frame's mask, or zero.
+    - *Length.* Behind its end the mixture is padded with zeros, to as many frames as can be halved in every
+      layer, and the estimates are cut back: every length from one sample up comes out as it went in.
+    - *Level.* The network sees magnitudes over the mixture's root mean square, masks have no unit: any level
+      goes through, and silence stays silence.
+    - *Normalisation.* Groups of eight channels, not batches as published: training takes small batches, and
+      hears blends with estimates beside plain mixtures, whose statistics are others.
+
+    Args:
+        sources: Names of the estimated sources.
+        sample_rate: Rate of the audio in Hz.
+        channels: Channels of the audio, separated together.
+        filters: Channels of the layers down, one number a layer; the published six by default.
+        features: Channels of the last layer up, of which all masks are made; 1 as published.
+        shared: Whether one network gives the masks of all sources; by default each source has its own.
+        masks: How several sources share a bin: ``"ratio"`` of squares, or ``"softmax"``.
+        extension: The mask above ``highest_frequency``: ``"average"`` of the frame's, or ``"zeros"``.
+        highest_frequency: Upper end in Hz of what the network sees; 1024 bins as published.
+        window_seconds: Length of the Hann analysis window, made an even number of samples; 4096 at 44.1 kHz
+            as published.
+        hop_seconds: Hop of the analysis, at most half the window.
+        compression: Exponent in (0, 1] of the magnitudes that the network sees; 1 as published. Below 1 quiet
+            bins are easier to see.
+        dropout: Share of channels' values that the first three layers up drop in training.
+
+    Raises:
+        ValueError: If a value makes no sense.
+
+    Source: A. Jansson et al., "Singing Voice Separation with Deep U-Net Convolutional Networks", 2017;
+    R. Hennequin et al., "Spleeter: a Fast and Efficient Music Source Separation Tool with Pre-trained
+    Models", 2020.
+    """
+
+    compilable = ("_predict",)
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        sample_rate: int,
+        channels: int = 2,
+        filters: Sequence[int] = (16, 32, 64, 128, 256, 512),
+        features: int = 1,
+        shared: bool = False,
+        masks: Masks = "ratio",
+        extension: Extension = "average",
+        highest_frequency: float = 11025.0,
+        window_seconds: float = 4096 / 44100,
+        hop_seconds: float = 1024 / 44100,
+        compression: float = 1.0,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        check_description(sources, sample_rate, channels)
+        if not filters or min(filters) < 1:
+            raise ValueError(f"filters={filters}: give one positive number of channels per layer down")
+        if features < 1:
+            raise ValueError(f"features={features}: give 1 or more")
+        if masks not in get_args(Masks):
+            raise ValueError(f"masks={masks!r}: choose 'ratio' or 'softmax'")
+        if extension not in get_args(Extension):
+            raise ValueError(f"extension={extension!r}: choose 'average' or 'zeros'")
+        if not 0 < compression <= 1:
+            raise ValueError(f"compression={compression}: give an exponent above 0, at most 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout}: give a share of at least 0, below 1")
+        self.sources = tuple(str(name) for name in sources)
+        self.sample_rate = int(sample_rate)
+        self.channels = int(channels)
+        self.shared, self.masks, self.extension, self.compression = shared, masks, extension, compression
+        self.transform = WindowedTransform(sample_rate, window_seconds, hop_seconds)
+        self.bins = self.transform.bins_below(highest_frequency)
+        self.multiple = 2 ** len(filters)
+        networks, outputs = (1, len(self.sources)) if shared else (len(self.sources), 1)
+        self.networks = nn.ModuleList(
+            _UNet(self.channels, outputs * self.channels, filters, features, dropout) for _ in range(networks)
+        )
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Separate a mixture.
+
+        Args:
+            mixture: ``(batch, channel, time)``, any level, any time from one sample up.
+
+        Returns:
+            Estimates ``(batch, source, channel, time)``, in the mixture's unit.
+
+        Raises:
+            ValueError: If the shape of the mixture is wrong.
+        """
+        check_mixture(mixture, self.channels)
+        spectrum = torch.view_as_real(self.transform(mixture, self.multiple))
+        masks = self._predict(spectrum / self.transform.level(mixture)[..., None])
+        # real products: torch would first make the masks complex
+        estimates = torch.view_as_complex(masks[..., None] * spectrum[:, None])
+        return self.transform.inverse(estimates, mixture.shape[-1])
+
+    def _predict(self, spectrum: Tensor) -> Tensor:
+        """Masks ``(b, s, c, frame, f)`` of a spectrum ``(b, c, frame, f, 2)`` of unit power."""
+        # the small constant keeps the slope of the root finite where a bin is empty
+        power = spectrum[..., : self.bins, :].square().sum(dim=-1) + 1e-8
+        seen = F.pad(power ** (self.compression / 2), (0, -self.bins % self.multiple))
+        logits = torch.cat([network(seen) for network in self.networks], dim=1)
+        # under autocast they may be bfloat16, in which masks would not sum to one
+        logits = rearrange(logits[..., : self.bins].float(), "b (s c) t f -> b s c t f", c=self.channels)
+        if len(self.sources) == 1:
+            masks = logits.sigmoid()
+        elif self.masks == "ratio":
+            # squares of sigmoids over their sum, without dividing by what may vanish
+            masks = (2 * F.logsigmoid(logits)).softmax(dim=1)
+        else:
+            masks = logits.softmax(dim=1)
+        above = spectrum.shape[-2] - self.bins
+        if self.extension == "zeros":
+            return F.pad(masks, (0, above))
+        mean = masks.mean(dim=-1, keepdim=True)
+        return torch.cat([masks, mean.expand(-1, -1, -1, -1, above)], dim=-1)
+
+
+class WindowedTransform(nn.Module):
+    """Short-time Fourier transform and its inverse, in float32, with lengths in seconds.
+
+    Args:
+        sample_rate: Rate of the audio in Hz.
+        window_seconds: Length of the Hann window, made an even number of samples.
+        hop_seconds: Hop, at most half the window.
+
+    Raises:
+        ValueError: If the window is shorter than four samples, or the hop does not fit.
+    """
+
+    def __init__(self, sample_rate: int, window_seconds: float, hop_seconds: float) -> None:
+        super().__init__()
+        window, hop = 2 * round(window_seconds * sample_rate / 2), round(hop_seconds * sample_rate)
+        if window < 4:
+            raise ValueError(
+                f"window_seconds={window_seconds:g} is {window} samples: give {4 / sample_rate:.3g} or more"
+            )
+        if not 1 <= hop <= window // 2:
+            raise ValueError(
+                f"hop_seconds={hop_seconds:g} is {hop} samples: give 1 to {window // 2}, half a window of "
+                f"window_seconds={window_seconds:g}"
+            )
+        self.window_length, self.hop_length = window, hop
+        self.bin_width = sample_rate / window
+        self.window: Tensor
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+
+    def bins_below(self, frequency: float) -> int:
+        """Number of bins from 0 Hz up to below a frequency, at most all but the Nyquist frequency's.
+
+        Args:
+            frequency: In Hz.
+
+        Returns:
+            1 to half the window's length.
+
+        Raises:
+            ValueError: If no bin is below.
+        """
+        bins = min(round(frequency / self.bin_width), self.window_length // 2)
+        if bins < 1:
+            raise ValueError(
+                f"highest_frequency={frequency:g} holds no bin: give {self.bin_width:.4g} Hz or more"
+            )
+        return bins
+
+    def forward(self, waveform: Tensor, multiple: int = 1) -> Tensor:
+        """Transform, for any length.
+
+        Args:
+            waveform: ``(b, c, time)``; behind its end it is padded with zeros.
+            multiple: Of what the number of frames is to be a multiple.
+
+        Returns:
+            A complex spectrum ``(b, c, frame, f)``.
+        """
+        # at least to a whole hop: where only the end of a last window reaches, inversion divides by nearly 0
+        padding = -(waveform.shape[-1] + self.hop_length) % (multiple * self.hop_length)
+        spectrum = torch.stft(
+            rearrange(F.pad(waveform.float(), (0, padding)), "b c t -> (b c) t"),
+            self.window_length,
+            self.hop_length,
+            window=self.window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        # frequency last, as it lies in memory: inversion is several times faster that way
+        return rearrange(spectrum, "(b c) f t -> b c t f", c=waveform.shape[1])
+
+    def inverse(self, spectrum: Tensor, time: int) -> Tensor:
+        """A complex spectrum ``(b, s, c, frame, f)`` to waveforms ``(b, s, c, time)``."""
+        flat = rearrange(spectrum, "b s c t f -> (b s c) f t")
+        waveform = torch.istft(flat, self.window_length, self.hop_length, window=self.window, center=True)
+        # cut here, because torch.export cannot leave the inversion's own length open
+        return rearrange(
+            waveform[..., :time], "(b s c) t -> b s c t", s=spectrum.shape[1], c=spectrum.shape[2]
+        )
+
+    def level(self, waveform: Tensor) -> Tensor:
+        """Root mean square ``(b, 1, 1, 1)`` of the bins of a waveform's spectrum; never 0."""
+        power = waveform.float().square().mean(dim=(1, 2))[:, None, None, None]
+        return (power * self.window.square().sum() + 1e-16).sqrt()
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Normalisation of groups of eight channels, all together where their number is no multiple of eight."""
+    return nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
+
+
+class _UNet(nn.Module):
+    """Magnitudes ``(b, c, frame, f)`` to logits ``(b, outputs, frame, f)``."""
+
+    def __init__(
+        self, channels: int, outputs: int, filters: Sequence[int], features: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(
+            nn.Conv2d(before, after, 5, stride=2, padding=2)
+            for before, after in zip((channels, *filters), filters, strict=False)
+        )
+        # nothing follows the innermost layer but the way up, which takes it as it is
+        self.down_norms = nn.ModuleList(group_norm(width) for width in filters[:-1])
+        self.up = nn.ModuleList()
+        self.up_norms = nn.ModuleList()
+        width = filters[-1]
+        for layer, after in enumerate((*filters[-2::-1], features)):
+            self.up.append(nn.ConvTranspose2d(width, after, 5, stride=2, padding=2, output_padding=1))
+            drop = nn.Dropout(dropout) if layer < min(3, len(filters) - 1) else nn.Identity()
+            self.up_norms.append(nn.Sequential(group_norm(after), drop))
+            width = 2 * after
+        self.masks = nn.Conv2d(features, outputs, 4, dilation=2, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for layer, norm in zip(self.down, [*self.down_norms, None], strict=True):
+            x = layer(x)
+            skips.append(x)
+            if norm is not None:
+                x = F.leaky_relu(norm(x), 0.2)
+        skips.pop()
+        for layer, norm in zip(self.up, self.up_norms, strict=True):
+            x = norm(layer(x).relu())
+            if skips:
+                x = torch.cat([skips.pop(), x], dim=1)
+        logits: Tensor = self.masks(x)
+        return logits
