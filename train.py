@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from commands.memory import keep_freed_memory
 from commands.overrides import UserError, check_complete, check_overrides, one_line_errors
 from commands.run_folder import RunFolder, run_id
+from commands.stem_experiment import evaluate
 from models.acceleration import compile_blocks
 from models.checkpoint import initial_weights
 from models.costs import macs_per_second, parameters
@@ -56,6 +57,9 @@ def main(config: DictConfig) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = RunFolder(HydraConfig.get().runtime.output_dir, shared=rank_zero_only.rank != 0)  # type: ignore[attr-defined]
+    if config.evaluation is not None:
+        evaluate(config, folder)
+        return
     checkpoint = folder.checkpoint(config.ckpt)
     folder.describe(config)
     trainer, module, data = build(config)

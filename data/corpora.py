@@ -20,6 +20,9 @@ Split = Literal["train", "valid", "test"]
 Pool = Sequence[Path] | Mapping[str, Sequence[Path]]
 """Files of one source; or those of each speaker, of whom a mixture of several pools hears none twice."""
 
+Reference = Path | tuple[Path, ...]
+"""The recording of a source alone; or the recordings that add up to it, none of them for silence."""
+
 _SHOWN = 3  # names in a message
 
 
@@ -34,19 +37,36 @@ def spread(count: int, limit: int | None) -> list[int]:
     return [place * count // limit for place in range(limit)]
 
 
+def parts_of(reference: Reference) -> tuple[Path, ...]:
+    """The recordings that add up to a reference."""
+    return (reference,) if isinstance(reference, Path) else reference
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One recording of a corpus.
 
+    An item is as long as the longest of its files, and all have one sampling rate. The mixture and every
+    reference that is one path have that length; the parts of a reference that is a tuple may be shorter, and
+    end in silence.
+
     Attributes:
         name: Unique within the corpus; names the item in tables and output files.
         mixture: The mixed recording; None if the mixture is the sum of all references.
-        references: Source name to its recording alone; empty for recordings without references.
+        references: Source name to its recording alone, or to those that add up to it (``()`` is silence);
+            empty for recordings without references.
     """
 
     name: str
     mixture: Path | None
-    references: dict[str, Path]
+    references: Mapping[str, Reference]
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that the item names, each once, the mixture first."""
+        mixture = () if self.mixture is None else (self.mixture,)
+        parts = (file for reference in self.references.values() for file in parts_of(reference))
+        return list(dict.fromkeys((*mixture, *parts)))
 
 
 def voicebank_demand(

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from data.corpora import Item, Pool, spread
-from data.dataset import Index, PoolDataset, Sample, SegmentDataset, pool_size
+from data.corpora import Item, Pool, check_choice, spread
+from data.dataset import Crop, Index, PoolDataset, Sample, SegmentDataset, pool_size
+from data.song_dataset import SongDataset
 
 Corpus = Sequence[Item] | Mapping[str, Pool]
 """What a function of :mod:`data.corpora` returns: items, or pools of files that are mixed on the fly."""
 
+
+Samples = SegmentDataset | PoolDataset | SongDataset
 
 _EVALUATION_SEED = 2**31 - 1
 """Of mixtures made for validation and test: the same whatever the run's seed, so that runs compare, and
@@ -128,10 +131,17 @@ class SeparationData(LightningDataModule):
             through the corpus if None, repeated where it holds less than a batch.
         limit_valid: At most this many validation items, evenly spread over the corpus; all if None.
         limit_test: The same for test.
-        valid_seconds: Validation items are cut to this length; None for whole recordings. Test items never
-            are.
-        residual: A source taken as the rest of the mixture, see :class:`data.dataset.SegmentDataset`.
-        snr_db: Range in dB of mixtures of pools, see :class:`data.dataset.PoolDataset`.
+        valid_seconds: Validation items are cut to this length; None for whole recordings.
+        test_seconds: The same for test.
+        crop: Where these are cut, ``"start"`` or ``"active"``, see :class:`data.dataset.SegmentDataset`.
+        residual: A source taken as the rest of the mixture, see there.
+        rebuild_mixture: Whether mixtures are the sum of all references even if recorded, see there.
+        mix: What training on items is: segments of the ``"items"`` as they are, or mixtures of
+            ``"songs"`` made on the fly by :class:`data.song_dataset.SongDataset`. Pools are always mixed.
+        same_song: Share of mixtures of songs with all sources from one song at one time, see there.
+        gain_db: Range in dB of a gain of each source in mixtures of songs, and of pools with ``snr_db=None``.
+        skip_silent: Whether silent segments of songs and pools are drawn anew.
+        snr_db: Range in dB of mixtures of pools, see :class:`data.dataset.PoolDataset`; None keeps levels.
         root: The corpus folder that a config refers to as ``${data.root}``; checked to exist at set-up.
 
     Raises:
@@ -155,8 +165,15 @@ class SeparationData(LightningDataModule):
         limit_valid: int | None = None,
         limit_test: int | None = None,
         valid_seconds: float | None = None,
+        test_seconds: float | None = None,
+        crop: Crop = "start",
         residual: str | None = None,
-        snr_db: Sequence[float] = (-5.0, 15.0),
+        rebuild_mixture: bool = False,
+        mix: Literal["items", "songs"] = "items",
+        same_song: float = 0.0,
+        gain_db: Sequence[float] | None = None,
+        skip_silent: bool = False,
+        snr_db: Sequence[float] | None = (-5.0, 15.0),
         root: str | Path | None = None,
     ) -> None:
         super().__init__()
@@ -167,21 +184,27 @@ class SeparationData(LightningDataModule):
             ("limit_valid", limit_valid),
             ("limit_test", limit_test),
             ("valid_seconds", valid_seconds),
+            ("test_seconds", test_seconds),
         ):
             if value is not None and value <= 0:
                 raise ValueError(f"{name}={value} is not positive: give a positive number")
+        check_choice("mix", mix, ("items", "songs"))
         self.train, self.valid, self.test = train, valid, test
         self.sources = tuple(sources)
         self.sample_rate = sample_rate
         self.segment = max(1, round(segment_seconds * sample_rate))
-        self.valid_frames = None if valid_seconds is None else max(1, round(valid_seconds * sample_rate))
+        self.max_frames = {
+            stage: None if seconds is None else max(1, round(seconds * sample_rate))
+            for stage, seconds in (("validate", valid_seconds), ("test", test_seconds))
+        }
         self.batch_size, self.channels, self.num_workers = batch_size, channels, num_workers
         self.seed, self.epoch_size = seed, epoch_size
         self.limits = {"validate": limit_valid, "test": limit_test}
-        self.residual = residual
-        self.snr_db = (float(snr_db[0]), float(snr_db[1]))
+        self.crop, self.residual, self.rebuild_mixture = crop, residual, rebuild_mixture
+        self.mix, self.same_song, self.skip_silent = mix, same_song, skip_silent
+        self.gain_db, self.snr_db = _range(gain_db), _range(snr_db)
         self.root = None if root is None else Path(root).expanduser()
-        self._datasets: dict[str, SegmentDataset | PoolDataset] = {}
+        self._datasets: dict[str, Samples] = {}
 
     def setup(self, stage: str) -> None:
         """List the files that a stage needs.
@@ -232,18 +255,20 @@ class SeparationData(LightningDataModule):
         """Whole recordings, one a batch, each once over all processes."""
         return self._evaluation_loader("test", self.test)
 
-    def _training_set(self, corpus: Corpus) -> SegmentDataset | PoolDataset:
+    def _training_set(self, corpus: Corpus) -> Samples:
         if isinstance(corpus, Mapping):
             size = self.epoch_size or pool_size(next(iter(corpus.values())))
             return self._pool_set(corpus, size, self.seed)
+        if self.mix == "songs":
+            return self._song_set(corpus)
         return self._segment_set(corpus, segment=self.segment)
 
-    def _evaluation_set(self, corpus: Corpus, stage: str) -> SegmentDataset | PoolDataset:
+    def _evaluation_set(self, corpus: Corpus, stage: str) -> Samples:
         limit = self.limits[stage]
         if isinstance(corpus, Mapping):
             return self._pool_set(corpus, limit or pool_size(next(iter(corpus.values()))), _EVALUATION_SEED)
         items = [corpus[place] for place in spread(len(corpus), limit)]
-        return self._segment_set(items, max_frames=self.valid_frames if stage == "validate" else None)
+        return self._segment_set(items, max_frames=self.max_frames[stage])
 
     def _pool_set(self, pools: Mapping[str, Pool], size: int, seed: int) -> PoolDataset:
         return PoolDataset(
@@ -254,7 +279,23 @@ class SeparationData(LightningDataModule):
             segment=self.segment,
             epoch_size=size,
             snr_db=self.snr_db,
+            gain_db=self.gain_db,
+            skip_silent=self.skip_silent,
             seed=seed,
+        )
+
+    def _song_set(self, songs: Sequence[Item]) -> SongDataset:
+        return SongDataset(
+            songs,
+            sources=self.sources,
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            segment=self.segment,
+            epoch_size=self.epoch_size or len(songs),
+            same_song=self.same_song,
+            gain_db=self.gain_db,
+            skip_silent=self.skip_silent,
+            seed=self.seed,
         )
 
     def _segment_set(
@@ -267,7 +308,9 @@ class SeparationData(LightningDataModule):
             channels=self.channels,
             segment=segment,
             max_frames=max_frames,
+            crop=self.crop,
             residual=self.residual,
+            rebuild_mixture=self.rebuild_mixture,
             seed=self.seed,
         )
 
@@ -281,7 +324,7 @@ class SeparationData(LightningDataModule):
             )
         return self._loader(dataset, ShardSampler(len(dataset), rank=rank, world_size=world_size), 1)
 
-    def _dataset(self, stage: str, corpus: Callable[[], Corpus] | None) -> SegmentDataset | PoolDataset:
+    def _dataset(self, stage: str, corpus: Callable[[], Corpus] | None) -> Samples:
         if corpus is None:
             name = {"fit": "train", "validate": "valid"}.get(stage, stage)
             raise ValueError(f"{name}=None: this data has no corpus to {stage}; give data.{name}")
@@ -306,6 +349,10 @@ class SeparationData(LightningDataModule):
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def _range(bounds: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if bounds is None else (float(bounds[0]), float(bounds[1]))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

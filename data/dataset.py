@@ -2,17 +2,16 @@
 
 Every random choice is a function of ``(seed, draw, index)``: workers, ranks and the number of either do not
 change it. A dataset is therefore asked for an index, or for a pair ``(index, draw)`` where ``draw`` counts
-the passes through the corpus, as :class:`data.datamodule.DrawSampler` does.
-
-Channels: a file of several channels becomes mono as their mean, a mono file becomes several equal channels,
-and no other change is made. Levels are never changed.
+the passes through the corpus, as :class:`data.datamodule.DrawSampler` does. How files become a waveform is
+said in :mod:`data.reading`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -20,8 +19,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
-from data.audio import AudioFileError, AudioInfo, audio_info, read_audio, resampled_length
-from data.corpora import Item, Pool
+from data.activity import is_silent
+from data.corpora import Item, Pool, check_choice
+from data.reading import Reader, random_place
 
 
 class Sample(TypedDict):
@@ -34,6 +34,11 @@ class Sample(TypedDict):
 
 Index = int | tuple[int, int]
 
+Crop = Literal["start", "active"]
+
+TRIES = 10
+"""Draws of a segment until one that is silent is taken as it is; MSST's number."""
+
 
 class SegmentDataset(Dataset[Sample]):
     """Random segments (training) or whole recordings (validation) of a list of items.
@@ -45,9 +50,14 @@ class SegmentDataset(Dataset[Sample]):
         channels: Channels to return.
         segment: Length of the random segments in samples; whole recordings if None. Shorter items are
             padded with zeros at the end, in training only.
-        max_frames: With ``segment=None``: longest length in samples, cut from the start; None for no limit.
+        max_frames: With ``segment=None``: longest length in samples; None for no limit.
+        crop: Where a recording that is longer is cut: from its ``"start"``, or from the first point at which
+            all sources are ``"active"`` (:func:`data.activity.active_start`), or as far from it as leaves
+            the full length.
         residual: A source that is the mixture less the items' other references, for corpora that do not
             store it, such as ``"noise"`` in VoiceBank-DEMAND.
+        rebuild_mixture: Whether the mixture is the plain sum of all references even if there is a recording
+            of it.
         seed: Seed of the segments' places.
 
     Raises:
@@ -63,21 +73,29 @@ class SegmentDataset(Dataset[Sample]):
         channels: int = 1,
         segment: int | None = None,
         max_frames: int | None = None,
+        crop: Crop = "start",
         residual: str | None = None,
+        rebuild_mixture: bool = False,
         seed: int = 0,
     ) -> None:
-        _check_positive(sample_rate=sample_rate, channels=channels, segment=segment, max_frames=max_frames)
-        self.items = list(items)
+        check_positive(sample_rate=sample_rate, channels=channels, segment=segment, max_frames=max_frames)
+        check_choice("crop", crop, ("start", "active"))
+        if rebuild_mixture and residual is not None:
+            raise ValueError(
+                f"rebuild_mixture=True leaves nothing for residual={residual!r}: set one of them only"
+            )
+        self.items = [replace(item, mixture=None) for item in items] if rebuild_mixture else list(items)
         self.sources = tuple(sources)
         self.blind = _check_items(self.items, self.sources, residual)
         self.sample_rate = sample_rate
         self.channels = channels
         self.segment = segment
         self.max_frames = max_frames
+        self.crop = crop
         self.residual = residual
         self.seed = seed
-        self._reader = _Reader(sample_rate, channels)
-        self._lengths: dict[int, int] = {}
+        self._reader = Reader(sample_rate, channels)
+        self._starts: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -85,8 +103,7 @@ class SegmentDataset(Dataset[Sample]):
     def __getitem__(self, index: Index) -> Sample:
         index, draw = index if isinstance(index, tuple) else (index, 0)
         item = self.items[index]
-        total = self._length(index)
-        start, count = self._place(total, index, draw)
+        start, count = self._place(index, draw)
         mixture, references = self._read(item, start, count)
         missing = 0 if self.segment is None else self.segment - count
         sample = Sample(mixture=pad(mixture, (0, missing)), name=item.name)
@@ -94,19 +111,25 @@ class SegmentDataset(Dataset[Sample]):
             sample["references"] = pad(torch.stack([references[name] for name in self.sources]), (0, missing))
         return sample
 
-    def _place(self, total: int, index: int, draw: int) -> tuple[int, int]:
-        if self.segment is None:
-            return 0, total if self.max_frames is None else min(total, self.max_frames)
-        count = min(self.segment, total)
-        start = np.random.default_rng([self.seed, draw, index]).integers(total - count + 1)
-        return int(start), count
+    def _place(self, index: int, draw: int) -> tuple[int, int]:
+        item = self.items[index]
+        total = self._reader.item_length(item)
+        if self.segment is not None:
+            return random_place(total, self.segment, np.random.default_rng([self.seed, draw, index]))
+        if self.max_frames is None or total <= self.max_frames:
+            return 0, total
+        if self.crop == "start":
+            return 0, self.max_frames
+        if index not in self._starts:
+            self._starts[index] = self._reader.item_start(item)
+        return min(self._starts[index], total - self.max_frames), self.max_frames
 
     def _read(self, item: Item, start: int, count: int) -> tuple[Tensor, dict[str, Tensor]]:
         # a mixture that is a sum, and a residual, need every reference; else only the asked ones are read
         needs_all = item.mixture is None or self.residual in self.sources
         references = {
-            name: self._reader.read(file, start, count)
-            for name, file in item.references.items()
+            name: self._reader.read(reference, start, count)
+            for name, reference in item.references.items()
             if needs_all or name in self.sources
         }
         if item.mixture is None:
@@ -116,20 +139,6 @@ class SegmentDataset(Dataset[Sample]):
         if self.residual is not None and self.residual not in references and references:
             references[self.residual] = mixture - torch.stack(list(references.values())).sum(0)
         return mixture, references
-
-    def _length(self, index: int) -> int:
-        if index not in self._lengths:
-            item = self.items[index]
-            files = [*([item.mixture] if item.mixture is not None else []), *item.references.values()]
-            infos = [self._reader.info(file) for file in files]
-            for file, info in zip(files, infos, strict=True):
-                if (info.frames, info.sample_rate) != (infos[0].frames, infos[0].sample_rate):
-                    raise AudioFileError(
-                        f"{file}: {info.frames} frames at {info.sample_rate} Hz, but {files[0]} has "
-                        f"{infos[0].frames} at {infos[0].sample_rate} Hz: the files of an item must match"
-                    )
-            self._lengths[index] = resampled_length(infos[0].frames, infos[0].sample_rate, self.sample_rate)
-        return self._lengths[index]
 
 
 class PoolDataset(Dataset[Sample]):
@@ -150,12 +159,14 @@ class PoolDataset(Dataset[Sample]):
         segment: Length in samples; shorter files are padded with zeros at the end.
         epoch_size: Samples per pass.
         snr_db: Range of the ratio in dB, drawn uniformly, of the first source's energy to that of each
-            other source, within the segment. A silent segment is left as it is.
+            other source, within the segment. A silent segment is left as it is. None keeps all levels.
+        gain_db: Range of a gain in dB of each source, drawn uniformly, with ``snr_db=None``; None for none.
+        skip_silent: Whether a segment below -60 dBFS is drawn anew; the tenth is taken as it is.
         seed: Seed of all draws.
 
     Raises:
-        ValueError: If a pool is empty or has too few speakers, a source has no pool, or a number is not
-            positive or a range reversed.
+        ValueError: If a pool is empty or has too few speakers, a source has no pool, a number is not
+            positive or a range reversed, or both ranges are given.
     """
 
     def __init__(
@@ -167,25 +178,31 @@ class PoolDataset(Dataset[Sample]):
         segment: int,
         epoch_size: int,
         channels: int = 1,
-        snr_db: tuple[float, float] = (-5.0, 15.0),
+        snr_db: tuple[float, float] | None = (-5.0, 15.0),
+        gain_db: tuple[float, float] | None = None,
+        skip_silent: bool = False,
         seed: int = 0,
     ) -> None:
-        _check_positive(sample_rate=sample_rate, channels=channels, segment=segment, epoch_size=epoch_size)
+        check_positive(sample_rate=sample_rate, channels=channels, segment=segment, epoch_size=epoch_size)
         _check_pools(pools)
         if not sources:
             raise ValueError("sources is empty: name at least one source, such as ['speech']")
         if absent := [source for source in sources if source not in pools]:
             raise ValueError(f"sources: {absent} have no pool; the pools are {list(pools)}")
-        if snr_db[0] > snr_db[1]:
-            raise ValueError(f"snr_db={tuple(snr_db)} is reversed: give (lowest, highest)")
+        check_ranges(snr_db=snr_db, gain_db=gain_db)
+        if snr_db is not None and gain_db is not None:
+            raise ValueError(
+                f"gain_db={tuple(gain_db)} and snr_db={tuple(snr_db)} both set levels: set snr_db to null"
+            )
         self.pools = dict(pools)
         self.sources = tuple(sources)
         self.segment = segment
         self.epoch_size = epoch_size
-        self.snr_db = (float(snr_db[0]), float(snr_db[1]))
+        self.snr_db = snr_db
+        self.gain_db = gain_db
+        self.skip_silent = skip_silent
         self.seed = seed
-        self.sample_rate = sample_rate
-        self._reader = _Reader(sample_rate, channels)
+        self._reader = Reader(sample_rate, channels)
 
     def __len__(self) -> int:
         return self.epoch_size
@@ -200,10 +217,14 @@ class PoolDataset(Dataset[Sample]):
             source: self._draw(_choose_files(pool, heard, generator), generator)
             for source, pool in self.pools.items()
         }
-        first, *others = waveforms
-        for source in others:
-            snr = generator.uniform(*self.snr_db)
-            waveforms[source] = waveforms[source] * _gain_for_snr(waveforms[first], waveforms[source], snr)
+        if self.snr_db is not None:
+            first, *others = waveforms
+            for source in others:
+                snr = generator.uniform(*self.snr_db)
+                waveforms[source] = waveforms[source] * _gain_for_snr(
+                    waveforms[first], waveforms[source], snr
+                )
+        waveforms = random_levels(waveforms, self.gain_db, generator)
         return Sample(
             mixture=torch.stack(list(waveforms.values())).sum(0),
             references=torch.stack([waveforms[source] for source in self.sources]),
@@ -211,39 +232,23 @@ class PoolDataset(Dataset[Sample]):
         )
 
     def _draw(self, files: Sequence[Path], generator: np.random.Generator) -> Tensor:
-        file = files[int(generator.integers(len(files)))]
-        info = self._reader.info(file)
-        total = resampled_length(info.frames, info.sample_rate, self.sample_rate)
-        count = min(total, self.segment)
-        start = int(generator.integers(total - count + 1))
-        return pad(self._reader.read(file, start, count), (0, self.segment - count))
+        for _ in range(TRIES if self.skip_silent else 1):
+            file = files[int(generator.integers(len(files)))]
+            waveform = self._reader.draw(file, self.segment, generator)
+            if not is_silent(waveform):
+                break
+        return waveform
 
 
-class _Reader:
-    """Reads segments with the wanted rate and channels, and remembers headers: an epoch opens a file once."""
-
-    def __init__(self, sample_rate: int, channels: int) -> None:
-        self.sample_rate = sample_rate
-        self.channels = channels
-        self._infos: dict[Path, AudioInfo] = {}
-
-    def info(self, file: Path) -> AudioInfo:
-        if file not in self._infos:
-            self._infos[file] = audio_info(file)
-        return self._infos[file]
-
-    def read(self, file: Path, start: int, frames: int) -> Tensor:
-        waveform, _ = read_audio(file, sample_rate=self.sample_rate, start=start, frames=frames)
-        found = len(waveform)
-        if found == self.channels:
-            return waveform
-        if self.channels == 1:
-            return waveform.mean(0, keepdim=True)
-        if found == 1:
-            return waveform.expand(self.channels, -1)
-        raise AudioFileError(
-            f"{file}: {found} channels cannot become {self.channels}: set channels={found} or 1"
-        )
+def random_levels(
+    waveforms: Mapping[str, Tensor], gain_db: tuple[float, float] | None, generator: np.random.Generator
+) -> dict[str, Tensor]:
+    """Every waveform at a gain of its own, drawn uniformly in dB; None leaves them."""
+    if gain_db is None:
+        return dict(waveforms)
+    return {
+        source: waveform * 10 ** (generator.uniform(*gain_db) / 20) for source, waveform in waveforms.items()
+    }
 
 
 def pool_size(pool: Pool) -> int:
@@ -310,7 +315,15 @@ def _check_pools(pools: Mapping[str, Pool]) -> None:
             )
 
 
-def _check_positive(**values: int | None) -> None:
+def check_positive(**values: int | None) -> None:
+    """Refuse, with a ``ValueError``, numbers below 1."""
     for name, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} is not positive: give at least 1")
+
+
+def check_ranges(**ranges: tuple[float, float] | None) -> None:
+    """Refuse, with a ``ValueError``, ranges whose highest number comes first."""
+    for name, bounds in ranges.items():
+        if bounds is not None and bounds[0] > bounds[1]:
+            raise ValueError(f"{name}={tuple(bounds)} is reversed: give (lowest, highest)")

@@ -2,7 +2,10 @@
 
 Columns: ``name``, ``mixture``, and one per source, holding paths that are absolute or relative to the
 list's own folder. An empty ``mixture`` means the sum of all references, an empty source that the item has
-no such reference. JSON lines with ``noisy_filepath`` and ``clean_filepath`` (NeMo) are read as well.
+no such reference. A cell with ``|`` is a reference that is the sum of the files between, such as
+``guitar.wav|piano.wav``; ``|`` alone is silence, and ``piano.wav|`` one file that may be shorter than the
+item (see :class:`data.corpora.Item`). JSON lines with ``noisy_filepath`` and ``clean_filepath`` (NeMo) are
+read as well.
 Columns that hold no path are named in ``IGNORED``.
 """
 
@@ -12,17 +15,18 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data.audio import AudioFileError, AudioInfo, audio_info
-from data.corpora import Item
+from data.corpora import Item, Reference
 
 IGNORED = ("duration", "length", "sample_rate", "snr", "speaker", "split", "text")
 """Columns that say something of an item without naming a file."""
 
+_SEPARATOR = "|"  # of the files of a sum
 _NEMO = {"noisy_filepath": "mixture", "clean_filepath": "speech", "noise_filepath": "noise"}
 _SHOWN = 3
 
@@ -57,7 +61,8 @@ def manifest(path: str | Path) -> list[Item]:
 
     Raises:
         FileNotFoundError: If the list or a file that it names is missing.
-        ValueError: If a line cannot be understood, a name occurs twice, or the list is empty.
+        ValueError: If a line cannot be understood, a name occurs twice, a mixture is a sum of files, or the
+            list is empty.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -82,7 +87,7 @@ def write_manifest(path: str | Path, items: Iterable[Item]) -> None:
         items: What to list.
 
     Raises:
-        ValueError: If the suffix is none of these.
+        ValueError: If the suffix is none of these, or a path contains the separator ``|``.
     """
     path = Path(path).expanduser()
     items = list(items)
@@ -91,7 +96,7 @@ def write_manifest(path: str | Path, items: Iterable[Item]) -> None:
         {
             "name": item.name,
             "mixture": _relative(item.mixture, path.parent) if item.mixture is not None else "",
-            **{source: _relative(file, path.parent) for source, file in item.references.items()},
+            **{source: _cell(reference, path.parent) for source, reference in item.references.items()},
         }
         for item in items
     ]
@@ -122,8 +127,8 @@ def validate(items: Sequence[Item], *, progress: bool = True) -> CorpusSummary:
         What the corpus holds.
 
     Raises:
-        ValueError: If files are damaged, or the files of an item differ in rate, length or channels; it
-            says how many items fail and shows the first ones.
+        ValueError: If files are damaged, or the files of an item differ in rate, length or channels (parts
+            of a sum may be shorter, or mono); it says how many items fail and shows the first ones.
     """
     if not items:
         raise ValueError("items is empty: there is nothing to validate")
@@ -131,15 +136,22 @@ def validate(items: Sequence[Item], *, progress: bool = True) -> CorpusSummary:
     firsts: list[AudioInfo] = []
     for item in tqdm(items, desc="checking files", disable=not progress):
         try:
-            infos = {file: audio_info(file) for file in _files(item)}
+            infos = {file: audio_info(file) for file in item.files}
         except AudioFileError as error:
             problems.append(str(error))
             continue
-        first = next(iter(infos.values()))
+        if not infos:
+            problems.append(f"{item.name!r} names no file")
+            continue
+        plain = {file for file in (item.mixture, *item.references.values()) if isinstance(file, Path)}
+        whole = {file: info for file, info in infos.items() if file in plain}
+        first = next(iter(whole.values()), _largest(infos.values()))
         firsts.append(first)
-        problems += [_difference(file, info, first) for file, info in infos.items() if _differ(info, first)][
-            :1
-        ]
+        problems += [
+            _difference(file, info, first)
+            for file, info in infos.items()
+            if (_differ(info, first) if file in whole else not _fits(info, first))
+        ][:1]
     if problems:
         shown = "; ".join(problems[:_SHOWN]) + ("; ..." if len(problems) > _SHOWN else "")
         raise ValueError(f"{len(problems)} of {len(items)} items are unusable: {shown}: mend or remove them")
@@ -152,12 +164,27 @@ def validate(items: Sequence[Item], *, progress: bool = True) -> CorpusSummary:
     )
 
 
-def _files(item: Item) -> list[Path]:
-    return [*([item.mixture] if item.mixture is not None else []), *item.references.values()]
-
-
 def _differ(info: AudioInfo, first: AudioInfo) -> bool:
     return (info.frames, info.sample_rate, info.channels) != (first.frames, first.sample_rate, first.channels)
+
+
+def _fits(part: AudioInfo, first: AudioInfo) -> bool:
+    """Whether a part of a sum can be added to a recording like ``first``."""
+    return (
+        part.sample_rate == first.sample_rate
+        and part.frames <= first.frames
+        and part.channels in (1, first.channels)
+    )
+
+
+def _largest(infos: Iterable[AudioInfo]) -> AudioInfo:
+    """As long as the longest, with as many channels as any, at the first one's rate."""
+    infos = list(infos)
+    return replace(
+        infos[0],
+        frames=max(info.frames for info in infos),
+        channels=max(info.channels for info in infos),
+    )
 
 
 def _difference(file: Path, info: AudioInfo, first: AudioInfo) -> str:
@@ -202,7 +229,8 @@ def _rows(path: Path) -> list[tuple[int, dict[str, object]]]:
 def _item(row: Mapping[str, object], path: Path, number: int) -> Item:
     if row.get("offset") not in (None, "", "0", 0, 0.0):
         raise ValueError(f"{path}, line {number}: offset={row['offset']} is not read: cut the files instead")
-    files: dict[str, Path] = {}
+    mixture: Path | None = None
+    references: dict[str, Reference] = {}
     for column, value in row.items():
         if column in ("name", "offset", *IGNORED) or value in (None, ""):
             continue
@@ -211,17 +239,41 @@ def _item(row: Mapping[str, object], path: Path, number: int) -> Item:
                 f"{path}, line {number}: {column}={value!r} is no path: remove the column, "
                 f"or name it as one of {', '.join(IGNORED)}"
             )
-        file = path.parent / Path(value).expanduser()
-        if not file.is_file():
-            raise FileNotFoundError(f"{path}, line {number}: {column} {file} is missing: correct the path")
-        files[_NEMO.get(column, column)] = file
-    if not files:
+        files = tuple(path.parent / Path(part).expanduser() for part in value.split(_SEPARATOR) if part)
+        for file in files:
+            if not file.is_file():
+                raise FileNotFoundError(
+                    f"{path}, line {number}: {column} {file} is missing: correct the path"
+                )
+        source = _NEMO.get(column, column)
+        if source != "mixture":
+            references[source] = files if _SEPARATOR in value else files[0]
+        elif _SEPARATOR in value:
+            raise ValueError(
+                f"{path}, line {number}: {column}={value!r} is a sum of files: name one file, or leave "
+                "it empty for the sum of the references"
+            )
+        else:
+            mixture = files[0]
+    item = Item(name=str(row.get("name") or ""), mixture=mixture, references=references)
+    if not item.files:
         raise ValueError(f"{path}, line {number}: names no file: fill in mixture or a source")
-    name = str(row.get("name") or next(iter(files.values())).stem)
-    return Item(name=name, mixture=files.pop("mixture", None), references=files)
+    return item if item.name else replace(item, name=item.files[0].stem)
+
+
+def _cell(reference: Reference, folder: Path) -> str:
+    """The cell of a reference, with a separator if it is a sum, be it of one file or none."""
+    if isinstance(reference, Path):
+        return _relative(reference, folder)
+    return _SEPARATOR.join(_relative(file, folder) for file in reference) + _SEPARATOR * (len(reference) < 2)
 
 
 def _relative(file: Path, folder: Path) -> str:
     # resolve() would follow the symbolic links that corpora are often made of
     absolute, base = Path(os.path.abspath(file)), Path(os.path.abspath(folder))  # noqa: PTH100
-    return (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()
+    written = (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()
+    if _SEPARATOR in written:
+        raise ValueError(
+            f"{file}: {_SEPARATOR!r} in a path parts the files of a sum: rename the file or folder"
+        )
+    return written

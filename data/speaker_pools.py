@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from data.corpora import Pool, Split, audio_files, check_choice, mixed_folders
+from data.corpora import Pool, Split, audio_files, check_choice, mixed_folders, parts_of
 from data.speaker_corpora import librimix
 
 
@@ -51,8 +51,8 @@ def librimix_pools(
                 f"{item.mixture}: a name like 103-1240-0003_1235-135887-0017 was expected, to tell the "
                 f"{speakers} speakers by: rename the files, or use speaker_pools"
             )
-        for utterance, file in zip(utterances, item.references.values(), strict=True):
-            by_speaker.setdefault(utterance.split("-")[0], []).append(file)
+        for utterance, reference in zip(utterances, item.references.values(), strict=True):
+            by_speaker.setdefault(utterance.split("-")[0], []).extend(parts_of(reference))
     pools = _speaker_sources(by_speaker, speakers, root)
     if task == "sep_noisy":
         mixtures = [item.mixture for item in items if item.mixture is not None]

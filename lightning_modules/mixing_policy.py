@@ -18,6 +18,7 @@ from data.mixing import (
     random_ratios,
     random_snr,
 )
+from data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
 from inference.permutation import reference_order, reorder
 
 
@@ -25,14 +26,18 @@ from inference.permutation import reference_order, reorder
 class MixingPolicy:
     """Data mixing of a training batch; everything is off unless switched on.
 
-    Speed and equaliser make new voices and noises, remixing, gains and SNR new mixtures of them. Then every
-    item takes one of three roads: with probability ``linear_path`` it is moved towards one of its sources by
-    a random ratio, with probability ``estimate_path`` it is blended with the separator's own estimate,
-    otherwise it stays.
+    Speed, equaliser, pitch, tempo, channels and signs, in this order, make new voices, instruments and
+    noises, remixing, gains and SNR new mixtures of them. Then every item takes one of three roads: with
+    probability ``linear_path`` it is moved towards one of its sources by a random ratio, with probability
+    ``estimate_path`` it is blended with the separator's own estimate, otherwise it stays.
 
     Args:
         speed: Range of random playing speeds of each component; None leaves them.
         equaliser_db: Largest gain and cut of a random filter on each component; 0 for none.
+        pitch_semitones: Range of random changes of the pitch of each component; None leaves it.
+        tempo: Range of random tempi of each component, at its pitch; None leaves it.
+        channel_swap: Share of components in [0, 1] whose channels are reversed.
+        sign_flip: Share of components in [0, 1] whose sign is turned over.
         remix: Permute every source but the first, and the noise, among the items.
         gain_db: Range of random gains of each component in dB; None leaves them.
         snr_db: Range of random ratios of references to noise in dB; None leaves them.
@@ -52,6 +57,10 @@ class MixingPolicy:
 
     speed: tuple[float, float] | None = None
     equaliser_db: float = 0.0
+    pitch_semitones: tuple[float, float] | None = None
+    tempo: tuple[float, float] | None = None
+    channel_swap: float = 0.0
+    sign_flip: float = 0.0
     remix: bool = False
     gain_db: tuple[float, float] | None = None
     snr_db: tuple[float, float] | None = None
@@ -84,6 +93,15 @@ class MixingPolicy:
                 f"equaliser_db={self.equaliser_db} must not be negative, and speed={self.speed} is a positive"
                 " range, the lower end first"
             )
+        if not (0 <= self.channel_swap <= 1 and 0 <= self.sign_flip <= 1):
+            raise ValueError(
+                f"channel_swap={self.channel_swap} and sign_flip={self.sign_flip} are shares of the"
+                " components: from 0 to 1"
+            )
+        if self.tempo is not None and not 0 < self.tempo[0] <= self.tempo[1]:
+            raise ValueError(f"tempo={self.tempo} is a positive range, the lower end first")
+        if self.pitch_semitones is not None and self.pitch_semitones[0] > self.pitch_semitones[1]:
+            raise ValueError(f"pitch_semitones={self.pitch_semitones}: the lower end comes first")
 
     def __call__(
         self,
@@ -106,11 +124,7 @@ class MixingPolicy:
         Returns:
             New ``(mixture, references)`` of the same shapes.
         """
-        components = components_of(mixture, references)
-        if self.speed is not None:
-            components = random_speed(components, self.speed, generator=generator)
-        if self.equaliser_db:
-            components = random_equaliser(components, self.equaliser_db, generator=generator)
+        components = self._augmented(components_of(mixture, references), generator)
         if self.remix:
             components = batch_remix(components, generator=generator)
         if self.gain_db is not None:
@@ -138,3 +152,19 @@ class MixingPolicy:
                 mixture[estimated], references[estimated], estimates, source[estimated], ratio[estimated]
             )
         return mixture, references
+
+    def _augmented(self, components: Tensor, generator: Generator) -> Tensor:
+        """Components ``(b, s + 1, c, t)``, each changed on its own."""
+        if self.speed is not None:
+            components = random_speed(components, self.speed, generator=generator)
+        if self.equaliser_db:
+            components = random_equaliser(components, self.equaliser_db, generator=generator)
+        if self.pitch_semitones is not None:
+            components = random_pitch(components, self.pitch_semitones, generator=generator)
+        if self.tempo is not None:
+            components = random_tempo(components, self.tempo, generator=generator)
+        if self.channel_swap:
+            components = random_channel_swap(components, self.channel_swap, generator=generator)
+        if self.sign_flip:
+            components = random_sign_flip(components, self.sign_flip, generator=generator)
+        return components

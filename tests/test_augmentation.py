@@ -9,12 +9,18 @@ import torch
 from torch import Generator, Tensor
 
 from data.augmentation import EQUALISER_BANDS, random_equaliser, random_speed
+from data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
 
 RATE = 16_000
 DRAWS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
     "speed": lambda components, generator: random_speed(components, (0.8, 1.25), generator=generator),
     "equaliser": lambda components, generator: random_equaliser(components, 12.0, generator=generator),
+    "tempo": lambda components, generator: random_tempo(components, (0.8, 1.25), generator=generator),
+    "pitch": lambda components, generator: random_pitch(components, (-5, 5), generator=generator),
+    "channels": lambda components, generator: random_channel_swap(components, 0.5, generator=generator),
+    "sign": lambda components, generator: random_sign_flip(components, 0.5, generator=generator),
 }
+CONTINUOUS = ("speed", "equaliser", "tempo", "pitch")  # the others have two results only
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -57,13 +63,14 @@ def test_the_seed_decides_and_components_are_not_written_to(name: str, frames: i
     assert torch.equal(components, before)
 
 
-@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("name", CONTINUOUS)
 def test_every_component_of_every_item_draws_its_own_and_its_channels_share_it(name: str) -> None:
-    drawn = DRAWS[name](noise(1, 0, 1).expand(3, 3, 2, 400), seeded())
+    frames = 4000 if name == "tempo" else 400  # its window is 2048 long
+    drawn = DRAWS[name](noise(1, 0, 1, frames).expand(3, 3, 2, frames), seeded())
     assert torch.equal(drawn[:, :, 0], drawn[:, :, 1])
     heard = drawn[:, :, 0].flatten(0, 1)
     apart = torch.cdist(heard, heard) + 1000 * torch.eye(9)
-    assert apart.min() > 1
+    assert apart.min() > 0.1  # equal draws would be 0 apart
 
 
 @pytest.mark.parametrize("name", DRAWS)
@@ -78,9 +85,9 @@ def test_silence_stays_silent_and_touches_nothing(name: str) -> None:
     assert (drawn[:2].flatten(2).any(2) == components[:2].flatten(2).any(2)).all()
 
 
-@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("name", ["speed", "equaliser", "channels", "sign"])
 def test_draws_follow_the_components_to_their_device(name: str) -> None:
-    """The meta device refuses tensors of other devices, as an accelerator does."""
+    """The meta device refuses tensors of other devices, as an accelerator does (and ``istft`` altogether)."""
     assert DRAWS[name](torch.empty(2, 3, 1, 40, device="meta"), seeded()).device.type == "meta"
 
 
@@ -171,3 +178,119 @@ def test_the_curve_is_straight_between_ten_frequencies_an_even_ratio_apart() -> 
 def test_a_range_below_zero_is_named() -> None:
     with pytest.raises(ValueError, match=re.escape("range_db=-3.0: must be 0 or more")):
         random_equaliser(noise(), -3.0, generator=seeded())
+
+
+def strongest(signal: Tensor) -> tuple[Tensor, Tensor]:
+    """Frequency in Hz of the loudest bin of 1 Hz, and the share of all energy within 20 Hz of it."""
+    power = torch.fft.rfft(signal * torch.hann_window(RATE, periodic=False), RATE).abs().square()
+    place = power.argmax(-1)
+    bins = torch.arange(power.shape[-1])
+    near = (bins - place[..., None]).abs() <= 20
+    return place, (power * near).sum(-1) / power.sum(-1)
+
+
+@pytest.mark.parametrize("hertz", [220, 1000, 3000])
+@pytest.mark.parametrize("semitones", [-12, -3.5, 2, 7])
+def test_the_pitch_of_a_tone_moves_by_its_semitones_and_its_level_and_length_stay(
+    hertz: int, semitones: float
+) -> None:
+    components = 0.3 * tone(hertz, RATE, RATE).float().expand(1, 2, 2, RATE)
+    moved = random_pitch(components, (semitones, semitones), generator=seeded())
+    assert moved.shape == components.shape
+    place, share = strongest(moved)
+    assert (place - hertz * 2 ** (semitones / 12)).abs().max() <= 1
+    assert share.min() > 0.99
+    torch.testing.assert_close(moved.square().mean((2, 3)), components.square().mean((2, 3)))
+    # and it sounds throughout
+    pieces = moved.unflatten(-1, (10, -1)).square().mean(-1).sqrt() / (0.3 / math.sqrt(2))
+    assert 0.8 < pieces.min() <= pieces.max() < 1.2
+
+
+@pytest.mark.parametrize("hertz", [220, 1000, 3000])
+@pytest.mark.parametrize("tempo", [0.5, 0.9, 1.2, 2.0])
+def test_the_tempo_leaves_a_tone_its_pitch_and_level(hertz: int, tempo: float) -> None:
+    components = 0.3 * tone(hertz, RATE, RATE).float().expand(1, 2, 2, RATE)
+    played = random_tempo(components, (tempo, tempo), generator=seeded())
+    assert played.shape == components.shape
+    place, share = strongest(played)
+    assert (place - hertz).abs().max() <= 1
+    assert share.min() > 0.95  # where the segment starts again there is a seam
+    level = played.square().mean().sqrt()
+    assert float(level) == pytest.approx(0.3 / math.sqrt(2), rel=0.05)
+
+
+def test_the_tempo_moves_events_to_where_they_belong() -> None:
+    """A swell that is loudest after 0.375 s, played faster and slower; pitch leaves it there; up to a hop."""
+    place = torch.arange(RATE, dtype=torch.float64) / RATE
+    swell = tone(1000, RATE, RATE) * (-(((place - 0.375) / 0.1) ** 2)).exp()
+    components = swell.float().expand(1, 1, 1, RATE)
+
+    def middle(signal: Tensor) -> float:
+        energy = signal.flatten().square()
+        return float((energy * torch.arange(RATE)).sum() / energy.sum() / RATE)
+
+    assert middle(components) == pytest.approx(0.375, abs=1e-3)
+    slower = random_tempo(components, (0.75, 0.75), generator=seeded())
+    assert middle(slower) == pytest.approx(0.375 / 0.75, abs=0.03)
+    twice = random_tempo(components, (2.0, 2.0), generator=seeded())
+    torch.testing.assert_close(twice[..., RATE // 2 :], twice[..., : RATE // 2], rtol=0, atol=0)
+    assert middle(twice) == pytest.approx(0.375 / 2 + 0.25, abs=0.03)
+    higher = random_pitch(components, (4, 4), generator=seeded())
+    assert middle(higher) == pytest.approx(0.375, abs=0.03)
+
+
+def test_without_change_pitch_and_tempo_are_the_identity() -> None:
+    components = noise(time=6000).float()
+    for same in (
+        random_pitch(components, (0, 0), generator=seeded()),
+        random_tempo(components, (1, 1), generator=seeded()),
+    ):
+        torch.testing.assert_close(same, components, rtol=0, atol=1e-4)
+
+
+def test_pitches_are_uniform_and_tempi_even_on_a_logarithmic_scale() -> None:
+    components = tone(1000, RATE, RATE).float().expand(60, 2, 1, RATE)
+    place, _ = strongest(random_pitch(components, (-6, 6), generator=seeded()))
+    semitones = 12 * (place[:, :, 0] / 1000).log2()
+    assert semitones.abs().max() <= 6.02
+    assert semitones.mean() == pytest.approx(0, abs=4 * 12 / math.sqrt(12 * 120))
+    assert semitones.var() == pytest.approx(144 / 12, rel=0.35)
+    assert abs(torch.corrcoef(semitones.T)[0, 1]) < 4 / math.sqrt(60)
+    # an impulse lies where the tempo puts it
+    impulse = torch.zeros(60, 2, 1, 8192)
+    impulse[..., 2048] = 1
+    drawn = random_tempo(impulse, (0.5, 2.0), generator=seeded())[:, :, 0, :8192]
+    octaves = (2048 / drawn[..., :7000].abs().argmax(-1)).log2().clamp(-2, 2)
+    assert octaves.mean() == pytest.approx(0, abs=4 * 2 / math.sqrt(12 * 120) + 0.1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_channels_are_swapped_and_signs_flipped_in_their_share(share: float) -> None:
+    count = 1000
+    components = noise(count, 1, 2, 4)
+    swapped = random_channel_swap(components, share, generator=seeded())
+    flipped = random_sign_flip(components, share, generator=seeded(1))
+    for changed, other in ((swapped, components.flip(2)), (flipped, -components)):
+        moved = (changed == other).all((2, 3))
+        assert (moved | (changed == components).all((2, 3))).all()
+        spread = 4 * math.sqrt(share * (1 - share) / (2 * count))
+        assert float(moved.double().mean()) == pytest.approx(share, abs=spread)
+        if 0 < share < 1:
+            assert abs(torch.corrcoef(moved.double().T)[0, 1]) < 4 / math.sqrt(count)
+    mono = components[:, :, :1]
+    assert torch.equal(random_channel_swap(mono, share, generator=seeded()), mono)
+
+
+def test_shares_tempi_and_pitches_that_will_not_do_are_named() -> None:
+    for call, message in (
+        (lambda: random_channel_swap(noise(), 1.2, generator=seeded()), "share=1.2 is no probability"),
+        (lambda: random_sign_flip(noise(), -0.1, generator=seeded()), "share=-0.1 is no probability"),
+        (
+            lambda: random_tempo(noise(), (0.0, 1.0), generator=seeded()),
+            "tempo=(0.0, 1.0): tempi are positive",
+        ),
+        (lambda: random_pitch(noise(), (2, -2), generator=seeded()), "semitones=(2, -2): the lower bound"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)) as caught:
+            call()
+        assert "\n" not in str(caught.value)

@@ -9,15 +9,20 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
+from music_trees import musdb, of_config
 from omegaconf import OmegaConf
 from speaker_trees import audio, libri2mix, tree
 
+from data.audio import read_audio
 from data.audio_writing import write_audio
 from data.corpora import blind_folder, mixed_folders, paired_folders
 from data.datamodule import DrawSampler, SeparationData, ShardSampler
 from data.manifest import write_manifest
+from data.music_corpora import song_folders
+from data.stem_pools import song_pools
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "data"
+MUSIC = ("musdb18_hq", "moisesdb", "song_folders", "stem_folders")
 RATE = 8000
 
 
@@ -144,6 +149,85 @@ def test_pools_validate_on_the_same_mixtures_whatever_the_seed(pairs: Path) -> N
     assert not torch.equal(*train)
 
 
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    """Four songs for training; in that for test the vocals begin after 0.5 s."""
+    musdb(tmp_path, frames=9600, leads={"vocals": 4000})
+    return tmp_path
+
+
+def _music(root: Path, **options: object) -> SeparationData:
+    defaults: dict[str, object] = {
+        "train": partial(song_folders, root / "train"),
+        "valid": partial(song_folders, root / "test"),
+        "test": partial(song_folders, root / "test"),
+        "sources": ["vocals", "bass"],
+        "sample_rate": RATE,
+        "segment_seconds": 0.1,
+        "batch_size": 2,
+    }
+    return SeparationData(**{**defaults, **options})  # type: ignore[arg-type]
+
+
+def test_songs_are_mixed_for_training_only(songs: Path) -> None:
+    options = {"mix": "songs", "epoch_size": 10, "gain_db": [-6, 6], "skip_silent": True}
+    data = _music(songs, **options)
+    batches, workers = (
+        list(data.train_dataloader()),
+        list(_music(songs, num_workers=2, **options).train_dataloader()),
+    )
+    assert [batch["references"].shape for batch in batches] == 5 * [(2, 2, 1, 800)]
+    assert all(torch.equal(a["mixture"], b["mixture"]) for a, b in zip(batches, workers, strict=True))
+    assert all(bool(batch["references"].flatten(2).any(2).all()) for batch in batches)
+    assert len(_music(songs, mix="songs").train_dataloader()) == 2  # as many mixtures as songs
+    (valid,) = data.val_dataloader()
+    assert valid["names"] == ["Eve - Five"]
+    assert valid["mixture"].shape == (1, 1, 9600)
+    plain = next(iter(_music(songs).train_dataloader()))
+    assert plain["names"][0] in {"Ana - One", "Bob - Two", "Cat - Three", "Dan - Four"}
+
+
+def test_songs_that_are_played_together_are_those_of_the_corpus(songs: Path) -> None:
+    data = _music(
+        songs, mix="songs", same_song=1.0, sources=["vocals", "drums", "bass", "other"], epoch_size=6
+    )
+    items = _music(songs).train()
+    for batch in data.train_dataloader():
+        for mixture in batch["mixture"]:
+            wholes = [read_audio(item.mixture)[0][0].unfold(0, 800, 1) for item in items]
+            assert min(float((whole - mixture).abs().amax(1).min()) for whole in wholes) < 1e-6
+
+
+def test_evaluation_can_be_cut_where_all_sources_sound_and_mixed_anew(songs: Path) -> None:
+    whole = next(iter(_music(songs).test_dataloader()))
+    options = {"valid_seconds": 0.25, "test_seconds": 0.5, "rebuild_mixture": True}
+    for crop, places in (("start", (0, 0)), ("active", (3072, 3072))):
+        data = _music(songs, crop=crop, **options)
+        loaders = (data.val_dataloader(), data.test_dataloader())
+        for loader, frames, start in zip(loaders, (2000, 4000), places, strict=True):
+            (batch,) = loader
+            assert torch.equal(batch["references"], whole["references"][..., start : start + frames])
+            torch.testing.assert_close(
+                batch["mixture"], whole["mixture"][..., start : start + frames], rtol=0, atol=1e-6
+            )
+
+
+def test_pools_can_keep_their_levels_or_draw_them(songs: Path) -> None:
+    pools = partial(song_pools, songs / "train", ["drums", "bass"])
+    options = {"train": pools, "sources": ["drums", "bass"], "epoch_size": 40, "snr_db": None}
+    levels = []
+    for gain_db in (None, [-6, 6]):
+        references = next(iter(_music(songs, batch_size=40, gain_db=gain_db, **options).train_dataloader()))[
+            "references"
+        ]
+        levels.append(10 * (references.square().mean((2, 3)) / 0.005).log10())
+    assert float(levels[0].abs().max()) < 0.01
+    assert 5 < float(levels[1].abs().max()) < 6.01
+    assert float((levels[1][:, 0] - levels[1][:, 1]).abs().min()) > 1e-4
+    with pytest.raises(ValueError, match=r"gain_db=\(-6.0, 6.0\) and snr_db=\(-5.0, 15.0\) both set levels"):
+        _music(songs, gain_db=[-6, 6], train=pools, sources=["drums"]).train_dataloader()
+
+
 class _Recorder(lightning.LightningModule):
     """Learns one weight and writes down what it was given."""
 
@@ -204,6 +288,8 @@ def test_a_resumed_run_goes_on_with_the_very_next_batch(
         ({"batch_size": 0}, "batch_size=0"),
         ({"segment_seconds": -1.0}, "segment_seconds=-1.0"),
         ({"limit_valid": 0}, "limit_valid=0"),
+        ({"test_seconds": 0}, "test_seconds=0"),
+        ({"mix": "pools"}, "mix='pools' is unknown: use one of items, songs"),
     ],
 )
 def test_options_out_of_range(pairs: Path, options: dict[str, object], message: str) -> None:
@@ -235,6 +321,8 @@ def _corpus(name: str, root: Path) -> None:
                 _write(root / kind / f"{kind}_fileid_{number}.wav", number)
         for kind in ("noisy", "clean"):
             _write(root / "test_set/synthetic/no_reverb" / kind / f"{kind}_fileid_5.wav", 5)
+    elif name in MUSIC:
+        of_config(name, root, frames=1600)
     elif name == "librimix":
         libri2mix(root, frames=1600)
     elif name in ("wsj0_mix", "wham"):
@@ -262,8 +350,10 @@ def test_every_config_needs_its_root_only(config: Path, tmp_path: Path) -> None:
     whole.data.num_workers = 0
     data = instantiate(whole.data)
     batch = next(iter(data.train_dataloader()))
-    assert batch["mixture"].shape == (8, 1, 32000)
-    assert batch["references"].shape == (8, len(data.sources), 1, 32000)
+    batch_size, channels, segment = (4, 2, 6 * 44100) if config.stem in MUSIC else (8, 1, 32000)
+    assert batch["mixture"].shape == (batch_size, channels, segment)
+    assert batch["references"].shape == (batch_size, len(data.sources), channels, segment)
     assert len(next(iter(data.val_dataloader()))["names"]) == 1
     if data.test is not None:
-        assert next(iter(data.test_dataloader()))["mixture"].shape == (1, 1, 1600 * data.sample_rate // RATE)
+        frames = 1600 * data.sample_rate // RATE
+        assert next(iter(data.test_dataloader()))["mixture"].shape == (1, channels, frames)

@@ -149,7 +149,7 @@ def test_blind_items_have_no_references(tmp_path: Path) -> None:
 
 
 def test_headers_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import data.dataset as module
+    import data.reading as module
 
     asked: list[Path] = []
     real = module.audio_info

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from data.augmentation import random_equaliser, random_speed
 from data.mixing import components_of
+from data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
 from lightning_modules.mixing_policy import MixingPolicy
 from lightning_modules.schedules import warmup_cosine
 
@@ -158,6 +159,36 @@ def test_speed_and_equaliser_make_new_components_in_that_order_and_their_sum_is_
     torch.testing.assert_close(mixed, expected.sum(1), rtol=0, atol=1e-5)
 
 
+def test_pitch_tempo_channels_and_signs_come_in_that_order_and_their_sum_is_the_mixture() -> None:
+    components = torch.randn(3, 3, 2, 3000, generator=Generator().manual_seed(5))
+    batch = components.sum(1), components[:, :2]
+    generator = Generator().manual_seed(0)
+    expected = random_pitch(components_of(*batch), (-3, 3), generator=generator)
+    expected = random_tempo(expected, (0.8, 1.25), generator=generator)
+    expected = random_channel_swap(expected, 0.5, generator=generator)
+    expected = random_sign_flip(expected, 0.5, generator=generator)
+    policy = MixingPolicy(pitch_semitones=(-3, 3), tempo=(0.8, 1.25), channel_swap=0.5, sign_flip=0.5)
+    mixed, targets = mix(policy, batch)
+    assert torch.equal(targets, expected[:, :2])
+    torch.testing.assert_close(mixed, expected.sum(1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("switch", ["channel_swap", "sign_flip"])
+def test_swaps_and_flips_leave_each_component_what_it_was_up_to_that(switch: str) -> None:
+    components = torch.randn(200, 3, 2, 5, generator=Generator().manual_seed(5))
+    references = components[:, :2]
+    mixed, targets = mix(MixingPolicy(**{switch: 0.5}), (components.sum(1), references))
+    turned = references.flip(2) if switch == "channel_swap" else -references
+    moved = (targets == turned).all((2, 3))
+    assert (moved | (targets == references).all((2, 3))).all()
+    assert 0.4 < float(moved.float().mean()) < 0.6
+    assert not torch.allclose(mixed, components.sum(1), atol=1e-2)
+    whole, all_turned = mix(MixingPolicy(**{switch: 1.0}), (components.sum(1), references))
+    assert torch.equal(all_turned, turned)
+    summed = components.sum(1)
+    torch.testing.assert_close(whole, summed.flip(1) if switch == "channel_swap" else -summed)
+
+
 def test_one_speed_for_all_plays_the_mixture_at_that_speed() -> None:
     mixture, references = signals(20, time=50)
     mixed, targets = mix(MixingPolicy(speed=(2.0, 2.0)), (mixture, references))
@@ -205,6 +236,11 @@ def test_gradient_goes_through_weights_used_without_gradient_first() -> None:
         ({"first_weight": -0.5, "unroll": 1}, "first_weight=-0.5 must not be negative"),
         ({"first_weight": 0.0}, "first_weight=0.0 must not be negative, nor 0"),
         ({"candidates": 0}, "candidates=0"),
+        ({"channel_swap": 1.5}, "channel_swap=1.5 and sign_flip=0.0 are shares"),
+        ({"sign_flip": -0.5}, "channel_swap=0.0 and sign_flip=-0.5 are shares"),
+        ({"tempo": (0.0, 1.0)}, "tempo=(0.0, 1.0) is a positive range"),
+        ({"tempo": (1.2, 0.8)}, "tempo=(1.2, 0.8) is a positive range"),
+        ({"pitch_semitones": (2, -2)}, "pitch_semitones=(2, -2): the lower end comes first"),
     ],
 )
 def test_mistakes_are_named_in_one_line(options: dict, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Write a synthetic corpus: ``python -m data.synthesis voicebank_demand OUT``, or ``librimix OUT``."""
+"""Write a synthetic corpus: ``python -m data.synthesis voicebank_demand OUT``, librimix or musdb18_hq."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.synthesis import librimix, voicebank_demand
+from data.synthesis import librimix, musdb18_hq, voicebank_demand
 from data.synthesis.speech import SynthesisError
 
 
@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     corpora = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
     _add_voicebank_demand(corpora.add_parser("voicebank_demand", help="noisy speech, as VoiceBank-DEMAND"))
     _add_librimix(corpora.add_parser("librimix", help="speakers who talk at once, as LibriMix"))
+    _add_musdb18_hq(corpora.add_parser("musdb18_hq", help="composed songs in four stems, as MUSDB18-HQ"))
     return parser
 
 
@@ -64,6 +65,15 @@ def _add_librimix(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speakers", type=int, default=2, help="in a mixture, 2 or 3 (2)")
     parser.add_argument("--synthesiser", default="espeak", metavar="NAME", help="espeak or flite (espeak)")
     parser.set_defaults(write=_write_librimix)
+
+
+def _add_musdb18_hq(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument("--train", type=int, default=20, help="songs in train (20)")
+    parser.add_argument("--test", type=int, default=5, help="songs in test (5)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of every song (60)")
+    parser.add_argument("--sample-rate", type=int, default=44_100, help="22050, 44100 or 48000 Hz (44100)")
+    parser.set_defaults(write=_write_musdb18_hq)
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +110,18 @@ def _write_librimix(options: argparse.Namespace) -> None:
         synthesiser=options.synthesiser,
     )
     librimix.write_corpus(corpus, workers=options.workers, overwrite=options.overwrite)
+
+
+def _write_musdb18_hq(options: argparse.Namespace) -> None:
+    corpus = musdb18_hq.Musdb18Hq(
+        out=options.out,
+        train=options.train,
+        test=options.test,
+        seconds=options.seconds,
+        sample_rate=options.sample_rate,
+        seed=options.seed,
+    )
+    musdb18_hq.write_corpus(corpus, workers=options.workers, overwrite=options.overwrite)
 
 
 if __name__ == "__main__":

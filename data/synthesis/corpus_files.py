@@ -105,12 +105,12 @@ def prepare_folder(out: Path, folders: Iterable[str], *, overwrite: bool, listin
 
 
 def pcm(signal: FloatArray) -> np.ndarray:
-    """Round ``(time,)`` of full scale 1 to 16-bit samples."""
+    """Round a signal of full scale 1 to 16-bit samples."""
     return np.round(signal * 32768).astype(np.int16)
 
 
 def write_pcm(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write 16-bit samples ``(time,)`` as they are."""
+    """Write 16-bit samples ``(time,)`` or ``(time, channel)`` as they are."""
     soundfile.write(path, samples, sample_rate, subtype="PCM_16")
 
 
@@ -120,4 +120,4 @@ def _map(write: Callable[[Job], Entry], jobs: Sequence[Job], workers: int) -> It
         return
     # spawned, because a fork of a process that has run torch's threads can hang
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(write, jobs, chunksize=4)
+        yield from pool.map(write, jobs, chunksize=max(1, min(4, len(jobs) // (4 * workers))))

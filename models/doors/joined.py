@@ -65,5 +65,6 @@ class Joined(OpenedSeparator):
 
     def only(self, sources: Sequence[str]) -> LoadedSeparator:
         """The separators alone that estimate one of these sources, so that the others are not asked."""
-        wanted: Any = Joined([part for part in self.parts if set(part.sources) & set(sources)])
+        parts: list[Any] = list(self.parts)
+        wanted: Any = Joined([part for part in parts if set(part.sources) & set(sources)])
         return wanted

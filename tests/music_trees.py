@@ -1,0 +1,92 @@
+"""Tiny corpora of songs, written on the spot: every stem of every song is a tone of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from data.music_corpora import VALID_SONGS
+
+RATE = 8000
+SOURCES = ("vocals", "drums", "bass", "other")
+TITLES = ("Ana - One", "Bob - Two", "Cat - Three", "Dan - Four", "Eve - Five")
+
+
+def hertz(song: int, stem: int) -> float:
+    """The pitch that tells a stem of a song from all others; whole periods fit into 800 samples at 8 kHz."""
+    return 500.0 + 40 * song + 400 * stem
+
+
+def tone(frequency: float, frames: int, channels: int = 1, lead: int = 0) -> np.ndarray:
+    """``(time, channel)`` at level 0.1, of which the first ``lead`` samples are zeros."""
+    waveform = 0.1 * np.sin(2 * np.pi * frequency * np.arange(frames) / RATE)
+    waveform[:lead] = 0
+    return np.repeat(waveform[:, None], channels, axis=1)
+
+
+def write(file: Path, waveform: np.ndarray, rate: int = RATE) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(file, waveform, rate, subtype="FLOAT" if file.suffix == ".wav" else None)
+    return file
+
+
+def song(
+    folder: Path,
+    number: int,
+    *,
+    stems: Sequence[str] = SOURCES,
+    frames: int = 2400,
+    channels: int = 1,
+    leads: Mapping[str, int] | None = None,
+    mixture: bool = True,
+    rate: int = RATE,
+    suffix: str = ".wav",
+) -> None:
+    """A folder with a file per stem and, if wanted, their sum."""
+    total = np.zeros((frames, channels))
+    for place, stem in enumerate(stems):
+        waveform = tone(hertz(number, place), frames, channels, (leads or {}).get(stem, 0))
+        write(folder / f"{stem}{suffix}", waveform, rate)
+        total += waveform
+    if mixture:
+        write(folder / f"mixture{suffix}", total, rate)
+
+
+def songs(base: Path, names: Iterable[str], first: int = 0, **options: object) -> None:
+    """A folder per song; the numbers of the songs, which set their pitches, count from ``first``."""
+    for number, name in enumerate(names, first):
+        song(base / name, number, **options)  # type: ignore[arg-type]
+
+
+def musdb(root: Path, **options: object) -> None:
+    """Four training songs and a test song, none of them of MUSDB18."""
+    songs(root / "train", TITLES[:4], **options)
+    songs(root / "test", TITLES[4:], 4, **options)
+
+
+def moises(root: Path, name: str, stems: Mapping[str, Sequence[int]], channels: int = 1) -> None:
+    """A song of MoisesDB: a folder per stem with a file per length, and ``data.json``."""
+    for place, (stem, lengths) in enumerate(stems.items()):
+        for number, frames in enumerate(lengths):
+            write(root / name / stem / f"{place}{number}-id.wav", tone(500 + 100 * place, frames, channels))
+    (root / name / "data.json").write_text('{"song": "a title"}')
+
+
+def of_config(config: str, root: Path, frames: int) -> None:
+    """The corpus that a config of ``configs/data`` for music reads when only its root is set."""
+    if config == "musdb18_hq":
+        songs(root / "train", [*VALID_SONGS, *TITLES[:4]], frames=frames)
+        songs(root / "test", TITLES[4:], frames=frames)
+    elif config == "moisesdb":
+        for number in range(50):
+            stems = ("vocals", "drums", "bass", "guitar")
+            moises(root, f"{number:02d}", {stem: [frames] for stem in stems})
+    else:
+        songs(root / "valid", TITLES[4:], frames=frames)
+        if config == "song_folders":
+            songs(root / "train", TITLES[:4], frames=frames)
+        for place, stem in enumerate(SOURCES if config == "stem_folders" else ()):
+            write(root / "train" / stem / "one.wav", tone(hertz(0, place), frames))

@@ -1,0 +1,164 @@
+"""Experiments that train nothing, as a user starts them: train.py experiment=progressive_musdb."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from infer_toys import separator_file
+from music_trees import RATE, SOURCES, musdb
+
+from commands.overrides import CONFIGS
+from reporting.scores import read_scores
+
+SMALL = (
+    "data.test_seconds=0.2",
+    "data.num_workers=0",
+    "evaluation.guides.adaptive.steps=2",
+    "evaluation.guides.adaptive.search.candidates=2",
+    "evaluation.guides.disjointness.steps=1",
+    "evaluation.guides.remix_agreement.steps=1",
+    "evaluation.guides.fixed.search.steps=3",
+    "evaluation.guides.state.search.steps=3",
+    "evaluation.betas=[0.0,0.5]",
+    "trainer.accelerator=cpu",
+)
+
+
+def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(CONFIGS.parent / "train.py"), *overrides],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    musdb(folder / "songs")
+    separator_file(folder, "stems", SOURCES, rate=RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(work: Path) -> Path:
+    run = train(
+        work,
+        "experiment=progressive_musdb",
+        "data.root=songs",
+        "separator=stems.safetensors",
+        "name=run",
+        *SMALL,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "| stem " in run.stdout
+    return work / "outputs" / "run"
+
+
+def test_every_stem_is_refined_in_every_way_and_scored_at_every_step(done: Path) -> None:
+    scores = read_scores(done / "scores.parquet")
+    assert set(scores["source"]) == set(SOURCES)
+    assert set(scores["item"]) == {f"Eve - Five/{stem}" for stem in SOURCES}
+    ways = {(row.guide, row.kind) for row in scores.itertuples()}
+    blind = {(name, "blind") for name in ("disjointness", "remix_agreement")}
+    named = ("none", "own_level", "wiener", "wiener_single", "state_form", "noise")
+    assert ways == {("none", "mixture"), ("none", "one_step"), ("si_sdr", "oracle")} | blind | {
+        (name, "fixed") for name in named
+    }
+    assert set(scores["metric"]) == {"si_sdr", "usdr", "csdr"}
+    fixed = scores[(scores["guide"] == "none") & (scores["kind"] == "fixed")]
+    assert sorted(set(fixed["step"])) == [0, 1, 2]
+    assert fixed.loc[fixed["step"] == 2, "ratio"].to_numpy() == pytest.approx(1 / 3)
+
+
+def test_the_guide_never_lowers_what_it_listens_to(done: Path) -> None:
+    scores = read_scores(done / "scores.parquet")
+    own = scores[(scores["guide"] == "si_sdr") & (scores["metric"] == "si_sdr")]
+    for _, group in own.groupby("item"):
+        assert (group.sort_values("step")["value"].diff().dropna() >= -1e-4).all()
+
+
+def test_the_pages_stand_beside_the_published_numbers(done: Path) -> None:
+    page = (done / "stems.md").read_text()
+    for text in ("published SI-SDR", "9.96", "Oracle predictor", "published_code", "17.64", "cSDR"):
+        assert text in page
+    for picture in ("one_step.png", "steps_si_sdr.png", "steps_csdr.png", "oracle_predictor.png"):
+        assert (done / picture).stat().st_size > 5000
+        assert picture in page
+    record = json.loads((done / "run.json").read_text())
+    assert record["separator"] == "stems.safetensors"
+    assert record["finished"] is True
+
+
+def test_all_stems_are_raised_in_both_forms(done: Path) -> None:
+    predictor = pd.read_parquet(done / "oracle_predictor.parquet")
+    assert len(predictor) == 4 * 4 * 2 * 2
+    same = predictor[predictor["beta"] == 0].pivot_table(index=["target", "source"], columns="form")["si_sdr"]
+    assert (same["intended"] - same["published_code"]).abs().max() < 1e-4
+
+
+def test_a_run_goes_on_with_the_songs_that_are_missing(work: Path, done: Path) -> None:
+    before = read_scores(done / "scores.parquet")
+    rows = pd.read_parquet(done / "stem_scores.parquet")
+    rows[rows["source"] != "bass"].to_parquet(done / "stem_scores.parquet", index=False)
+    command = ("experiment=progressive_musdb", "data.root=songs", "separator=stems.safetensors", "name=run")
+    refused = train(work, *command, *SMALL)
+    assert refused.returncode == 1
+    assert "already holds a run" in refused.stderr
+    again = train(work, *command, *SMALL, "ckpt=last")
+    assert again.returncode == 0, again.stderr[-2000:]
+    after = read_scores(done / "scores.parquet")
+    keys = ["item", "guide", "kind", "step", "metric"]
+    merged = before.merge(after, on=keys)
+    assert len(merged) == len(before) == len(after)
+    assert (merged["value_x"] - merged["value_y"]).abs().max() < 1e-3
+
+
+def test_the_predictor_alone_in_a_dry_run(work: Path) -> None:
+    run = train(
+        work,
+        "experiment=oracle_predictor",
+        "data.root=songs",
+        "separator=stems.safetensors",
+        "name=dry",
+        "data.test_seconds=0.2",
+        "trainer.fast_dev_run=true",
+        "evaluation.targets=[vocals]",
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert len(pd.read_parquet(work / "outputs" / "dry" / "oracle_predictor.parquet")) == 10 * 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        ((), "separator is not set"),
+        (("separator=none.ckpt",), "none.ckpt"),
+        (
+            ("separator=stems.safetensors", "evaluation.targets=[voice]"),
+            "the separator has no voice, but vocals",
+        ),
+        (("separator=stems.safetensors", "evaluation.betas=[1.0]"), "evaluation.betas: 1.0 is outside"),
+        (
+            ("separator=stems.safetensors", "evaluation.guides.noise.label=wiener"),
+            "evaluation.guides: two are called wiener_fixed",
+        ),
+        (("separator=stems.safetensors", "data.root=nowhere"), "nowhere"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(work: Path, overrides: tuple[str, ...], fault: str) -> None:
+    run = train(
+        work, "experiment=progressive_musdb", "data.root=songs", "name=wrong", "ckpt=last", *SMALL, *overrides
+    )
+    assert run.returncode == 1
+    assert fault in run.stderr
+    assert run.stderr.strip().count("\n") == 0

@@ -1,0 +1,167 @@
+"""References that are the sum of several recordings, or of none: reading, checking and listing them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from music_trees import RATE, tone, write
+
+from data.audio import AudioFileError, read_audio
+from data.corpora import Item, Reference
+from data.dataset import SegmentDataset
+from data.manifest import manifest, validate, write_manifest
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Recordings of 1000 samples, but one of 600, one of 1200, one in stereo and one at another rate."""
+    lengths = {"mixture": 1000, "vocals": 1000, "guitar": 1000, "piano": 600, "long": 1200}
+    made = {
+        name: write(tmp_path / f"{name}.wav", tone(500 + 100 * place, frames))
+        for place, (name, frames) in enumerate(lengths.items())
+    }
+    made["stereo"] = write(tmp_path / "stereo.wav", tone(800, 1000, channels=2))
+    made["rate"] = write(tmp_path / "rate.wav", tone(800, 1000), 2 * RATE)
+    return made
+
+
+def item(files: dict[str, Path], other: Reference, mixture: str | None = "mixture") -> Item:
+    references = {"vocals": files["vocals"], "other": other}
+    return Item(name="song", mixture=None if mixture is None else files[mixture], references=references)
+
+
+def sample(song: Item, **options: object) -> dict:
+    defaults: dict[str, object] = {"sources": ["vocals", "other"], "sample_rate": RATE}
+    return SegmentDataset([song], **{**defaults, **options})[0]  # type: ignore[arg-type, return-value]
+
+
+def test_an_item_names_each_file_once_the_mixture_first(files: dict[str, Path]) -> None:
+    song = item(files, (files["piano"], files["guitar"], files["vocals"]))
+    assert song.files == [files[name] for name in ("mixture", "vocals", "piano", "guitar")]
+    assert item(files, (), None).files == [files["vocals"]]
+
+
+def test_parts_are_summed_and_shorter_ones_end_in_silence(files: dict[str, Path]) -> None:
+    summed = sample(item(files, (files["guitar"], files["piano"])))
+    guitar, piano = (read_audio(files[name])[0] for name in ("guitar", "piano"))
+    expected = guitar.clone()
+    expected[:, :600] += piano
+    assert torch.equal(summed["references"][1], expected)
+    assert torch.equal(summed["mixture"], read_audio(files["mixture"])[0])
+    alone = sample(item(files, (files["piano"],)))["references"][1]
+    assert torch.equal(alone[:, :600], piano)
+    assert not bool(alone[:, 600:].any())
+
+
+def test_no_parts_are_silence(files: dict[str, Path]) -> None:
+    silent = sample(item(files, (), None))
+    assert not bool(silent["references"][1].any())
+    assert torch.equal(silent["mixture"], silent["references"][0])
+
+
+def test_segments_of_sums_are_parts_of_the_whole(files: dict[str, Path]) -> None:
+    song = item(files, (files["piano"], files["guitar"], files["stereo"]), None)
+    for rate in (RATE, RATE // 2):
+        whole = sample(song, sample_rate=rate)
+        dataset = SegmentDataset([song], sources=["vocals", "other"], sample_rate=rate, segment=300)
+        for draw in range(20):
+            segment = dataset[0, draw]
+            distance = (whole["mixture"][0].unfold(0, 300, 1) - segment["mixture"][0]).abs().amax(1)
+            start = int(distance.argmin())
+            expected = whole["references"][..., start : start + 300]
+            torch.testing.assert_close(segment["references"], expected, rtol=0, atol=1e-5)
+
+
+def test_the_longest_part_sets_the_length_without_plain_files(files: dict[str, Path]) -> None:
+    song = Item(
+        name="song",
+        mixture=None,
+        references={"a": (files["piano"],), "b": (files["long"], files["guitar"]), "c": ()},
+    )
+    assert sample(song, sources=["a", "b", "c"])["references"].shape == (3, 1, 1200)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (("piano", "long"), r"long\.wav: 1200 frames at 8000 Hz, but .*mixture\.wav has 1000"),
+        (("guitar", "rate"), r"rate\.wav: 1000 frames at 16000 Hz, but .*mixture\.wav has 1000 at 8000 Hz"),
+        ("piano", r"piano\.wav: 600 frames at 8000 Hz, but .*mixture\.wav has 1000"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    files: dict[str, Path], other: str | tuple[str, ...], message: str
+) -> None:
+    song = item(files, files[other] if isinstance(other, str) else tuple(files[name] for name in other))
+    with pytest.raises(AudioFileError, match=message) as caught:
+        sample(song)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="1 of 1 items are unusable"):
+        validate([song], progress=False)
+
+
+def test_an_item_without_files_is_named(files: dict[str, Path]) -> None:
+    nothing = Item(name="nothing", mixture=None, references={"vocals": (), "other": ()})
+    with pytest.raises(ValueError, match="'nothing' names no file"):
+        sample(nothing)
+    with pytest.raises(ValueError, match="'nothing' names no file"):
+        validate([nothing], progress=False)
+
+
+def test_validation_checks_every_part(files: dict[str, Path]) -> None:
+    parts = (files["guitar"], files["piano"])
+    summary = validate([item(files, parts), item(files, ())], progress=False)
+    assert summary.seconds == 2 * 1000 / RATE
+    assert summary.sources == ("other", "vocals")
+    # a mono part is added to every channel, so it fits stereo ones; a plain reference does not
+    stereo = Item(name="s", mixture=files["stereo"], references={"other": parts})
+    assert validate([stereo], progress=False).channels == (2,)
+    for song in (
+        replace(stereo, references={"other": files["guitar"]}),
+        replace(stereo, mixture=files["guitar"], references={"other": (files["stereo"],)}),
+    ):
+        with pytest.raises(ValueError, match="1 of 1 items are unusable"):
+            validate([song], progress=False)
+    files["piano"].write_bytes(files["piano"].read_bytes()[:-50])
+    with pytest.raises(ValueError, match=r"piano\.wav: truncated"):
+        validate([item(files, parts)], progress=False)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_lists_are_read_as_they_were_written(files: dict[str, Path], tmp_path: Path, suffix: str) -> None:
+    others: list[Reference] = [(files["guitar"], files["piano"]), (files["piano"],), (), files["guitar"]]
+    songs = [replace(item(files, other), name=f"song{place}") for place, other in enumerate(others)]
+    songs.append(Item(name="song4", mixture=None, references={"other": (files["guitar"], files["stereo"])}))
+    for place in (tmp_path / f"list{suffix}", tmp_path / "deep" / f"list{suffix}"):
+        write_manifest(place, songs)
+        assert manifest(place) == songs
+
+
+def test_cells_of_sums_can_be_written_by_hand(files: dict[str, Path], tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text("mixture,vocals,other,drums\nmixture.wav,vocals.wav,guitar.wav|piano.wav,|\n")
+    (song,) = manifest(table)
+    assert song == Item(
+        name="mixture",
+        mixture=files["mixture"],
+        references={"vocals": files["vocals"], "other": (files["guitar"], files["piano"]), "drums": ()},
+    )
+    for row, message in (
+        ("mixture.wav,vocals.wav,guitar.wav|gone.wav,", r"line 2: other .*gone\.wav is missing"),
+        ("mixture.wav|piano.wav,vocals.wav,,", "mixture='mixture.wav|piano.wav' is a sum of files"),
+        (",|,,|", "line 2: names no file"),
+    ):
+        table.write_text(f"mixture,vocals,other,drums\n{row}\n")
+        with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+            manifest(table)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_path_with_the_separator_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    odd = write(tmp_path / "a|b.wav", tone(500, 1000))
+    for other in (odd, (files["guitar"], odd)):
+        with pytest.raises(ValueError, match=r"a\|b\.wav: '\|' in a path parts the files of a sum: rename"):
+            write_manifest(tmp_path / "list.csv", [item(files, other)])
