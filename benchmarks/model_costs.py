@@ -32,7 +32,7 @@ from reporting.tables import to_markdown
 CONFIGS = Path(__file__).parents[1] / "configs" / "model"
 SPEECH = {"sample_rate": 16000, "channels": 1, "sources": 1}
 MUSIC = {"sample_rate": 44100, "channels": 2, "sources": 4}
-FOR_MUSIC = ("hdemucs_", "bs_roformer_")
+FOR_MUSIC = ("hdemucs_", "bs_roformer_", "dttnet_", "spectrogram_unet_")
 
 
 def config_files(names: list[str]) -> list[Path]:

@@ -15,7 +15,8 @@ def find_references(job: Job, folder: Path, sources: tuple[str, ...]) -> tuple[P
     Args:
         job: The input.
         folder: Holds ``<relative path>`` for a separator of one source; ``<source>/<relative path>`` or, as
-            the outputs lie, ``<relative path without suffix>/<source>.<suffix>`` for any. Another audio
+            the outputs lie, ``<relative path without suffix>/<source>.<suffix>`` for any; for an input called
+            ``mixture``, as songs lie in their corpora, ``<its folder>/<source>.<suffix>``. Another audio
             suffix will do too. With one source it may be the reference file itself.
         sources: The separator's sources.
 
@@ -30,6 +31,8 @@ def find_references(job: Job, folder: Path, sources: tuple[str, ...]) -> tuple[P
     found = []
     for source in sources:
         places = [folder / source / job.relative, folder / without_suffix(job.relative) / f"{source}.wav"]
+        if without_suffix(job.relative).name == "mixture":
+            places.insert(0, folder / job.relative.parent / f"{source}.wav")
         if len(sources) == 1:
             places.insert(0, folder / job.relative)
         matches = [match for place in places for match in _with_any_suffix(place)]

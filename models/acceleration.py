@@ -15,7 +15,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 BLOCKS = frozenset(
     {
-        "_Recurrence",  # BSRNN
+        "_Recurrence",  # BSRNN, DTTNet
+        "_TimeFrequencyBlock",  # DTTNet
+        "_UNet",  # SpectrogramUNet
         "Conv1DBlock",  # ConvTasNet
         "DPRNNBlock",
         "ImprovedTransformedLayer",  # DPTNet

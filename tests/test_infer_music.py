@@ -12,6 +12,7 @@ from infer_toys import audio_files, run, separator_file, signals
 
 from models.pretrained import load_separator
 from models.selection import Selected
+from reporting.scores import read_scores
 
 STEMS = ("vocals", "drums", "bass")
 
@@ -134,6 +135,18 @@ def test_sources_in_any_order_have_no_names_to_choose_by(
     song = write_song(tmp_path)
     assert run(song, "-o", tmp_path / "o", "--separator", separator, "--sources", "speaker1") == 1
     assert "come in any order" in capsys.readouterr().err
+
+
+def test_songs_as_they_lie_in_their_corpora_have_their_references_beside_them(
+    tmp_path: Path, stereo: str, few_metrics: None
+) -> None:
+    for name in ("mixture", *STEMS):
+        write_song(tmp_path / "songs" / "Ana - One", f"{name}.wav")
+    arguments = [tmp_path / "songs" / "*" / "mixture.wav", "-o", tmp_path / "out", "--separator", stereo]
+    assert run(*arguments, "--reference", tmp_path / "songs", "--method", "one_step") == 0
+    scores = read_scores(tmp_path / "out" / "scores.csv")
+    assert set(scores["item"]) == {f"Ana - One/mixture.wav/{stem}" for stem in STEMS}
+    assert scores.loc[scores["kind"] == "mixture", "value"].notna().any()
 
 
 def test_progressive_inference_of_one_stem_with_a_wiener_filter(tmp_path: Path, stereo: str) -> None:
