@@ -37,8 +37,9 @@ format: setup  ## put the code into shape
 bench: setup  ## speed of refinement and measures, quality against calls, as ratios: about 8 minutes
 	benchmarks/bench.sh
 
-results: setup  ## the tables of docs/results.md, from training on: about 6 hours on 2 cores
+results: setup  ## the tables of docs/results.md, from training on: about 9 hours on 2 cores
 	benchmarks/results.sh
+	benchmarks/music.sh
 
 requirements:  ## pin requirements.txt anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra synthesis --extra separators --extra export \

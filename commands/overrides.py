@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -103,6 +103,10 @@ def _nearest(word: str, words: Sequence[str]) -> str:
     return f": did you mean {' or '.join(repr(match) for match in found)}?" if found else ""
 
 
+def _one_line(error: BaseException) -> str:
+    return f"error: {' '.join(str(error).split())}"
+
+
 def one_line_errors(run: Callable[..., Any]) -> Callable[..., Any]:
     """Report a user's mistake as one line on standard error with exit status 1, without a traceback.
 
@@ -115,6 +119,11 @@ def one_line_errors(run: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return run(*arguments, **options)
         except (ValueError, FileNotFoundError) as error:
-            sys.exit(f"error: {' '.join(str(error).split())}")
+            sys.exit(_one_line(error))
+        except InstantiationException as error:
+            # Hydra's wrapper of what a constructor said
+            if not isinstance(error.__cause__, ValueError | FileNotFoundError):
+                raise
+            sys.exit(_one_line(error.__cause__))
 
     return wrapped

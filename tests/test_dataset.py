@@ -265,9 +265,32 @@ def test_pools_with_short_and_silent_files(tmp_path: Path) -> None:
     assert bool(torch.isfinite(sample["references"]).all())
 
 
+def test_pools_keep_their_levels_draw_gains_and_draw_silence_anew(tmp_path: Path) -> None:
+    # the second half is silent: so is a segment of 300 that begins in the last 700 of 1701 places
+    write_audio(tmp_path / "a.wav", torch.cat((torch.ones(1, 1000), torch.zeros(1, 1000)), 1) / 2, RATE)
+    files = {"speech": [tmp_path / "a.wav"], "noise": [tmp_path / "a.wav"]}
+    kept = [_pools(files, snr_db=None)[index]["references"] for index in range(200)]
+    silent = np.mean([not bool(reference.any()) for sample in kept for reference in sample])
+    assert abs(silent - 701 / 1701) < 4 * 0.49 / np.sqrt(400)
+    assert {float(sample.max()) for sample in kept} == {0.0, 0.5}
+    skipped = _pools(files, snr_db=None, gain_db=(-6.0, 0.0), skip_silent=True)
+    peaks = torch.stack([skipped[index]["references"].amax((1, 2)) for index in range(200)])
+    # ten draws are all silent once in 7000
+    decibels = 20 * torch.log10(peaks / 0.5)
+    assert -6.001 < float(decibels.min()) < -5.5
+    assert -0.5 < float(decibels.max()) < 0.001
+    again = _pools(files, snr_db=None, gain_db=(-6.0, 0.0), skip_silent=True)
+    assert torch.equal(again[7]["mixture"], skipped[7]["mixture"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"gain_db": (-6.0, 6.0)},
+            r"gain_db=\(-6.0, 6.0\) and snr_db=\(-5.0, 15.0\) both set levels: set snr_db",
+        ),
+        ({"gain_db": (6.0, -6.0), "snr_db": None}, r"gain_db=\(6.0, -6.0\) is reversed"),
         ({"sources": ["vocals"]}, r"\['vocals'\] have no pool; the pools are \['speech', 'noise'\]"),
         ({"sources": []}, "sources is empty"),
         ({"snr_db": (5.0, 0.0)}, r"snr_db=\(5.0, 0.0\) is reversed"),

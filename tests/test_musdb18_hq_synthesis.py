@@ -14,6 +14,7 @@ from data.synthesis.__main__ import main
 from data.synthesis.musdb18_hq import Musdb18Hq, write_corpus
 from data.synthesis.song import STEMS, Song, compose
 from data.synthesis.song_bass import bass
+from data.synthesis.song_effects import panned
 from data.synthesis.song_titles import artist_and_title
 
 RATE = 22050
@@ -93,6 +94,17 @@ def test_stems_are_at_levels_of_a_mix_and_stereo(corpus: Path) -> None:
         assert widths["other"] > 1e-3
         assert widths["vocals"] > 1e-3
         assert widths["drums"] > 1e-3
+
+
+@pytest.mark.parametrize("place", [-1.0, -0.4, 0.0, 0.7, 1.0])
+def test_panning_keeps_the_power_and_leans_to_its_side(place: float) -> None:
+    # asked of the instruments alone, for a room makes any stem stereo
+    signal = np.random.default_rng(0).standard_normal(100)
+    stereo = panned(signal, place)
+    np.testing.assert_allclose(np.square(stereo).sum(1), np.square(signal))
+    left, right = np.square(stereo).sum(0)
+    # constant power: the angle between the sides is proportional to the place
+    assert np.arctan2(np.sqrt(right), np.sqrt(left)) == pytest.approx((place + 1) * np.pi / 4, abs=1e-6)
 
 
 def test_neither_workers_nor_the_size_of_the_corpus_change_a_byte(corpus: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_the_pages_stand_beside_the_published_numbers(done: Path) -> None:
 def test_all_stems_are_raised_in_both_forms(done: Path) -> None:
     predictor = pd.read_parquet(done / "oracle_predictor.parquet")
     assert len(predictor) == 4 * 4 * 2 * 2
-    same = predictor[predictor["beta"] == 0].pivot_table(index=["target", "source"], columns="form")["si_sdr"]
+    same = predictor[predictor["beta"] == 0].pivot_table("si_sdr", ["target", "source"], "form")
     assert (same["intended"] - same["published_code"]).abs().max() < 1e-4
 
 

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The music tables of docs/results.md, from nothing: composed songs, six separators of 20 minutes each, every way to refine.
+# About three hours on 2 cores; what is done is skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+songs=datasets/songs results=outputs/results
+
+train() { # name, model, steps, options...
+  grep -q '"finished": true' outputs/$1/run.json 2>/dev/null && return
+  OMP_NUM_THREADS=1 $python train.py experiment=music_separation model=$2 data.root=$songs data.sample_rate=22050 \
+    data.train.valid_songs=4 data.segment_seconds=4 data.batch_size=4 data.epoch_size=400 data.num_workers=0 \
+    data.valid_seconds=12 trainer.max_steps=$3 name=$1 ckpt=last trainer.enable_progress_bar=false \
+    callbacks.progress=null "${@:4}"
+}
+
+evaluate() { # name, options...
+  grep -q '"finished": true' outputs/progressive_$1/run.json 2>/dev/null && return
+  $python train.py experiment=progressive_musdb data.root=$songs separator=outputs/music_$1/checkpoints/last.ckpt \
+    data.test_seconds=12 data.num_workers=0 evaluation.items=6 name=progressive_$1 ckpt=last "${@:2}"
+}
+
+segments() { # segment or item
+  $python infer.py "$songs/test/*/mixture.wav" -o $results/music_per_$1 --separator outputs/music_unet/checkpoints/last.ckpt \
+    --reference $songs/test --sources vocals --guide usdr --candidates 10 --steps 2 --segment 5.92 \
+    --set method.overlap_seconds=2.96 --set method.refine_per=$1
+}
+
+test -f $songs/songs.jsonl ||
+  $python -m data.synthesis musdb18_hq $songs --train 60 --test 8 --seconds 60 --sample-rate 22050 --seed 0
+
+# two at a time, one core each
+train music_unet spectrogram_unet_tiny 600 &
+train music_hdemucs hdemucs_tiny 500 module.optimizer.lr=1e-3 &
+wait
+train music_dttnet dttnet_tiny 600 &
+train music_conv_tasnet conv_tasnet_tiny 500 model.options.kernel_size=64 model.options.stride=32 &
+wait
+train music_unet_linear spectrogram_unet_tiny 600 module.mixing.linear_path=0.5 &
+train music_unet_estimate spectrogram_unet_tiny 600 module.mixing.linear_path=0.25 module.mixing.estimate_path=0.25 &
+wait
+
+level="evaluation.guides.fixed_own_level=null" # these do not standardise
+few="evaluation.guides.fixed_wiener=null evaluation.guides.fixed_wiener_single=null evaluation.guides.state=null
+  evaluation.guides.noise=null evaluation.guides.disjointness=null evaluation.guides.remix_agreement=null
+  evaluation.betas=[] evaluation.guides.adaptive.steps=3"
+evaluate unet $level evaluation.guides.adaptive.steps=5 evaluation.guides.disjointness.steps=2 \
+  evaluation.guides.remix_agreement.steps=2
+for name in unet_estimate unet_linear dttnet; do evaluate $name $level $few; done
+evaluate hdemucs $few
+evaluate conv_tasnet $level $few
+$python benchmarks/blind_guides.py outputs/music_unet/checkpoints/last.ckpt --data $songs --songs 6 --seconds 12 \
+  --steps 2 -o $results/blind_guides_unet
+segments segment
+segments item
