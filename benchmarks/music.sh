@@ -47,8 +47,8 @@ few="evaluation.guides.fixed_wiener=null evaluation.guides.fixed_wiener_single=n
 evaluate unet $level evaluation.guides.adaptive.steps=5 evaluation.guides.disjointness.steps=2 \
   evaluation.guides.remix_agreement.steps=2
 for name in unet_estimate unet_linear dttnet; do evaluate $name $level $few; done
-evaluate hdemucs $few
-evaluate conv_tasnet $level $few
+evaluate hdemucs $few evaluation.items=3
+evaluate conv_tasnet $level $few evaluation.items=3
 $python benchmarks/blind_guides.py outputs/music_unet/checkpoints/last.ckpt --data $songs --songs 6 --seconds 12 \
   --steps 2 -o $results/blind_guides_unet
 segments segment

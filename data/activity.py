@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import pad
 
 FRAME, HOP = 2048, 512  # samples; the defaults of librosa.effects.trim
@@ -30,7 +31,8 @@ def first_sound(signal: Tensor, *, below_db: float = BELOW_PEAK_DB) -> int:
     blocks = FRAME // HOP
     # half a frame of zeros before, and enough behind to fill the last frame
     padded = pad(signal, (FRAME // 2, (frames + blocks) * HOP - signal.shape[-1] - FRAME // 2))
-    energy = padded.reshape(*padded.shape[:-1], -1, HOP).double().square().sum(-1)
+    # a norm makes no copy of what it adds up
+    energy = vector_norm(padded.reshape(*padded.shape[:-1], -1, HOP), dim=-1).double().square()
     energy = energy.unfold(-1, blocks, 1).sum(-1)[..., :frames].reshape(-1, frames).amax(0)
     sounding = energy > energy.max() * 10 ** (-below_db / 10)
     return int(sounding.int().argmax()) * HOP if bool(sounding.any()) else 0

@@ -8,6 +8,9 @@ references. A *grouping* says which stems a source is made of:
 - a mapping of sources to stems: each source is the sum of those stems that a song has, silence if it has
   none. One source may have None in place of a list, for all stems that no other source has.
 
+Where a grouping may be None, a config has ``null``, which any other can take the place of: Hydra adds the keys
+of one mapping to those of another, and puts none in a list's place.
+
 As in :mod:`data.corpora`, lists are sorted by name and a mistake is one line.
 """
 
@@ -63,7 +66,7 @@ def musdb18_hq(
     root: str | Path,
     split: Split = "train",
     *,
-    sources: Grouping = MUSIC_SOURCES,
+    sources: Grouping | None = None,
     valid_songs: Sequence[str] | int | None = None,
     rebuild_mixture: bool = False,
 ) -> list[Item]:
@@ -75,7 +78,8 @@ def musdb18_hq(
     Args:
         root: The folder with ``train`` and ``test``.
         split: ``"train"``, ``"valid"`` or ``"test"``.
-        sources: The grouping of stems; ``{"vocals": ["vocals"], "accompaniment": None}`` is another.
+        sources: The grouping of stems; the four of :data:`MUSIC_SOURCES` if None. Another is
+            ``{"vocals": ["vocals"], "accompaniment": None}``.
         valid_songs: Titles of the songs of ``train`` that make up ``"valid"`` and are absent from
             ``"train"``; or how many, evenly spread over the sorted titles; :data:`VALID_SONGS` if None.
         rebuild_mixture: Whether the mixture is the sum of the references even if it is recorded, which it
@@ -99,13 +103,13 @@ def musdb18_hq(
 
 
 def song_folders(
-    root: str | Path, sources: Grouping = MUSIC_SOURCES, *, rebuild_mixture: bool = False
+    root: str | Path, sources: Grouping | None = None, *, rebuild_mixture: bool = False
 ) -> list[Item]:
     """A folder per song with a file, or a folder of files, per stem.
 
     Args:
         root: The folder of the songs' folders; those without audio are left out.
-        sources: The grouping of stems.
+        sources: The grouping of stems; the four of :data:`MUSIC_SOURCES` if None.
         rebuild_mixture: Whether the mixture is the sum of the references even if it is recorded.
 
     Returns:
@@ -118,6 +122,7 @@ def song_folders(
     Source: types 1 and 4 of data sets in Music-Source-Separation-Training.
     """
     base = existing_folder(root, "a folder of songs", "data.root")
+    sources = MUSIC_SOURCES if sources is None else sources
     songs = {
         folder.name: stems
         for folder in sorted(base.iterdir())
@@ -145,7 +150,7 @@ def moisesdb(
     root: str | Path,
     split: Split = "train",
     *,
-    groups: Mapping[str, Sequence[str] | None] = MOISESDB_GROUPS,
+    groups: Mapping[str, Sequence[str] | None] | None = None,
     valid_songs: Sequence[str] | int = 24,
     test_songs: Sequence[str] | int = 24,
 ) -> list[Item]:
@@ -157,8 +162,9 @@ def moisesdb(
     Args:
         root: The folder with the songs' folders (``moisesdb_v0.1``).
         split: ``"train"``, ``"valid"`` or ``"test"``.
-        groups: Which stems a source is made of; None for all that are left. The stems are vocals, bass,
-            drums, percussion, guitar, piano, other_keys, bowed_strings, wind, other_plucked and other.
+        groups: Which stems a source is made of, or None for all that are left; :data:`MOISESDB_GROUPS`, the
+            four sources of MUSDB18, if None. The stems are vocals, bass, drums, percussion, guitar, piano,
+            other_keys, bowed_strings, wind, other_plucked and other.
         valid_songs: Names of the songs for validation; or how many, evenly spread over the sorted names of
             those that are not for test.
         test_songs: Names of the songs for test; or how many, evenly spread over the sorted names.
@@ -174,7 +180,7 @@ def moisesdb(
     """
     base = existing_folder(root, "the MoisesDB folder", "data.root")
     check_choice("split", split, ("train", "valid", "test"))
-    items = song_folders(base, groups)
+    items = song_folders(base, MOISESDB_GROUPS if groups is None else groups)
     if test_songs:
         tested = _chosen(items, base, "test_songs", test_songs)
         if split == "test":

@@ -14,7 +14,8 @@ from models.acceleration import accelerate
 from models.checkpoint import instantiate, save_separator
 from models.costs import count_macs, parameters
 from models.export import Extent, write
-from models.separators.spectrogram_unet import SpectrogramUNet, WindowedTransform
+from models.separators.spectral import WindowedTransform
+from models.separators.spectrogram_unet import SpectrogramUNet
 from models.types import LoadedSeparator
 
 SIZES = ("tiny", "small", "large")

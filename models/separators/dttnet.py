@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.separators.contract import check_description, check_mixture
-from models.separators.spectrogram_unet import WindowedTransform, group_norm
+from models.separators.spectral import WindowedTransform, group_norm
 
 Output = Literal["spectrum", "mask"]
 
