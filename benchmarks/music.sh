@@ -53,3 +53,5 @@ $python benchmarks/blind_guides.py outputs/music_unet/checkpoints/last.ckpt --da
   --steps 2 -o $results/blind_guides_unet
 segments segment
 segments item
+$python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_linear unet_estimate dttnet)
+$python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_estimate dttnet hdemucs conv_tasnet)

@@ -8,8 +8,8 @@ references. A *grouping* says which stems a source is made of:
 - a mapping of sources to stems: each source is the sum of those stems that a song has, silence if it has
   none. One source may have None in place of a list, for all stems that no other source has.
 
-Where a grouping may be None, a config has ``null``, which any other can take the place of: Hydra adds the keys
-of one mapping to those of another, and puts none in a list's place.
+Where a grouping may be None, configs have ``null``, which an override can replace: to a mapping Hydra would
+add keys, and in place of a list it puts none.
 
 As in :mod:`data.corpora`, lists are sorted by name and a mistake is one line.
 """

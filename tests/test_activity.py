@@ -132,6 +132,18 @@ def test_a_rebuilt_mixture_is_the_sum_of_all_references_and_the_crop_is_of_it(tm
     assert torch.equal(cut, rebuilt["mixture"][:, start : start + 8000])
 
 
+def test_a_mixture_that_begins_after_its_sources_is_waited_for(tmp_path: Path) -> None:
+    """Two sources that cancel each other at first."""
+    one, other = tone(500, 30_000), -tone(500, 30_000)
+    other[12_000:] *= -1
+    files = {"vocals": write(tmp_path / "a.wav", one), "drums": write(tmp_path / "b.wav", other)}
+    song = Item(name="song", mixture=None, references=files)
+    whole, cut = dataset(song)[0], dataset(song, max_frames=8000, crop="active")[0]
+    start = first_sound(whole["mixture"])
+    assert 11_000 < start <= 12_000
+    assert torch.equal(cut["references"], whole["references"][..., start : start + 8000])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from music_trees import RATE, SOURCES, TITLES, hertz, moises, musdb, song, songs, tone, write
 
 from data.corpora import Item
 from data.dataset import PoolDataset, SegmentDataset
 from data.music_corpora import VALID_SONGS, moisesdb, musdb18_hq, song_folders
 from data.stem_pools import song_pools, stem_csv, stem_folders
+
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def names(items: list[Item]) -> list[str]:
@@ -281,3 +285,38 @@ def test_song_folders_that_are_not_what_they_seem(tmp_path: Path) -> None:
     write(tmp_path / "a" / "mixture" / "one.wav", tone(500, 20))
     with pytest.raises(ValueError, match="mixture is a folder: a mixture is one file, or left out"):
         song_folders(tmp_path)
+
+
+def test_groupings_and_lists_can_be_given_on_the_command_line(
+    root: Path, studio: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text("instrum,path\nvocals,train/Ana - One/vocals.wav\n")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+
+        def corpus(config: str, place: Path, part: str, *overrides: str) -> object:
+            common = [f"data={config}", f"data.root={place}", "name=x"]
+            return instantiate(compose("train", overrides=[*common, *overrides]).data[part])()
+
+        two = "data.train.sources={vocals:[vocals],accompaniment:null}"
+        songs_of_two = (
+            corpus("musdb18_hq", root, "valid", "data.train.valid_songs=1", two),
+            corpus("song_folders", root, "train", two),
+        )
+        keys = corpus(
+            "moisesdb", studio, "test", "data.train.groups={keys:[piano],rest:null}", "data.test.test_songs=2"
+        )
+        listed = corpus(
+            "stem_folders",
+            root,
+            "train",
+            "data.train._target_=data.stem_pools.stem_csv",
+            f"data.train.path={table}",
+        )
+    for items in songs_of_two:
+        assert {source: len(files) for source, files in items[0].references.items()} == {
+            "vocals": 1,
+            "accompaniment": 3,
+        }  # type: ignore[index]
+    assert [list(item.references) for item in keys] == 2 * [["keys", "rest"]]  # type: ignore[attr-defined]
+    assert listed == {"vocals": [root / "train" / "Ana - One" / "vocals.wav"]}

@@ -159,9 +159,9 @@ def test_songs_that_lack_a_source_are_left_out_of_its_draws_or_silent(tmp_path: 
     items = song_folders(tmp_path, {"vocals": ["vocals"], "drums": ["drums"]})
     assert [item.references["vocals"] for item in items][1] == ()
     options = {"sources": ["vocals", "drums"]}
-    apart = dataset(items, **options)
+    apart = dataset([items[0], *9 * [items[1]]], **options)  # ten draws of any song would often find none
     assert all(bool(apart[index]["references"][0].any()) for index in range(COUNT))
-    assert {heard(apart[index]["references"][1], 1) for index in range(20)} == {0, 1}
+    assert {heard(apart[index]["references"][1], 1) for index in range(50)} == {0, 1}
     together = dataset(items, same_song=1.0, **options)
     kinds = Counter(bool(together[index]["references"][0].any()) for index in range(COUNT))
     near(kinds[True], 0.5)
