@@ -138,6 +138,22 @@ def test_the_predictor_alone_in_a_dry_run(work: Path) -> None:
     assert len(pd.read_parquet(work / "outputs" / "dry" / "oracle_predictor.parquet")) == 10 * 2 * 4
 
 
+def test_the_training_of_stems_in_a_dry_run(work: Path) -> None:
+    run = train(
+        work,
+        "experiment=music_separation",
+        "data.root=songs",
+        f"data.sample_rate={RATE}",
+        "data.train.valid_songs=1",
+        "data.segment_seconds=0.25",
+        "data.num_workers=0",
+        "name=stems",
+        "trainer.fast_dev_run=true",
+        "module.scheduler.warmup=1",
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
