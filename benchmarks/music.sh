@@ -21,9 +21,9 @@ evaluate() { # name, options...
 }
 
 segments() { # segment or item
-  $python infer.py "$songs/test/*/mixture.wav" -o $results/music_per_$1 --separator outputs/music_unet/checkpoints/last.ckpt \
-    --reference $songs/test --sources vocals --guide usdr --candidates 10 --steps 2 --segment 5.92 \
-    --set method.overlap_seconds=2.96 --set method.refine_per=$1
+  $python infer.py "$songs/test/[DL]*/mixture.wav" -o $results/music_per_$1 --separator outputs/music_unet/checkpoints/last.ckpt \
+    --reference $songs/test --sources drums --guide usdr --candidates 10 --steps 2 --segment 5.92 \
+    --set method.overlap_seconds=2.95 --set method.refine_per=$1
 }
 
 test -f $songs/songs.jsonl ||
@@ -55,3 +55,4 @@ segments segment
 segments item
 $python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_linear unet_estimate dttnet)
 $python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_estimate dttnet hdemucs conv_tasnet)
+$python benchmarks/clean_stems.py $songs $(printf "outputs/music_%s/checkpoints/last.ckpt " unet unet_linear unet_estimate dttnet conv_tasnet)

@@ -31,11 +31,14 @@ def find_references(job: Job, folder: Path, sources: tuple[str, ...]) -> tuple[P
     found = []
     for source in sources:
         places = [folder / source / job.relative, folder / without_suffix(job.relative) / f"{source}.wav"]
-        if without_suffix(job.relative).name == "mixture":
-            places.insert(0, folder / job.relative.parent / f"{source}.wav")
         if len(sources) == 1:
             places.insert(0, folder / job.relative)
-        matches = [match for place in places for match in _with_any_suffix(place)]
+        if without_suffix(job.relative).name == "mixture":
+            places.insert(0, folder / job.relative.parent / f"{source}.wav")
+        # an input below the folder of references is not its own one
+        matches = [
+            match for place in places for match in _with_any_suffix(place) if not match.samefile(job.path)
+        ]
         if not matches:
             wanted = " or ".join(str(place) for place in places[: 1 if len(sources) == 1 else 2])
             raise AudioFileError(f"{job.path}: has no reference {wanted}: check --reference")

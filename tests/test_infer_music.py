@@ -149,6 +149,20 @@ def test_songs_as_they_lie_in_their_corpora_have_their_references_beside_them(
     assert scores.loc[scores["kind"] == "mixture", "value"].notna().any()
 
 
+def test_a_mixture_is_not_its_own_reference(tmp_path: Path, stereo: str, few_metrics: None) -> None:
+    folder = tmp_path / "songs" / "Ana - One"
+    write_song(folder, "mixture.wav")
+    soundfile.write(folder / "bass.wav", signals(9001, 16000, 2)[0], 16000, subtype="FLOAT")
+    arguments = [folder.parent / "*" / "mixture.wav", "-o", tmp_path / "out", "--separator", stereo]
+    options = ["--reference", folder.parent, "--method", "one_step", "--sources", "bass"]
+    assert run(*arguments, *options) == 0
+    scores = read_scores(tmp_path / "out" / "scores.csv")
+    mixture = scores[(scores["kind"] == "mixture") & (scores["metric"] == "si_sdr")]["value"]
+    assert float(mixture.iloc[0]) == pytest.approx(9, abs=0.5)  # a tone at 0.2 in noise at 0.05
+    (folder / "bass.wav").unlink()
+    assert run(*arguments, *options) == 1
+
+
 def test_progressive_inference_of_one_stem_with_a_wiener_filter(tmp_path: Path, stereo: str) -> None:
     song = write_song(tmp_path)
     arguments = [song, "--separator", stereo, "--method", "progressive", "--sources", "vocals", "--no-scores"]
