@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from commands.overrides import CONFIGS, UserError
 from metrics import DOOR_NAMES, METRIC_NAMES, Quality, get_quality, is_door
+from metrics.self_checks import SELF_CHECKS
 
 
 def cached_guide(guide: Any, sample_rate: int) -> Quality:
@@ -39,8 +40,8 @@ def build_guide(guide: Any, sample_rate: int) -> Quality:
             if not path.is_file():
                 raise UserError(f"--guide {guide}: there is no such file; use one of {', '.join(own)}")
             guide = OmegaConf.load(path)
-        elif guide not in (*METRIC_NAMES, "pesq_wb") and not is_door(guide):
-            names = (*METRIC_NAMES, *DOOR_NAMES, *own)
+        elif guide not in (*METRIC_NAMES, *SELF_CHECKS, "pesq_wb") and not is_door(guide):
+            names = (*METRIC_NAMES, *SELF_CHECKS, *DOOR_NAMES, *own)
             near = get_close_matches(guide, names, n=3, cutoff=0.4) or names
             raise UserError(f"--guide {guide}: there is no such guide; use {', '.join(near)}")
     try:

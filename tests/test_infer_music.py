@@ -10,6 +10,7 @@ import soundfile
 import torch
 from infer_toys import audio_files, run, separator_file, signals
 
+from metrics.self_checks import SELF_CHECKS
 from models.pretrained import load_separator
 from models.selection import Selected
 from reporting.scores import read_scores
@@ -161,6 +162,15 @@ def test_a_mixture_is_not_its_own_reference(tmp_path: Path, stereo: str, few_met
     assert float(mixture.iloc[0]) == pytest.approx(9, abs=0.5)  # a tone at 0.2 in noise at 0.05
     (folder / "bass.wav").unlink()
     assert run(*arguments, *options) == 1
+
+
+@pytest.mark.parametrize("guide", SELF_CHECKS)
+def test_guides_that_are_not_of_speech(tmp_path: Path, stereo: str, guide: str) -> None:
+    song = write_song(tmp_path)
+    arguments = [song, "-o", tmp_path / "out", "--separator", stereo, "--sources", "bass", "--no-scores"]
+    assert run(*arguments, "--guide", guide, "--steps", 1, "--candidates", 2) == 0
+    assert audio_files(tmp_path / "out") == ["song.wav"]
+    assert run(*arguments, "--guide", guide, "--dry-run") == 0
 
 
 def test_progressive_inference_of_one_stem_with_a_wiener_filter(tmp_path: Path, stereo: str) -> None:
