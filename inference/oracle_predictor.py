@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.mixing import components_of, linear_path
 from metrics.reference import si_sdr
-from models.levels import standardised, unstandardised
+from models.levels import at_level, standardised, unstandardised
 from models.types import Separator
 
 Form = Literal["intended", "published_code"]
@@ -78,10 +78,7 @@ def oracle_predictor(
             remixed = linear_path(components, place, gain)
             remix = remixed.sum(1)
             with torch.no_grad():
-                if bare is None:
-                    estimates = separate(remix)
-                else:
-                    estimates = bare((remix - mean) / deviation) * deviation[:, None] + mean[:, None]
+                estimates = separate(remix) if bare is None else at_level(bare, remix, mean, deviation)
             values = si_sdr(estimates[0], remixed[0, :-1]).mean(-1)
             scores += [
                 PredictorScore(beta=float(beta), form=form, source=source, si_sdr=float(value))

@@ -15,7 +15,7 @@ from inference.execution import FORWARD_MODE, Execution, Plan
 from inference.permutation import matching_order, reference_order, reorder
 from inference.search import Search
 from metrics.quality import Quality
-from models.levels import standardised
+from models.levels import at_level, standardised
 
 Source = int | Literal["all"]
 """Which source is refined: an index, or all of them together."""
@@ -180,19 +180,18 @@ class RefinementRun:
         """Estimates ``(n, s, c, t)`` of all sources in ``inputs`` ``(n, c, t)`` that belong to ``items``."""
         if not self.standardise:
             return call(inputs, plan)
-        mean, deviation = self.mean[items], self.deviation[items]
-        found = call((inputs - mean) / deviation, plan)
-        return found * deviation[:, None] + mean[:, None]
+        return at_level(lambda scaled: call(scaled, plan), inputs, self.mean[items], self.deviation[items])
 
     def _bound(self, quality: Quality, source: int) -> Quality:
         """The measure, with the separator at hand if it asks one about the estimates of a source."""
 
         def ask(inputs: Tensor, mixture: Tensor) -> Tensor:
             self._count(mixture)
+            separate = self.execution.separate
             if not self.standardise:
-                return self.execution.separate(inputs)[:, source]
+                return separate(inputs)[:, source]
             _, mean, deviation = standardised(mixture)
-            return self.execution.separate((inputs - mean) / deviation)[:, source] * deviation + mean
+            return at_level(separate, inputs, mean, deviation)[:, source]
 
         return quality.bound_to(ask)
 

@@ -13,8 +13,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from metrics.music import usdr
 from metrics.quality import Quality
-from metrics.reference import snr
 
 Ask = Callable[[Tensor, Tensor], Tensor]
 """Inputs and the mixtures they belong to, ``(b, c, t)`` each, to the separator's estimates of the source."""
@@ -106,7 +106,7 @@ class FixedPoint(AskingQuality):
         one_step: Tensor | None = None,
     ) -> Tensor:
         """See `Quality`; in dB, NaN for a silent estimate."""
-        return _joint_snr(self.asked(estimate, mixture), estimate)
+        return usdr(self.asked(estimate, mixture), estimate)
 
 
 class RemixAgreement(AskingQuality):
@@ -134,7 +134,7 @@ class RemixAgreement(AskingQuality):
         """See `Quality`; in dB, NaN for a silent estimate."""
         rest = _required(mixture, self.name) - estimate
         remix = estimate - rest.roll(round(_SHIFT * estimate.shape[-1]), dims=-1)
-        return _joint_snr(self.asked(remix, mixture), estimate)
+        return usdr(self.asked(remix, mixture), estimate)
 
 
 def self_check(name: str, *, sample_rate: int) -> Quality:
@@ -142,11 +142,6 @@ def self_check(name: str, *, sample_rate: int) -> Quality:
     kinds: tuple[type[Disjointness] | type[FixedPoint] | type[RemixAgreement], ...]
     kinds = (Disjointness, FixedPoint, RemixAgreement)
     return next(kind for kind in kinds if kind.name == name)(sample_rate=sample_rate)
-
-
-def _joint_snr(answer: Tensor, estimate: Tensor) -> Tensor:
-    """The estimate over what the answer differs by, all channels together: ``(b,)`` in dB."""
-    return snr(answer.flatten(1), estimate.flatten(1))
 
 
 def _required(mixture: Tensor | None, name: str) -> Tensor:

@@ -34,6 +34,21 @@ def standardised(mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (mixture - mean) / deviation, mean, deviation
 
 
+def at_level(network: Separator, mixture: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Call a network that wants standardised mixtures, by a mean and a deviation that were measured before.
+
+    Args:
+        network: Maps ``(batch, channel, time)`` to ``(batch, source, channel, time)``.
+        mixture: ``(batch, channel, time)``.
+        mean: ``(batch, 1, 1)`` or broadcast to it, as `standardised` gives it.
+        deviation: Likewise.
+
+    Returns:
+        Estimates ``(batch, source, channel, time)`` in the mixture's unit.
+    """
+    return network((mixture - mean) / deviation) * deviation[:, None] + mean[:, None]
+
+
 class Standardising(nn.Module):
     """A separator whose network wants standardised mixtures, and which sees to that.
 
@@ -47,8 +62,8 @@ class Standardising(nn.Module):
         """Call a network on the mixture as it wants it, and undo that in every estimate."""
         if not self.standardises:
             return network(mixture)
-        scaled, mean, deviation = standardised(mixture)
-        return network(scaled) * deviation[:, None] + mean[:, None]
+        _, mean, deviation = standardised(mixture)
+        return at_level(network, mixture, mean, deviation)
 
 
 def unstandardised(separator: AnySeparator) -> AnySeparator | None:

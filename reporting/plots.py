@@ -44,15 +44,15 @@ def _looks(frame: pd.DataFrame, looks: Mapping[str, Look] | None) -> Mapping[str
     return guide_looks(_guides(frame)) if looks is None else looks
 
 
-def _bottom_legend(figure: Figure, axes: list[Axes]) -> None:
-    """One legend for all panels, every name once."""
+def bottom_legend(figure: Figure, axes: list[Axes], columns: int | None = None) -> None:
+    """One legend for all panels, every name once; in as many columns as fit if None."""
     entries: dict[Any, Any] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     # as many columns as names of usual length fit beside each other
-    columns = max(1, min(len(entries), int(figure.get_figwidth() / 1.7)))
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+    fitting = max(1, min(len(entries), int(figure.get_figwidth() / 1.7)))
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns or fitting)
 
 
 def _panels(
@@ -112,7 +112,7 @@ def step_figure(summary: pd.DataFrame, metric: str, *, looks: Mapping[str, Look]
         _gain_panel(lower, group, looks)
     _label_rows(first, axis_label(metric), f"Gain over one\nstep{unit_suffix(metric)}")
     figure.suptitle(f"{title(metric)} over refinement steps (mean and 95 % interval)", fontsize=11)
-    _bottom_legend(figure, [panel for pair in pairs for panel in pair])
+    bottom_legend(figure, [panel for pair in pairs for panel in pair])
     return figure
 
 
@@ -149,7 +149,7 @@ def ratio_figure(summary: pd.DataFrame, *, looks: Mapping[str, Look] | None = No
         lower.set_ylim(-3, 103)
     _label_rows(first, "Mixture share chosen", "Items that kept the\nprevious estimate (%)")
     figure.suptitle("What the guides chose at every step", fontsize=11)
-    _bottom_legend(figure, [panel for pair in pairs for panel in pair])
+    bottom_legend(figure, [panel for pair in pairs for panel in pair])
     return figure
 
 
@@ -222,7 +222,7 @@ def scale_figure(points: pd.DataFrame, *, looks: Mapping[str, Look] | None = Non
         panel.set_ylabel(axis_label(metrics[index]))
         panel.set_xlabel("Cost (MAC per second of audio)")
     figure.suptitle("Quality against cost: models applied once (joined in black) and refined", fontsize=11)
-    _bottom_legend(figure, list(grid.flat))
+    bottom_legend(figure, list(grid.flat))
     return figure
 
 

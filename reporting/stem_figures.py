@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reporting.labels import axis_label, title, unit_suffix
 from reporting.palette import HUES, MIXTURE_COLOUR, ONE_STEP_COLOUR, guide_looks, styled
+from reporting.plots import UNGUIDED, bottom_legend
 from reporting.published_progressive import BETAS, FIXED_SCHEDULE, ORACLE_PREDICTOR
 
 _PUBLISHED: dict[str, Any] = {"color": MIXTURE_COLOUR, "linestyle": ":", "label": "published (HDemucs)"}
@@ -71,7 +72,7 @@ def schedule_curves(summary: pd.DataFrame, metric: str) -> Figure:
         A panel per stem: mean gain and its 95 % interval, paired by song, over the steps.
     """
     rows = summary[summary["metric"] == metric]
-    guided = rows[~rows["kind"].isin(("mixture", "one_step"))]
+    guided = rows[~rows["kind"].isin(UNGUIDED)]
     looks = guide_looks(guided["column"])
     stems = list(dict.fromkeys(rows["source"]))
     figure, panels = _panels(stems, "Step")
@@ -93,7 +94,7 @@ def schedule_curves(summary: pd.DataFrame, metric: str) -> Figure:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     for panel in panels[::2]:
         panel.set_ylabel(f"{title(metric)} gain{unit_suffix(metric)}")
-    _legend(figure, panels)
+    bottom_legend(figure, panels, columns=3)
     return figure
 
 
@@ -124,7 +125,7 @@ def predictor_curves(curves: pd.DataFrame) -> Figure:
             panel.plot(BETAS, ORACLE_PREDICTOR[target], **_PUBLISHED)
     for panel in panels[::2]:
         panel.set_ylabel(axis_label("si_sdr"))
-    _legend(figure, panels)
+    bottom_legend(figure, panels, columns=3)
     return figure
 
 
@@ -138,11 +139,3 @@ def _panels(names: list[str], label: str) -> tuple[Figure, list[Axes]]:
     for panel in panels[: len(names)][-2:]:
         panel.set_xlabel(label)
     return figure, panels[: len(names)]
-
-
-def _legend(figure: Figure, panels: list[Axes]) -> None:
-    entries: dict[Any, Any] = {}
-    for panel in panels:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3)

@@ -9,13 +9,13 @@ import pandas as pd
 from reporting.labels import decimals, title
 from reporting.page import Block, Section, render_html, render_markdown
 from reporting.palette import save_png
+from reporting.plots import UNGUIDED
 from reporting.published_progressive import FIXED_SCHEDULE, ORACLE_PREDICTOR
 from reporting.scores import write_scores
 from reporting.stem_figures import one_step_bars, predictor_curves, schedule_curves
 from reporting.summary import statistics, summarise
 from reporting.tables import number
 
-_UNGUIDED = ("mixture", "one_step")
 _MEDIANS = ("csdr",)
 """Measures that papers report as the median over songs; all others as the mean."""
 
@@ -39,7 +39,7 @@ def write_stem_report(folder: str | Path, scores: pd.DataFrame, predictor: pd.Da
         summary = stem_summary(scores)
         songs = scores["item"].nunique() / scores["source"].nunique()
         sections.append(_one_step_section(folder, summary, songs))
-        if (~summary["kind"].isin(_UNGUIDED)).any():
+        if (~summary["kind"].isin(UNGUIDED)).any():
             sections += [_guided_section(folder, summary, metric) for metric in _metrics(summary)]
     if not predictor.empty:
         sections.append(_predictor_section(folder, predictor_summary(predictor)))
@@ -90,7 +90,7 @@ def one_step_table(summary: pd.DataFrame) -> pd.DataFrame:
 def gains_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     """For every stem and guide what its best and its last step gain over one step, paired by song."""
     rows = []
-    own = summary[(summary["metric"] == metric) & ~summary["kind"].isin(_UNGUIDED)]
+    own = summary[(summary["metric"] == metric) & ~summary["kind"].isin(UNGUIDED)]
     for (source, column), group in own.groupby(["source", "column"], sort=False):
         steps = group[group["step"] > 0]
         if steps["gain"].isna().all():
@@ -113,7 +113,7 @@ def gains_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
 def steps_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A row for every stem and guide, a column for every step; the published rows for SI-SDR."""
     rows = []
-    own = summary[(summary["metric"] == metric) & ~summary["kind"].isin(_UNGUIDED)]
+    own = summary[(summary["metric"] == metric) & ~summary["kind"].isin(UNGUIDED)]
     for source in dict.fromkeys(own["source"]):
         for column, group in own[own["source"] == source].groupby("column", sort=False):
             values = {
