@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from callbacks.refinement_media import Example, log_media
 from data.corpora import spread
-from inference.evaluation import Evaluation, Guide, evaluate
+from inference.evaluation import Evaluation, Way, evaluate
 from inference.execution import Lanes, usual_lanes
 from inference.refinement_run import Source
 from metrics import MetricPanel, usual_names
@@ -55,7 +55,7 @@ class MultiStepInference(Callback):
 
     def __init__(
         self,
-        guides: Mapping[str, Guide | None],
+        guides: Mapping[str, Way | None],
         *,
         metrics: Sequence[str] | None = None,
         every_n_epochs: int = 0,
@@ -201,7 +201,7 @@ class Group:
     names: list[str]
     mixture: Tensor
     references: Tensor | None
-    guides: dict[int, Guide]
+    guides: dict[int, Way]
 
     def takes(self, other: Group) -> bool:
         """Whether another item has the same length, guides and kind."""

@@ -21,7 +21,7 @@ from commands.overrides import UserError
 from commands.run_folder import RunFolder
 from data.corpora import spread
 from data.datamodule import SeparationData
-from inference import Guide, Lanes
+from inference import Lanes, Way
 from inference.evaluation import evaluate as evaluate_item
 from inference.execution import usual_lanes
 from inference.oracle_predictor import Form, oracle_predictor
@@ -56,7 +56,7 @@ class StemExperiment:
         seed: Of what guides draw, the same for every song.
     """
 
-    guides: Mapping[str, Guide | None] = field(default_factory=dict)
+    guides: Mapping[str, Way | None] = field(default_factory=dict)
     metrics: Sequence[str] = ("si_sdr", "usdr", "csdr")
     betas: Sequence[float] = ()
     forms: Sequence[Form] = ("intended", "published_code")
@@ -73,7 +73,7 @@ class StemExperiment:
             raise UserError(f"evaluation.betas: {wrong[0]} is outside [0, 1)")
 
     @property
-    def _used(self) -> list[Guide]:
+    def _used(self) -> list[Way]:
         return [guide for guide in self.guides.values() if guide is not None]
 
     def run(

@@ -1,7 +1,9 @@
 """Multi-step inference: pure loops over callables."""
 
+from inference.bridge_guide import BridgeSampler
+from inference.bridge_sampling import BridgeSample, sample_bridge, time_grid
 from inference.chunking import overlap_add
-from inference.evaluation import Evaluation, Guide, evaluate
+from inference.evaluation import Evaluation, Guide, Way, evaluate
 from inference.execution import BatchSize, Lanes
 from inference.fitting import fit_schedule
 from inference.greedy_search import GreedySearch
@@ -16,6 +18,8 @@ from inference.wiener import Wiener
 __all__ = [
     "AnnealedGridSearch",
     "BatchSize",
+    "BridgeSample",
+    "BridgeSampler",
     "Capped",
     "CoarseToFine",
     "Evaluation",
@@ -33,9 +37,12 @@ __all__ = [
     "Stopping",
     "Trace",
     "WarmSearch",
+    "Way",
     "Wiener",
     "evaluate",
     "fit_schedule",
     "overlap_add",
     "refine",
+    "sample_bridge",
+    "time_grid",
 ]

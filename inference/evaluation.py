@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -42,6 +42,8 @@ class Guide:
         noise: White noise in every blend, see :func:`inference.refine`.
         level: What a separator that standardises its input goes by: ``"mixture"`` the original mixture's mean
             and deviation in every step, ``"own"`` those of each blend.
+        tell_share: Tell a bridge's data predictor the mixture's share as its time; one that takes no shares
+            is an error.
         items: Refine only this many items, evenly spread; None for all. For measures that take long.
         label: Name in tables and log keys, to tell two guides with one measure or two schedules apart.
     """
@@ -57,6 +59,7 @@ class Guide:
     post_filter: PostFilter | None = None
     noise: float = 0.0
     level: Level = "mixture"
+    tell_share: bool = False
     items: int | None = None
     label: str | None = None
 
@@ -106,11 +109,53 @@ class Guide:
             post_filter=self.post_filter,
             noise=self.noise,
             standardise=bare is not None,
+            tell_share=self.tell_share,
             max_batch=self.max_batch,
             lanes=self.lanes,
             keep_trajectory=True,
             generator=generator,
         )
+
+
+class Way(Protocol):
+    """One way of going on from the one-step estimate: a :class:`Guide`, or a sampler of bridges."""
+
+    @property
+    def name(self) -> str:
+        """Name in tables."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """``"oracle"``, ``"blind"`` or ``"fixed"``."""
+        ...
+
+    @property
+    def plain(self) -> bool:
+        """Whether its first estimate is the separator's own."""
+        ...
+
+    @property
+    def items(self) -> int | None:
+        """How many items it is for; None for all."""
+        ...
+
+    def usable(self, reference: Tensor | None) -> bool:
+        """Whether it is for an item with or without a reference."""
+        ...
+
+    def __call__(
+        self,
+        separate: Separator,
+        mixture: Tensor,
+        *,
+        source: Source = 0,
+        interchangeable: bool = False,
+        reference: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> Refinement:
+        """Separate ``(b, c, t)``, keeping the trajectory."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +169,7 @@ class Evaluation:
 def evaluate(
     separate: Separator,
     mixture: Tensor,
-    guides: Mapping[int, Guide],
+    guides: Mapping[int, Way],
     panel: Panel,
     *,
     run: str,
@@ -192,7 +237,7 @@ def evaluate(
 
 
 def _refined_rows(
-    base: Mapping[str, Any], guide: Guide, refinement: Refinement, place: int, scored: _Scored
+    base: Mapping[str, Any], guide: Way, refinement: Refinement, place: int, scored: _Scored
 ) -> list[dict[str, Any]]:
     """Rows of all steps of one refined item of a batch."""
     assert refinement.trajectory is not None  # Guide always keeps it

@@ -211,7 +211,8 @@ class Execution(Lanes):
 
     def __init__(self, separate: Separator, *, max_batch: int | BatchSize | None, lanes: int) -> None:
         super().__init__(lanes)
-        self.separate, self.max_batch = separate, max_batch
+        self.separate: Any = separate
+        self.max_batch = max_batch
 
     def plan(self, count: int, example: Tensor) -> Plan:
         """Positions 0 to ``count`` in balanced parts, enough for all lanes."""
@@ -231,12 +232,13 @@ class Execution(Lanes):
         """Results of the parts of a plan, in order."""
         return self.map(work, plan.parts) if plan.lanes > 1 else map(torch.no_grad()(work), plan.parts)
 
-    def call(self, mixtures: Tensor, plan: Plan) -> Tensor:
+    def call(self, mixtures: Tensor, plan: Plan, told: Sequence[Tensor] = ()) -> Tensor:
         """One separator call, timed and checked; in halves where it does not fit into memory.
 
         Args:
             mixtures: ``(n, c, t)``, one part of the plan.
             plan: Says what the time that it takes is typical of.
+            told: What else the separator is given, each ``(n, ...)``.
 
         Raises:
             ValueError: If what comes back does not fit.
@@ -245,14 +247,15 @@ class Execution(Lanes):
         before = 0 if learning is None else _allocated(mixtures)
         start = time.perf_counter()
         try:
-            estimates = self.separate(mixtures)
+            estimates = self.separate(mixtures, *told)
         except torch.OutOfMemoryError:
             if len(mixtures) == 1:
                 raise
             if learning is not None:
                 learning.ran_out_of_memory(mixtures)
             torch.cuda.empty_cache()
-            return torch.cat([self.call(half, plan) for half in mixtures.tensor_split(2)])
+            halves = zip(*(whole.tensor_split(2) for whole in (mixtures, *told)), strict=True)
+            return torch.cat([self.call(half, plan, rest) for half, *rest in halves])
         if learning is not None:
             peak, seconds = _peak_since(mixtures, before), time.perf_counter() - start
             learning.record(plan.size, mixtures, seconds, lanes=plan.lanes, peak_bytes=peak)
@@ -264,7 +267,7 @@ class Execution(Lanes):
             )
         return estimates
 
-    def unfused_call(self, mixtures: Tensor, plan: Plan) -> Tensor:
+    def unfused_call(self, mixtures: Tensor, plan: Plan, told: Sequence[Tensor] = ()) -> Tensor:
         """As :meth:`call`, by kernels that have a forward-mode derivative: oneDNN's recurrent ones have none.
 
         Within a derivative only, whose lock keeps the switch, one for all threads, from being changed twice.
@@ -273,7 +276,7 @@ class Execution(Lanes):
         before = mkldnn.enabled
         mkldnn.enabled = False
         try:
-            return self.call(mixtures, plan)
+            return self.call(mixtures, plan, told)
         finally:
             mkldnn.enabled = before
 

@@ -55,6 +55,7 @@ def refine(
     post_filter: PostFilter | None = None,
     noise: float = 0.0,
     standardise: bool = False,
+    tell_share: bool = False,
     max_batch: int | BatchSize | None = None,
     lanes: int = 1,
     keep_trajectory: bool = False,
@@ -95,6 +96,8 @@ def refine(
         standardise: Every blend is brought to mean 0 and deviation 1 by the numbers of the *mixture*, and the
             estimates back: for separators that want such input and leave it to their caller, see
             :func:`models.levels.unstandardised`.
+        tell_share: Blends are separated by ``separate(blend, share, mixture)`` with shares ``(n,)``: for the
+            data predictor of a bridge, whose time the share is. In endpoint form, without ``standardise``.
         max_batch: Largest number of blends in one separator call; None for all of a round at once; a
             :class:`BatchSize` finds the fastest by timing, and with it whether lanes pay.
         lanes: Parts of a round that are separated and scored at the same time, each in a thread of its own
@@ -118,6 +121,11 @@ def refine(
         )
     if noise < 0 or (noise and (blend == "state" or search.wants_slopes)):
         raise ValueError(f"noise={noise}: give 0 or more; above 0 in endpoint form, without slopes")
+    if tell_share and (blend == "state" or standardise or not hasattr(separate, "takes_shares")):
+        raise ValueError(
+            "tell_share=True: is for the endpoint form, without standardise, and for separators that take shares, "
+            "such as a bridge"
+        )
     if interchangeable and quality is not None and quality.separator_calls:
         raise ValueError(
             f"interchangeable=True: '{quality.name}' asks for a source by its place; use another"
@@ -139,6 +147,7 @@ def refine(
             post_filter=post_filter,
             noise=noise,
             standardise=standardise,
+            tell_share=tell_share,
             generator=generator,
         )
         selects = search.selects

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock, local
 from typing import Any, Literal
 
@@ -42,9 +42,11 @@ class RefinementRun:
         post_filter: PostFilter | None,
         noise: float,
         standardise: bool,
+        tell_share: bool,
         generator: Generator | None,
     ) -> None:
         self.execution = execution
+        self.tell_share = tell_share
         self.selects, self.wants_slopes, self.form = search.selects, search.wants_slopes, form
         self.interchangeable, self.consistency, self.post_filter = interchangeable, consistency, post_filter
         self.mixture = mixture
@@ -157,7 +159,8 @@ class RefinementRun:
                 blends = blend_of(self.state[items, index], self.estimate[items, index], ratio)
                 if self.noise is not None:
                     blends = blends + self.noise(index, items, ratio)
-                found = self._separate(call, blends, items, plan)
+                told = (ratio, self.mixture[items]) if self.tell_share else ()
+                found = self._separate(call, blends, items, plan, told)
                 if self.interchangeable:
                     found = reorder(found, matching_order(found, self.estimate[items]))
                 estimates.append(found[:, source])
@@ -175,11 +178,16 @@ class RefinementRun:
         return estimates, score, slope
 
     def _separate(
-        self, call: Callable[[Tensor, Plan], Tensor], inputs: Tensor, items: Tensor, plan: Plan
+        self,
+        call: Callable[..., Tensor],
+        inputs: Tensor,
+        items: Tensor,
+        plan: Plan,
+        told: Sequence[Tensor] = (),
     ) -> Tensor:
         """Estimates ``(n, s, c, t)`` of all sources in ``inputs`` ``(n, c, t)`` that belong to ``items``."""
         if not self.standardise:
-            return call(inputs, plan)
+            return call(inputs, plan, told)
         return at_level(lambda scaled: call(scaled, plan), inputs, self.mean[items], self.deviation[items])
 
     def _bound(self, quality: Quality, source: int) -> Quality:

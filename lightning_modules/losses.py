@@ -142,6 +142,53 @@ class SpectralL1(nn.Module):
         return rearrange((power + self.eps) ** 0.25, "(b c) f t -> b c f t", b=waveform.shape[0])
 
 
+class CompressedL2(nn.Module):
+    """Squared error of compressed spectra, ``scale |X|^0.5 e^(j phase)``, plus a little L1 of samples.
+
+    Args:
+        sample_rate: In Hz.
+        window_seconds: Length of the Hann window; its hop is a quarter.
+        scale: Of the compressed spectra, of windows that are not scaled.
+        time_weight: Weight of the mean absolute error of samples.
+
+    Source: A. Jukic et al., "Schroedinger Bridge for Generative Speech Enhancement", 2024.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        window_seconds: float = 510 / 16000,
+        scale: float = 0.15,
+        time_weight: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.length = 2 * round(window_seconds * sample_rate / 2)
+        self.scale, self.time_weight = scale, time_weight
+        self.window: Tensor
+        self.register_buffer("window", torch.hann_window(self.length), persistent=False)
+
+    def forward(self, estimate: Tensor, reference: Tensor) -> Tensor:
+        """``(b, c, t)`` twice to ``(b,)``."""
+        error = self._compressed(estimate) - self._compressed(reference)
+        spectral = error.square().sum(dim=-1).mean(dim=(1, 2, 3))
+        return spectral + self.time_weight * (estimate - reference).abs().mean(dim=(1, 2))
+
+    def _compressed(self, waveform: Tensor) -> Tensor:
+        """Real and imaginary parts ``(b, c, f, frame, 2)``."""
+        spectrum = torch.stft(
+            rearrange(waveform, "b c t -> (b c) t"),
+            self.length,
+            self.length // 4,
+            window=self.window,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        real = torch.view_as_real(spectrum)
+        # the small constant keeps the slope at silence finite
+        power = real.square().sum(dim=-1, keepdim=True) + 1e-8
+        return rearrange(self.scale * real * power**-0.25, "(b c) f t r -> b c f t r", b=waveform.shape[0])
+
+
 class FixedOrder(nn.Module):
     """The source loss, mean over sources in the order of the configuration."""
 

@@ -69,7 +69,7 @@ class SeparationModule(GuardedSteps):
             interchangeable=self.interchangeable,
             generator=generator,
         )
-        loss = self._unrolled_loss(mixture, references, generator)
+        loss = self._batch_loss(mixture, references, generator)
         if self.nonfinite == "raise" and not torch.isfinite(loss):
             raise ValueError(
                 f"the training loss is {loss.item()} at step {self.global_step} (items "
@@ -95,7 +95,7 @@ class SeparationModule(GuardedSteps):
         scheduler = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    def _unrolled_loss(self, mixture: Tensor, references: Tensor, generator: Generator) -> Tensor:
+    def _batch_loss(self, mixture: Tensor, references: Tensor, generator: Generator) -> Tensor:
         """Weighted mean loss of the estimate and ``mixing.unroll`` further ones from randomly mixed blends.
 
         Each item refines one random source throughout, as :func:`inference.refine` does.

@@ -17,7 +17,7 @@ BLOCKS = frozenset(
     {
         "_Recurrence",  # BSRNN, DTTNet
         "_TimeFrequencyBlock",  # DTTNet
-        "_UNet",  # SpectrogramUNet
+        "MaskUNet",  # SpectrogramUNet
         "Conv1DBlock",  # ConvTasNet
         "DPRNNBlock",
         "ImprovedTransformedLayer",  # DPTNet

@@ -16,10 +16,15 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models.denoisers.preconditioning import Preconditioning
+from models.processes.bridge import Bridge
 from models.weights import load_completely, one_line, read_safely, read_safetensors, read_state_dict
 
-ALLOWED_PREFIXES = ("models.separators.", "models.denoisers.")
+ALLOWED_PREFIXES = ("models.separators.", "models.denoisers.", "models.processes.")
 """Where the classes live that a configuration may name."""
+
+ALLOWED_KINDS = (nn.Module, Bridge, Preconditioning)
+"""What these are: networks, and what parts of networks are made of."""
 
 _PREFIX = "separator."  # the Lightning module keeps its network under this name
 
@@ -117,7 +122,16 @@ def instantiate(config: Mapping[str, Any]) -> nn.Module:
     Raises:
         ValueError: If a class is not allowed or does not exist, or does not accept the keywords.
     """
-    network_class = _class_named(config)
+    network = _instantiated(config)
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"_target_={config['_target_']!r} is not allowed: it is no network, but a part of one"
+        )
+    return network
+
+
+def _instantiated(config: Mapping[str, Any]) -> Any:
+    built_class = _class_named(config)
     keywords = {
         name: _built(value) for name, value in config.items() if name not in ("_target_", "_convert_")
     }
@@ -125,7 +139,7 @@ def instantiate(config: Mapping[str, Any]) -> nn.Module:
     if special:
         raise ValueError(f"{special[0]} is not supported beside _target_: leave it out")
     try:
-        return network_class(**keywords)
+        return built_class(**keywords)
     except TypeError as error:
         raise ValueError(f"{config['_target_']} does not accept the configuration: {error}") from error
 
@@ -133,15 +147,15 @@ def instantiate(config: Mapping[str, Any]) -> nn.Module:
 def _built(value: Any) -> Any:
     if isinstance(value, Mapping):
         if "_target_" in value:
-            return instantiate(value)
+            return _instantiated(value)
         return {key: _built(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_built(item) for item in value]
     return value
 
 
-def _class_named(config: Mapping[str, Any]) -> type[nn.Module]:
-    """The class that ``_target_`` names, if it is a network that an allowed module itself defines."""
+def _class_named(config: Mapping[str, Any]) -> type[Any]:
+    """The class that ``_target_`` names, if it is of an allowed kind and its module allowed and its own."""
     target = config.get("_target_")
     places = " and ".join(prefix + "*" for prefix in ALLOWED_PREFIXES)
     # no part may begin with an underscore, and a module lies between the prefix and the class
@@ -156,8 +170,10 @@ def _class_named(config: Mapping[str, Any]) -> type[nn.Module]:
     except ModuleNotFoundError as error:
         raise ValueError(f"_target_={target!r} does not exist: no module {error.name!r}") from error
     # what a module imports from elsewhere is not its own: nn, or a helper from the standard library
-    if not isinstance(found, type) or not issubclass(found, nn.Module) or found.__module__ != module_name:
-        raise ValueError(f"_target_={target!r} is not allowed: {module_name} defines no such network")
+    if not isinstance(found, type) or not issubclass(found, ALLOWED_KINDS) or found.__module__ != module_name:
+        raise ValueError(
+            f"_target_={target!r} is not allowed: {module_name} defines no such network or part of one"
+        )
     return found
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.separators.bsrnn import Bands, bins_per_band
+from models.separators.band_split import Bands, bins_per_band
 from models.separators.contract import check_description, check_mixture
 
 _BIN = 44100 / 2048

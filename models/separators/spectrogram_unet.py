@@ -101,7 +101,8 @@ class SpectrogramUNet(nn.Module):
         self.multiple = 2 ** len(filters)
         networks, outputs = (1, len(self.sources)) if shared else (len(self.sources), 1)
         self.networks = nn.ModuleList(
-            _UNet(self.channels, outputs * self.channels, filters, features, dropout) for _ in range(networks)
+            MaskUNet(self.channels, outputs * self.channels, filters, features, dropout)
+            for _ in range(networks)
         )
 
     def forward(self, mixture: Tensor) -> Tensor:
@@ -145,8 +146,12 @@ class SpectrogramUNet(nn.Module):
         return torch.cat([masks, mean.expand(-1, -1, -1, -1, above)], dim=-1)
 
 
-class _UNet(nn.Module):
-    """Magnitudes ``(b, c, frame, f)`` to logits ``(b, outputs, frame, f)``."""
+class MaskUNet(nn.Module):
+    """Magnitudes ``(b, c, frame, f)`` to logits ``(b, outputs, frame, f)``.
+
+    Attributes:
+        film_widths: Channels of the normalised layers, down and then up, which films scale and shift.
+    """
 
     def __init__(
         self, channels: int, outputs: int, filters: Sequence[int], features: int, dropout: float
@@ -161,24 +166,36 @@ class _UNet(nn.Module):
         self.up = nn.ModuleList()
         self.up_norms = nn.ModuleList()
         width = filters[-1]
-        for layer, after in enumerate((*filters[-2::-1], features)):
+        upwards = (*filters[-2::-1], features)
+        for layer, after in enumerate(upwards):
             self.up.append(nn.ConvTranspose2d(width, after, 5, stride=2, padding=2, output_padding=1))
             drop = nn.Dropout(dropout) if layer < min(3, len(filters) - 1) else nn.Identity()
             self.up_norms.append(nn.Sequential(group_norm(after), drop))
             width = 2 * after
         self.masks = nn.Conv2d(features, outputs, 4, dilation=2, padding=3)
+        self.film_widths = [*filters[:-1], *upwards]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, films: Sequence[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+        """Logits, with the normalised layers scaled and shifted where ``films`` are given."""
+        left = iter([None] * len(self.film_widths) if films is None else films)
         skips = []
         for layer, norm in zip(self.down, [*self.down_norms, None], strict=True):
             x = layer(x)
             skips.append(x)
             if norm is not None:
-                x = F.leaky_relu(norm(x), 0.2)
+                x = F.leaky_relu(_filmed(norm(x), next(left)), 0.2)
         skips.pop()
         for layer, norm in zip(self.up, self.up_norms, strict=True):
-            x = norm(layer(x).relu())
+            x = _filmed(norm(layer(x).relu()), next(left))
             if skips:
                 x = torch.cat([skips.pop(), x], dim=1)
         logits: Tensor = self.masks(x)
         return logits
+
+
+def _filmed(x: Tensor, film: tuple[Tensor, Tensor] | None) -> Tensor:
+    """``(b, c, frame, f)`` scaled and shifted by ``(b, c)`` each."""
+    if film is None:
+        return x
+    scale, shift = (part[:, :, None, None] for part in film)
+    return x * (1 + scale) + shift

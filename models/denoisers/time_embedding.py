@@ -1,0 +1,44 @@
+"""Telling a network the time: features of t, and a scale and shift for every layer made of them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class TimeFilms(nn.Module):
+    """Times in [0, 1] to a scale and a shift for every layer (FiLM), all 0 before training.
+
+    Args:
+        widths: Features of every layer.
+        size: Features of the embedding, even.
+        highest: Highest frequency of its sinusoids in cycles from t = 0 to 1; the lowest is a quarter.
+
+    Source: E. Perez et al., "FiLM: Visual Reasoning with a General Conditioning Layer", 2018.
+    """
+
+    def __init__(self, widths: list[int], size: int = 64, highest: float = 64.0) -> None:
+        super().__init__()
+        if size < 2 or size % 2:
+            raise ValueError(f"size={size}: give an even number of features from 2 up")
+        self.widths = widths
+        self.frequencies: Tensor
+        frequencies = torch.logspace(math.log2(0.25), math.log2(highest), size // 2, base=2.0)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.network = nn.Sequential(
+            nn.Linear(size, 2 * size), nn.SiLU(), nn.Linear(2 * size, size), nn.SiLU()
+        )
+        self.heads = nn.ModuleList(nn.Linear(size, 2 * width) for width in widths)
+        for head in self.heads:
+            assert isinstance(head, nn.Linear)
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, t: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Times ``(b,)`` to a scale and a shift ``(b, width)`` for every layer; the scale is beside 1."""
+        angles = 2 * math.pi * t[:, None] * self.frequencies
+        embedding = self.network(torch.cat((angles.sin(), angles.cos()), dim=1))
+        parts = (head(embedding).chunk(2, dim=1) for head in self.heads)
+        return [(scale, shift) for scale, shift in parts]

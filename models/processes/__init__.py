@@ -1,0 +1,1 @@
+"""The maths of Gaussian processes between clean sources and mixtures or noise."""

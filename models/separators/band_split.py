@@ -1,0 +1,281 @@
+"""What band-split networks share: the transform, encoders, recurrences and decoders of bands fixed in Hz."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Bands = Sequence[tuple[int, float]]
+"""``(how many, width in Hz)`` from 0 Hz up; whatever lies above the last one is one more band."""
+
+PUBLISHED_BANDS: Bands = ((20, 200.0), (6, 500.0), (7, 2000.0))
+
+Film = tuple[Tensor, Tensor]
+"""Scale and shift ``(batch, features)`` of what goes into a recurrence."""
+
+
+class BandSplitNetwork(nn.Module):
+    """Spectra to complex masks and residuals by recurrences along time and along bands.
+
+    See :class:`models.separators.bsrnn.BSRNN`, which documents the arguments it shares.
+
+    Args:
+        sources: Names of the estimated sources.
+        sample_rate: Rate of the audio in Hz.
+        channels: Channels of the audio.
+        features: Width of the band features.
+        layers: Number of layers.
+        bands: The band layout.
+        window_seconds: Length of the analysis window.
+        max_sample_rate: The highest rate that the weights serve, in Hz.
+        compression: Exponent of the magnitudes that the network looks at.
+        norm: ``"sequence"`` or ``"position"``.
+        checkpointing: Whether layers are computed again for the gradients.
+        spectra: How many spectra the network sees at once.
+        starts: For each group of masks, one mask a source, the real number that it starts out near.
+
+    Raises:
+        ValueError: If ``sample_rate`` is above ``max_sample_rate``, or a band is narrower than a bin.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        sample_rate: int,
+        channels: int,
+        features: int,
+        layers: int,
+        bands: Bands,
+        window_seconds: float,
+        max_sample_rate: int,
+        compression: float,
+        norm: str,
+        checkpointing: bool,
+        spectra: int = 1,
+        starts: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        if sample_rate > max_sample_rate:
+            raise ValueError(
+                f"sample_rate={sample_rate} is above max_sample_rate={max_sample_rate}: raise the latter"
+            )
+        self.sources = tuple(sources)
+        self.sample_rate = int(sample_rate)
+        self.channels = int(channels)
+        window = 2 * round(window_seconds * sample_rate / 2)
+        self.window_length, self.hop_length = window, window // 2
+        self.compression = compression
+        self.checkpointing = checkpointing
+        self.window: Tensor
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+
+        full = bins_per_band(bands, window_seconds, max_sample_rate)
+        self.band_bins = used_bands(full, window // 2 + 1)
+        # any fixed number serves all rates; with this one, audio at 16 kHz has unit power in the mean bin
+        self.level_bins = round(8000 * window_seconds) + 1
+        count = len(self.sources)
+        first = [start for start in starts for _ in range(count)]
+        self.encoders = nn.ModuleList(BandEncoder(bins, features, norm, spectra) for bins in full)
+        self.layers = nn.ModuleList(BandLayer(features, norm) for _ in range(layers))
+        self.masks = nn.ModuleList(BandDecoder(bins, features, norm, first) for bins in full)
+        self.residuals = nn.ModuleList(BandDecoder(bins, features, norm, [0.0] * count) for bins in full)
+        # bands above this rate's Nyquist frequency never get a gradient: distributed training waits for those
+        for parts in (self.encoders, self.masks, self.residuals):
+            parts[len(self.band_bins) :].requires_grad_(False)
+
+    def transform(self, waveform: Tensor) -> Tensor:
+        """``(b, time)`` to a complex spectrum ``(b, f, frame)``, for any length."""
+        # up to a whole hop: where only the end of a last window reaches, the inversion divides by nearly 0
+        padded = nn.functional.pad(waveform.float(), (0, -waveform.shape[-1] % self.hop_length))
+        return torch.stft(
+            padded,
+            self.window_length,
+            self.hop_length,
+            window=self.window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+
+    def inverse(self, spectrum: Tensor, time: int) -> Tensor:
+        """``(b, s, f, frame)`` to waveforms ``(b, s, time)``."""
+        flat = rearrange(spectrum, "b s f t -> (b s) f t")
+        waveform = torch.istft(flat, self.window_length, self.hop_length, window=self.window, center=True)
+        # cut here, because torch.export cannot leave the inversion's own length open
+        return rearrange(waveform[..., :time], "(b s) t -> b s t", b=spectrum.shape[0])
+
+    def level(self, spectrum: Tensor) -> Tensor:
+        """Root mean square ``(b, 1, 1)`` of a spectrum ``(b, f, frame)``; never 0."""
+        # summed over frequency, not averaged: the empty bins of a higher rate must not change the level
+        power = spectrum.abs().square().sum(dim=1, keepdim=True).mean(dim=2, keepdim=True)
+        return (power / self.level_bins + 1e-16).sqrt()
+
+    def estimate(self, spectra: Tensor, films: Sequence[Film] | None = None) -> tuple[Tensor, Tensor]:
+        """Masks and residuals of spectra of unit power.
+
+        Args:
+            spectra: ``(b, n, f, frame)``, complex.
+            films: For every recurrence, two a layer, a scale and shift ``(b, features)``; None for none.
+
+        Returns:
+            Complex masks ``(b, groups * s, f, frame)`` and residuals ``(b, s, f, frame)``.
+        """
+        real = rearrange(torch.view_as_real(spectra), "b n f t r -> b t f (n r)")
+        masks, residuals = self._predict(real) if films is None else self._predict(real, films)
+        # under autocast they may be bfloat16, which has no complex numbers
+        masks, residuals = masks.float().contiguous(), residuals.float().contiguous()
+        return torch.view_as_complex(masks), torch.view_as_complex(residuals)
+
+    def _predict(self, real: Tensor, films: Sequence[Film] | None = None) -> tuple[Tensor, Tensor]:
+        """Masks and residuals ``(b, s, f, frame, 2)`` of unit-power spectra ``(b, frame, f, 2 n)``."""
+        if self.compression != 1:
+            parts = rearrange(real, "b t f (n r) -> b t f n r", r=2)
+            power = parts.square().sum(dim=-1, keepdim=True)
+            real = (parts * (power + 1e-6) ** ((self.compression - 1) / 2)).flatten(-2)
+        split = torch.split(real, self.band_bins, dim=2)
+        used = len(self.band_bins)
+        bands = torch.stack(
+            [encode(part) for encode, part in zip(self.encoders[:used], split, strict=True)], dim=1
+        )
+        for index, layer in enumerate(self.layers):
+            own = () if films is None else (films[2 * index : 2 * index + 2],)
+            if self.checkpointing and torch.is_grad_enabled():
+                bands = checkpoint(layer, bands, *own, use_reentrant=False)
+            else:
+                bands = layer(bands, *own)
+        masks, residuals = (
+            torch.cat(
+                [
+                    decode(bands[:, i], bins)
+                    for i, (decode, bins) in enumerate(zip(heads[:used], self.band_bins, strict=True))
+                ],
+                dim=2,
+            )
+            for heads in (self.masks, self.residuals)
+        )
+        return masks, residuals
+
+
+def bins_per_band(bands: Bands, window_seconds: float, max_sample_rate: int) -> list[int]:
+    """Frequency bins of every band up to ``max_sample_rate / 2``, the rest being the last band.
+
+    >>> bins_per_band(PUBLISHED_BANDS, 0.02, 48000)[-3:]
+    [40, 40, 61]
+    """
+    total = round(window_seconds * max_sample_rate) // 2 + 1
+    widths = [round(width * window_seconds) for count, width in bands for _ in range(count)]
+    if min(widths) < 1:
+        raise ValueError(
+            f"bands={bands} has bands narrower than a bin of {1 / window_seconds:g} Hz: widen them or the"
+            " window"
+        )
+    return used_bands([*widths, total], total)
+
+
+def used_bands(full: Sequence[int], bins: int) -> list[int]:
+    """The first bands that hold ``bins`` bins, the last of them cut to fit.
+
+    >>> used_bands([5, 5, 10], 12)
+    [5, 5, 2]
+    """
+    used: list[int] = []
+    for width in full:
+        if bins <= 0:
+            break
+        used.append(min(width, bins))
+        bins -= width
+    return used
+
+
+class BandNorm(nn.Module):
+    """Normalise ``(b, position, feature)`` over positions and features together, or each position alone."""
+
+    def __init__(self, features: int, kind: str) -> None:
+        super().__init__()
+        if kind not in ("sequence", "position"):
+            raise ValueError(f"norm={kind!r}: choose 'sequence' or 'position'")
+        self.first = 1 if kind == "sequence" else 2
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(b, position, feature)``, normalised."""
+        return nn.functional.layer_norm(x, x.shape[self.first :]) * self.weight + self.bias
+
+
+class BandEncoder(nn.Module):
+    """Normalise and project one band ``(b, frame, bin, 2 n)`` of n spectra to ``(b, frame, features)``."""
+
+    def __init__(self, bins: int, features: int, norm: str, spectra: int) -> None:
+        super().__init__()
+        self.bins = bins
+        self.norm = BandNorm(2 * spectra * bins, norm)
+        self.projection = nn.Linear(2 * spectra * bins, features)
+
+    def forward(self, part: Tensor) -> Tensor:
+        """A band that is cut by the Nyquist frequency is filled up with zeros."""
+        part = nn.functional.pad(part, (0, 0, 0, self.bins - part.shape[2]))
+        return self.projection(self.norm(rearrange(part, "b t f r -> b t (f r)")))
+
+
+class BandDecoder(nn.Module):
+    """Features of one band ``(b, frame, features)`` to ``(b, output, bin, frame, 2)``.
+
+    Each output starts out near a real number: with masks near 1 and residuals near 0 training begins at the
+    mixture itself, not at noise.
+    """
+
+    def __init__(self, bins: int, features: int, norm: str, starts: Sequence[float]) -> None:
+        super().__init__()
+        self.bins, self.outputs = bins, len(starts)
+        last = nn.Linear(4 * features, 4 * bins * self.outputs)
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            last.bias.zero_()
+            # the gates start at one half
+            values = last.bias[: 2 * bins * self.outputs].view(self.outputs, bins, 2)
+            values[..., 0] = 2 * torch.tensor(starts)[:, None]
+        self.network = nn.Sequential(
+            BandNorm(features, norm), nn.Linear(features, 4 * features), nn.Tanh(), last, nn.GLU(dim=-1)
+        )
+
+    def forward(self, features: Tensor, bins: int) -> Tensor:
+        """The first ``bins`` bins."""
+        out = rearrange(self.network(features), "b t (s f r) -> b s f t r", s=self.outputs, f=self.bins)
+        return out[:, :, :bins]
+
+
+class BandLayer(nn.ModuleList):
+    """A recurrence along time, then one along bands, of ``(b, band, frame, features)``."""
+
+    def __init__(self, features: int, norm: str) -> None:
+        super().__init__((_Recurrence(features, norm), _Recurrence(features, norm)))
+
+    def forward(self, x: Tensor, films: Sequence[Film] | None = None) -> Tensor:
+        """Both, the first with the first film."""
+        along_time, along_bands = self
+        first, second = (None, None) if films is None else films
+        x = along_time(x, first)
+        return along_bands(x.transpose(1, 2), second).transpose(1, 2)
+
+
+class _Recurrence(nn.Module):
+    """Residual bidirectional LSTM along the last axis but one of ``(b, other, sequence, features)``."""
+
+    def __init__(self, features: int, norm: str) -> None:
+        super().__init__()
+        self.norm = BandNorm(features, norm)
+        self.rnn = nn.LSTM(features, 2 * features, batch_first=True, bidirectional=True)
+        self.projection = nn.Linear(4 * features, features)
+
+    def forward(self, x: Tensor, film: Film | None = None) -> Tensor:
+        flat = self.norm(rearrange(x, "b o q n -> (b o) q n"))
+        if film is not None:
+            scale, shift = (part.repeat_interleave(x.shape[1], dim=0)[:, None] for part in film)
+            flat = flat * (1 + scale) + shift
+        out, _ = self.rnn(flat)
+        return x + rearrange(self.projection(out), "(b o) q n -> b o q n", b=x.shape[0])
