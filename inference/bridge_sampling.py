@@ -69,11 +69,12 @@ def sample_bridge(
 
     With ``D`` the estimate in the state ``x_u``, and ``m_t = a_t D + b_t x_0``:
 
-    - ``"sde"`` and ``"ode"``: ``x_t = m_t + sqrt(c_t^2 - eta^2) (x_u - m_u) / c_u + eta z``. For the SDE eta
-      is the deviation of ``x_t`` given ``x_u`` and the source, ``eta^2 = c_t^2 (1 - (a_u c_t / (a_t c_u))^2)``
-      (of exploding variance ``v_t (1 - v_t / v_u)``), and 0 in the last step; for the ODE it is 0. Where
-      ``c_u = 0``, which is the mixture itself, ``start="noise"`` takes ``eta = c_t``, and ``start="mean"`` 0:
-      the state then stays on the mean of the path, where training has it at the ends only.
+    - ``"sde"`` and ``"ode"``: ``x_t = m_t + sqrt(c_t^2 - eta^2) (x_u - m_u) / c_u + eta z``. For the ODE eta
+      is 0. For the SDE it is the deviation of ``x_t`` given ``x_u`` and the source,
+      ``c_t sqrt(1 - (a_u c_t / (a_t c_u))^2)``, which for an exploding variance ``v_t`` is
+      ``sqrt(v_t (1 - v_t / v_u))``, and 0 in the last step. Where ``c_u = 0``, which is the mixture itself,
+      ``start="noise"`` takes ``eta = c_t``, and ``start="mean"`` 0: the state then stays on the mean of the
+      path, where training has it at the ends only.
     - ``"endpoint"``: ``x_t = m_t``. With the straight bridge these are the blends of refinement.
     - ``"state"``: ``x_t = (b_t / b_u) x_u + (a_t - a_u b_t / b_u) D``, the same with a perfect denoiser.
 
@@ -204,6 +205,19 @@ def _correction(u: _Moments, t: _Moments) -> float:
     return (t.a + t.c) * float(1 - mean)
 
 
+def check_path(path: str, order: int, start: str) -> None:
+    """Check what :func:`sample_bridge` is told but its times.
+
+    Raises:
+        ValueError: If there is no such path, order or start, or they do not go together.
+    """
+    for name, value, kinds in (("path", path, Path), ("start", start, Start)):
+        if value not in get_args(kinds):
+            raise ValueError(f"{name}={value!r}: choose {' or '.join(get_args(kinds))}")
+    if order not in (1, 2) or (order == 2 and path != "ode"):
+        raise ValueError(f"order={order} with path={path!r}: give 1, or 2 with path='ode'")
+
+
 def _check(times: Tensor, path: str, order: int, start: str, bridge: Bridge) -> None:
     if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
         raise ValueError(f"times={times.tolist()}: give at least two, falling from 1 to 0")
@@ -211,10 +225,6 @@ def _check(times: Tensor, path: str, order: int, start: str, bridge: Bridge) -> 
         raise ValueError(
             f"times={times.tolist()}: must lie in [0, 1], all but the first below {bridge.start}"
         )
-    for name, value, kinds in (("path", path, Path), ("start", start, Start)):
-        if value not in get_args(kinds):
-            raise ValueError(f"{name}={value!r}: choose {' or '.join(get_args(kinds))}")
-    if order not in (1, 2) or (order == 2 and path != "ode"):
-        raise ValueError(f"order={order} with path={path!r}: give 1, or 2 with path='ode'")
+    check_path(path, order, start)
     if bridge.noiseless and path in ("sde", "ode"):
         raise ValueError(f"path={path!r}: {type(bridge).__name__} has no noise; choose 'endpoint' or 'state'")

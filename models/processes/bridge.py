@@ -217,7 +217,7 @@ class BBED(Bridge):
         rest = 1 - t
         # Ei(0) is minus infinity, times rest^2 = 0; any other number does as well there
         inner = torch.where(rest > 0, -2 * log * rest, -1.0)
-        integral = torch.from_numpy(expi(inner.cpu().numpy())).to(t) - float(expi(-2 * log))
+        integral = torch.as_tensor(expi(inner.cpu().numpy())).to(t) - float(expi(-2 * log))
         bracket = torch.expm1(2 * log * t) + t + 2 * self.k**2 * log * rest * integral
         return rest, t, rest * self.theta * bracket
 
