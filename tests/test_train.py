@@ -167,7 +167,7 @@ def test_right_overrides_and_sweeps_pass() -> None:
 def test_every_model_config_composes(model: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train", overrides=[f"model={model}", "data.root=nowhere", "name=x"])
-    assert config.model._target_.startswith("models.separators.")
+    assert config.model._target_.startswith(("models.separators.", "models.denoisers."))
 
 
 def test_a_missing_corpus_is_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""Training of bridges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from bridge_toys import toy_bridge
+from separator_toys import noise
+from toys import Shrink, toy_data, toy_trainer
+
+from lightning_modules.bridge import BridgeModule
+from lightning_modules.losses import CompressedL2, FixedOrder, negative_snr
+from lightning_modules.mixing_policy import MixingPolicy
+
+
+def module(**options) -> BridgeModule:
+    separator = options.pop("separator", None) or toy_bridge(domain=options.pop("domain", "waveform"))
+    loss = options.pop("loss", None) or FixedOrder(CompressedL2(16000))
+    return BridgeModule(
+        separator, loss=loss, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3), **options
+    )
+
+
+@pytest.mark.parametrize("domain", ["waveform", "compressed"])
+def test_training_lowers_the_loss_along_the_whole_path(domain: str, tmp_path: Path, corpus: Path) -> None:
+    trained = module(domain=domain, loss=FixedOrder(negative_snr))
+    data = toy_data(corpus)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+
+    def losses() -> list[float]:
+        trained.eval()
+        with torch.no_grad():
+            return [
+                float(
+                    trained._losses_at(
+                        torch.full((2,), t),
+                        batch["mixture"],
+                        batch["references"],
+                        torch.Generator().manual_seed(0),
+                    ).mean()
+                )
+                for t in (0.05, 0.5, 1.0)
+            ]
+
+    before = losses()
+    toy_trainer(tmp_path, max_steps=25).fit(trained, data)
+    after = losses()
+    assert all(late < early - 0.5 for late, early in zip(after, before, strict=True)), (before, after)
+
+
+def test_validation_logs_the_path_and_one_step(tmp_path: Path, corpus: Path) -> None:
+    trainer = toy_trainer(tmp_path)
+    trainer.fit(module(), toy_data(corpus))
+    assert {"val/loss", "val/one_step_loss", "train/loss"} <= set(trainer.callback_metrics)
+
+
+def test_states_have_the_moments_of_the_bridge() -> None:
+    """A network that gives its state back shows what training gives it."""
+    trained = module()
+    seen: list[torch.Tensor] = []
+    trained.separator.estimate = lambda state, t, end, level, time: seen.append(state) or state
+    mixture, source = noise(1, 1, 200_000), noise(1, 1, 200_000, seed=1)
+    t = torch.tensor([0.3])
+    trained._losses_at(t, mixture, source[:, None], torch.Generator().manual_seed(0))
+    level = float(mixture.square().mean().sqrt())
+    rest = seen[0] * level - 0.7 * source - 0.3 * mixture
+    assert float(rest.std()) / level == pytest.approx(0.5 * (0.3 * 0.7) ** 0.5, rel=0.01)
+    assert abs(float((rest * source).mean())) < 1e-4
+
+
+def test_weights_are_those_of_the_preconditioning() -> None:
+    node = {"_target_": "models.denoisers.preconditioning.LinearEstimate"}
+    separator = toy_bridge(preconditioning=node)
+    mixture, source, t = noise(2, 1, 2000), noise(2, 1, 1, 2000, seed=1), torch.tensor([0.2, 0.8])
+    plain, weighted = (
+        module(separator=separator, weighted=on)._losses_at(
+            t, mixture, source, torch.Generator().manual_seed(0)
+        )
+        for on in (False, True)
+    )
+    _, out, _ = separator.preconditioning(separator.bridge, t)
+    torch.testing.assert_close(weighted, plain / out.square())
+
+
+def test_the_compressed_loss_is_written_out() -> None:
+    estimate, reference = noise(2, 1, 1600), noise(2, 1, 1600, seed=1)
+    found = CompressedL2(16000)(estimate, reference)
+
+    def compressed(x: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.stft(
+            x[:, 0].double(),
+            510,
+            127,
+            window=torch.hann_window(510).double(),
+            pad_mode="constant",
+            return_complex=True,
+        )
+        return 0.15 * torch.polar(spectrum.abs().sqrt(), spectrum.angle())
+
+    error = (compressed(estimate) - compressed(reference)).abs().square().mean(dim=(1, 2))
+    time = (estimate - reference).abs().mean(dim=(1, 2))
+    torch.testing.assert_close(found.double(), error + 1e-3 * time, rtol=1e-3, atol=0)
+    silence = torch.zeros(1, 1, 1600, requires_grad=True)
+    CompressedL2(16000)(silence, reference[:1]).sum().backward()
+    assert bool(torch.isfinite(silence.grad).all())
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"separator": Shrink()}, "model=Shrink"),
+        ({"mixing": MixingPolicy(unroll=1)}, "unroll=1"),
+        ({"first_time": 1.0}, "first_time=1.0"),
+        ({"weighted": True}, "weighted=true"),
+    ],
+)
+def test_what_does_not_fit_is_named(options: dict, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        module(**options)
