@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   python infer.py noisy/ -o out --guide speech_joint   several measures as one, see configs/quality
   python infer.py noisy.wav -o out --steps 5 --candidates 10 --set method.blend=state
   python infer.py noisy.wav -o out --method progressive --set method.search.last=0.5
+  python infer.py noisy.wav -o out --separator bridge.ckpt --method bridge --steps 30
 
 INPUT is files, folders (searched through), quoted globs or @list.txt (a path a line). A name that exists is
 taken literally, whatever characters it has. Rate, channels, length, level and format of a file are kept; a
@@ -99,9 +100,9 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--method",
-        choices=("one_step", "multi_step", "progressive"),
+        choices=("one_step", "multi_step", "progressive", "bridge"),
         default="multi_step",
-        help="ask the separator once, guided again, or again by a fixed schedule (default: multi_step)",
+        help="ask once, guided again, again by a fixed schedule, or sample a bridge (default: multi_step)",
     )
     add(
         "--guide",

@@ -18,6 +18,7 @@ from commands.method_options import load_method
 from commands.output_names import OutputNames
 from commands.overrides import UserError
 from data.audio import AudioFileError
+from inference.bridge_guide import HasBridge
 from metrics import Quality
 from models import load_separator
 from models.acceleration import accelerate
@@ -140,6 +141,8 @@ def _selected(separator: LoadedSeparator, names: str, method: Method) -> LoadedS
             f"--sources {names}: consistency={method.consistency} moves all sources to sum to the mixture; "
             "leave one of them out"
         )
+    if method.sampler is not None and isinstance(separator, HasBridge):
+        raise UserError(f"--sources {names}: a bridge's sources are sampled together; leave it out")
     try:
         return Selected(separator, [name.strip() for name in names.split(",")])
     except ValueError as error:

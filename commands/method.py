@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from commands.guides import cached_guide
 from commands.most_shares import most_shares
 from commands.overrides import UserError
-from inference import BatchSize, Capped, Lanes, Refinement, Search, Wiener, overlap_add, refine
+from inference import BatchSize, BridgeSampler, Capped, Lanes, Refinement, Search, Wiener, overlap_add, refine
 from inference.chunking import Read, cuts, shifted
 from inference.consistency import Consistency
 from inference.execution import usual_lanes
@@ -61,6 +61,8 @@ class Method:
         noise: White noise in every blend, in units of the mixture's level; see :func:`inference.refine`.
         level: ``"mixture"`` lets a separator that standardises its input go by the original mixture's mean
             and deviation in every step, ``"own"`` by those of each blend.
+        sampler: Samples a bridge instead of refining, in so many steps; the options of refinement then have
+            no meaning, but for ``segment_seconds`` and the like.
     """
 
     steps: int
@@ -80,12 +82,13 @@ class Method:
     wiener: Literal["single", "multi"] | None = None
     noise: float = 0.0
     level: Level = "mixture"
+    sampler: BridgeSampler | None = None
     _batch_sizes: dict[tuple[int, int], BatchSize] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 0:
             raise UserError(f"steps={self.steps}: give a whole number from 0 up")
-        if self.search.selects and self.steps and self.guide is None:
+        if self.guide is None and self.search.selects and self.steps and self.sampler is None:
             raise UserError("guide=null: a search needs a guide; give --guide, or use --method progressive")
         if self.blend not in ("endpoint", "state"):
             raise UserError(f"blend={self.blend}: choose endpoint or state")
@@ -107,6 +110,8 @@ class Method:
             raise UserError(f"noise={self.noise}: give 0 or more, and 0 for blend=state")
         if self.level not in get_args(Level):
             raise UserError(f"level={self.level}: choose {' or '.join(get_args(Level))}")
+        if self.sampler is not None:
+            self._check_sampler(self.sampler)
         length, overlap, context = self.segment_seconds, self.overlap_seconds, self.context_seconds
         if length is not None and not length > 0:
             raise UserError(f"segment_seconds={length}: must be above 0, or null for whole files")
@@ -116,15 +121,26 @@ class Method:
                 f" below segment_seconds={length}"
             )
 
+    def _check_sampler(self, sampler: BridgeSampler) -> None:
+        if sampler.steps != self.steps or self.steps < 1:
+            raise UserError(f"steps={self.steps}: a sampler needs 1 or more")
+        if self.refine_per == "item" or self.shifts or self.consistency is not None or self.level != "own":
+            raise UserError(
+                f"refine_per={self.refine_per}, shifts={self.shifts}, consistency={self.consistency}, "
+                f"level={self.level}: a bridge is sampled by segment, at its own level, without the others"
+            )
+
     @property
     def total_steps(self) -> int:
         """Steps that will really be made: a schedule brings its own."""
+        if self.sampler is not None:
+            return self.sampler.evaluations
         return self.steps if self.search.steps is None else self.search.steps
 
     @property
     def guided(self) -> bool:
         """Whether a measure chooses."""
-        return self.search.selects and self.total_steps > 0
+        return self.sampler is None and self.search.selects and self.total_steps > 0
 
     def quality(self, sample_rate: int) -> Quality | None:
         """The guide for audio of a rate in Hz; None for a method without.
@@ -137,11 +153,16 @@ class Method:
     def most_calls(self, sources: int, asked: int = 0) -> int:
         """Separator calls of one item if no step ends early; share 1 is free after the first.
 
+        A bridge with several sources of its own takes fewer: all of them in a call.
+
+
         Args:
             sources: That are refined.
             asked: Calls that one score of the guide takes.
         """
-        shares = most_shares(self.search, self.steps)
+        shares = (
+            most_shares(self.search, self.steps) if self.sampler is None else self.sampler.evaluations - 1
+        )
         most = 1 + sources * (shares + asked * (shares + 1))
         return most if self.calls is None else min(most, self.calls)
 
@@ -282,6 +303,15 @@ class Method:
         Returns:
             The refinement with its source axis.
         """
+        if self.sampler is not None:
+            return self.sampler(
+                separate,
+                mixture,
+                source="all",
+                interchangeable=interchangeable,
+                reference=reference if interchangeable else None,
+                generator=generator,
+            )
         quality = self.quality(sample_rate)
         needed = interchangeable or (quality is not None and quality.needs_reference)
         most = max(1, round(BATCH_SECONDS * sample_rate / at_once))
@@ -327,6 +357,7 @@ class Method:
             "wiener": self.wiener,
             "noise": self.noise,
             "level": self.level,
+            "sampler": None if self.sampler is None else self.sampler.name,
         }
 
 

@@ -43,7 +43,7 @@ def load_method(
         if value is None:
             continue
         flag = f"--{key.rpartition('.')[2]}"
-        if name == "one_step" or (name == "progressive" and key != "steps"):
+        if name == "one_step" or (name in ("progressive", "bridge") and key != "steps"):
             raise UserError(f"{flag}={value}: --method {name} has none; leave it out, or use multi_step")
         _make_room(config, key)
         OmegaConf.update(config, key, value)

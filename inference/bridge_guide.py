@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from inference.bridge_sampling import Path, Start, sample_bridge, time_grid
+from inference.bridge_sampling import Path, Start, check_path, sample_bridge, time_grid
 from inference.permutation import matching_order, reference_order, reorder
 from inference.refinement import Refinement
 from inference.refinement_run import Source
@@ -50,7 +50,8 @@ class BridgeSampler:
 
     Args:
         steps: Steps, each one network call, or two but for the last one in second order.
-        path: ``"sde"``, ``"ode"``, ``"endpoint"`` or ``"state"``, see :func:`inference.sample_bridge`.
+        path: ``"sde"``, ``"ode"``, ``"endpoint"`` or ``"state"``, see :func:`inference.sample_bridge`; None
+            for the SDE where the bridge has noise, else endpoints.
         order: Of the ODE, 1 or 2.
         start: ``"noise"`` or ``"mean"``, see there.
         last_time: The time in [0, 1) at which sampling ends.
@@ -61,7 +62,7 @@ class BridgeSampler:
     """
 
     steps: int = 30
-    path: Path = "sde"
+    path: Path | None = None
     order: Literal[1, 2] = 1
     start: Start = "noise"
     last_time: float = 1e-4
@@ -72,11 +73,24 @@ class BridgeSampler:
     kind: ClassVar[str] = "fixed"
     plain: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 <= self.last_time < 1:
+            raise ValueError(
+                f"steps={self.steps}, last_time={self.last_time}: give 1 or more, and a time in [0, 1)"
+            )
+        check_path(self.path or ("ode" if self.order == 2 else "sde"), self.order, self.start)
+
     @property
     def name(self) -> str:
         """The label if there is one, else the path, its order and the steps."""
+        path = "" if self.path is None else f"_{self.path}"
         second = "2" if self.order == 2 else ""
-        return self.label or f"bridge_{self.path}{second}_{self.steps}"
+        return self.label or f"bridge{path}{second}_{self.steps}"
+
+    @property
+    def evaluations(self) -> int:
+        """Network calls, those of a source where each has a state of its own."""
+        return self.steps if self.order == 1 else 2 * self.steps - 1
 
     def usable(self, reference: Tensor | None) -> bool:
         """Any item can be sampled."""
@@ -123,7 +137,7 @@ class BridgeSampler:
             start.expand(-1, count, *start.shape[2:]),
             process.bridge,
             time_grid(self.steps, start=process.bridge.start, end=self.last_time),
-            path=self.path,
+            path=self.path or ("endpoint" if process.bridge.noiseless else "sde"),
             order=self.order,
             start=self.start,
             generator=generator,

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Self, TypeVar
@@ -272,13 +273,20 @@ class Execution(Lanes):
 
         Within a derivative only, whose lock keeps the switch, one for all threads, from being changed twice.
         """
-        mkldnn: Any = torch.backends.mkldnn
-        before = mkldnn.enabled
-        mkldnn.enabled = False
-        try:
+        with without_fused_kernels():
             return self.call(mixtures, plan, told)
-        finally:
-            mkldnn.enabled = before
+
+
+@contextmanager
+def without_fused_kernels() -> Iterator[None]:
+    """Leave out oneDNN, whose recurrent layers lack the forward-mode derivative; a switch for all threads."""
+    mkldnn: Any = torch.backends.mkldnn
+    before = mkldnn.enabled
+    mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        mkldnn.enabled = before
 
 
 def usual_lanes(device: torch.device) -> int:

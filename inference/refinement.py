@@ -123,8 +123,8 @@ def refine(
         raise ValueError(f"noise={noise}: give 0 or more; above 0 in endpoint form, without slopes")
     if tell_share and (blend == "state" or standardise or not hasattr(separate, "takes_shares")):
         raise ValueError(
-            "tell_share=True: is for the endpoint form, without standardise, and for separators that take shares, "
-            "such as a bridge"
+            "tell_share=True: is for the endpoint form, without standardise, and for separators that take "
+            "shares, such as a bridge"
         )
     if interchangeable and quality is not None and quality.separator_calls:
         raise ValueError(
