@@ -14,10 +14,10 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from commands.evaluation import evaluate
 from commands.memory import keep_freed_memory
 from commands.overrides import UserError, check_complete, check_overrides, one_line_errors
 from commands.run_folder import RunFolder, run_id
-from commands.stem_experiment import evaluate
 from models.acceleration import compile_blocks
 from models.checkpoint import initial_weights
 from models.costs import macs_per_second, parameters

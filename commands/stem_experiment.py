@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import pandas as pd
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from commands.infer_setup import choose_device
+from commands.evaluation import Row, Table
 from commands.overrides import UserError
-from commands.run_folder import RunFolder
 from data.corpora import spread
 from data.datamodule import SeparationData
 from inference import Lanes, Way
@@ -26,15 +20,9 @@ from inference.evaluation import evaluate as evaluate_item
 from inference.execution import usual_lanes
 from inference.oracle_predictor import Form, oracle_predictor
 from metrics import MetricPanel
-from models import load_separator
-from models.costs import parameters
 from models.types import LoadedSeparator
 from reporting.scores import column_name
 from reporting.stem_report import write_stem_report
-
-Row = dict[str, Any]
-
-SCORES, PREDICTOR = "stem_scores.parquet", "oracle_predictor.parquet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +53,9 @@ class StemExperiment:
     lanes: int | None = None
     seed: int = 0
 
+    page: ClassVar[str] = "stems.md"
+    tables: ClassVar[tuple[str, ...]] = ("stem_scores.parquet", "oracle_predictor.parquet")
+
     def __post_init__(self) -> None:
         columns = [column_name(guide.name, guide.kind) for guide in self._used]
         if twice := {column for column in columns if columns.count(column) > 1}:
@@ -79,7 +70,7 @@ class StemExperiment:
     def run(
         self,
         separator: LoadedSeparator,
-        songs: Dataset[Any],
+        data: SeparationData,
         folder: Path,
         *,
         name: str,
@@ -89,8 +80,8 @@ class StemExperiment:
 
         Args:
             separator: On its device.
-            songs: Samples with ``mixture`` (c, t), ``references`` (s, c, t) in the order of the separator's
-                sources, and ``name``.
+            data: Its test samples have ``mixture`` (c, t), ``references`` (s, c, t) in the order of the
+                separator's sources, and ``name``.
             folder: Gets the scores as Parquet, the report as Markdown and the figures as PNG.
             name: Of the run, for the tables.
             device: Where the separator lives.
@@ -102,8 +93,9 @@ class StemExperiment:
         if unknown := [target for target in targets if target not in separator.sources]:
             known = ", ".join(separator.sources)
             raise UserError(f"evaluation.targets: the separator has no {unknown[0]}, but {known}")
-        scores, predictor = Table(folder / SCORES), Table(folder / PREDICTOR)
-        places = spread(len(songs), self.items)  # type: ignore[arg-type]
+        scores, predictor = (Table(folder / table) for table in self.tables)
+        songs: Any = data.test_dataloader().dataset
+        places = spread(len(songs), self.items)
         shares = [{places[own] for own in spread(len(places), guide.items)} for guide in self._used]
         panel = MetricPanel(self.metrics, sample_rate=separator.sample_rate)
 
@@ -164,63 +156,3 @@ class StemExperiment:
             }
             for score in found
         ]
-
-
-class Table:
-    """Rows of a Parquet file that grows song by song and is whole at any time.
-
-    Args:
-        path: The file; its rows are taken up if it exists.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.frame = pd.read_parquet(path) if path.exists() else pd.DataFrame()
-
-    @property
-    def items(self) -> set[str]:
-        """Items that have rows."""
-        return set() if self.frame.empty else set(self.frame["item"])
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Take up more rows, if there are any, and write all of them."""
-        if not rows:
-            return
-        self.frame = pd.concat([self.frame, pd.DataFrame(rows)], ignore_index=True)
-        partial_file = self.path.with_name(f".{self.path.name}.partial")
-        self.frame.to_parquet(partial_file, index=False)
-        partial_file.replace(self.path)
-
-
-def evaluate(config: DictConfig, folder: RunFolder) -> None:
-    """Run the evaluation that a configuration describes, on its test data, as the separator wants them.
-
-    Args:
-        config: With ``evaluation``, ``separator`` and ``data``, whose rate, channels and sources become those
-            of the separator.
-        folder: Of the run; a run that was cut off goes on.
-
-    Raises:
-        ValueError: If something does not fit.
-    """
-    if config.separator is None:
-        raise UserError("separator is not set: give separator=..., what infer.py --separator takes")
-    if config.ckpt is None and any((folder.path / name).exists() for name in (SCORES, PREDICTOR)):
-        raise UserError(f"{folder.path} already holds a run: go on (ckpt=last) or give another name=...")
-    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    opened: Any = load_separator(config.separator, device=device)
-    separator: LoadedSeparator = opened
-    config.data.sources = list(separator.sources)
-    config.data.sample_rate, config.data.channels = separator.sample_rate, separator.channels
-    folder.describe(config)
-    folder.update(separator=config.separator, parameters=parameters(opened))
-    data: SeparationData = instantiate(config.data)
-    experiment: StemExperiment = instantiate(config.evaluation, _convert_="all")
-    # as elsewhere: one batch of everything
-    items = 1 if config.trainer.fast_dev_run else experiment.items
-    started = time.monotonic()
-    songs = data.test_dataloader().dataset
-    replace(experiment, items=items).run(separator, songs, folder.path, name=config.name, device=device)
-    folder.update(seconds=round(time.monotonic() - started, 1), finished=True)
-    print((folder.path / "stems.md").read_text())
-    print(f"run folder: {folder.path}")

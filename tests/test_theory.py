@@ -1,0 +1,189 @@
+"""Constants and bounds on maps where they are known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from separator_toys import close, noise
+from torch import Tensor
+
+from inference import GridSearch, refine
+from inference.probing import band_levels, layer_statistics, linear_probe
+from inference.theory import (
+    check_refinement,
+    ideal_linear_errors,
+    noise_of_measure,
+    norms,
+    path_errors,
+    secant,
+    worst_direction,
+)
+from metrics import get_quality
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_errors_along_the_path_of_a_gain_are_written_out() -> None:
+    reference, mixture = noise(1, 2, 500), noise(1, 2, 500, seed=1)
+    ratios = [0.0, 0.4, 1.0]
+    found = path_errors(lambda x: 0.8 * x, reference, mixture, ratios)
+    expected = [
+        (0.8 * (reference + r * (mixture - reference)) - reference).norm() / reference.norm() for r in ratios
+    ]
+    close(found.float(), torch.stack(expected))
+
+
+def test_the_ideal_filter_is_wieners_for_white_noise_and_perfect_apart() -> None:
+    """Sources in other bands cost nothing; white ones of power 1 and r^2 g leave r^2 g / (1 + r^2 g)."""
+    white, other = noise(1, 1, 200_000), noise(1, 1, 200_000, seed=1)
+    errors = ideal_linear_errors(white, white + 2 * other, [0.0, 0.5, 1.0], window=64)
+    assert float(errors[0]) < 1e-6
+    for error, gain in zip(errors[1:], (1.0, 4.0), strict=True):
+        assert float(error) ** 2 == pytest.approx(gain / (1 + gain), rel=0.01)
+    time = torch.arange(16000) / 16000
+    low, high = (
+        torch.sin(2 * math.pi * 500 * time)[None, None],
+        torch.sin(2 * math.pi * 4000 * time)[None, None],
+    )
+    assert float(ideal_linear_errors(low, low + high, [1.0])[0]) < 0.02
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 40), (3, 2, 20)])
+def test_the_worst_direction_is_the_largest_singular_one(shape: tuple[int, ...]) -> None:
+    size = shape[1] * shape[2]
+    matrix = torch.randn(size, size, generator=generator())
+    matrix = matrix @ torch.diag(torch.tensor([3.0, *[0.5] * (size - 1)])) @ torch.linalg.qr(matrix)[0]
+
+    def f(x: Tensor) -> Tensor:
+        return (x.flatten(1) @ matrix.T).reshape(x.shape)
+
+    found = worst_direction(f, noise(*shape), iterations=30, generator=generator())
+    _, values, right = torch.linalg.svd(matrix)
+    torch.testing.assert_close(found.gain.float(), values[0].expand(shape[0]), rtol=1e-3, atol=0)
+    alignment = (found.direction.flatten(1) @ right[0]).abs()
+    torch.testing.assert_close(alignment, torch.ones(shape[0]), rtol=1e-3, atol=0)
+
+
+def test_the_worst_direction_of_a_curve_is_its_slope_where_it_stands() -> None:
+    found = worst_direction(torch.tanh, torch.tensor([[[0.0, 2.0]]]), iterations=20, generator=generator())
+    assert float(found.gain) == pytest.approx(1, rel=1e-4)
+    assert abs(float(found.direction[0, 0, 0])) == pytest.approx(1, rel=1e-3)
+    with pytest.raises(ValueError, match="iterations=0"):
+        worst_direction(torch.tanh, torch.ones(1, 1, 2), iterations=0, generator=generator())
+
+
+def test_a_secant_of_a_gain_is_the_gain() -> None:
+    x = noise(2, 1, 50)
+    torch.testing.assert_close(
+        secant(lambda x: -3 * x, x, noise(2, 1, 50, seed=1)).float(), torch.full((2,), 3.0)
+    )
+    assert bool(secant(lambda x: x, x, x).isnan().all())
+
+
+def uneven(x: Tensor) -> Tensor:
+    """Folds and saturates: anything but linear."""
+    return 0.6 * x + 0.3 * (4 * x).sin() / 4 + 0.1 * x.roll(3, -1).abs()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("candidates", [2, 3, 6])
+def test_bounds_hold_on_an_uneven_map(seed: int, candidates: int) -> None:
+    reference = noise(1, 2, 64, seed=seed) * 10
+    mixture = reference + noise(1, 2, 64, seed=seed + 100) * 8
+    checks = checked(uneven, mixture, reference, candidates)
+    assert len(checks) == 3
+    for check in checks:
+        assert check.score >= check.grid_bound - 1e-6
+        assert check.score <= check.best + 1e-6
+        if not math.isnan(check.ratio):
+            assert check.error <= check.signal_bound * (1 + 1e-6)
+            assert check.error == pytest.approx(10 ** (-check.score / 20), rel=1e-5)
+
+
+def checked(f, mixture: Tensor, reference: Tensor, candidates: int, steps: int = 3):
+    refined = refine(
+        lambda x: f(x)[:, None],
+        mixture,
+        search=GridSearch(candidates - 1, include_estimate=True),
+        quality=get_quality("usdr", sample_rate=16000),
+        reference=reference,
+        steps=steps,
+        keep_trajectory=True,
+    )
+    return check_refinement(f, refined, mixture, reference, candidates=candidates)
+
+
+def test_the_grid_bound_is_nearly_attained_by_a_kink_between_the_shares() -> None:
+    """The error has its smallest value in the middle, which a grid of two ends never tries."""
+    reference, mixture = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[1.0, 0.31]]])
+
+    def f(x: Tensor) -> Tensor:
+        return torch.stack((torch.ones_like(x[..., 0]), 0.1 + 0.1 * (x[..., 1] - 0.21).abs()), dim=-1)
+
+    (check,) = checked(f, mixture, reference, 2, steps=1)
+    allowed, missed = check.best - check.grid_bound, check.best - check.score
+    assert missed == pytest.approx(20 * math.log10(1.1), rel=1e-4)
+    assert 0.9 * allowed < missed < allowed
+
+
+def test_constants_of_a_gain_are_known() -> None:
+    reference, mixture = noise(1, 1, 100), noise(1, 1, 100, seed=1)
+    (check,) = checked(lambda x: 0.5 * x, mixture, reference, 3, steps=1)
+    assert check.lipschitz == pytest.approx(0.5, rel=1e-4)
+    assert check.secant == pytest.approx(0.5, rel=1e-4)
+    shrinks = 0.5 * (1 - check.ratio)
+    far = float(norms(mixture - reference) / norms(reference))
+    assert check.limit == pytest.approx((0.5 + 0.5 * check.ratio * far) / (1 - shrinks), rel=1e-4)
+
+
+def test_the_signal_bound_with_a_constant_of_the_segment_alone_would_fail() -> None:
+    """f(x) = 5 min(x, 1), s = 0, y = 1, x_0 = 2: flat on the segment, steep from s to it."""
+    reference = torch.full((1, 1, 1), 1e-6)
+    x = torch.tensor([[[1.5]]])
+
+    def f(x: Tensor) -> Tensor:
+        return 5 * x.clamp_max(1)
+
+    on_segment = secant(f, x, torch.tensor([[[1.2]]]))
+    used = secant(f, x, reference)
+    assert float(on_segment) == 0
+    assert float(norms(f(x) - f(reference))) <= float(used * norms(x - reference)) * (1 + 1e-6)
+
+
+def test_the_noise_of_a_measure_is_what_no_line_explains() -> None:
+    true = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert noise_of_measure(3 * true + 1, true) == pytest.approx(0, abs=1e-9)
+    assert noise_of_measure(-true, true) == pytest.approx(1.5)
+    assert noise_of_measure(true + torch.tensor([0.1, -0.1, -0.1, 0.1]), true) == pytest.approx(0.1, rel=0.2)
+
+
+def test_a_probe_reads_what_is_there_and_nothing_else() -> None:
+    drawn = generator()
+    items = [item for item in range(20) for _ in range(5)]
+    target = torch.rand(100, generator=drawn)
+    told = torch.cat((target[:, None] * 3, torch.randn(100, 30, generator=drawn)), dim=1)
+    assert linear_probe(told, target, items).explained > 0.95
+    assert linear_probe(torch.randn(100, 30, generator=drawn), target, items).explained < 0.1
+    with pytest.raises(ValueError, match="2 cannot be cut"):
+        linear_probe(told[:10], target[:10], items[:10])
+
+
+def test_layers_are_looked_at_once_in_their_order() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.LSTM(4, 2))
+    found = layer_statistics(network, lambda: network(torch.ones(3, 4)))
+    assert found.shape == (9,)
+    given = network[0](torch.ones(3, 4)).detach().double()
+    assert float(found[0]) == pytest.approx(float(given.square().mean().sqrt().log()), rel=1e-6)
+    assert not any(layer._forward_hooks for layer in network)
+    with pytest.raises(ValueError, match="no layer"):
+        layer_statistics(network, lambda: None)
+
+
+def test_band_levels_ignore_the_level() -> None:
+    x = noise(1, 2, 4000)
+    close(band_levels(5 * x), band_levels(x))
+    assert band_levels(x).shape == (24,)
