@@ -20,10 +20,29 @@ evaluate() { # name, options...
     data.test_seconds=12 data.num_workers=0 evaluation.items=6 name=progressive_$1 ckpt=last "${@:2}"
 }
 
+cut_songs() { # 24 s of four test songs, from 10 s on
+  test -d $results/cut_songs && return
+  mkdir -p $results/cut_songs
+  $python - $songs/test $results/cut_songs <<'END'
+import sys
+from pathlib import Path
+
+import soundfile
+
+for path in Path(sys.argv[1]).glob("[DL]*/*.wav"):
+    rate = soundfile.info(path).samplerate
+    out = Path(sys.argv[2], path.parent.name)
+    out.mkdir(exist_ok=True)
+    samples, _ = soundfile.read(path, start=10 * rate, frames=24 * rate)
+    soundfile.write(out / path.name, samples, rate, subtype="FLOAT")
+END
+}
+
 segments() { # segment or item
-  $python infer.py "$songs/test/[DL]*/mixture.wav" -o $results/music_per_$1 --separator outputs/music_unet/checkpoints/last.ckpt \
-    --reference $songs/test --sources drums --guide usdr --candidates 10 --steps 2 --segment 5.92 \
-    --set method.overlap_seconds=2.95 --set method.refine_per=$1
+  $python infer.py "$results/cut_songs/*/mixture.wav" -o $results/music_per_$1 \
+    --separator outputs/music_hdemucs/checkpoints/last.ckpt --reference $results/cut_songs --sources vocals,bass \
+    --guide usdr --candidates 10 --steps 2 --segment 5.92 --set method.overlap_seconds=2.95 \
+    --set method.refine_per=$1
 }
 
 test -f $songs/songs.jsonl ||
@@ -31,7 +50,9 @@ test -f $songs/songs.jsonl ||
 
 # two at a time, one core each
 train music_unet spectrogram_unet_tiny 600 &
-train music_hdemucs hdemucs_tiny 500 module.optimizer.lr=1e-3 &
+# it maps spectra without masks, so it needs many steps, of one 3 s mixture each
+train music_hdemucs hdemucs_tiny 1400 module/loss=snr_spectral data.segment_seconds=3 data.batch_size=1 \
+  module.mixing.remix=false &
 wait
 train music_dttnet dttnet_tiny 600 &
 train music_conv_tasnet conv_tasnet_tiny 500 model.options.kernel_size=64 model.options.stride=32 &
@@ -47,12 +68,13 @@ few="evaluation.guides.fixed_wiener=null evaluation.guides.fixed_wiener_single=n
 evaluate unet $level evaluation.guides.adaptive.steps=5 evaluation.guides.disjointness.steps=2 \
   evaluation.guides.remix_agreement.steps=2
 for name in unet_estimate unet_linear dttnet; do evaluate $name $level $few; done
-evaluate hdemucs $few evaluation.items=3
+evaluate hdemucs $few
 evaluate conv_tasnet $level $few evaluation.items=3
 $python benchmarks/blind_guides.py outputs/music_unet/checkpoints/last.ckpt --data $songs --songs 6 --seconds 12 \
   --steps 2 -o $results/blind_guides_unet
+cut_songs
 segments segment
 segments item
-$python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_linear unet_estimate dttnet)
+$python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_linear unet_estimate dttnet hdemucs)
 $python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_estimate dttnet hdemucs conv_tasnet)
-$python benchmarks/clean_stems.py $songs $(printf "outputs/music_%s/checkpoints/last.ckpt " unet unet_linear unet_estimate dttnet conv_tasnet)
+$python benchmarks/clean_stems.py $songs $(printf "outputs/music_%s/checkpoints/last.ckpt " unet unet_linear unet_estimate dttnet hdemucs conv_tasnet)

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from tqdm import tqdm
 
 from callbacks.refinement_media import Example, log_media
+from callbacks.validation_items import validation_items
 from data.corpora import spread
 from inference.evaluation import Evaluation, Way, evaluate
 from inference.execution import Lanes, usual_lanes
@@ -156,26 +156,13 @@ class MultiStepInference(Callback):
         return "all" if self.source == "all" else list(sources).index(self.source)
 
     def _groups(self, trainer: Trainer) -> Iterator[Group]:
-        """This process's items, neighbours of one length and under the same guides together.
-
-        Read from the dataset, not the loader: the loader may be in the middle of its epoch.
-        """
-        loaders = trainer.val_dataloaders
-        if loaders is None and trainer.datamodule is not None:  # type: ignore[attr-defined]
-            loaders = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
-        loader: Any = loaders[0] if isinstance(loaders, list) and loaders else loaders
-        if not loader:
-            return
-        count = len(loader.dataset)
-        limit = 1 if trainer.fast_dev_run else self.items  # type: ignore[attr-defined]
-        positions = spread(count, limit)
-        shares = [set(spread(len(positions), guide.items)) for guide in self.guides]
-        mine = list(enumerate(positions))[trainer.global_rank :: trainer.world_size]
-        bar = tqdm(mine, desc="multi-step validation", disable=not (trainer.is_global_zero and _bar(trainer)))
+        """This process's items, neighbours of one length and under the same guides together."""
         group: Group | None = None
-        for place, position in bar:
-            sample = loader.collate_fn([loader.dataset[position]])
-            chosen = {n: guide for n, guide in enumerate(self.guides) if place in shares[n]}
+        for own in validation_items(trainer, self.items, "multi-step validation"):
+            chosen = {
+                n: guide for n, guide in enumerate(self.guides) if own.place in spread(own.taken, guide.items)
+            }
+            sample = own.sample
             item = Group(sample["names"], sample["mixture"], sample.get("references"), chosen)
             if group is not None and len(group.names) < self.batch and group.takes(item):
                 group = group.with_item(item)
@@ -234,10 +221,6 @@ def logged_values(summary: pd.DataFrame) -> dict[str, float]:
             values |= {f"{key}_{name}": row[name] for name in ("gain", "gain_low", "gain_high")}
             values[f"val/multi_step/{column}/evaluations"] = row["evaluations"]
     return values
-
-
-def _bar(trainer: Trainer) -> bool:
-    return trainer.progress_bar_callback is not None and trainer.progress_bar_callback.is_enabled  # type: ignore[attr-defined]
 
 
 def _of(signals: Tensor, source: Source) -> Tensor:

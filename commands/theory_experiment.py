@@ -20,6 +20,7 @@ from inference.bridge_guide import HasBridge
 from inference.execution import usual_lanes
 from inference.probing import band_levels, layer_statistics, linear_probe
 from inference.theory import (
+    bridge_path_errors,
     check_refinement,
     ideal_linear_errors,
     noise_of_measure,
@@ -210,34 +211,15 @@ class _Work:
             "input": torch.tensor([ratio * noise for ratio in ratios]),
         }
         if self.bridge is not None:
+            generator = Generator(device=self.device).manual_seed(self.plan.seed)
+            own_path = (self.bridge, reference, mixture, ratios)
             rows |= {
-                "bridge": self.bridge_errors(mixture, reference, noisy=True),
-                "bridge_mean": self.bridge_errors(mixture, reference, noisy=False),
+                "bridge": bridge_path_errors(*own_path, source=self.source, generator=generator),
+                "bridge_mean": bridge_path_errors(*own_path, source=self.source),
             }
         for what, errors in rows.items():
             for ratio, error in zip(ratios, errors, strict=True):
                 yield {"what": what, "ratio": ratio, "error": float(error)}
-
-    def bridge_errors(self, mixture: Tensor, reference: Tensor, *, noisy: bool) -> Tensor:
-        """Of the bridge's data predictor, told the time, in states of its own path with or without noise."""
-        level, time = self.bridge.level(mixture), mixture.shape[-1]
-        count = len(self.bridge.sources)
-        end = self.bridge.encode(mixture[:, None], level)
-        start = self.bridge.encode(reference[:, None].expand(-1, count, -1, -1), level)
-        generator = Generator(device=self.device).manual_seed(self.plan.seed)
-        errors = []
-        for ratio in self.plan.ratios:
-            t = mixture.new_tensor([min(ratio, self.bridge.bridge.start)])
-            a, b, c = (float(part) for part in self.bridge.bridge.coefficients(t))
-            state = a * start + b * end
-            if noisy:
-                state = state + c * torch.randn(
-                    start.shape, generator=generator, dtype=start.dtype, device=self.device
-                )
-            found = self.bridge.decode(self.bridge.denoise(state, t, end), level, time)
-            place = min(self.source, count - 1)
-            errors.append(norms(found[:, place] - reference) / norms(reference))
-        return torch.cat(errors)
 
     def constants(self, mixture: Tensor, reference: Tensor, refined: Refinement) -> Row:
         """Numbers of the whole item, and what refinement gained."""

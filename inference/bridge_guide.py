@@ -57,6 +57,8 @@ class BridgeSampler:
         last_time: The time in [0, 1) at which sampling ends.
         bridge: Of separators without one; None for the straight line without noise. Its noise is in units of
             the mixture's root mean square.
+        whole_path: Keep the estimates of all calls in the trajectory; else the first and the last state,
+            which spares scoring the others.
         items: Sample only this many items, evenly spread; None for all.
         label: Name in tables and log keys.
     """
@@ -67,6 +69,7 @@ class BridgeSampler:
     start: Start = "noise"
     last_time: float = 1e-4
     bridge: Bridge | None = None
+    whole_path: bool = True
     items: int | None = None
     label: str | None = None
 
@@ -142,19 +145,22 @@ class BridgeSampler:
             start=self.start,
             generator=generator,
         )
-        states = [state[:, chosen] for state in (*sample.estimates, sample.state)]
+        own, shares = [*sample.estimates, sample.state], sample.shares
+        if not self.whole_path:
+            own, shares = [own[0], own[-1]], [shares[0], shares[-1]]
+        states = [state[:, chosen] for state in own]
         found = torch.stack([process.decode(state, level, mixture.shape[-1]) for state in states])
         if source != "all":
             found = found[:, :, 0]
         steps, batch = len(found) - 1, len(mixture)
-        shares = torch.tensor(sample.shares[1:], dtype=mixture.dtype, device=mixture.device)
+        ratios = torch.tensor(shares[1:], dtype=mixture.dtype, device=mixture.device)
         calls = process.calls if isinstance(process, _ReadAsBridge) else sample.evaluations
         return Refinement(
             estimate=found[-1],
             one_step=found[0],
             trajectory=found,
             scores=mixture.new_full((steps + 1, batch), torch.nan),
-            ratios=shares[:, None].expand(steps, batch),
+            ratios=ratios[:, None].expand(steps, batch),
             evaluations=torch.full((batch,), calls, device=mixture.device),
         )
 

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Generator, Tensor
 
 from data.mixing import blend
+from inference.bridge_guide import HasBridge
 from inference.execution import FORWARD_MODE, without_fused_kernels
 from inference.refinement import Refinement
 
@@ -51,6 +52,44 @@ def path_errors(f: Map, reference: Tensor, mixture: Tensor, ratios: Sequence[flo
     return torch.cat([norms(f(_between(mixture, reference, ratio)) - reference) for ratio in ratios]) / norms(
         reference
     )
+
+
+def bridge_path_errors(
+    bridge: HasBridge,
+    reference: Tensor,
+    mixture: Tensor,
+    ratios: Sequence[float],
+    *,
+    source: int = 0,
+    generator: Generator | None = None,
+) -> Tensor:
+    """As :func:`path_errors`, of a bridge's data predictor that is told the time, in states of its own path.
+
+    Args:
+        bridge: The bridge.
+        reference: ``(1, c, t)``; where the bridge has several sources, each of them starts there.
+        mixture: ``(1, c, t)``.
+        ratios: Times in [0, 1].
+        source: Index of the source.
+        generator: Of the states' noise; None for states without it, on the mean of the path.
+
+    Returns:
+        ``(len(ratios),)``.
+    """
+    level, time, count = bridge.level(mixture), mixture.shape[-1], len(bridge.sources)
+    end = bridge.encode(mixture[:, None], level)
+    start = bridge.encode(reference[:, None].expand(-1, count, -1, -1), level)
+    errors = []
+    for ratio in ratios:
+        t = mixture.new_tensor([min(ratio, bridge.bridge.start)])
+        a, b, c = (float(part) for part in bridge.bridge.coefficients(t))
+        state = a * start + b * end
+        if generator is not None:
+            noise = torch.randn(start.shape, generator=generator, device=generator.device, dtype=start.dtype)
+            state = state + c * noise.to(state.device)
+        found = bridge.decode(bridge.denoise(state, t, end), level, time)
+        errors.append(norms(found[:, source] - reference) / norms(reference))
+    return torch.cat(errors)
 
 
 def ideal_linear_errors(

@@ -141,7 +141,7 @@ def predictor_table(items: pd.DataFrame) -> pd.DataFrame:
     """Rank correlation of what is known beforehand with the gain by refinement, over items."""
     rows = []
     for column, label in PREDICTORS.items():
-        if column not in items or items[column].notna().sum() < 3:
+        if column not in items or items[column].isna().all():
             continue
         cells = {"known beforehand": label, "median": number(float(items[column].median()), 3)}
         for gain, head in (("gain_oracle", "oracle guide"), ("gain_blind", "blind guide")):
@@ -200,7 +200,7 @@ def _ratios(folder: Path, found: Mapping[str, pd.DataFrame]) -> Section:
 
 
 def _items(folder: Path, items: pd.DataFrame) -> Section:
-    columns = [name for name in PREDICTORS if name in items and items[name].notna().sum() >= 3]
+    columns = [name for name in PREDICTORS if name in items and items[name].notna().any()]
     blocks = [
         Block(
             text=f"{int(items['delta'].notna().sum())} items; mean gain under the oracle "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,9 @@ def test_a_bridge_is_sampled_in_its_own_states(domain: str, path: str, order: in
     assert found.evaluations.tolist() == [sampler.evaluations] * 2 == [len(expected.estimates)] * 2
     assert len(found.trajectory) == sampler.evaluations + 1
     assert found.ratios.shape == (sampler.evaluations, 2)
+    ends = replace(sampler, whole_path=False)(separator, mixture, source="all", generator=generator())
+    assert torch.equal(ends.trajectory, found.trajectory[[0, -1]])
+    assert torch.equal(ends.ratios, found.ratios[-1:])
 
 
 def test_told_shares_reach_the_network_as_its_time() -> None:

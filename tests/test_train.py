@@ -127,17 +127,19 @@ def test_two_processes_count_each_item_once(tmp_path: Path, corpus: Path) -> Non
     assert sorted(mixtures["item"]) == ["p226_001", "p226_002", "p287_001"]
 
 
-# those of songs are run in test_stem_experiment.py
-SONGS = {"music_separation", "oracle_predictor", "progressive_musdb"}
+# those of songs are run in test_stem_experiment.py, the theory in test_theory_experiment.py
+ELSEWHERE = {"music_separation", "oracle_predictor", "progressive_musdb", "bridge_theory"}
 EXPERIMENTS = {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")}
 
 
-@pytest.mark.parametrize("experiment", sorted(EXPERIMENTS - SONGS))
+@pytest.mark.parametrize("experiment", sorted(EXPERIMENTS - ELSEWHERE))
 def test_every_experiment_runs_a_fast_dev_run(experiment: str, tmp_path: Path, corpus: Path) -> None:
     if experiment == "speaker_separation":
         corpus = tmp_path
         libri2mix(corpus, frames=4000)
-    options = (f"experiment={experiment}", "trainer.fast_dev_run=true", "name=run")
+    options = [f"experiment={experiment}", "trainer.fast_dev_run=true", "name=run"]
+    if experiment == "bridge_speech":
+        options += ["model=bridge_masks_tiny"]
     done = train(tmp_path, corpus, *options)
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -1,0 +1,153 @@
+"""How far a separator in training is a bridge's data predictor: error along the path, delta, the secant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from torch import Generator
+
+from callbacks.validation_items import validation_items
+from inference.bridge_guide import HasBridge
+from inference.theory import bridge_path_errors, ideal_linear_errors, norms, path_errors, secant
+from reporting.bridge_figures import path_figure
+from reporting.palette import save_png
+
+TENTHS = tuple(tenth / 10 for tenth in range(11))
+
+
+class BridgeProbe(Callback):
+    """Measure on validation items what refinement asks of a separator, while it is trained.
+
+    Logs medians over items: ``val/bridge/delta`` (what the separator does to clean sources, over them),
+    ``val/bridge/secant`` (from the source to its mixture), and the error along the path in dB,
+    ``val/bridge/error_r<percent>`` for each mixture share, with ``told_error_r<percent>`` for a bridge that
+    is told the time. Writes ``bridge_path.parquet`` and ``bridge_path.png`` to the run folder; the picture to
+    Weights & Biases too where that is a logger.
+
+    Args:
+        every_n_epochs: Epochs between measurements; 0 measures only when training ends.
+        items: Validation items, evenly spread; None for all. Those without references are left out.
+        ratios: Mixture shares in [0, 1].
+        source: Name of the source; None for the first.
+        seed: Of the noise in a bridge's states.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_epochs: int = 0,
+        items: int | None = 8,
+        ratios: Sequence[float] = TENTHS,
+        source: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        if every_n_epochs < 0 or (items is not None and items < 1):
+            raise ValueError(f"every_n_epochs={every_n_epochs}, items={items}: use 0 or more, and 1 or more")
+        if not ratios or not all(0 <= ratio <= 1 for ratio in ratios):
+            raise ValueError(f"ratios={list(ratios)}: give at least one share, each in [0, 1]")
+        self.every_n_epochs, self.items, self.ratios = every_n_epochs, items, ratios
+        self.source, self.seed = source, seed
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure where this epoch is due."""
+        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            values = self._measure(trainer, pl_module)
+            pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure once more, with the weights that were trained."""
+        training = pl_module.training
+        pl_module.eval()
+        values = self._measure(trainer, pl_module)
+        pl_module.train(training)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+                logger.save()
+
+    @torch.no_grad()
+    def _measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+        """Measure this process's items, gather all rows, write them; returns the values to log."""
+        separator: Any = module.separator
+        if self.source is not None and self.source not in separator.sources:
+            raise ValueError(f"source={self.source}: the separator has {', '.join(separator.sources)}")
+        source = 0 if self.source is None else list(separator.sources).index(self.source)
+        rows: list[dict[str, Any]] = []
+        for item in validation_items(trainer, self.items, "bridge probe"):
+            if "references" in item.sample:
+                rows += self._rows(separator, item.sample, source, module.device)
+        frame = _gathered(rows)
+        if frame.empty:
+            raise ValueError(
+                "no validation item with a reference that sounds: give data.valid, or bridge_probe=null"
+            )
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            frame.to_parquet(folder / "bridge_path.parquet", index=False)
+            picture = save_png(path_figure(frame[frame["what"] != "constant"]), folder / "bridge_path.png")
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_image("val/bridge/path", images=[str(picture)], step=trainer.global_step)
+        return _values(frame)
+
+    def _rows(
+        self, separator: Any, sample: dict[str, Any], source: int, device: torch.device
+    ) -> list[dict[str, Any]]:
+        """Errors along the path and constants of one item; none of a silent one."""
+        mixture, reference = sample["mixture"].to(device), sample["references"][:, source].to(device)
+        if not bool(norms(reference) > 0):
+            return []
+
+        def f(x: torch.Tensor) -> torch.Tensor:
+            estimates: torch.Tensor = separator(x)
+            return estimates[:, source]
+
+        errors = {
+            "separator": path_errors(f, reference, mixture, self.ratios),
+            "linear": ideal_linear_errors(reference, mixture, self.ratios),
+        }
+        if isinstance(separator, HasBridge):
+            generator = Generator().manual_seed(self.seed)
+            errors["bridge"] = bridge_path_errors(
+                separator, reference, mixture, self.ratios, source=source, generator=generator
+            )
+        item = sample["names"][0]
+        rows = [
+            {"item": item, "what": what, "ratio": ratio, "error": float(error)}
+            for what, found in errors.items()
+            for ratio, error in zip(self.ratios, found, strict=True)
+        ]
+        delta = norms(f(reference) - reference) / norms(reference)
+        for name, value in (("delta", delta), ("secant", secant(f, mixture, reference))):
+            rows.append({"item": item, "what": "constant", "name": name, "error": float(value)})
+        return rows
+
+
+def _values(frame: pd.DataFrame) -> dict[str, float]:
+    """Medians over items by log key."""
+    values: dict[str, float] = {}
+    constants = frame[frame["what"] == "constant"]
+    for name, own in constants.groupby("name"):
+        values[f"val/bridge/{name}"] = float(own["error"].median())
+    for what, prefix in (("separator", "error"), ("bridge", "told_error")):
+        for ratio, own in frame[frame["what"] == what].groupby("ratio"):
+            decibels = 20 * np.log10(max(float(own["error"].median()), 1e-15))
+            values[f"val/bridge/{prefix}_r{round(100 * float(ratio))}"] = decibels  # type: ignore[arg-type]
+    return values
+
+
+def _gathered(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of all processes, the same on each of them."""
+    if not torch.distributed.is_initialized():
+        return pd.DataFrame(rows)
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, rows)
+    return pd.DataFrame([row for part in parts for row in part])
