@@ -1,4 +1,4 @@
-"""Runs of experiment=bridge_comparison side by side: every way of asking again, what it scores, calls and time.
+"""Runs of experiment=bridge_comparison side by side: what every way of asking again scores, and costs.
 
     python benchmarks/bridge_table.py outputs/compare_* [--items 2]
 
