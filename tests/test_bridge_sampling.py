@@ -282,3 +282,30 @@ def test_what_does_not_fit_is_named(options: dict, fault: str) -> None:
     bridge, times = given.pop("bridge"), given.pop("times")
     with pytest.raises(ValueError, match=fault):
         sample_bridge(lambda state, t: state, torch.ones(1, 4), bridge, times, **given)
+
+
+@pytest.mark.parametrize("kind", [BrownianBridge, SchroedingerVE, BBED])
+@pytest.mark.parametrize(("path", "order"), [("sde", 1), ("ode", 2)])
+def test_correlated_gaussian_data_end_in_mean_and_covariance_of_their_posterior(
+    kind: type[Bridge], path: str, order: int
+) -> None:
+    """Two samples that are correlated, in noise that is too: ``E[s | x_t, x_0]`` takes matrices."""
+    bridge, count = kind(), 200_000
+    source = torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64)
+    noise = torch.tensor([[0.5, -0.2], [-0.2, 0.3]], dtype=torch.float64)
+    seen = torch.tensor([0.9, -0.4], dtype=torch.float64)
+    gain = source @ torch.linalg.inv(source + noise)
+    expected, covariance = gain @ seen, source - gain @ source
+    mixture = seen[None, :, None].expand(1, 2, count)
+
+    def denoise(state: Tensor, t: Tensor) -> Tensor:
+        a, b, c = at(bridge, float(t[0]))
+        spread = a * a * covariance + c * c * torch.eye(2, dtype=torch.float64)
+        weight = a * covariance @ torch.linalg.pinv(spread)
+        rest = state - (a * expected + b * seen)[:, None]
+        return expected[:, None] + weight @ rest
+
+    times = time_grid(300 if order == 1 else 60, start=bridge.start, end=0.0)
+    sample = sample_bridge(denoise, mixture, bridge, times, path=path, order=order, generator=generator())
+    torch.testing.assert_close(sample.state[0].mean(1), expected, rtol=0, atol=0.01)
+    torch.testing.assert_close(sample.state[0].cov(), covariance, rtol=0.05, atol=0.01)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from models.denoisers.time_embedding import TimeFilms
-from models.separators.band_split import PUBLISHED_BANDS, Bands, BandSplitNetwork
+from models.separators.band_split import BandSplitNetwork
 
 
 class ConditionedBSRNN(BandSplitNetwork):
@@ -20,54 +20,24 @@ class ConditionedBSRNN(BandSplitNetwork):
     ``estimate = mask * state + mask * mixture + residual``. Before training the masks of the mixture are near
     1 and the others near 0. What goes into every recurrence is scaled and shifted by functions of time.
 
+    Each channel is estimated on its own, with the same weights.
+
     Args:
         sources: Names of the sources.
-        sample_rate: Rate of the audio in Hz, at most ``max_sample_rate``.
-        channels: Channels of the audio; each is estimated on its own, with the same weights.
-        features: As in :class:`models.separators.bsrnn.BSRNN`, like all that follow but the last.
-        layers: See there.
-        bands: See there.
-        window_seconds: See there.
-        max_sample_rate: See there.
-        compression: See there.
-        norm: See there.
-        checkpointing: See there.
         embedding: Features of the time's embedding.
+        **options: As of :class:`models.separators.bsrnn.BSRNN`.
     """
 
     compilable = ("_predict",)
+    starts = (0.0, 1.0)
 
-    def __init__(
-        self,
-        sources: Sequence[str] = ("speech",),
-        sample_rate: int = 16000,
-        channels: int = 1,
-        features: int = 128,
-        layers: int = 6,
-        bands: Bands = PUBLISHED_BANDS,
-        window_seconds: float = 0.02,
-        max_sample_rate: int = 48000,
-        compression: float = 1.0,
-        norm: Literal["sequence", "position"] = "sequence",
-        checkpointing: bool = False,
-        embedding: int = 64,
-    ) -> None:
-        super().__init__(
-            sources,
-            sample_rate,
-            channels,
-            features,
-            layers,
-            bands,
-            window_seconds,
-            max_sample_rate,
-            compression,
-            norm,
-            checkpointing,
-            spectra=len(sources) + 1,
-            starts=(0.0, 1.0),
-        )
-        self.films = TimeFilms([features] * (2 * layers), embedding)
+    def __init__(self, sources: Sequence[str] = ("speech",), *, embedding: int = 64, **options: Any) -> None:
+        super().__init__(sources, **options)
+        self.films = TimeFilms([self.features] * (2 * len(self.layers)), embedding)
+
+    def spectra(self, sources: int) -> int:
+        """A state of every source, and the mixture."""
+        return sources + 1
 
     def analyse(self, waveforms: Tensor) -> Tensor:
         """``(b, n, c, t)`` to spectra ``(b, n, c, f, frame)`` of the waveforms' level in the mean bin."""

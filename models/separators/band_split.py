@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -21,42 +22,27 @@ Film = tuple[Tensor, Tensor]
 class BandSplitNetwork(nn.Module):
     """Spectra to complex masks and residuals by recurrences along time and along bands.
 
-    See :class:`models.separators.bsrnn.BSRNN`, which documents the arguments it shares.
+    See :class:`models.separators.bsrnn.BSRNN` for the arguments.
 
-    Args:
-        sources: Names of the estimated sources.
-        sample_rate: Rate of the audio in Hz.
-        channels: Channels of the audio.
-        features: Width of the band features.
-        layers: Number of layers.
-        bands: The band layout.
-        window_seconds: Length of the analysis window.
-        max_sample_rate: The highest rate that the weights serve, in Hz.
-        compression: Exponent of the magnitudes that the network looks at.
-        norm: ``"sequence"`` or ``"position"``.
-        checkpointing: Whether layers are computed again for the gradients.
-        spectra: How many spectra the network sees at once.
+    Attributes:
         starts: For each group of masks, one mask a source, the real number that it starts out near.
-
-    Raises:
-        ValueError: If ``sample_rate`` is above ``max_sample_rate``, or a band is narrower than a bin.
     """
+
+    starts: tuple[float, ...] = (1.0,)
 
     def __init__(
         self,
-        sources: Sequence[str],
-        sample_rate: int,
-        channels: int,
-        features: int,
-        layers: int,
-        bands: Bands,
-        window_seconds: float,
-        max_sample_rate: int,
-        compression: float,
-        norm: str,
-        checkpointing: bool,
-        spectra: int = 1,
-        starts: Sequence[float] = (1.0,),
+        sources: Sequence[str] = ("speech",),
+        sample_rate: int = 16000,
+        channels: int = 1,
+        features: int = 128,
+        layers: int = 6,
+        bands: Bands = PUBLISHED_BANDS,
+        window_seconds: float = 0.02,
+        max_sample_rate: int = 48000,
+        compression: float = 1.0,
+        norm: Literal["sequence", "position"] = "sequence",
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if sample_rate > max_sample_rate:
@@ -68,7 +54,7 @@ class BandSplitNetwork(nn.Module):
         self.channels = int(channels)
         window = 2 * round(window_seconds * sample_rate / 2)
         self.window_length, self.hop_length = window, window // 2
-        self.compression = compression
+        self.features, self.compression = features, compression
         self.checkpointing = checkpointing
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(window), persistent=False)
@@ -78,14 +64,18 @@ class BandSplitNetwork(nn.Module):
         # any fixed number serves all rates; with this one, audio at 16 kHz has unit power in the mean bin
         self.level_bins = round(8000 * window_seconds) + 1
         count = len(self.sources)
-        first = [start for start in starts for _ in range(count)]
-        self.encoders = nn.ModuleList(BandEncoder(bins, features, norm, spectra) for bins in full)
+        first = [start for start in self.starts for _ in range(count)]
+        self.encoders = nn.ModuleList(BandEncoder(bins, features, norm, self.spectra(count)) for bins in full)
         self.layers = nn.ModuleList(BandLayer(features, norm) for _ in range(layers))
         self.masks = nn.ModuleList(BandDecoder(bins, features, norm, first) for bins in full)
         self.residuals = nn.ModuleList(BandDecoder(bins, features, norm, [0.0] * count) for bins in full)
         # bands above this rate's Nyquist frequency never get a gradient: distributed training waits for those
         for parts in (self.encoders, self.masks, self.residuals):
             parts[len(self.band_bins) :].requires_grad_(False)
+
+    def spectra(self, sources: int) -> int:
+        """How many spectra the network sees at once, for so many sources."""
+        return 1
 
     def transform(self, waveform: Tensor) -> Tensor:
         """``(b, time)`` to a complex spectrum ``(b, f, frame)``, for any length."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
 from einops import rearrange
 from torch import Tensor
 
-from models.separators.band_split import PUBLISHED_BANDS, Bands, BandSplitNetwork
+from models.separators.band_split import BandSplitNetwork
 
 
 class BSRNN(BandSplitNetwork):
@@ -47,34 +44,6 @@ class BSRNN(BandSplitNetwork):
     """
 
     compilable = ("_predict",)
-
-    def __init__(
-        self,
-        sources: Sequence[str] = ("speech",),
-        sample_rate: int = 16000,
-        channels: int = 1,
-        features: int = 128,
-        layers: int = 6,
-        bands: Bands = PUBLISHED_BANDS,
-        window_seconds: float = 0.02,
-        max_sample_rate: int = 48000,
-        compression: float = 1.0,
-        norm: Literal["sequence", "position"] = "sequence",
-        checkpointing: bool = False,
-    ) -> None:
-        super().__init__(
-            sources,
-            sample_rate,
-            channels,
-            features,
-            layers,
-            bands,
-            window_seconds,
-            max_sample_rate,
-            compression,
-            norm,
-            checkpointing,
-        )
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate.
