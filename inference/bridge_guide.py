@@ -99,6 +99,7 @@ class BridgeSampler:
         """Any item can be sampled."""
         return True
 
+    @torch.no_grad()
     def __call__(
         self,
         separate: Separator,
@@ -127,10 +128,7 @@ class BridgeSampler:
         if isinstance(separate, HasBridge):
             process, chosen = separate, slice(None) if source == "all" else slice(source, source + 1)
         else:
-            process, chosen = (
-                _ReadAsBridge(separate, self.bridge or LinearBridge(), mixture, source),
-                slice(None),
-            )
+            process, chosen = _ReadAsBridge(separate, self.bridge, mixture, source), slice(None)
             if interchangeable:
                 process.put_in_order(reference)
         level, count = process.level(mixture), len(process.sources)
@@ -170,13 +168,13 @@ class _ReadAsBridge:
 
     Args:
         separate: Maps ``(b, c, t)`` to ``(b, s, c, t)``.
-        bridge: The process.
+        bridge: The process; None for the straight line without noise.
         mixture: ``(b, c, t)``; separated once, now.
         source: The source to follow, or all, each in a state of its own.
     """
 
-    def __init__(self, separate: Separator, bridge: Bridge, mixture: Tensor, source: Source) -> None:
-        self.separate, self.bridge = separate, bridge
+    def __init__(self, separate: Separator, bridge: Bridge | None, mixture: Tensor, source: Source) -> None:
+        self.separate, self.bridge = separate, bridge or LinearBridge()
         self._mixture, self._first = mixture, separate(mixture)
         self._last, self.calls = self._first, 1
         count = self._first.shape[1]

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# The tables of bridges in docs/results.md, from nothing: five trainings of about 18 minutes on one core each, with one
+# network and the same data, every way to ask them again, and the theory of each. Two to three hours on 2 cores; what is
+# done is skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+speech=datasets/vbd
+
+train() { # name, model, module, steps, options...
+  grep -q '"finished": true' outputs/$1/run.json 2>/dev/null && return
+  OMP_NUM_THREADS=1 $python train.py experiment=speech_denoising model=$2 module=$3 data.root=$speech \
+    data.batch_size=4 data.limit_valid=24 data.valid_seconds=4 data.num_workers=0 trainer.max_steps=$4 name=$1 ckpt=last \
+    trainer.enable_progress_bar=false callbacks.progress=null callbacks.multi_step=null "${@:5}"
+}
+
+compare() { # name, options...
+  grep -q '"finished": true' outputs/compare_$1/run.json 2>/dev/null && return
+  $python train.py experiment=bridge_comparison data.root=$speech data.num_workers=0 \
+    separator=outputs/$1/checkpoints/last.ckpt evaluation.items=16 name=compare_$1 ckpt=last "${@:2}"
+}
+
+theory() { # name, options...
+  grep -q '"finished": true' outputs/theory_$1/run.json 2>/dev/null && return
+  $python train.py experiment=bridge_theory data.root=$speech data.num_workers=0 data.test_seconds=2 \
+    evaluation.items=16 evaluation.blind=dnsmos_ovrl evaluation.bridge=outputs/b_wave/checkpoints/last.ckpt \
+    separator=${SEPARATOR:-outputs/$1/checkpoints/last.ckpt} name=theory_$1 ckpt=last "${@:2}"
+}
+
+test -f $speech/manifest.jsonl ||
+  $python -m data.synthesis voicebank_demand $speech --train 1200 --test 60 --sample-rate 16000 --seed 0
+
+plain="module.mixing.linear_path=0 module.mixing.estimate_path=0"
+# two at a time, one core each
+train b_sb bridge_bsrnn_speech bridge 1200 $plain &
+train p_mixed bsrnn_speech separation 1200 &
+wait
+train b_wave bridge_bsrnn_speech bridge 1200 $plain model/bridge=brownian model.bridge.g=0.5 model.domain=waveform \
+  module/loss=snr_spectral &
+train p_plain bsrnn_speech separation 1200 $plain &
+wait
+# a step of the multi-step objective costs three: a third of the steps
+train p_unrolled bsrnn_speech separation 400 module.mixing.linear_path=0.25 module.mixing.estimate_path=0 \
+  module.mixing.unroll=2 module.mixing.ratio_beta=0.5
+
+measure='{_target_: metrics.get_quality, name: si_sdr, sample_rate: 16000}'
+search='{_target_: inference.GridSearch, candidates: 10, include_estimate: true}'
+oracle="{_target_: inference.Guide, quality: $measure, steps: 5, search: $search, tell_share: true, label: si_sdr_told}"
+ode='{_target_: inference.BridgeSampler, steps: 5, path: ode, whole_path: false}'
+second='{_target_: inference.BridgeSampler, steps: 5, path: ode, order: 2, whole_path: false}'
+for name in p_plain p_mixed p_unrolled; do compare $name; done
+# the noise of the Brownian bridge: a sampler whose schedule is searched
+noisy="${oracle/label: si_sdr_told/noise: 0.5, label: si_sdr_told_noise}"
+more=("evaluation.guides.told_oracle=$oracle" "evaluation.guides.ode_5=$ode" "+evaluation.guides.second_5=$second")
+compare b_sb "${more[@]}"
+compare b_wave "${more[@]}" "+evaluation.guides.told_noisy=$noisy"
+$python benchmarks/bridge_table.py $(printf "outputs/compare_%s " p_plain p_mixed p_unrolled b_sb b_wave)
+for name in p_plain p_mixed p_unrolled b_wave; do theory $name; done
+SEPARATOR=models/shipped/speech_denoiser.safetensors theory shipped
+$python benchmarks/will_it_help.py $(printf "outputs/theory_%s " p_plain p_mixed p_unrolled b_wave shipped)
