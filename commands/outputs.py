@@ -112,7 +112,7 @@ class Outputs:
             for writer in self.writers
             if writer.exceeding
         ]
-        if not is_writable(self.job.relative):
+        if not is_writable(self.job.relative) and any(w.path.suffix == ".wav" for w in self.writers):
             notes.append("such files cannot be written here: written as WAV")
         return notes
 
