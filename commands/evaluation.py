@@ -63,6 +63,11 @@ class Table:
         """Items that have rows."""
         return set() if self.frame.empty else set(self.frame["item"])
 
+    def keep(self, items: set[str]) -> None:
+        """Forget the rows of all other items; written with the next rows."""
+        if not self.frame.empty:
+            self.frame = self.frame[self.frame["item"].isin(items)]
+
     def add(self, rows: Sequence[Row]) -> None:
         """Take up more rows, if there are any, and write all of them."""
         if not rows:

@@ -32,7 +32,7 @@ from inference.theory import (
 from metrics import Quality, get_quality
 from metrics.music import usdr
 from models import load_separator
-from models.types import LoadedSeparator
+from models.types import LoadedSeparator, interchangeable
 from reporting.bridge_report import write_bridge_report
 
 PATH, STEPS, ITEMS, SCHEDULES, PROBE = (
@@ -97,10 +97,14 @@ class TheoryExperiment:
             device: Where the separator lives.
 
         Raises:
-            UserError: If there is no such source, or the bridge is none or is of other audio.
+            UserError: If there is no such source or they come in any order, the bridge is none or is of
+                other audio, or there is nothing to fit a schedule on.
         """
         work = _Work(self, separator, self._source(separator), self._bridge(separator, device), device)
         tables = {table: Table(folder / table) for table in self.tables}
+        for table in (PATH, STEPS):
+            # rows of an item that a run was cut off in
+            tables[table].keep(tables[ITEMS].items)
         samples: Any = data.test_dataloader().dataset
         places = list(spread(len(samples), self.items))
         left = [place for place in places if samples[place]["name"] not in tables[ITEMS].items]
@@ -116,6 +120,10 @@ class TheoryExperiment:
         write_bridge_report(folder, {table: own.frame for table, own in tables.items()}, name=name)
 
     def _source(self, separator: LoadedSeparator) -> int:
+        if interchangeable(separator.sources):
+            raise UserError(
+                f"separator: gives {', '.join(separator.sources)} in any order, so none can be followed"
+            )
         target = self.target or separator.sources[0]
         if target not in separator.sources:
             known = ", ".join(separator.sources)
@@ -290,6 +298,10 @@ class _Work:
         """Gains of the search, of a schedule fitted on validation items, and of even ones, on test items."""
         data.setup("validate")
         loader: Any = data.val_dataloader()
+        if not loader:
+            raise UserError(
+                f"evaluation.fitting={self.plan.fitting}: the data has no validation items; give 0"
+            )
         fitting = [loader.dataset[place] for place in spread(len(loader.dataset), self.plan.fitting)]
         lanes = self.plan.lanes or usual_lanes(self.device)
         shares = fit_schedule(

@@ -11,6 +11,9 @@ from bridge_toys import bridge_config
 from infer_toys import separator_file
 from test_stem_experiment import train
 
+from commands.evaluation import Table
+from commands.overrides import UserError
+from commands.theory_experiment import TheoryExperiment
 from models.checkpoint import instantiate, save_separator
 from reporting.bridge_report import correlation
 
@@ -121,3 +124,23 @@ def test_correlations_are_spearmans() -> None:
     assert correlation(x, x**3).startswith("+1.00 [+1.00")
     assert correlation(x, pd.Series([2.0, 1.0, 4.0, 3.0, 5.0])).startswith("+0.80")
     assert correlation(x, x * 0) == ""
+
+
+def test_sources_in_any_order_are_refused(tmp_path: Path) -> None:
+    class Speakers:
+        sources, sample_rate, channels = ("speaker1", "speaker2"), 16000, 1
+
+        def __call__(self, mixture: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("is not called")
+
+    with pytest.raises(UserError, match="in any order"):
+        TheoryExperiment().run(Speakers(), None, tmp_path, name="x", device=torch.device("cpu"))
+
+
+def test_rows_of_an_item_that_was_cut_off_are_forgotten(tmp_path: Path) -> None:
+    table = Table(tmp_path / "rows.parquet")
+    table.add([{"item": "a", "value": 1}, {"item": "b", "value": 2}])
+    again = Table(tmp_path / "rows.parquet")
+    again.keep({"a"})
+    again.add([{"item": "b", "value": 3}])
+    assert pd.read_parquet(tmp_path / "rows.parquet").values.tolist() == [["a", 1], ["b", 3]]
