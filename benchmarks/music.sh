@@ -40,7 +40,7 @@ END
 
 segments() { # segment or item
   $python infer.py "$results/cut_songs/*/mixture.wav" -o $results/music_per_$1 \
-    --separator outputs/music_hdemucs/checkpoints/last.ckpt --reference $results/cut_songs --sources vocals,bass \
+    --separator outputs/music_hdemucs/checkpoints/last.ckpt --reference $results/cut_songs --sources bass \
     --guide usdr --candidates 10 --steps 2 --segment 5.92 --set method.overlap_seconds=2.95 \
     --set method.refine_per=$1
 }

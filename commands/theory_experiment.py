@@ -285,7 +285,7 @@ class _Work:
             return []
         target, items = torch.tensor([row["ratio"] for row in rows]), [row["item"] for row in rows]
         for name, own in features.items():
-            found = linear_probe(torch.stack(own), target, items, folds=min(5, len(set(items))))
+            found = linear_probe(torch.stack(own), target, items)
             for row, predicted in zip(rows, found.predicted, strict=True):
                 row[f"predicted_{name}"] = float(predicted)
                 row[f"explained_{name}"] = found.explained

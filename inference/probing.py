@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_PENALTIES = 10.0 ** torch.arange(-4, 5, dtype=torch.float64)
+_PENALTIES = 10.0 ** torch.arange(-4, 6, dtype=torch.float64)
 
 
 def layer_statistics(module: nn.Module, call: Callable[[], object]) -> Tensor:
-    """What the layers of a network give while it is called, in three numbers each.
+    """What the layers of a network give while it is called, in two numbers each, whatever its level.
 
     Args:
         module: The network; of every module without modules of its own, the first output tensor counts.
         call: Calls it.
 
     Returns:
-        ``(3 * layers,)`` float64: the logarithm of the root mean square, the mean and the mean absolute
-        value, the last two over the root mean square, in the order in which layers were first run.
+        ``(2 * layers,)`` float64: the mean and the mean absolute value, both over the root mean square, in
+        the order in which layers were first run.
 
     Raises:
         ValueError: If no layer was run.
@@ -33,7 +33,7 @@ def layer_statistics(module: nn.Module, call: Callable[[], object]) -> Tensor:
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and id(layer) not in found:
             values = tensor.detach().double()
             size = values.square().mean().sqrt() + 1e-12
-            found[id(layer)] = torch.stack((size.log(), values.mean() / size, values.abs().mean() / size))
+            found[id(layer)] = torch.stack((values.mean() / size, values.abs().mean() / size))
 
     leaves = [layer for layer in module.modules() if not any(True for _ in layer.children())]
     hooks = [layer.register_forward_hook(look) for layer in leaves]
@@ -67,48 +67,52 @@ class Probe:
     explained: float
 
 
-def linear_probe(features: Tensor, target: Tensor, items: Sequence[object], *, folds: int = 5) -> Probe:
+def linear_probe(features: Tensor, target: Tensor, items: Sequence[object], *, folds: int = 20) -> Probe:
     """Predict a number from features by ridge regression, item by item from the others.
 
-    The penalty is chosen within the training items by generalised cross-validation.
+    The penalty is chosen within the training items, by leaving parts of those out in turn.
 
     Args:
         features: ``(n, k)``.
         target: ``(n,)``.
         items: To which item each row belongs; an item is never on both sides.
-        folds: Parts that the items are cut into.
+        folds: Parts that the items are cut into; each item by itself if there are no more.
 
     Returns:
         The predictions.
 
     Raises:
-        ValueError: If there are fewer items than folds.
+        ValueError: If there are fewer than two folds or items.
     """
     names = list(dict.fromkeys(items))
-    if len(names) < folds or folds < 2:
-        raise ValueError(
-            f"items: {len(names)} cannot be cut into folds={folds}; give 2 folds or more, and as many items"
-        )
-    fold = torch.tensor([names.index(item) % folds for item in items])
+    if len(names) < 2 or folds < 2:
+        raise ValueError(f"items: {len(names)} cannot be told apart in folds={folds}; give 2 or more of both")
+    own = torch.tensor([names.index(item) for item in items])
     x, y = features.double(), target.double()
     predicted = torch.empty_like(y)
-    for index in range(folds):
-        held = fold == index
-        predicted[held] = _ridge(x[~held], y[~held], x[held])
+    for held in _parts(own, min(folds, len(names))):
+        inner = own[~held]
+        errors = torch.zeros(len(_PENALTIES), dtype=torch.float64)
+        for left_out in _parts(inner, 5):
+            fitted = _ridge(x[~held][~left_out], y[~held][~left_out], x[~held][left_out])
+            errors += (fitted - y[~held][left_out]).square().sum(1)
+        predicted[held] = _ridge(x[~held], y[~held], x[held])[int(errors.argmin())]
     rest = (predicted - y).square().sum() / (y - y.mean()).square().sum()
     return Probe(predicted=predicted, explained=1 - float(rest))
 
 
+def _parts(items: Tensor, count: int) -> list[Tensor]:
+    """Masks of the rows of every so manieth item; none is empty."""
+    places = torch.unique(items, return_inverse=True)[1]
+    masks = [places % count == index for index in range(count)]
+    return [mask for mask in masks if bool(mask.any())]
+
+
 def _ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
-    """Predictions for ``new``, by the penalty with the smallest generalised cross-validation error."""
+    """Predictions for ``new`` under every penalty, ``(penalties, n)``."""
     mean, deviation, centre = x.mean(0), x.std(0).clamp_min(1e-9), y.mean()
     u, s, v = torch.linalg.svd((x - mean) / deviation, full_matrices=False)
-    projected = u.T @ (y - centre)
-    scores = []
-    for penalty in _PENALTIES * len(y):
-        shrink = s.square() / (s.square() + penalty)
-        rest = (y - centre - u @ (shrink * projected)).square().mean()
-        scores.append(rest / (1 - (shrink.sum() + 1) / len(y)).clamp_min(1e-6) ** 2)
-    penalty = _PENALTIES[int(torch.stack(scores).argmin())] * len(y)
-    weights = v.T @ (s / (s.square() + penalty) * projected)
-    return (new - mean) / deviation @ weights + centre
+    shrunk = s / (s.square() + len(y) * _PENALTIES[:, None]) * (u.T @ (y - centre))
+    # what was seen of a feature in training bounds what it may say
+    scaled = ((new - mean) / deviation).clamp(-5, 5)
+    return shrunk @ (scaled @ v.T).T + centre

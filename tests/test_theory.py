@@ -168,16 +168,17 @@ def test_a_probe_reads_what_is_there_and_nothing_else() -> None:
     told = torch.cat((target[:, None] * 3, torch.randn(100, 30, generator=drawn)), dim=1)
     assert linear_probe(told, target, items).explained > 0.95
     assert linear_probe(torch.randn(100, 30, generator=drawn), target, items).explained < 0.1
-    with pytest.raises(ValueError, match="2 cannot be cut"):
-        linear_probe(told[:10], target[:10], items[:10])
+    with pytest.raises(ValueError, match="1 cannot be told apart"):
+        linear_probe(told[:5], target[:5], items[:5])
 
 
 def test_layers_are_looked_at_once_in_their_order() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.LSTM(4, 2))
     found = layer_statistics(network, lambda: network(torch.ones(3, 4)))
-    assert found.shape == (9,)
+    assert found.shape == (6,)
     given = network[0](torch.ones(3, 4)).detach().double()
-    assert float(found[0]) == pytest.approx(float(given.square().mean().sqrt().log()), rel=1e-6)
+    size = float(given.square().mean().sqrt())
+    assert found[:2].tolist() == pytest.approx([float(given.mean()) / size, float(given.abs().mean()) / size])
     assert not any(layer._forward_hooks for layer in network)
     with pytest.raises(ValueError, match="no layer"):
         layer_statistics(network, lambda: None)
