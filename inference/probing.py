@@ -111,8 +111,10 @@ def _parts(items: Tensor, count: int) -> list[Tensor]:
 def _ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
     """Predictions for ``new`` under every penalty, ``(penalties, n)``."""
     mean, deviation, centre = x.mean(0), x.std(0).clamp_min(1e-9), y.mean()
-    u, s, v = torch.linalg.svd((x - mean) / deviation, full_matrices=False)
-    shrunk = s / (s.square() + len(y) * _PENALTIES[:, None]) * (u.T @ (y - centre))
+    seen = (x - mean) / deviation
     # what was seen of a feature in training bounds what it may say
-    scaled = ((new - mean) / deviation).clamp(-5, 5)
-    return shrunk @ (scaled @ v.T).T + centre
+    asked = ((new - mean) / deviation).clamp(-5, 5)
+    # by the rows' products: there are fewer rows than features
+    squares, u = torch.linalg.eigh(seen @ seen.T)
+    weights = (u.T @ (y - centre)) / (squares.clamp_min(0) + len(y) * _PENALTIES[:, None])
+    return weights @ (asked @ seen.T @ u).T + centre

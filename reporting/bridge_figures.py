@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reporting.palette import HUES, MIXTURE_COLOUR, ONE_STEP_COLOUR, styled
 
@@ -18,6 +19,9 @@ PATHS = {
     "linear": ("best linear filter of the item", HUES[3], "-.", "^"),
     "input": ("the input itself", MIXTURE_COLOUR, ":", None),
 }
+
+SMALLEST = 1e-4
+"""Relative errors below this one are not drawn."""
 
 
 @styled
@@ -33,7 +37,8 @@ def path_figure(path: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     panel = figure.subplots()
     for what, (label, colour, line, marker) in PATHS.items():
-        rows = path[(path["what"] == what) & (path["error"] > 0)]
+        # the best filter of a clean input errs by rounding alone, which would flatten all else
+        rows = path[(path["what"] == what) & (path["error"] > SMALLEST)]
         if rows.empty:
             continue
         decibels = 20 * np.log10(rows["error"])
@@ -101,6 +106,7 @@ def ratio_figure(steps: pd.DataFrame, schedules: pd.DataFrame) -> Figure:
             lines[f"{name} schedule"] = rows.groupby("step")["ratio"].first()
     for index, (name, line) in enumerate(lines.items()):
         panel.plot(line.index, line, "--D", color=HUES[1 + index], label=name)
+    panel.set_xlim(min(total.index) - 0.4, max(total.index) + 0.4)
     panel.set_ylim(-0.08, 1.16)
     panel.set_xticks(sorted(total.index))
     panel.set_xlabel("Refinement step")
@@ -178,6 +184,10 @@ def _against(panel: Axes, allowed: pd.Series, really: pd.Series, step: pd.Series
         )
     panel.set_xscale("log")
     panel.set_yscale("log")
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     low = max(min(allowed.min(), really.min()), 1e-4)
     high = max(allowed.max(), really.max())
     panel.plot([low, high], [low, high], color=ONE_STEP_COLOUR, lw=0.8)
