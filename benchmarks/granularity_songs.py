@@ -1,9 +1,9 @@
-"""Songs refined segment by segment against as a whole: uSDR of what `infer.py` wrote, song by song.
+"""One stem of songs refined segment by segment against as a whole: uSDR of what `infer.py` wrote.
 
-    python benchmarks/granularity_songs.py REFERENCES one_step=FOLDER segment=FOLDER item=FOLDER
+    python benchmarks/granularity_songs.py REFERENCES STEM one_step=FOLDER segment=FOLDER item=FOLDER
 
-Folders hold ``<song>/mixture/<stem>.wav``, REFERENCES ``<song>/<stem>.wav``. Gains are over the first folder,
-paired by song, with their 95 % bootstrap intervals.
+Folders hold ``<song>/mixture.wav``, REFERENCES ``<song>/<STEM>.wav``. Gains are over the first folder, paired by
+song, with their 95 % bootstrap intervals.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from reporting.tables import to_markdown
 
 
 def main() -> None:
-    """Print a row for every stem."""
-    references = Path(sys.argv[1])
-    folders = dict(argument.split("=", 1) for argument in sys.argv[2:])
-    first = Path(next(iter(folders.values())))
-    paths = [path.relative_to(first) for path in sorted(first.glob("*/mixture/*.wav"))]
+    """Print a row for every song, and their means."""
+    references, stem = Path(sys.argv[1]), sys.argv[2]
+    folders = dict(argument.split("=", 1) for argument in sys.argv[3:])
+    names = list(folders)
+    songs = sorted(path.parent.name for path in Path(folders[names[0]]).glob("*/mixture.wav"))
     scores = pd.DataFrame(
         [
-            {"song": path.parts[0], "stem": path.stem}
-            | {
-                name: score(Path(folder) / path, references / path.parts[0] / path.name)
+            {
+                name: score(Path(folder, song, "mixture.wav"), references / song / f"{stem}.wav")
                 for name, folder in folders.items()
             }
-            for path in paths
-        ]
+            for song in songs
+        ],
+        index=songs,
     )
-    rows = []
-    for stem, own in scores.groupby("stem", sort=False):
-        names = list(folders)
-        cells = {"stem": str(stem), "songs": str(len(own)), names[0]: f"{summarise(own[names[0]]).mean:.2f}"}
-        for name in names[1:]:
-            gain = summarise_gain(own[name], own[names[0]])
-            cells[name] = f"{gain.mean:+.2f} [{gain.low:.2f}, {gain.high:.2f}]"
-        between = summarise_gain(own[names[1]], own[names[-1]])
-        cells[f"{names[1]} over {names[-1]}"] = f"{between.mean:+.2f} [{between.low:.2f}, {between.high:.2f}]"
-        rows.append(cells)
-    print(to_markdown(pd.DataFrame(rows)))
+    first = names[0]
+    rows = [
+        {"song": song, first: f"{own[first]:.2f}"}
+        | {name: f"{own[name] - own[first]:+.2f}" for name in names[1:]}
+        for song, own in scores.iterrows()
+    ]
+    means = {"song": "mean", first: f"{summarise(scores[first]).mean:.2f}"}
+    for name in names[1:]:
+        gain = summarise_gain(scores[name], scores[first])
+        means[name] = f"{gain.mean:+.2f} [{gain.low:.2f}, {gain.high:.2f}]"
+    print(to_markdown(pd.DataFrame([*rows, means])))
 
 
 def score(estimate: Path, reference: Path) -> float:

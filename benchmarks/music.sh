@@ -38,11 +38,10 @@ for path in Path(sys.argv[1]).glob("[DL]*/*.wav"):
 END
 }
 
-segments() { # segment or item
-  $python infer.py "$results/cut_songs/*/mixture.wav" -o $results/music_per_$1 \
-    --separator outputs/music_hdemucs/checkpoints/last.ckpt --reference $results/cut_songs --sources bass \
-    --guide usdr --candidates 10 --steps 2 --segment 5.92 --set method.overlap_seconds=2.95 \
-    --set method.refine_per=$1
+segments() { # name, options...
+  $python infer.py "$results/cut_songs/*/mixture.wav" -o $results/bass_$1 \
+    --separator outputs/music_hdemucs/checkpoints/last.ckpt --reference $results/cut_songs --sources bass --segment 5.92 \
+    --set method.overlap_seconds=2.95 "${@:2}"
 }
 
 test -f $songs/songs.jsonl ||
@@ -73,8 +72,12 @@ evaluate conv_tasnet $level $few evaluation.items=3
 $python benchmarks/blind_guides.py outputs/music_unet/checkpoints/last.ckpt --data $songs --songs 6 --seconds 12 \
   --steps 2 -o $results/blind_guides_unet
 cut_songs
-segments segment
-segments item
+segments one_step --method one_step --no-scores
+for per in segment item; do
+  segments per_$per --guide usdr --candidates 10 --steps 2 --set method.refine_per=$per
+done
+$python benchmarks/granularity_songs.py $results/cut_songs bass one_step=$results/bass_one_step \
+  segment=$results/bass_per_segment item=$results/bass_per_item
 $python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_linear unet_estimate dttnet hdemucs)
 $python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_estimate dttnet hdemucs conv_tasnet)
 $python benchmarks/clean_stems.py $songs $(printf "outputs/music_%s/checkpoints/last.ckpt " unet unet_linear unet_estimate dttnet hdemucs conv_tasnet)
