@@ -2,8 +2,8 @@
 
     python benchmarks/granularity_songs.py REFERENCES STEM one_step=FOLDER segment=FOLDER item=FOLDER
 
-Folders hold ``<song>/mixture.wav``, REFERENCES ``<song>/<STEM>.wav``. Gains are over the first folder, paired by
-song, with their 95 % bootstrap intervals.
+Folders hold ``<song>/mixture.wav``, REFERENCES ``<song>/<STEM>.wav``. Gains are over the first folder, paired
+by song, with their 95 % bootstrap intervals.
 """
 
 from __future__ import annotations
