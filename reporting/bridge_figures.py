@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reporting.palette import HUES, MIXTURE_COLOUR, ONE_STEP_COLOUR, styled
 
@@ -64,7 +63,7 @@ def bounds_figure(steps: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(8.2, 3.6), layout="constrained")
     grid, signal = figure.subplots(1, 2)
-    allowed, missed = steps["best"] - steps["grid_bound"], (steps["best"] - steps["score"]).clip(lower=1e-4)
+    allowed, missed = steps["best"] - steps["grid_bound"], steps["best"] - steps["score"]
     _against(grid, allowed, missed, steps["step"])
     grid.set_title("Grid: dB below the best of a finer grid")
     grid.set_xlabel("allowed (dB)")
@@ -170,7 +169,7 @@ def gain_figure(items: pd.DataFrame, columns: list[str]) -> Figure:
 
 
 def _against(panel: Axes, allowed: pd.Series, really: pd.Series, step: pd.Series) -> None:
-    """Points and the diagonal on logarithmic axes."""
+    """Points and the diagonal."""
     for index, number in enumerate(sorted(step.unique())):
         own = step == number
         panel.scatter(
@@ -182,12 +181,5 @@ def _against(panel: Axes, allowed: pd.Series, really: pd.Series, step: pd.Series
             lw=0,
             label=f"step {number}",
         )
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    for axis in (panel.xaxis, panel.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
-    low = max(min(allowed.min(), really.min()), 1e-4)
-    high = max(allowed.max(), really.max())
+    low, high = min(allowed.min(), really.min()), max(allowed.max(), really.max())
     panel.plot([low, high], [low, high], color=ONE_STEP_COLOUR, lw=0.8)
