@@ -32,7 +32,7 @@ def loss_of(policy: MixingPolicy, wanted: Tensor) -> tuple[Tensor, Tensor]:
     module = SeparationModule(Scale(), squared_error, torch.optim.SGD, mixing=policy)
     mixture = torch.ones(len(wanted), 1, 5, dtype=torch.float64)
     generator = torch.Generator().manual_seed(7)
-    loss = module._unrolled_loss(mixture, wanted[:, None, None, None] * mixture[:, None], generator)
+    loss = module._batch_loss(mixture, wanted[:, None, None, None] * mixture[:, None], generator)
     (slope,) = torch.autograd.grad(loss, module.separator.gain)
     return loss.detach(), slope
 
@@ -110,6 +110,6 @@ def test_speakers_that_change_places_lose_nothing() -> None:
     def of(steady: bool) -> Tensor:
         policy = MixingPolicy(unroll=3, ratio_beta=0.5)
         module = SeparationModule(Swapping(steady), loss, torch.optim.SGD, mixing=policy)
-        return module._unrolled_loss(mixture, references, torch.Generator().manual_seed(3)).detach()
+        return module._batch_loss(mixture, references, torch.Generator().manual_seed(3)).detach()
 
     assert of(steady=False).item() == pytest.approx(of(steady=True).item(), rel=1e-6)

@@ -16,6 +16,7 @@ from commands.overrides import UserError
 from commands.theory_experiment import TheoryExperiment
 from models.checkpoint import instantiate, save_separator
 from reporting.bridge_report import correlation
+from reporting.scores import read_scores
 
 SMALL = (
     "experiment=bridge_theory",
@@ -124,6 +125,32 @@ def test_correlations_are_spearmans() -> None:
     assert correlation(x, x**3).startswith("+1.00 [+1.00")
     assert correlation(x, pd.Series([2.0, 1.0, 4.0, 3.0, 5.0])).startswith("+0.80")
     assert correlation(x, x * 0) == ""
+
+
+@pytest.mark.parametrize("separator", ["plain", "bridge"])
+def test_every_way_of_asking_again_stands_in_one_table(work: Path, separator: str) -> None:
+    run = train(
+        work,
+        "experiment=bridge_comparison",
+        "data.root=corpus",
+        "data.test_seconds=0.5",
+        "data.num_workers=0",
+        f"separator={separator}.safetensors",
+        f"name=compare_{separator}",
+        "evaluation.metrics=[snr]",
+        "evaluation.guides.oracle.steps=1",
+        "evaluation.guides.oracle.search.candidates=2",
+        "evaluation.guides.blind=null",
+        "evaluation.guides.bridge_30=null",
+        "trainer.accelerator=cpu",
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    scores = read_scores(work / "outputs" / f"compare_{separator}" / "scores.parquet")
+    calls = scores[scores["kind"] == "fixed"].groupby("guide")["evaluations"].unique()
+    assert {name: own.tolist() for name, own in calls.items()} == {
+        f"bridge_{steps}": [steps] for steps in (1, 2, 5, 10)
+    }
+    assert set(scores["item"]) == {"p232_001/speech", "p257_001/speech"}
 
 
 def test_sources_in_any_order_are_refused(tmp_path: Path) -> None:

@@ -127,8 +127,14 @@ def test_two_processes_count_each_item_once(tmp_path: Path, corpus: Path) -> Non
     assert sorted(mixtures["item"]) == ["p226_001", "p226_002", "p287_001"]
 
 
-# those of songs are run in test_stem_experiment.py, the theory in test_theory_experiment.py
-ELSEWHERE = {"music_separation", "oracle_predictor", "progressive_musdb", "bridge_theory"}
+# those of songs are run in test_stem_experiment.py, those of bridges in test_theory_experiment.py
+ELSEWHERE = {
+    "music_separation",
+    "oracle_predictor",
+    "progressive_musdb",
+    "bridge_theory",
+    "bridge_comparison",
+}
 EXPERIMENTS = {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")}
 
 
