@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -278,7 +278,7 @@ class _Work:
             for ratio in self.plan.ratios:
                 x = reference + ratio * (mixture - reference)
                 with torch.no_grad():
-                    features["layers"].append(layer_statistics(self.separator, self._call(x)))
+                    features["layers"].append(layer_statistics(self.separator, x))
                 features["input"].append(band_levels(x))
                 rows.append({"item": sample["name"], "ratio": ratio})
         if len({row["item"] for row in rows}) < 2:
@@ -290,9 +290,6 @@ class _Work:
                 row[f"predicted_{name}"] = float(predicted)
                 row[f"explained_{name}"] = found.explained
         return rows
-
-    def _call(self, x: Tensor) -> Callable[[], object]:
-        return lambda: self.separator(x)
 
     def schedules(self, data: SeparationData, samples: Sequence[Any]) -> list[Row]:
         """Gains of the search, of a schedule fitted on validation items, and of even ones, on test items."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 _PENALTIES = 10.0 ** torch.arange(-4, 6, dtype=torch.float64)
 
 
-def layer_statistics(module: nn.Module, call: Callable[[], object]) -> Tensor:
-    """What the layers of a network give while it is called, in two numbers each, whatever its level.
+def layer_statistics(module: nn.Module, x: Tensor) -> Tensor:
+    """What the layers of a network give for an input, in two numbers each, whatever its level.
 
     Args:
         module: The network; of every module without modules of its own, the first output tensor counts.
-        call: Calls it.
+        x: What it is called with.
 
     Returns:
         ``(2 * layers,)`` float64: the mean and the mean absolute value, both over the root mean square, in
@@ -38,7 +38,7 @@ def layer_statistics(module: nn.Module, call: Callable[[], object]) -> Tensor:
     leaves = [layer for layer in module.modules() if not any(True for _ in layer.children())]
     hooks = [layer.register_forward_hook(look) for layer in leaves]
     try:
-        call()
+        module(x)
     finally:
         for hook in hooks:
             hook.remove()
