@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Generator
 
-from callbacks.validation_items import validation_items
+from callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
 from inference.bridge_guide import HasBridge
 from inference.theory import bridge_path_errors, ideal_linear_errors, norms, path_errors, secant
 from reporting.bridge_figures import path_figure
@@ -22,7 +22,7 @@ from reporting.palette import save_png
 TENTHS = tuple(tenth / 10 for tenth in range(11))
 
 
-class BridgeProbe(Callback):
+class BridgeProbe(ValidationCallback):
     """Measure on validation items what refinement asks of a separator, while it is trained.
 
     Logs medians over items: ``val/bridge/delta`` (what the separator does to clean sources, over them),
@@ -52,29 +52,12 @@ class BridgeProbe(Callback):
             raise ValueError(f"every_n_epochs={every_n_epochs}, items={items}: use 0 or more, and 1 or more")
         if not ratios or not all(0 <= ratio <= 1 for ratio in ratios):
             raise ValueError(f"ratios={list(ratios)}: give at least one share, each in [0, 1]")
-        self.every_n_epochs, self.items, self.ratios = every_n_epochs, items, ratios
+        super().__init__(every_n_epochs)
+        self.items, self.ratios = items, ratios
         self.source, self.seed = source, seed
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure where this epoch is due."""
-        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if due and trainer.state.fn == "fit" and not trainer.sanity_checking:
-            values = self._measure(trainer, pl_module)
-            pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure once more, with the weights that were trained."""
-        training = pl_module.training
-        pl_module.eval()
-        values = self._measure(trainer, pl_module)
-        pl_module.train(training)
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
-                logger.save()
-
     @torch.no_grad()
-    def _measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+    def measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
         """Measure this process's items, gather all rows, write them; returns the values to log."""
         separator: Any = module.separator
         if self.source is not None and self.source not in separator.sources:
@@ -84,7 +67,7 @@ class BridgeProbe(Callback):
         for item in validation_items(trainer, self.items, "bridge probe"):
             if "references" in item.sample:
                 rows += self._rows(separator, item.sample, source, module.device)
-        frame = _gathered(rows)
+        frame = pd.DataFrame([row for part in of_all_processes(rows) for row in part])
         if frame.empty:
             raise ValueError(
                 "no validation item with a reference that sounds: give data.valid, or bridge_probe=null"
@@ -142,12 +125,3 @@ def _values(frame: pd.DataFrame) -> dict[str, float]:
             decibels = 20 * np.log10(max(float(own["error"].median()), 1e-15))
             values[f"val/bridge/{prefix}_r{round(100 * float(ratio))}"] = decibels  # type: ignore[arg-type]
     return values
-
-
-def _gathered(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of all processes, the same on each of them."""
-    if not torch.distributed.is_initialized():
-        return pd.DataFrame(rows)
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, rows)
-    return pd.DataFrame([row for part in parts for row in part])

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.refinement_media import Example, log_media
-from callbacks.validation_items import validation_items
+from callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
 from data.corpora import spread
 from inference.evaluation import Evaluation, Way, evaluate
 from inference.execution import Lanes, usual_lanes
@@ -24,7 +24,7 @@ from reporting.scores import column_name, write_scores
 from reporting.summary import final_steps, summarise
 
 
-class MultiStepInference(Callback):
+class MultiStepInference(ValidationCallback):
     """Run :func:`inference.refine` on validation items under any number of guides and score every step.
 
     Runs at every ``every_n_epochs``-th validation and always once when training ends, also when ``max_steps``
@@ -76,32 +76,12 @@ class MultiStepInference(Callback):
         columns = [column_name(guide.name, guide.kind) for guide in self.guides]
         if len(set(columns)) < len(columns):
             raise ValueError(f"guides={columns}: two have one name; tell them apart by label=...")
-        self.metrics, self.every_n_epochs, self.items = metrics, every_n_epochs, items
+        super().__init__(every_n_epochs)
+        self.metrics, self.items = metrics, items
         self.batch, self.lanes, self.workers = batch, lanes, workers
         self.source, self.seed, self.run = source, seed, run
-        self._last_step = -1
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Run where this epoch is due; averaged weights are in place by now, and out again at the end."""
-        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if due and trainer.state.fn == "fit" and not trainer.sanity_checking:
-            values = self._validate(trainer, pl_module)
-            pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Run once more, unless this very step was validated already."""
-        if self._last_step == trainer.global_step:
-            return
-        training = pl_module.training
-        pl_module.eval()
-        values = self._validate(trainer, pl_module)
-        pl_module.train(training)
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
-                logger.save()
-
-    def _validate(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+    def measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
         """Refine this process's items, gather all rows, write and log them; returns the values to log."""
         separator: Any = module.separator
         lanes = self.lanes or usual_lanes(module.device)
@@ -138,7 +118,6 @@ class MultiStepInference(Callback):
                 rows += result.rows
                 examples = _extremes(examples + _examples(group, source, separator.sources, result))
         scores, examples = _gathered(rows, examples)
-        self._last_step = trainer.global_step
         if scores.empty:
             raise ValueError("no validation item to refine: give data.valid, or switch multi_step=null")
         summary = summarise(scores)
@@ -262,10 +241,7 @@ def _extremes(examples: Sequence[Example]) -> list[Example]:
 
 def _gathered(rows: list[dict[str, Any]], examples: list[Example]) -> tuple[pd.DataFrame, list[Example]]:
     """Rows and examples of all processes, the same on each of them."""
-    if not torch.distributed.is_initialized():
-        return pd.DataFrame(rows), examples
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, (rows, examples))
+    parts = of_all_processes((rows, examples))
     return pd.DataFrame([row for part in parts for row in part[0]]), _extremes(
         [example for part in parts for example in part[1]]
     )

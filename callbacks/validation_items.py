@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lightning import Trainer
+import torch
+from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from data.corpora import spread
@@ -51,3 +52,53 @@ def validation_items(trainer: Trainer, limit: int | None, what: str) -> Iterator
 
 def _bar(trainer: Trainer) -> bool:
     return trainer.progress_bar_callback is not None and trainer.progress_bar_callback.is_enabled  # type: ignore[attr-defined]
+
+
+class ValidationCallback(Callback):
+    """Measures at every so manieth validation, and always once when training ends.
+
+    Also when ``max_steps`` cuts an epoch, and not twice at one training step. The weights are those that
+    validation uses: put averaging callbacks before this one.
+
+    Args:
+        every_n_epochs: Epochs between measurements; 0 measures only when training ends.
+    """
+
+    def __init__(self, every_n_epochs: int) -> None:
+        self.every_n_epochs = every_n_epochs
+        self._last_step = -1
+
+    def measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+        """Measure this process's items and gather those of all; returns the values to log."""
+        raise TypeError(f"{type(self).__name__} must define measure()")
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure where this epoch is due; averaged weights are in place by now, and out again at the end."""
+        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            values = self.measure(trainer, pl_module)
+            self._last_step = trainer.global_step
+            pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure once more, unless this very step was measured already."""
+        if self._last_step == trainer.global_step:
+            return
+        training = pl_module.training
+        pl_module.eval()
+        values = self.measure(trainer, pl_module)
+        self._last_step = trainer.global_step
+        pl_module.train(training)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+                logger.save()
+
+
+def of_all_processes(own: Any) -> list[Any]:
+    """What every process holds, by rank; the same list on each of them."""
+    if not torch.distributed.is_initialized():
+        return [own]
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, own)
+    return parts

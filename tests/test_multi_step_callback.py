@@ -102,8 +102,8 @@ def test_runs_every_n_epochs_and_once_at_the_end(
 ) -> None:
     callback = MultiStepInference(guides(), metrics=["snr"], every_n_epochs=2, items=1)
     steps = []
-    validate = callback._validate
-    monkeypatch.setattr(callback, "_validate", lambda t, m: steps.append(t.global_step) or validate(t, m))
+    validate = callback.measure
+    monkeypatch.setattr(callback, "measure", lambda t, m: steps.append(t.global_step) or validate(t, m))
     # two batches an epoch: epochs end at 2, 4, 6; the run at step 7
     trainer = fit(
         corpus, tmp_path, callback, toy_module(), max_steps=7, logger=CSVLogger(tmp_path, name="", version="")
@@ -119,8 +119,8 @@ def test_runs_every_n_epochs_and_once_at_the_end(
 def test_is_not_run_twice_at_one_step(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     callback = MultiStepInference(guides(), metrics=["snr"], every_n_epochs=1, items=1)
     steps = []
-    validate = callback._validate
-    monkeypatch.setattr(callback, "_validate", lambda t, m: steps.append(t.global_step) or validate(t, m))
+    validate = callback.measure
+    monkeypatch.setattr(callback, "measure", lambda t, m: steps.append(t.global_step) or validate(t, m))
     fit(corpus, tmp_path, callback, toy_module(), max_steps=2)
     assert steps == [2]
 
@@ -133,9 +133,9 @@ def test_the_averaged_weights_are_scored(corpus: Path, tmp_path: Path) -> None:
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             raw.append(module.separator.gain.item())
 
-        def _validate(self, trainer: Any, module: Any) -> dict[str, float]:
+        def measure(self, trainer: Any, module: Any) -> dict[str, float]:
             seen.append(module.separator.gain.item())
-            return super()._validate(trainer, module)
+            return super().measure(trainer, module)
 
     peek = Peek(guides(), metrics=["snr"], every_n_epochs=1, items=1)
     averaging = EMAWeightAveraging(decay=0.9999)
@@ -206,7 +206,7 @@ def test_speakers_are_refined_together_and_scored_in_the_order_of_their_referenc
     trainer = toy_trainer(tmp_path, callbacks=[callback], max_steps=1)
     trainer.validate(trained, data)
     trainer.datamodule = data
-    callback._validate(trainer, trained)
+    callback.measure(trainer, trained)
     scores = read_scores(tmp_path / "scores.parquet")
     one_step = scores[scores["kind"] == "one_step"].set_index("item")["value"]
     assert len(one_step) == 4
