@@ -50,8 +50,8 @@ class BridgeSampler:
 
     Args:
         steps: Steps, each one network call, or two but for the last one in second order.
-        path: ``"sde"``, ``"ode"``, ``"endpoint"`` or ``"state"``, see :func:`inference.sample_bridge`; None
-            for the SDE where the bridge has noise, else endpoints.
+        path: ``"sde"``, ``"ode"``, ``"renoise"``, ``"endpoint"`` or ``"state"``, see
+            :func:`inference.sample_bridge`; None for the SDE where the bridge has noise, else endpoints.
         order: Of the ODE, 1 or 2.
         start: ``"noise"`` or ``"mean"``, see there.
         last_time: The time in [0, 1) at which sampling ends.

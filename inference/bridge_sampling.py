@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from models.processes.bridge import Bridge
 from models.types import Denoiser
 
-Path = Literal["sde", "ode", "endpoint", "state"]
+Path = Literal["sde", "ode", "renoise", "endpoint", "state"]
 """How a state follows from the one before: see :func:`sample_bridge`."""
 
 Start = Literal["noise", "mean"]
@@ -75,6 +75,8 @@ def sample_bridge(
       ``sqrt(v_t (1 - v_t / v_u))``, and 0 in the last step. Where ``c_u = 0``, which is the mixture itself,
       ``start="noise"`` takes ``eta = c_t``, and ``start="mean"`` 0: the state then stays on the mean of the
       path, where training has it at the ends only.
+    - ``"renoise"``: ``x_t = m_t + c_t z``, but ``m_t`` in the last step; for networks of consistency
+      training.
     - ``"endpoint"``: ``x_t = m_t``. With the straight bridge these are the blends of refinement.
     - ``"state"``: ``x_t = (b_t / b_u) x_u + (a_t - a_u b_t / b_u) D``, the same with a perfect denoiser.
 
@@ -114,6 +116,10 @@ def sample_bridge(
         found = run.estimate(state, u)
         if path == "endpoint":
             state = t.mean(found, mixture)
+        elif path == "renoise":
+            state = t.mean(found, mixture)
+            if step < last:
+                state = state + t.c * run.noise()
         elif path == "state":
             state = (t.b / u.b) * state + (t.a - u.a * t.b / u.b) * found
         else:
@@ -226,5 +232,5 @@ def _check(times: Tensor, path: str, order: int, start: str, bridge: Bridge) -> 
             f"times={times.tolist()}: must lie in [0, 1], all but the first below {bridge.start}"
         )
     check_path(path, order, start)
-    if bridge.noiseless and path in ("sde", "ode"):
+    if bridge.noiseless and path in ("sde", "ode", "renoise"):
         raise ValueError(f"path={path!r}: {type(bridge).__name__} has no noise; choose 'endpoint' or 'state'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,17 @@ from models.denoisers.bridge_separator import BridgeSeparator
 
 _SMALLEST_WEIGHT = 1e-4
 """Squares of ``c_out`` below this one, near t = 0, count as this one in the weight of the loss."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where items stand on their bridges: times ``(b,)`` and states ``(b, s, c, ...)``; one of a mixture."""
+
+    t: Tensor
+    source: Tensor
+    mixture: Tensor
+    noise: Tensor
+    state: Tensor
 
 
 class BridgeModule(SeparationModule):
@@ -63,10 +75,7 @@ class BridgeModule(SeparationModule):
     def _batch_loss(self, mixture: Tensor, references: Tensor, generator: Generator) -> Tensor:
         """Mean loss over items, each in a state at a time of its own."""
         drawn = torch.rand(len(mixture), generator=generator, device=generator.device).to(mixture)
-        last = self.separator.bridge.start
-        return self._losses_at(
-            self.first_time + (last - self.first_time) * drawn, mixture, references, generator
-        ).mean()
+        return self._losses_at(self._times(drawn), mixture, references, generator).mean()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Log the loss at times that go round with the items, and that of the one-step estimates."""
@@ -75,29 +84,34 @@ class BridgeModule(SeparationModule):
         mixture, references = batch["mixture"], batch["references"]
         generator = torch.Generator(device=self.device).manual_seed(batch_index)
         # the golden ratio spreads any number of items evenly
-        place = (batch_index * 0.618033988749895 + 0.5) % 1
-        last = self.separator.bridge.start
-        t = mixture.new_full((len(mixture),), self.first_time + (last - self.first_time) * place)
-        loss = self._losses_at(t, mixture, references, generator).mean()
+        drawn = mixture.new_full((len(mixture),), (batch_index * 0.618033988749895 + 0.5) % 1)
+        loss = self._losses_at(self._times(drawn), mixture, references, generator).mean()
         level = self.separator.level(mixture)
         one_step = self.loss(self.separator(mixture) / level, references / level).mean()
         options: dict[str, Any] = {"batch_size": len(mixture), "on_epoch": True, "sync_dist": True}
         self.log("val/loss", loss, prog_bar=True, **options)
         self.log("val/one_step_loss", one_step, **options)
 
+    def _times(self, drawn: Tensor) -> Tensor:
+        """Times of numbers that are uniform in [0, 1)."""
+        return self.first_time + (self.separator.bridge.start - self.first_time) * drawn
+
     def _losses_at(self, t: Tensor, mixture: Tensor, references: Tensor, generator: Generator) -> Tensor:
         """Losses ``(b,)`` of states at times ``t`` ``(b,)``."""
         separator = self.separator
         level = separator.level(mixture)
         source, end = separator.encode(references, level), separator.encode(mixture[:, None], level)
-        a, b, c = (
-            part.reshape(-1, *(1 for _ in source.shape[1:])) for part in separator.bridge.coefficients(t)
-        )
         noise = torch.randn(source.shape, generator=generator, device=generator.device, dtype=source.dtype)
-        state = a * source + b * end + c * noise.to(source.device)
+        noise = noise.to(source.device)
+        state = separator.bridge.state(t, source, end, noise)
         estimates = separator.estimate(state, t, end, torch.ones_like(level), mixture.shape[-1])
-        losses: Tensor = self.loss(estimates, references / level)
+        place = Place(t=t, source=source, mixture=end, noise=noise, state=state)
+        losses: Tensor = self.loss(estimates, self._targets(place, references / level))
         if self.weighted and separator.preconditioning is not None:
             _, out, _ = separator.preconditioning(separator.bridge, t)
             losses = losses / out.square().clamp_min(_SMALLEST_WEIGHT)
         return losses
+
+    def _targets(self, place: Place, references: Tensor) -> Tensor:
+        """What the network is to find, waveforms ``(b, s, c, time)`` over the mixture's level."""
+        return references

@@ -33,8 +33,9 @@ def accelerate(separator: LoadedSeparator, *, precision: Precision = "32", compi
     """Change a separator so that it runs with these options from now on.
 
     Transforms between waveforms and spectra stay as they are: mixed precision leaves complex numbers in
-    float32, and a separator names in ``compilable`` the methods between its transforms (one that names none
-    is compiled as a whole). A compiled method takes long at its first calls.
+    float32, and a separator, or a network in it, names in ``compilable`` the methods between its transforms
+    (where none does it is compiled as a whole). A compiled method takes long at its first calls. All this
+    holds for a bridge's sampling (``denoise``) as for its one step.
 
     Args:
         separator: A module.
@@ -49,11 +50,14 @@ def accelerate(separator: LoadedSeparator, *, precision: Precision = "32", compi
         raise ValueError(f"precision={precision!r}: choose one of {', '.join(PRECISIONS)}")
     module: Any = separator
     if compiled:
-        for name in getattr(module, "compilable", ("forward",)):
+        parts = [(part, name) for part in module.modules() for name in getattr(part, "compilable", ())]
+        for part, name in parts or [(module, "forward")]:
             # the number of blends changes from call to call, which must not mean compiling anew
-            setattr(module, name, torch.compile(getattr(module, name), dynamic=True))
+            setattr(part, name, torch.compile(getattr(part, name), dynamic=True))
     if precision == "bf16":
-        module.forward = _in_bfloat16(module.forward)
+        for name in ("forward", "denoise"):
+            if hasattr(module, name):
+                setattr(module, name, _in_bfloat16(getattr(module, name)))
 
 
 def wrap_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
@@ -98,10 +102,12 @@ def compile_blocks(separator: nn.Module) -> int:
     return len(blocks)
 
 
-def _in_bfloat16(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def mixed(mixture: Tensor) -> Tensor:
-        with torch.autocast(mixture.device.type, torch.bfloat16):
-            estimates = forward(mixture)
-        return estimates.to(mixture.dtype)
+def _in_bfloat16(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The method with autocast; what it returns is of the type of its first argument."""
+
+    def mixed(first: Tensor, *others: Tensor | None) -> Tensor:
+        with torch.autocast(first.device.type, torch.bfloat16):
+            found = method(first, *others)
+        return found.to(first.dtype)
 
     return mixed

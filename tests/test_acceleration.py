@@ -6,7 +6,11 @@ from functools import partial
 
 import pytest
 import torch
+from bridge_toys import BSRNN as BSRNN_BRIDGE
+from bridge_toys import MASKS as MASKS_BRIDGE
+from bridge_toys import toy_bridge
 
+from inference import BridgeSampler
 from models.acceleration import accelerate
 from models.separators.bsrnn import BSRNN
 
@@ -57,6 +61,31 @@ def test_a_compiled_network_takes_any_batch_without_being_compiled_anew(mixture,
     assert needed[0] == needed[1] > 0
     targets = {str(node.target) for graph in graphs for node in graph.graph.nodes}
     assert not any("stft" in target for target in targets)
+
+
+@pytest.mark.parametrize("network", [BSRNN_BRIDGE, MASKS_BRIDGE])
+def test_sampling_a_bridge_is_accelerated_as_its_one_step_is(network, mixture, monkeypatch) -> None:
+    graphs = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
+    sampler = BridgeSampler(steps=2)
+    plain, compiled, half = (toy_bridge(network) for _ in range(3))
+    accelerate(compiled, compiled=True)
+    accelerate(half, precision="bf16")
+    expected, found, rough = (
+        sampler(separator, mixture, generator=torch.Generator().manual_seed(0)).estimate
+        for separator in (plain, compiled, half)
+    )
+    assert graphs
+    targets = {str(node.target) for graph in graphs for node in graph.graph.nodes}
+    assert not any("stft" in target for target in targets)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert rough.dtype == mixture.dtype
+    assert 1e-6 < (rough - expected).norm() / expected.norm() < 0.02
 
 
 def test_mistakes_are_named() -> None:

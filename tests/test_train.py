@@ -120,11 +120,14 @@ def test_two_processes_count_each_item_once(tmp_path: Path, corpus: Path) -> Non
         "trainer.devices=2",
         "trainer.strategy=ddp",
         "callbacks.averaging=null",
+        "+callbacks.probe={_target_: callbacks.bridge_probe.BridgeProbe, ratios: [0.5]}",
     )
     assert done.returncode == 0, done.stderr[-2000:]
     scores = read_scores(tmp_path / "outputs" / "run" / "scores.parquet")
     mixtures = scores[scores["kind"] == "mixture"]
     assert sorted(mixtures["item"]) == ["p226_001", "p226_002", "p287_001"]
+    probed = pd.read_parquet(tmp_path / "outputs" / "run" / "bridge_path.parquet")
+    assert sorted(probed[probed["what"] == "separator"]["item"]) == ["p226_001", "p226_002", "p287_001"]
 
 
 # those of songs are run in test_stem_experiment.py, those of bridges in test_theory_experiment.py
@@ -144,7 +147,7 @@ def test_every_experiment_runs_a_fast_dev_run(experiment: str, tmp_path: Path, c
         corpus = tmp_path
         libri2mix(corpus, frames=4000)
     options = [f"experiment={experiment}", "trainer.fast_dev_run=true", "name=run"]
-    if experiment == "bridge_speech":
+    if experiment in ("bridge_speech", "bridge_distillation"):
         options += ["model=bridge_masks_tiny"]
     done = train(tmp_path, corpus, *options)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -40,6 +40,8 @@ class ConditionedMasks(nn.Module):
         ValueError: If a value makes no sense.
     """
 
+    compilable = ("_predict",)
+
     def __init__(
         self,
         sources: Sequence[str],
@@ -93,12 +95,17 @@ class ConditionedMasks(nn.Module):
         ) + 1e-8
         seen = rearrange(power ** (self.compression / 2), "b n c t f -> b (n c) t f")
         seen = F.pad(seen, (0, -self.bins % self.multiple))
-        logits = self.network(seen, self.films(t))[..., : self.bins].float()
+        logits = self._predict(seen, self.films(t))[..., : self.bins].float()
         masks = rearrange(logits, "b (m s c) t f -> m b s c t f", m=2, c=self.channels).sigmoid()
         mean = masks.mean(dim=-1, keepdim=True)
         above = mean.expand(*mean.shape[:-1], state.shape[-1] - self.bins)
         of_state, of_mixture = torch.cat((masks, above), dim=-1)
         return of_state * state + of_mixture * mixture
+
+    def _predict(self, seen: Tensor, films: Sequence[Tensor]) -> Tensor:
+        """What lies between the transforms."""
+        logits: Tensor = self.network(seen, films)
+        return logits
 
     def _scale(self) -> Tensor:
         """Root of the sum of the squared window: with it spectra are at the waveform's level."""

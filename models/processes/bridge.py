@@ -49,6 +49,23 @@ class Bridge(ABC):
         parts = (a, b, variance.clamp_min(0).sqrt())
         return tuple(part.to(t) for part in parts)  # type: ignore[return-value]
 
+    def state(self, t: Tensor, source: Tensor, mixture: Tensor, noise: Tensor) -> Tensor:
+        """``a_t s + b_t x_0 + c_t z``.
+
+        Args:
+            t: ``(batch,)`` in [0, 1].
+            source: ``(batch, ...)``, real or complex.
+            mixture: Of its shape, or one that is repeated to it.
+            noise: Of its shape, white.
+        """
+        a, b, c = (part.reshape(-1, *(1 for _ in source.shape[1:])) for part in self.coefficients(t))
+        return a * source + b * mixture + c * noise
+
+    def noise_in(self, state: Tensor, t: Tensor, source: Tensor, mixture: Tensor) -> Tensor:
+        """``z`` of a state of :meth:`state`; infinite or not a number where the bridge has none."""
+        c = self.coefficients(t)[2].reshape(-1, *(1 for _ in source.shape[1:]))
+        return (state - self.state(t, source, mixture, torch.zeros_like(source))) / c
+
     @abstractmethod
     def _moments(self, t: Tensor) -> Coefficients:
         """``a``, ``b`` and the variance ``c^2`` at float64 times."""
