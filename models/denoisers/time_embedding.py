@@ -42,3 +42,35 @@ class TimeFilms(nn.Module):
         embedding = self.network(torch.cat((angles.sin(), angles.cos()), dim=1))
         parts = (head(embedding).chunk(2, dim=1) for head in self.heads)
         return [(scale, shift) for scale, shift in parts]
+
+
+class StageEmbedding(nn.Module):
+    """Numbers that stand for noise levels, and classes, to one vector.
+
+    Args:
+        sinusoids: Features of the number, even; frequencies fall from 1 to 1/10000.
+        size: Features of the vector.
+        classes: Number of classes; one more stands for any of them. 0 for none.
+
+    Source: J. Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
+    """
+
+    def __init__(self, sinusoids: int, size: int, classes: int = 0) -> None:
+        super().__init__()
+        half = sinusoids // 2
+        self.frequencies: Tensor
+        frequencies = torch.exp(-math.log(10000) * torch.arange(half) / half)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.network = nn.Sequential(nn.Linear(2 * half, size), nn.SiLU(), nn.Linear(size, size))
+        self.classes = nn.Embedding(classes + 1, size) if classes else None
+
+    def forward(self, numbers: Tensor, labels: Tensor | None) -> Tensor:
+        """Numbers ``(b,)`` and labels ``(b,)``, None for any class, to ``(b, size)``."""
+        angles = numbers.float()[:, None] * self.frequencies
+        found: Tensor = self.network(torch.cat((angles.cos(), angles.sin()), dim=1))
+        if self.classes is None:
+            return found
+        if labels is None:
+            labels = torch.full_like(numbers, self.classes.num_embeddings - 1)
+        chosen: Tensor = self.classes(labels.long())
+        return found + chosen

@@ -1,0 +1,215 @@
+"""The network of diffusion source priors: attention along frequency and along time, in a U-Net of spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from models.denoisers.attention import Conditioned, GlobalTemporal, GridAttention
+from models.denoisers.time_embedding import StageEmbedding
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Widths and depths of the stages, the first half down, then the latent one, then up."""
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        down = self.widths[: len(self.widths) // 2 + 1]
+        doubling = all(after == 2 * before for before, after in zip(down, down[1:], strict=False))
+        mirrored = self.widths == self.widths[::-1]
+        if len(self.widths) % 2 == 0 or len(self.depths) != len(self.widths) or not (doubling and mirrored):
+            raise ValueError(
+                f"widths={self.widths}, depths={self.depths}: give an odd number of widths that double to the "
+                "middle and mirror after it, such as 72, 144, 288, 144, 72, and as many depths"
+            )
+        if min(self.depths) < 1:
+            raise ValueError(f"depths={self.depths}: give 1 or more blocks for each stage")
+
+    @property
+    def resamplings(self) -> int:
+        return len(self.widths) // 2
+
+
+class TFAttentionUNet(nn.Module):
+    """Find the noise in a noisy waveform, told its level and, where there are classes, that of the source.
+
+    A sqrt-Hann STFT, its real and imaginary part as two channels, then a U-Net whose stages are blocks of
+    attention along frequency and attention along time, in the latent stage each behind one of whole frames.
+    Resampling is by pixel shuffles, skips are joined by a 1x1 convolution. Shift, scale and gate of every layer
+    are made of the level's embedding, a stage each.
+
+    Any length: spectra are padded to whole pixels and cut back. Transforms and their scaling are in float32, also
+    under autocast.
+
+    Args:
+        classes: Number of classes of sources; 0 without. One more embedding stands for "any class".
+        widths: Channels of the stages; they double to the middle and mirror after it.
+        depths: Blocks of the stages.
+        window: Length of the window in samples, even, twice the bins less two; the hop is its half.
+        heads: Of every attention.
+        fold: Neighbouring bins that the attention of whole frames takes together.
+        frame_channels: Channels that it reduces them to.
+        embedding: Features of the level's sinusoids; half of them after two layers.
+        zero_init: Whether every block starts as the identity, and the output at 0.
+
+    Raises:
+        ValueError: If sizes do not fit each other.
+
+    Source: R. Shi et al., "Unsupervised Single-Channel Audio Separation with Diffusion Source Priors", 2025;
+    W. Peebles and S. Xie, "Scalable Diffusion Models with Transformers", 2023 (adaLN-zero); docs/methods.md.
+    """
+
+    def __init__(
+        self,
+        classes: int = 0,
+        widths: Sequence[int] = (72, 144, 288, 144, 72),
+        depths: Sequence[int] = (2, 4, 8, 4, 2),
+        window: int = 510,
+        heads: int = 4,
+        fold: int = 4,
+        frame_channels: int = 16,
+        embedding: int = 256,
+        zero_init: bool = True,
+    ) -> None:
+        super().__init__()
+        layout = _Layout(tuple(widths), tuple(depths))
+        self.multiple = 2**layout.resamplings
+        bins = window // 2 + 1
+        if window % 2 or bins % (self.multiple * fold):
+            raise ValueError(
+                f"window={window}: its {bins} bins must be a multiple of {self.multiple * fold}, "
+                f"such as {2 * max(1, round(bins / self.multiple / fold)) * self.multiple * fold - 2}"
+            )
+        if classes < 0:
+            raise ValueError(f"classes={classes}: give 0 or more")
+        self.classes, self.window_length, self.hop = int(classes), int(window), window // 2
+        self.window: Tensor
+        self.register_buffer("window", torch.hann_window(window).sqrt(), persistent=False)
+
+        wide, middle, count = layout.widths, layout.resamplings, len(layout.widths)
+        frame_bins = bins // self.multiple // fold
+        size = embedding // 2
+        self.embeddings = nn.ModuleList(StageEmbedding(embedding, size, classes) for _ in range(count + 1))
+        self.enter = nn.Conv2d(2, wide[0], 3, padding=1)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(
+                _Block(width, heads, size, (fold, frame_bins, frame_channels) if place == middle else None)
+                for _ in range(depth)
+            )
+            for place, (width, depth) in enumerate(zip(wide, layout.depths, strict=True))
+        )
+        self.down = nn.ModuleList(nn.Conv2d(width, width // 2, 3, padding=1) for width in wide[:middle])
+        self.up = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, padding=1) for width in wide[middle:-1])
+        self.join = nn.ModuleList(nn.Linear(2 * width, width) for width in wide[middle + 1 :])
+        self.leave = nn.Conv2d(wide[-1], wide[-1], 3, padding=1)
+        self.norm = Conditioned(wide[-1], size, parts=2)
+        self.out = nn.Conv2d(wide[-1], 2, 3, padding=1)
+        if zero_init:
+            self._start_as_identity()
+
+    def forward(self, waveform: Tensor, told: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Find the noise.
+
+        Args:
+            waveform: ``(b, 1, time)``.
+            told: ``(b,)``, what stands for the noise level.
+            labels: ``(b,)`` integers, classes from 0 up, or ``classes`` for any; None for any.
+
+        Returns:
+            ``(b, 1, time)``.
+
+        Raises:
+            ValueError: If the shape is wrong, or a label is out of range.
+        """
+        if waveform.ndim != 3 or waveform.shape[1] != 1:
+            raise ValueError(f"waveform has shape {tuple(waveform.shape)}: give (batch, 1, time)")
+        labels = self._checked(labels, len(waveform))
+        x = self._analyse(waveform)
+        frames = x.shape[2]
+        x = F.pad(x, (0, 0, 0, -frames % self.multiple))
+        conditions = [embedding(told, labels) for embedding in self.embeddings]
+        x = _convolved(self.enter, x)
+        middle, skips = len(self.down), []
+        for place, stage in enumerate(self.stages):
+            if place > middle:
+                x = _shuffled(F.pixel_shuffle, _convolved(self.up[place - middle - 1], x))
+                x = self.join[place - middle - 1](torch.cat((x, skips.pop()), dim=-1))
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x, conditions[place])
+            if place < middle:
+                skips.append(x)
+                x = _shuffled(F.pixel_unshuffle, _convolved(self.down[place], x))
+        x, _ = self.norm(_convolved(self.leave, x), conditions[-1])
+        return self._synthesise(_convolved(self.out, x)[:, :, :frames], waveform.shape[-1]).to(waveform.dtype)
+
+    def _checked(self, labels: Tensor | None, batch: int) -> Tensor | None:
+        if labels is not None and (
+            labels.shape != (batch,) or bool(((labels < 0) | (labels > self.classes)).any())
+        ):
+            raise ValueError(f"labels={labels.tolist()}: give {batch}, each from 0 to {self.classes}")
+        return labels
+
+    def _analyse(self, waveform: Tensor) -> Tensor:
+        """Waveforms ``(b, 1, time)`` to ``(b, f, frame, 2)``, white noise of unit variance to such noise."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            short = self.window_length // 2 + 1 - waveform.shape[-1]
+            padded = F.pad(waveform[:, 0].float(), (0, max(0, short)))  # reflection needs half a window
+            spectrum = torch.stft(
+                padded, self.window_length, self.hop, window=self.window, return_complex=True
+            )
+            # the squared window sums to its hop, and half the power of a bin is in each part
+            return torch.view_as_real(spectrum) * (2 / self.hop) ** 0.5
+
+    def _synthesise(self, channels: Tensor, time: int) -> Tensor:
+        """The inverse: ``(b, f, frame, 2)`` to ``(b, 1, time)``."""
+        with torch.autocast(channels.device.type, enabled=False):
+            spectrum = torch.view_as_complex(channels.float().contiguous()) * (self.hop / 2) ** 0.5
+            length = max(time, self.window_length // 2 + 1)
+            waveform = torch.istft(
+                spectrum, self.window_length, self.hop, window=self.window, length=length
+            )
+            return waveform[:, None, :time]
+
+    def _start_as_identity(self) -> None:
+        """What conditions make of the embedding, and the last layer, at 0."""
+        zeros = [module.head for module in self.modules() if isinstance(module, Conditioned)]
+        for layer in (*zeros, self.out):
+            nn.init.zeros_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+
+class _Block(nn.Module):
+    """Attention of whole frames, where there is one, along frequency, along time: ``(b, f, frame, c)``."""
+
+    def __init__(self, width: int, heads: int, size: int, frames: tuple[int, int, int] | None) -> None:
+        super().__init__()
+        self.frames = None if frames is None else GlobalTemporal(width, heads, size, *frames)
+        self.along_frequency = GridAttention(width, heads, size)
+        self.along_time = GridAttention(width, heads, size)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        if self.frames is not None:
+            x = self.frames(x, condition)
+        turned = self.along_frequency(x.transpose(1, 2), condition).transpose(1, 2)
+        along_time: Tensor = self.along_time(turned, condition)
+        return along_time
+
+
+def _convolved(layer: nn.Module, x: Tensor) -> Tensor:
+    """A convolution of ``(b, f, frame, c)``, whose memory is that of torch's channels-last format."""
+    return rearrange(layer(rearrange(x, "b f t c -> b c f t")), "b c f t -> b f t c")
+
+
+def _shuffled(shuffle: object, x: Tensor) -> Tensor:
+    """A pixel (un)shuffle by two of ``(b, f, frame, c)``."""
+    assert callable(shuffle)
+    return rearrange(shuffle(rearrange(x, "b f t c -> b c f t"), 2), "b c f t -> b f t c")

@@ -1,0 +1,116 @@
+"""Chains of noise levels: the published constants, laws of their steps, and what networks are told."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from models.processes.diffusion import ContinuousDiffusion, DiscreteDiffusion, Diffusion, NoiseLevels
+
+BOTH = [DiscreteDiffusion(), ContinuousDiffusion()]
+
+
+def test_the_published_chain_has_its_constants() -> None:
+    levels = DiscreteDiffusion().levels()
+    assert len(levels) == 200
+    assert float(levels.signal[199]) == pytest.approx(0.132, abs=5e-4)
+    assert float(levels.signal[149].sqrt()) == pytest.approx(0.566, abs=5e-4)
+    assert float((1 - levels.signal[149]).sqrt()) == pytest.approx(0.824, abs=5e-4)
+    assert levels.step(0).noise == pytest.approx(1e-4)
+    assert levels.step(199).noise == pytest.approx(0.02)
+    assert levels.step(0).variance == 0
+
+
+@pytest.mark.parametrize("steps", [200, 50, 7])
+def test_a_step_is_the_posterior_of_the_cleaner_state(steps: int) -> None:
+    """Gaussian conditioning, written out by joint covariances instead of the published weights."""
+    levels = DiscreteDiffusion().levels(steps)
+    for place in (1, steps // 2, steps - 1):
+        step = levels.step(place)
+        # given the source, both states are noise around their means, with covariance sqrt(alpha) (1 - cleaner)
+        ratio = math.sqrt(step.signal / step.cleaner)
+        gain = ratio * (1 - step.cleaner) / (1 - step.signal)
+        assert step.of_state == pytest.approx(gain)
+        assert step.of_estimate == pytest.approx(math.sqrt(step.cleaner) - gain * math.sqrt(step.signal))
+        assert step.variance == pytest.approx(1 - step.cleaner - gain * ratio * (1 - step.cleaner))
+
+
+def test_respacing_keeps_marginals_and_both_ends() -> None:
+    full, short = DiscreteDiffusion().levels(), DiscreteDiffusion().levels(50)
+    assert len(short) == 50
+    assert float(short.signal[0]) == float(full.signal[0])
+    assert float(short.signal[-1]) == float(full.signal[-1])
+    assert set(short.signal.tolist()) <= set(full.signal.tolist())
+    # forward steps of the short chain multiply up to the same signal
+    kept = math.prod(1 - short.step(place).noise for place in range(50))
+    assert kept == pytest.approx(float(full.signal[-1]))
+    assert DiscreteDiffusion().levels(1).signal.tolist() == full.signal[-1:].tolist()
+
+
+def test_networks_are_told_the_published_numbers() -> None:
+    chain = DiscreteDiffusion()
+    signal = chain.levels().signal[[0, 1, 149, 199]]
+    assert chain.told(signal).tolist() == [0, 5, 745, 995]
+    assert DiscreteDiffusion(steps=300).told(DiscreteDiffusion(steps=300).levels().signal[[1]]).tolist() == [3]
+    with pytest.raises(ValueError, match=r"signal=0\.5 is none of the 200 levels"):
+        chain.told(torch.tensor([0.5]))
+    continuous = ContinuousDiffusion()
+    sigma = torch.tensor([0.01, 1.0, 5.0], dtype=torch.float64)
+    torch.testing.assert_close(continuous.told(1 / (1 + sigma**2)), 25 * sigma.log())
+
+
+@pytest.mark.parametrize("diffusion", BOTH)
+def test_the_weights_turn_the_perfect_output_into_the_source(diffusion: Diffusion) -> None:
+    signal = diffusion.draw(1000, torch.Generator().manual_seed(0))
+    source, noise = 0.07 * torch.randn(1000).double(), torch.randn(1000).double()
+    state = signal.sqrt() * source + (1 - signal).sqrt() * noise
+    skip, out, into = diffusion.weights(signal)
+    perfect = (source - skip * state) / out
+    if isinstance(diffusion, DiscreteDiffusion):
+        torch.testing.assert_close(perfect, noise)
+        torch.testing.assert_close(into, torch.ones_like(into))
+    else:
+        assert float(perfect.std()) == pytest.approx(1, rel=0.1)
+        assert float((into * state).std()) == pytest.approx(1, rel=0.1)
+
+
+def test_levels_to_train_at() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = DiscreteDiffusion(steps=5).draw(5000, generator)
+    found, counts = drawn.unique(return_counts=True)
+    assert found.flip(0).tolist() == DiscreteDiffusion(steps=5).levels().signal.tolist()
+    assert counts.tolist() == pytest.approx([1000] * 5, rel=0.1)
+    drawn = ContinuousDiffusion(mean=-2.0, deviation=0.5).draw(5000, generator)
+    sigmas = ((1 - drawn) / drawn).sqrt().log()
+    assert float(sigmas.mean()) == pytest.approx(-2, abs=0.03)
+    assert float(sigmas.std()) == pytest.approx(0.5, rel=0.03)
+
+
+def test_continuous_levels_are_even_in_a_root() -> None:
+    levels = ContinuousDiffusion(lowest=0.01, highest=2.0, rho=3.0).levels(9)
+    roots = ((1 - levels.signal) / levels.signal) ** (1 / 6)
+    assert float(roots[0]) == pytest.approx(0.01 ** (1 / 3))
+    assert float(roots[-1]) == pytest.approx(2 ** (1 / 3))
+    torch.testing.assert_close(roots.diff(), roots.diff().mean().expand(8))
+    step = levels.step(8)
+    assert step.sigma == pytest.approx(2)
+    assert levels.step(0).cleaner_sigma == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        (lambda: DiscreteDiffusion(steps=0), "steps=0"),
+        (lambda: DiscreteDiffusion(first=0.1, last=0.02), r"first=0\.1"),
+        (lambda: DiscreteDiffusion().levels(201), "steps=201: the chain has 200 levels"),
+        (lambda: DiscreteDiffusion().levels().step(200), "place=200"),
+        (lambda: ContinuousDiffusion(lowest=4.0), r"lowest=4\.0"),
+        (lambda: ContinuousDiffusion().levels(0), "steps=0"),
+        (lambda: NoiseLevels(torch.tensor([0.5, 0.75])), r"signal=\[0\.5, 0\.75"),
+    ],
+)
+def test_what_makes_no_sense_is_named(wrong, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        wrong()

@@ -1,0 +1,126 @@
+"""The network of source priors: its published size, any length, its start, classes, and its transforms."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from importlib import import_module
+
+import pytest
+import torch
+from separator_toys import noise
+
+import models.denoisers
+from models.denoisers.attention import rotated
+from models.denoisers.tf_attention_unet import TFAttentionUNet
+
+TINY = {"widths": (8, 16, 8), "depths": (1, 1, 1), "window": 62, "heads": 2}
+
+
+def tiny(**options) -> TFAttentionUNet:
+    torch.manual_seed(0)
+    return TFAttentionUNet(**({"zero_init": False} | TINY | options)).eval()
+
+
+def test_the_default_has_the_published_size() -> None:
+    with torch.device("meta"):
+        unconditional, with_classes = TFAttentionUNet(), TFAttentionUNet(41)
+    for network in (unconditional, with_classes):
+        count = sum(weight.numel() for weight in network.parameters())
+        assert count == pytest.approx(37.2e6, rel=0.01)
+
+
+def test_it_is_the_only_network_of_its_name() -> None:
+    names = {
+        name
+        for module in pkgutil.iter_modules(models.denoisers.__path__)
+        for name, found in vars(import_module(f"models.denoisers.{module.name}")).items()
+        if inspect.isclass(found) and found.__module__.startswith("models.denoisers") and "UNet" in name
+    }
+    assert names == {"TFAttentionUNet"}
+
+
+# 31 samples a hop: 124 hold 5 frames, 93 four, which are not padded
+@pytest.mark.parametrize("time", [1, 10, 32, 93, 94, 124, 500])
+@torch.no_grad()
+def test_any_length(time: int) -> None:
+    found = tiny()(noise(2, 1, time), torch.tensor([3.0, 900.0]))
+    assert found.shape == (2, 1, time)
+    assert bool(torch.isfinite(found).all())
+    assert float(found.abs().max()) > 0
+
+
+def test_it_starts_with_no_noise_found_and_blocks_that_do_nothing() -> None:
+    network = tiny(zero_init=True)
+    assert float(network(noise(1, 1, 300), torch.tensor([5.0])).abs().max()) == 0
+    x = torch.randn(1, 16, 4, 16)
+    for block in network.stages[1]:
+        assert torch.equal(block(x, torch.randn(1, 128)), x)
+    assert float(tiny()(noise(1, 1, 300), torch.tensor([5.0])).abs().max()) > 0
+
+
+def test_every_weight_learns() -> None:
+    network = tiny(classes=3)
+    network(noise(2, 1, 300), torch.tensor([5.0, 700.0]), torch.tensor([0, 2])).square().sum().backward()
+    idle = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    # a constant key adds the same to all scores of a query
+    assert all(name.endswith("qkv.bias") for name in idle), idle
+
+
+def test_items_do_not_see_each_other_and_level_and_class_are_heard() -> None:
+    network, x = tiny(classes=3), noise(3, 1, 300)
+    told, labels = torch.tensor([0.0, 400.0, 995.0]), torch.tensor([0, 1, 3])
+    together = network(x, told, labels)
+    for item in range(3):
+        alone = network(x[item : item + 1], told[item : item + 1], labels[item : item + 1])
+        torch.testing.assert_close(together[item : item + 1], alone, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(together[0], network(x[:1], torch.tensor([5.0]), labels[:1])[0], atol=1e-4)
+    assert not torch.allclose(together[0], network(x[:1], told[:1], torch.tensor([1]))[0], atol=1e-4)
+    # no label stands for any class
+    torch.testing.assert_close(network(x[2:], told[2:]), together[2:], atol=1e-5, rtol=1e-4)
+
+
+def test_transforms_stay_in_float32_and_keep_unit_variance() -> None:
+    network, x = tiny(), noise(1, 1, 20000)
+    with torch.autocast("cpu", torch.bfloat16):
+        spectra = network._analyse(x)
+        back = network._synthesise(spectra.bfloat16(), 20000)
+        found = network(x, torch.tensor([5.0]))
+    assert spectra.dtype == back.dtype == found.dtype == torch.float32
+    torch.testing.assert_close(network._synthesise(network._analyse(x), 20000), x, atol=1e-5, rtol=0)
+    assert float(spectra[:, 1:-1].std() / x.std()) == pytest.approx(1, rel=0.02)
+    full = network(x, torch.tensor([5.0]))
+    assert float((found - full).norm() / full.norm()) < 0.05
+
+
+def test_positions_count_by_their_distance_only() -> None:
+    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+    turned_q, turned_k = rotated(q.expand(1, 1, 12, 8)), rotated(k.expand(1, 1, 12, 8))
+    scores = (turned_q @ turned_k.transpose(-1, -2))[0, 0]
+    for distance in (-5, 0, 3):
+        diagonal = scores.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-4, rtol=1e-4)
+    assert float(scores[0].std()) > 0.01
+    torch.testing.assert_close(turned_q.norm(dim=-1), q.norm(dim=-1).expand(1, 1, 12))
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"widths": (8, 12, 8)}, r"widths=\(8, 12, 8\)"),
+        ({"depths": (1, 0, 1)}, r"depths=\(1, 0, 1\)"),
+        ({"window": 60}, "window=60: .* such as 62"),
+        ({"heads": 3}, "heads=3"),
+        ({"classes": -1}, "classes=-1"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(options: dict, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        tiny(**options)
+
+
+def test_wrong_input_is_named() -> None:
+    with pytest.raises(ValueError, match="give \\(batch, 1, time\\)"):
+        tiny()(noise(1, 2, 300), torch.zeros(1))
+    with pytest.raises(ValueError, match=r"labels=\[4\]"):
+        tiny(classes=3)(noise(1, 1, 300), torch.zeros(1), torch.tensor([4]))
