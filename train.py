@@ -26,17 +26,17 @@ from models.weights import load_completely, load_partially
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)
 
 
-def build(config: DictConfig) -> tuple[Trainer, Any, Any]:
-    """Trainer, module and data that a configuration describes."""
+def build(config: DictConfig) -> tuple[Trainer, Any, Any, Any]:
+    """Trainer, module, its network and data that a configuration describes."""
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data)
-    separator = instantiate(config.model)
+    network = instantiate(config.model)
     if config.init is not None and config.init_partial:
-        print(load_partially(separator, initial_weights(config.init)).describe())
+        print(load_partially(network, initial_weights(config.init)).describe())
     elif config.init is not None:
-        load_completely(separator, initial_weights(config.init), config.init)
+        load_completely(network, initial_weights(config.init), config.init)
     plain = OmegaConf.to_container(config.model, resolve=True)
-    module = instantiate(config.module)(separator=separator, model_config=plain)
+    module = instantiate(config.module)(network, model_config=plain)
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
     logger = instantiate(config.logger) if config.logger else False
     trainer = instantiate(
@@ -45,7 +45,7 @@ def build(config: DictConfig) -> tuple[Trainer, Any, Any]:
         logger=logger,
         default_root_dir=HydraConfig.get().runtime.output_dir,
     )
-    return trainer, module, data
+    return trainer, module, network, data
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -62,15 +62,15 @@ def main(config: DictConfig) -> None:
         return
     checkpoint = folder.checkpoint(config.ckpt)
     folder.describe(config)
-    trainer, module, data = build(config)
+    trainer, module, network, data = build(config)
     folder.update(
         model=HydraConfig.get().runtime.choices["model"],
-        parameters=parameters(module.separator),
-        macs_per_second=macs_per_second(module.separator),
+        parameters=parameters(network),
+        macs_per_second=macs_per_second(network),
     )
     # not before the costs are counted: what runs first under a counter would never be compiled
     if config.compile:
-        compile_blocks(module.separator)
+        compile_blocks(network)
     plain = OmegaConf.to_container(config, resolve=True)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The tables of bridges in docs/results.md, from nothing: five trainings of about 18 minutes on one core each, with one
-# network and the same data, every way to ask them again, and the theory of each. Two to three hours on 2 cores; what is
-# done is skipped.
+# The tables of bridges in docs/results.md, from nothing: five trainings of 9 to 25 minutes on one core each, with one
+# network and the same data, two distillations, every way to ask them again, and the theory of each. Two to three hours on
+# 2 cores; what is done is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -35,13 +35,20 @@ plain="module.mixing.linear_path=0 module.mixing.estimate_path=0"
 train b_sb bridge_bsrnn_speech bridge 1200 $plain &
 train p_mixed bsrnn_speech separation 1200 &
 wait
-train b_wave bridge_bsrnn_speech bridge 1200 $plain model/bridge=brownian model.bridge.g=0.5 model.domain=waveform \
-  module/loss=snr_spectral &
+brownian="model/bridge=brownian model.bridge.g=0.5 model.domain=waveform module/loss=snr_spectral"
+train b_wave bridge_bsrnn_speech bridge 1200 $plain $brownian &
 train p_plain bsrnn_speech separation 1200 $plain &
 wait
 # a step of the multi-step objective costs three: a third of the steps
 train p_unrolled bsrnn_speech separation 400 module.mixing.linear_path=0.25 module.mixing.estimate_path=0 \
   module.mixing.unroll=2 module.mixing.ratio_beta=0.5
+distil() { # name, teacher, options...
+  train $1 bridge_bsrnn_speech bridge_consistency 600 $plain module.optimizer.lr=1e-3 \
+    init=outputs/$2/checkpoints/last.ckpt module.teacher=outputs/$2/checkpoints/last.ckpt "${@:3}"
+}
+distil c_sb b_sb &
+distil c_wave b_wave $brownian &
+wait
 
 measure='{_target_: metrics.get_quality, name: si_sdr, sample_rate: 16000}'
 search='{_target_: inference.GridSearch, candidates: 10, include_estimate: true}'
@@ -54,7 +61,12 @@ noisy="${oracle/label: si_sdr_told/noise: 0.5, label: si_sdr_told_noise}"
 more=("evaluation.guides.told_oracle=$oracle" "evaluation.guides.ode_5=$ode" "+evaluation.guides.second_5=$second")
 compare b_sb "${more[@]}"
 compare b_wave "${more[@]}" "+evaluation.guides.told_noisy=$noisy"
-$python benchmarks/bridge_table.py $(printf "outputs/compare_%s " p_plain p_mixed p_unrolled b_sb b_wave)
-for name in p_plain p_mixed p_unrolled b_wave; do theory $name; done
+again='{_target_: inference.BridgeSampler, path: renoise, whole_path: false, steps: '
+for name in c_sb c_wave; do
+  compare $name evaluation.guides.bridge_10=null evaluation.guides.bridge_30=null \
+    "+evaluation.guides.renoise_2=$again 2}" "+evaluation.guides.renoise_4=$again 4}"
+done
+$python benchmarks/bridge_table.py $(printf "outputs/compare_%s " p_plain p_mixed p_unrolled b_sb b_wave c_sb c_wave)
+for name in p_plain p_mixed p_unrolled b_wave b_sb; do theory $name; done
 SEPARATOR=models/shipped/speech_denoiser.safetensors theory shipped
-$python benchmarks/will_it_help.py $(printf "outputs/theory_%s " p_plain p_mixed p_unrolled b_wave shipped)
+$python benchmarks/will_it_help.py $(printf "outputs/theory_%s " p_plain p_mixed p_unrolled b_wave b_sb shipped)

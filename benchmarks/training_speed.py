@@ -40,7 +40,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from commands.memory import keep_freed_memory
 from commands.overrides import CONFIGS
-from data.datamodule import DrawSampler
+from data.loaders import DrawSampler
 from models.costs import macs_per_second
 from models.separators import asteroid as asteroid_separators
 from reporting.tables import to_markdown

@@ -1,24 +1,22 @@
 """Loaders for training, validation and test, on one process or many.
 
 Batches are dicts: ``mixture`` (b, c, t), ``references`` (b, s, c, t), absent for items without references,
-and ``names``, a list of item names. Lightning's own ``use_distributed_sampler`` pads validation sets with
-duplicates; the samplers here shard by rank themselves and Lightning leaves them alone, whether that option
-is on or off.
+and ``names``, a list of item names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader
 
 from data.corpora import Item, Pool, check_choice, spread
-from data.dataset import Crop, Index, PoolDataset, Sample, SegmentDataset, pool_size
+from data.dataset import Crop, PoolDataset, Sample, SegmentDataset, pool_size
+from data.loaders import EVALUATION_SEED, LoaderModule
 from data.song_dataset import SongDataset
 
 Corpus = Sequence[Item] | Mapping[str, Pool]
@@ -26,10 +24,6 @@ Corpus = Sequence[Item] | Mapping[str, Pool]
 
 
 Samples = SegmentDataset | PoolDataset | SongDataset
-
-_EVALUATION_SEED = 2**31 - 1
-"""Of mixtures made for validation and test: the same whatever the run's seed, so that runs compare, and
-another stream than training's, or equal folders would give equal mixtures."""
 
 
 class Batch(TypedDict, total=False):
@@ -40,79 +34,7 @@ class Batch(TypedDict, total=False):
     names: list[str]
 
 
-class DrawSampler(DistributedSampler[Index]):
-    """Endless passes through a corpus, cut into epochs and shared among ranks; yields ``(index, pass)``.
-
-    Each pass is a permutation of its own that holds every index once, and an epoch takes up where the
-    previous one ended, so ``epoch_size`` may be smaller or larger than the corpus. Every rank gets
-    ``epoch_size // world_size`` draws.
-
-    Args:
-        length: Items of the corpus.
-        epoch_size: Draws per epoch, of all ranks together.
-        seed: Seed of the permutations.
-        rank: This process.
-        world_size: Number of processes.
-
-    Attributes:
-        epoch: The epoch that iteration yields.
-        skip: An epoch and how many of its draws to leave out on this rank: where an interrupted run goes on.
-
-    Note:
-        Lightning calls :meth:`set_epoch`; a loop of your own must, or every epoch is the first.
-    """
-
-    def __init__(
-        self, length: int, *, epoch_size: int, seed: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        # A DistributedSampler by type only: it is what Lightning does not replace.
-        self.length = length
-        self.epoch_size = epoch_size
-        self.seed = seed
-        self.rank = rank
-        self.num_replicas = world_size
-        self.epoch = 0
-        self.skip = (0, 0)
-
-    def __len__(self) -> int:
-        return self.epoch_size // self.num_replicas
-
-    def __iter__(self) -> Iterator[Index]:
-        first = self.epoch * self.epoch_size
-        positions = range(first + self.rank, first + len(self) * self.num_replicas, self.num_replicas)
-        skipped = self.skip[1] if self.skip[0] == self.epoch else 0
-        current, order = -1, torch.empty(0)
-        for position in positions[skipped:]:
-            draw, place = divmod(position, self.length)
-            if draw != current:
-                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + draw)
-                current, order = draw, torch.randperm(self.length, generator=generator)
-            yield int(order[place]), draw
-
-
-class ShardSampler(DistributedSampler[int]):
-    """Every ``world_size``-th index from ``rank`` on, in order: over all ranks each item once, none padded.
-
-    Args:
-        length: Items of the set.
-        rank: This process.
-        world_size: Number of processes.
-    """
-
-    def __init__(self, length: int, *, rank: int = 0, world_size: int = 1) -> None:
-        self.length = length
-        self.rank = rank
-        self.num_replicas = world_size
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(range(self.rank, self.length, self.num_replicas))
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, self.length, self.num_replicas))
-
-
-class SeparationData(LightningDataModule):
+class SeparationData(LoaderModule):
     """A corpus as loaders.
 
     Args:
@@ -176,7 +98,7 @@ class SeparationData(LightningDataModule):
         snr_db: Sequence[float] | None = (-5.0, 15.0),
         root: str | Path | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
         for name, value in (
             ("segment_seconds", segment_seconds),
             ("batch_size", batch_size),
@@ -197,8 +119,7 @@ class SeparationData(LightningDataModule):
             stage: None if seconds is None else max(1, round(seconds * sample_rate))
             for stage, seconds in (("validate", valid_seconds), ("test", test_seconds))
         }
-        self.batch_size, self.channels, self.num_workers = batch_size, channels, num_workers
-        self.seed, self.epoch_size = seed, epoch_size
+        self.channels, self.epoch_size = channels, epoch_size
         self.limits = {"validate": limit_valid, "test": limit_test}
         self.crop, self.residual, self.rebuild_mixture = crop, residual, rebuild_mixture
         self.mix, self.same_song, self.skip_silent = mix, same_song, skip_silent
@@ -228,24 +149,7 @@ class SeparationData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Random segments, shuffled; every process gets the same number of full batches, at least one."""
         dataset = self._dataset("fit", self.train)
-        rank, world_size = self._place()
-        batches = max(1, (self.epoch_size or len(dataset)) // (self.batch_size * world_size))
-        sampler = DrawSampler(
-            len(dataset),
-            epoch_size=batches * self.batch_size * world_size,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-        )
-        if self.trainer is not None:
-            # A resumed Lightning counts on from the last batch but would read the epoch's first ones again,
-            # and makes its iterator before it tells the sampler the epoch.
-            limit = self.trainer.limit_train_batches
-            per_epoch = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
-            trained = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
-            sampler.epoch, done = divmod(trained, max(1, per_epoch))
-            sampler.skip = (sampler.epoch, done * self.batch_size)
-        return self._loader(dataset, sampler, self.batch_size)
+        return self.drawn(dataset, self.epoch_size or len(dataset), collate)
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
         """Whole recordings, one a batch, each once over all processes; none without a validation corpus."""
@@ -266,7 +170,7 @@ class SeparationData(LightningDataModule):
     def _evaluation_set(self, corpus: Corpus, stage: str) -> Samples:
         limit = self.limits[stage]
         if isinstance(corpus, Mapping):
-            return self._pool_set(corpus, limit or pool_size(next(iter(corpus.values()))), _EVALUATION_SEED)
+            return self._pool_set(corpus, limit or pool_size(next(iter(corpus.values()))), EVALUATION_SEED)
         items = [corpus[place] for place in spread(len(corpus), limit)]
         return self._segment_set(items, max_frames=self.max_frames[stage])
 
@@ -315,14 +219,7 @@ class SeparationData(LightningDataModule):
         )
 
     def _evaluation_loader(self, stage: str, corpus: Callable[[], Corpus] | None) -> DataLoader[Sample]:
-        dataset = self._dataset(stage, corpus)
-        rank, world_size = self._place()
-        if len(dataset) < world_size:
-            raise ValueError(
-                f"{len(dataset)} {stage} items cannot be shared among {world_size} processes: "
-                "use fewer devices or a larger limit"
-            )
-        return self._loader(dataset, ShardSampler(len(dataset), rank=rank, world_size=world_size), 1)
+        return self.sharded(self._dataset(stage, corpus), stage, collate)
 
     def _dataset(self, stage: str, corpus: Callable[[], Corpus] | None) -> Samples:
         if corpus is None:
@@ -330,25 +227,6 @@ class SeparationData(LightningDataModule):
             raise ValueError(f"{name}=None: this data has no corpus to {stage}; give data.{name}")
         self.setup(stage)
         return self._datasets[stage]
-
-    def _loader(
-        self, dataset: Dataset[Sample], sampler: DrawSampler | ShardSampler, batch_size: int
-    ) -> DataLoader[Sample]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=collate,
-            # the samples need no global random numbers, but a loader draws its workers' seeds; from here,
-            # not from the stream that the training sees
-            generator=torch.Generator().manual_seed(self.seed),
-        )
-
-    def _place(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
 def _range(bounds: Sequence[float] | None) -> tuple[float, float] | None:

@@ -2,7 +2,7 @@
 
 Every random choice is a function of ``(seed, draw, index)``: workers, ranks and the number of either do not
 change it. A dataset is therefore asked for an index, or for a pair ``(index, draw)`` where ``draw`` counts
-the passes through the corpus, as :class:`data.datamodule.DrawSampler` does. How files become a waveform is
+the passes through the corpus, as :class:`data.loaders.DrawSampler` does. How files become a waveform is
 said in :mod:`data.reading`.
 """
 

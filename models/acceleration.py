@@ -24,6 +24,8 @@ BLOCKS = frozenset(
         "UBlock",  # SuDORMRF
         "UConvBlock",
         "Transformer",  # BSRoFormer
+        "GridAttention",  # TFAttentionUNet
+        "GlobalTemporal",
     }
 )
 """Names of the classes that separators repeat between their transforms."""

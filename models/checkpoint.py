@@ -18,15 +18,16 @@ from torch import Tensor, nn
 
 from models.denoisers.preconditioning import Preconditioning
 from models.processes.bridge import Bridge
+from models.processes.diffusion import Diffusion
 from models.weights import load_completely, one_line, read_safely, read_safetensors, read_state_dict
 
 ALLOWED_PREFIXES = ("models.separators.", "models.denoisers.", "models.processes.")
 """Where the classes live that a configuration may name."""
 
-ALLOWED_KINDS = (nn.Module, Bridge, Preconditioning)
+ALLOWED_KINDS = (nn.Module, Bridge, Diffusion, Preconditioning)
 """What these are: networks, and what parts of networks are made of."""
 
-_PREFIX = "separator."  # the Lightning module keeps its network under this name
+_PREFIXES = ("separator.", "prior.")  # the Lightning modules keep their networks under these names
 
 
 def save_separator(path: str | Path, module: nn.Module, config: Mapping[str, Any]) -> None:
@@ -63,7 +64,8 @@ def load_checkpoint(path: str | Path, *, averaged: bool = True) -> nn.Module:
 
     Args:
         path: A ``.safetensors`` file with its ``.yaml`` beside it, or a Lightning ``.ckpt`` file with the
-            resolved model configuration in ``hyper_parameters["model"]`` and weights under ``separator.``.
+            resolved model configuration in ``hyper_parameters["model"]`` and weights under ``separator.`` or
+            ``prior.``.
         averaged: Where a ``.ckpt`` holds averaged weights (Lightning's ``WeightAveraging`` and
             ``EMAWeightAveraging`` callbacks), take these, else the raw ones. An average that was never
             updated is only the initialisation, so the raw weights are taken then.
@@ -230,9 +232,10 @@ def _read_lightning(path: Path, averaged: bool) -> tuple[Mapping[str, Any], dict
         never_updated = int(content["averaging_state"].get("n_averaged", 1)) == 0
         if not averaged or never_updated:
             state = content["current_model_state"]
-    weights = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+    weights = {name.split(".", 1)[1]: value for name, value in state.items() if name.startswith(_PREFIXES)}
     if not weights:
-        raise ValueError(f"'{path}' holds no separator: no weight is named '{_PREFIX}...'")
+        names = " or ".join(f"'{prefix}...'" for prefix in _PREFIXES)
+        raise ValueError(f"'{path}' holds no network: no weight is named {names}")
     return config, weights
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from models.checkpoint import load_checkpoint
+from models.denoisers.diffusion_prior import DiffusionPrior
 from models.doors.uri import open_uri
 from models.types import LoadedSeparator
 
@@ -42,6 +43,29 @@ def load_separator(uri: str | Path | None = None, *, device: str | torch.device 
     if missing or not isinstance(module, LoadedSeparator):
         raise ValueError(
             f"'{uri}' holds a {type(module).__name__}, no separator: it lacks {', '.join(missing)}"
+        )
+    module.to(device).eval().requires_grad_(False)
+    return module
+
+
+def load_prior(path: str | Path, *, device: str | torch.device = "cpu") -> DiffusionPrior:
+    """Load a trained diffusion prior, ready to separate with.
+
+    Args:
+        path: A Lightning ``.ckpt`` file, or a ``.safetensors`` file with its ``.yaml`` beside it.
+        device: Where it shall live.
+
+    Returns:
+        A module in evaluation mode, its weights without gradients; averaged ones where the file holds them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no prior.
+    """
+    module = load_checkpoint(path)
+    if not isinstance(module, DiffusionPrior):
+        raise ValueError(
+            f"'{path}' holds a {type(module).__name__}, no diffusion prior: train one, module=prior"
         )
     module.to(device).eval().requires_grad_(False)
     return module

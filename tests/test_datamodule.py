@@ -16,7 +16,8 @@ from speaker_trees import audio, libri2mix, tree
 from data.audio import read_audio
 from data.audio_writing import write_audio
 from data.corpora import blind_folder, mixed_folders, paired_folders
-from data.datamodule import DrawSampler, SeparationData, ShardSampler
+from data.datamodule import SeparationData
+from data.loaders import DrawSampler, ShardSampler
 from data.manifest import write_manifest
 from data.music_corpora import song_folders
 from data.stem_pools import song_pools

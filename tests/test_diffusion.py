@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from models.processes.diffusion import ContinuousDiffusion, DiscreteDiffusion, Diffusion, NoiseLevels
+from models.processes.diffusion import ContinuousDiffusion, Diffusion, DiscreteDiffusion, NoiseLevels
 
 BOTH = [DiscreteDiffusion(), ContinuousDiffusion()]
 
@@ -29,7 +29,8 @@ def test_a_step_is_the_posterior_of_the_cleaner_state(steps: int) -> None:
     levels = DiscreteDiffusion().levels(steps)
     for place in (1, steps // 2, steps - 1):
         step = levels.step(place)
-        # given the source, both states are noise around their means, with covariance sqrt(alpha) (1 - cleaner)
+        # given the source, both states are noise around their means, with covariance sqrt(alpha) (1 -
+        # cleaner)
         ratio = math.sqrt(step.signal / step.cleaner)
         gain = ratio * (1 - step.cleaner) / (1 - step.signal)
         assert step.of_state == pytest.approx(gain)
@@ -53,7 +54,9 @@ def test_networks_are_told_the_published_numbers() -> None:
     chain = DiscreteDiffusion()
     signal = chain.levels().signal[[0, 1, 149, 199]]
     assert chain.told(signal).tolist() == [0, 5, 745, 995]
-    assert DiscreteDiffusion(steps=300).told(DiscreteDiffusion(steps=300).levels().signal[[1]]).tolist() == [3]
+    assert DiscreteDiffusion(steps=300).told(DiscreteDiffusion(steps=300).levels().signal[[1]]).tolist() == [
+        3
+    ]
     with pytest.raises(ValueError, match=r"signal=0\.5 is none of the 200 levels"):
         chain.told(torch.tensor([0.5]))
     continuous = ContinuousDiffusion()

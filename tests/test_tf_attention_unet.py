@@ -62,7 +62,9 @@ def test_it_starts_with_no_noise_found_and_blocks_that_do_nothing() -> None:
 def test_every_weight_learns() -> None:
     network = tiny(classes=3)
     network(noise(2, 1, 300), torch.tensor([5.0, 700.0]), torch.tensor([0, 2])).square().sum().backward()
-    idle = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    idle = [
+        name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()
+    ]
     # a constant key adds the same to all scores of a query
     assert all(name.endswith("qkv.bias") for name in idle), idle
 

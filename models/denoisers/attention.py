@@ -44,6 +44,7 @@ class Gated(nn.Module):
         self.out = None if out is None else nn.Linear(hidden, out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(..., width)`` to ``(..., hidden)`` or ``(..., out)``."""
         found = F.glu(self.into(x), dim=-1)
         return found if self.out is None else self.out(found)
 
@@ -90,8 +91,8 @@ class GridAttention(nn.Module):
 class GlobalTemporal(nn.Module):
     """Attention over time of whole frames: all bins of a frame in one vector; then the MLP of the grid.
 
-    Neighbouring bins are folded into channels, reduced by a gated 1x1 convolution, and what is left of a frame
-    is one vector; a convolution along frequency brings it back.
+    Neighbouring bins are folded into channels, reduced by a gated 1x1 convolution, and what is left of a
+    frame is one vector; a convolution along frequency brings it back.
 
     Args:
         width: Channels.
@@ -127,6 +128,6 @@ def rotated(x: Tensor) -> Tensor:
     frequencies = 10000.0 ** (-torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size)
     angles = torch.arange(length, device=x.device, dtype=torch.float32)[:, None] * frequencies
     # a product of complex numbers is one pass over the memory, written out it is six
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+    pairs = torch.view_as_complex(rearrange(x.float(), "n h l (d p) -> n h l d p", p=2).contiguous())
     turned = pairs * torch.polar(torch.ones_like(angles), angles)
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)

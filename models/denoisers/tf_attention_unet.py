@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +24,12 @@ class _Layout:
 
     def __post_init__(self) -> None:
         down = self.widths[: len(self.widths) // 2 + 1]
-        doubling = all(after == 2 * before for before, after in zip(down, down[1:], strict=False))
+        doubling = all(after == 2 * before for before, after in pairwise(down))
         mirrored = self.widths == self.widths[::-1]
         if len(self.widths) % 2 == 0 or len(self.depths) != len(self.widths) or not (doubling and mirrored):
             raise ValueError(
-                f"widths={self.widths}, depths={self.depths}: give an odd number of widths that double to the "
-                "middle and mirror after it, such as 72, 144, 288, 144, 72, and as many depths"
+                f"widths={self.widths}, depths={self.depths}: give an odd number of widths that double to "
+                "the middle and mirror after it, such as 72, 144, 288, 144, 72, and as many depths"
             )
         if min(self.depths) < 1:
             raise ValueError(f"depths={self.depths}: give 1 or more blocks for each stage")
@@ -43,14 +44,15 @@ class TFAttentionUNet(nn.Module):
 
     A sqrt-Hann STFT, its real and imaginary part as two channels, then a U-Net whose stages are blocks of
     attention along frequency and attention along time, in the latent stage each behind one of whole frames.
-    Resampling is by pixel shuffles, skips are joined by a 1x1 convolution. Shift, scale and gate of every layer
-    are made of the level's embedding, a stage each.
+    Resampling is by pixel shuffles, skips are joined by a 1x1 convolution. Shift, scale and gate of every
+    layer are made of the level's embedding, a stage each.
 
-    Any length: spectra are padded to whole pixels and cut back. Transforms and their scaling are in float32, also
-    under autocast.
+    Any length: spectra are padded to whole pixels and cut back. Transforms and their scaling are in
+    float32, also under autocast.
 
     Args:
-        classes: Number of classes of sources; 0 without. One more embedding stands for "any class".
+        classes: Number of classes of sources, or their names; 0 without. One more embedding stands for "any
+            class".
         widths: Channels of the stages; they double to the middle and mirror after it.
         depths: Blocks of the stages.
         window: Length of the window in samples, even, twice the bins less two; the hop is its half.
@@ -69,7 +71,7 @@ class TFAttentionUNet(nn.Module):
 
     def __init__(
         self,
-        classes: int = 0,
+        classes: int | Sequence[str] = 0,
         widths: Sequence[int] = (72, 144, 288, 144, 72),
         depths: Sequence[int] = (2, 4, 8, 4, 2),
         window: int = 510,
@@ -88,16 +90,17 @@ class TFAttentionUNet(nn.Module):
                 f"window={window}: its {bins} bins must be a multiple of {self.multiple * fold}, "
                 f"such as {2 * max(1, round(bins / self.multiple / fold)) * self.multiple * fold - 2}"
             )
-        if classes < 0:
+        count = classes if isinstance(classes, int) else len(classes)
+        if count < 0:
             raise ValueError(f"classes={classes}: give 0 or more")
-        self.classes, self.window_length, self.hop = int(classes), int(window), window // 2
+        self.classes, self.window_length, self.hop = count, int(window), window // 2
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(window).sqrt(), persistent=False)
 
-        wide, middle, count = layout.widths, layout.resamplings, len(layout.widths)
+        wide, middle = layout.widths, layout.resamplings
         frame_bins = bins // self.multiple // fold
         size = embedding // 2
-        self.embeddings = nn.ModuleList(StageEmbedding(embedding, size, classes) for _ in range(count + 1))
+        self.embeddings = nn.ModuleList(StageEmbedding(embedding, size, count) for _ in range(len(wide) + 1))
         self.enter = nn.Conv2d(2, wide[0], 3, padding=1)
         self.stages = nn.ModuleList(
             nn.ModuleList(
@@ -137,7 +140,8 @@ class TFAttentionUNet(nn.Module):
         x = F.pad(x, (0, 0, 0, -frames % self.multiple))
         conditions = [embedding(told, labels) for embedding in self.embeddings]
         x = _convolved(self.enter, x)
-        middle, skips = len(self.down), []
+        middle = len(self.down)
+        skips: list[Tensor] = []
         for place, stage in enumerate(self.stages):
             if place > middle:
                 x = _shuffled(F.pixel_shuffle, _convolved(self.up[place - middle - 1], x))
@@ -173,15 +177,14 @@ class TFAttentionUNet(nn.Module):
         with torch.autocast(channels.device.type, enabled=False):
             spectrum = torch.view_as_complex(channels.float().contiguous()) * (self.hop / 2) ** 0.5
             length = max(time, self.window_length // 2 + 1)
-            waveform = torch.istft(
-                spectrum, self.window_length, self.hop, window=self.window, length=length
-            )
+            waveform = torch.istft(spectrum, self.window_length, self.hop, window=self.window, length=length)
             return waveform[:, None, :time]
 
     def _start_as_identity(self) -> None:
         """What conditions make of the embedding, and the last layer, at 0."""
-        zeros = [module.head for module in self.modules() if isinstance(module, Conditioned)]
-        for layer in (*zeros, self.out):
+        layers: list[nn.Linear | nn.Conv2d] = [self.out]
+        layers += [module.head for module in self.modules() if isinstance(module, Conditioned)]
+        for layer in layers:
             nn.init.zeros_(layer.weight)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)

@@ -1,9 +1,9 @@
 """Diffusion of a single source into noise: ``x_t = sqrt(abar) x + sqrt(1 - abar) z`` with white ``z``.
 
-A noise level is given by ``abar``, the share of the source's power that is left, from 1 (clean) down to 0. With
-``sigma = sqrt((1 - abar) / abar)`` the state over ``sqrt(abar)`` is ``x + sigma z``, which other papers start
-from. What a sampler needs of a chain of levels is :class:`NoiseLevels`; what training needs, and how a network's
-output becomes an estimate, is a :class:`Diffusion`.
+A noise level is given by ``abar``, the share of the source's power that is left, from 1 (clean) down to
+0. With ``sigma = sqrt((1 - abar) / abar)`` the state over ``sqrt(abar)`` is ``x + sigma z``, which other
+papers start from. What a sampler needs of a chain of levels is :class:`NoiseLevels`; what training needs,
+and how a network's output becomes an estimate, is a :class:`Diffusion`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,9 @@ _RESOLUTION = 1e-6
 class Step:
     """From one level of a chain to the next cleaner one, as numbers.
 
-    Attributes:
+    Args:
         signal: ``abar_t``.
         cleaner: ``abar_(t-1)``; 1 below the cleanest level.
-        noise: ``beta_t = 1 - abar_t / abar_(t-1)``, the variance that the forward step adds.
-        variance: ``betatilde_t = beta_t (1 - abar_(t-1)) / (1 - abar_t)``, that of the posterior of
-            ``x_(t-1)`` when source and ``x_t`` are known; 0 below the cleanest level.
-        of_estimate: Weight of the source in the mean of that posterior,
-            ``sqrt(abar_(t-1)) beta_t / (1 - abar_t)``.
-        of_state: Weight of ``x_t``, ``sqrt(1 - beta_t) (1 - abar_(t-1)) / (1 - abar_t)``.
 
     Source: J. Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
     """
@@ -41,18 +35,22 @@ class Step:
 
     @property
     def noise(self) -> float:
+        """``beta_t = 1 - abar_t / abar_(t-1)``, the variance of the forward step."""
         return 1 - self.signal / self.cleaner
 
     @property
     def variance(self) -> float:
+        """``betatilde_t = beta_t (1 - abar_(t-1)) / (1 - abar_t)``, of ``x_(t-1)`` given source and state."""
         return self.noise * (1 - self.cleaner) / (1 - self.signal)
 
     @property
     def of_estimate(self) -> float:
+        """Weight of the source in the mean of that, ``sqrt(abar_(t-1)) beta_t / (1 - abar_t)``."""
         return math.sqrt(self.cleaner) * self.noise / (1 - self.signal)
 
     @property
     def of_state(self) -> float:
+        """Weight of ``x_t`` in it, ``sqrt(1 - beta_t) (1 - abar_(t-1)) / (1 - abar_t)``."""
         return math.sqrt(1 - self.noise) * (1 - self.cleaner) / (1 - self.signal)
 
     @property
@@ -139,8 +137,8 @@ class Diffusion(ABC):
 class DiscreteDiffusion(Diffusion):
     """A fixed chain with linear ``beta`` whose network finds the noise.
 
-    ``c_skip = 1 / sqrt(abar)``, ``c_out = -sqrt(1 / abar - 1)`` and ``c_in = 1``, so that a squared error of the
-    network's output is one of the noise.
+    ``c_skip = 1 / sqrt(abar)``, ``c_out = -sqrt(1 / abar - 1)`` and ``c_in = 1``, so that a squared error
+    of the network's output is one of the noise.
 
     Args:
         steps: Levels of the chain.
@@ -188,8 +186,8 @@ class DiscreteDiffusion(Diffusion):
         if bool((nearest > _RESOLUTION).any()):
             missing = float(wanted[nearest.argmax()])
             raise ValueError(
-                f"signal={missing:.6g} is none of the {len(self._levels)} levels that this network was trained "
-                "at: take its own, diffusion.levels(steps)"
+                f"signal={missing:.6g} is none of the {len(self._levels)} levels that this network was "
+                "trained at: take its own, diffusion.levels(steps)"
             )
         return (self.told_range * places // len(self._levels)).to(signal)
 
@@ -201,9 +199,9 @@ class DiscreteDiffusion(Diffusion):
 class ContinuousDiffusion(Diffusion):
     """Any noise level, with the preconditioning under which the network sees and gives unit variance.
 
-    In units of the source, with its deviation ``s`` and the noise's ``sigma``: ``c_skip = s^2 / (sigma^2 + s^2)``,
-    ``c_out = sigma s / sqrt(sigma^2 + s^2)``, ``c_in = 1 / sqrt(sigma^2 + s^2)``; the network is told
-    ``told_scale ln(sigma) / 4``.
+    In units of the source, with its deviation ``s`` and the noise's ``sigma``: ``c_skip = s^2 / (sigma^2
+    + s^2)``, ``c_out = sigma s / sqrt(sigma^2 + s^2)``, ``c_in = 1 / sqrt(sigma^2 + s^2)``; the network
+    is told ``told_scale ln(sigma) / 4``.
 
     Args:
         data_sigma: ``s``, the root mean square of the sources.
@@ -232,8 +230,8 @@ class ContinuousDiffusion(Diffusion):
     ) -> None:
         if not (data_sigma > 0 and 0 < lowest < highest and deviation > 0 and rho > 0 and told_scale > 0):
             raise ValueError(
-                f"data_sigma={data_sigma}, lowest={lowest}, highest={highest}, deviation={deviation}, rho={rho}, "
-                f"told_scale={told_scale}: all must be above 0, and lowest below highest"
+                f"data_sigma={data_sigma}, lowest={lowest}, highest={highest}, deviation={deviation}, "
+                f"rho={rho}, told_scale={told_scale}: all must be above 0, and lowest below highest"
             )
         self.data_sigma, self.lowest, self.highest = float(data_sigma), float(lowest), float(highest)
         self.mean, self.deviation, self.rho = float(mean), float(deviation), float(rho)

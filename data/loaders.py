@@ -1,0 +1,185 @@
+"""Loaders that many processes share and that an interrupted run takes up where it left off.
+
+Lightning's own ``use_distributed_sampler`` pads validation sets with duplicates; the samplers here shard by
+rank themselves and Lightning leaves them alone, whether that option is on or off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from data.dataset import Index
+
+EVALUATION_SEED = 2**31 - 1
+"""Of what is made for validation and test: the same whatever the run's seed, so that runs compare, and
+another stream than training's, or equal folders would give equal mixtures."""
+
+
+class DrawSampler(DistributedSampler[Index]):
+    """Endless passes through a corpus, cut into epochs and shared among ranks; yields ``(index, pass)``.
+
+    Each pass is a permutation of its own that holds every index once, and an epoch takes up where the
+    previous one ended, so ``epoch_size`` may be smaller or larger than the corpus. Every rank gets
+    ``epoch_size // world_size`` draws.
+
+    Args:
+        length: Items of the corpus.
+        epoch_size: Draws per epoch, of all ranks together.
+        seed: Seed of the permutations.
+        rank: This process.
+        world_size: Number of processes.
+
+    Attributes:
+        epoch: The epoch that iteration yields.
+        skip: An epoch and how many of its draws to leave out on this rank: where an interrupted run goes on.
+
+    Note:
+        Lightning calls :meth:`set_epoch`; a loop of your own must, or every epoch is the first.
+    """
+
+    def __init__(
+        self, length: int, *, epoch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        # A DistributedSampler by type only: it is what Lightning does not replace.
+        self.length = length
+        self.epoch_size = epoch_size
+        self.seed = seed
+        self.rank = rank
+        self.num_replicas = world_size
+        self.epoch = 0
+        self.skip = (0, 0)
+
+    def __len__(self) -> int:
+        return self.epoch_size // self.num_replicas
+
+    def __iter__(self) -> Iterator[Index]:
+        first = self.epoch * self.epoch_size
+        positions = range(first + self.rank, first + len(self) * self.num_replicas, self.num_replicas)
+        skipped = self.skip[1] if self.skip[0] == self.epoch else 0
+        current, order = -1, torch.empty(0)
+        for position in positions[skipped:]:
+            draw, place = divmod(position, self.length)
+            if draw != current:
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + draw)
+                current, order = draw, torch.randperm(self.length, generator=generator)
+            yield int(order[place]), draw
+
+
+class ShardSampler(DistributedSampler[int]):
+    """Every ``world_size``-th index from ``rank`` on, in order: over all ranks each item once, none padded.
+
+    Args:
+        length: Items of the set.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, length: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self.length = length
+        self.rank = rank
+        self.num_replicas = world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.length, self.num_replicas))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, self.length, self.num_replicas))
+
+
+class LoaderModule(LightningDataModule):
+    """What data modules share: how datasets become loaders.
+
+    Args:
+        batch_size: Training samples per batch on each process.
+        num_workers: Loader processes; 0 reads in the training process.
+        seed: Of the order.
+    """
+
+    def __init__(self, *, batch_size: int, num_workers: int, seed: int) -> None:
+        super().__init__()
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+
+    def drawn(
+        self, dataset: Dataset[Any], epoch_size: int, collate: Callable[[Sequence[Any]], Any]
+    ) -> DataLoader[Any]:
+        """A loader of training samples: every process gets the same number of full batches, at least one.
+
+        Args:
+            dataset: Takes an index and the number of its draw.
+            epoch_size: Draws per epoch over all processes, rounded down to whole batches.
+            collate: Makes a batch of samples.
+        """
+        rank, world_size = self._place()
+        batches = max(1, epoch_size // (self.batch_size * world_size))
+        sampler = DrawSampler(
+            _size(dataset),
+            epoch_size=batches * self.batch_size * world_size,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        if self.trainer is not None:
+            # A resumed Lightning counts on from the last batch but would read the epoch's first ones again,
+            # and makes its iterator before it tells the sampler the epoch.
+            limit = self.trainer.limit_train_batches
+            per_epoch = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+            trained = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
+            sampler.epoch, done = divmod(trained, max(1, per_epoch))
+            sampler.skip = (sampler.epoch, done * self.batch_size)
+        return self._loader(dataset, sampler, self.batch_size, collate)
+
+    def sharded(
+        self, dataset: Dataset[Any], stage: str, collate: Callable[[Sequence[Any]], Any]
+    ) -> DataLoader[Any]:
+        """A loader of every sample once over all processes, one a batch.
+
+        Args:
+            dataset: What to read.
+            stage: For the error message.
+            collate: Makes a batch of samples.
+
+        Raises:
+            ValueError: If there are fewer samples than processes.
+        """
+        rank, world_size = self._place()
+        if _size(dataset) < world_size:
+            raise ValueError(
+                f"{_size(dataset)} {stage} items cannot be shared among {world_size} processes: "
+                "use fewer devices or a larger limit"
+            )
+        sampler = ShardSampler(_size(dataset), rank=rank, world_size=world_size)
+        return self._loader(dataset, sampler, 1, collate)
+
+    def _loader(
+        self,
+        dataset: Dataset[Any],
+        sampler: DrawSampler | ShardSampler,
+        batch_size: int,
+        collate: Callable[[Sequence[Any]], Any],
+    ) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=collate,
+            # the samples need no global random numbers, but a loader draws its workers' seeds; from here,
+            # not from the stream that the training sees
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def _size(dataset: Dataset[Any]) -> int:
+    assert isinstance(dataset, Sized)
+    return len(dataset)

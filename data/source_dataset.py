@@ -1,0 +1,230 @@
+"""Isolated sources for models of one source, as dicts of ``source`` (1, time), ``label`` and ``name``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.corpora import spread
+from data.dataset import Index, check_positive, check_ranges
+from data.loaders import EVALUATION_SEED, LoaderModule
+from data.reading import Reader
+from data.source_corpora import Recording
+
+FRAME_SECONDS = 0.032
+"""Length of the frames whose energies say where a recording sounds."""
+
+
+SILENCE = 1e-4
+"""Root mean square of full scale below which a segment keeps its level: it would be noise that is raised."""
+
+
+class SourceSample(TypedDict):
+    """What the dataset returns; ``label`` is the number of classes where a recording has none."""
+
+    source: Tensor
+    label: int
+    name: str
+
+
+class SourceBatch(TypedDict):
+    """``source`` (b, 1, time), ``labels`` (b,), ``names``."""
+
+    source: Tensor
+    labels: Tensor
+    names: list[str]
+
+
+class SourceDataset(Dataset[SourceSample]):
+    """Segments of isolated recordings, where they sound, at a random level.
+
+    A frame of the recording is drawn with a probability in proportion to its activity, its root mean square
+    to the power 0.5, and the segment laid at random so that the frame is in it. A recording that is shorter
+    than the segment lies in it at a random place, between zeros. The level of the whole segment is uniform
+    in dB, as it is in mixtures by :mod:`data.mixture_recipes`.
+
+    Every random choice is a function of ``(seed, draw, index)``, as in :mod:`data.dataset`.
+
+    Args:
+        recordings: What to read; one channel is made of them.
+        sample_rate: Rate in Hz to resample to.
+        segment: Length in samples.
+        classes: Names of the classes in the order of their numbers; empty for none.
+        level_db: Range of the level of a segment, RMS in dB of full scale; None keeps recordings' own.
+        seed: Of all draws.
+
+    Raises:
+        ValueError: If there are no recordings, a number is not positive, a range is reversed, or a recording
+            is of a class that is not named.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        *,
+        sample_rate: int,
+        segment: int,
+        classes: Sequence[str] = (),
+        level_db: tuple[float, float] | None = (-25.0, -20.0),
+        seed: int = 0,
+    ) -> None:
+        check_positive(sample_rate=sample_rate, segment=segment)
+        check_ranges(level_db=level_db)
+        if not recordings:
+            raise ValueError("recordings is empty: the corpus has no files for this split")
+        self.numbers = {name: number for number, name in enumerate(classes)}
+        strange = {recording.label for recording in recordings if recording.label not in self.numbers}
+        if classes and strange:
+            raise ValueError(
+                f"classes: {sorted(map(str, strange))} occur in the corpus, but are not named: add them, or "
+                "read the named classes only"
+            )
+        self.recordings = list(recordings)
+        self.sample_rate, self.segment, self.level_db, self.seed = sample_rate, segment, level_db, seed
+        self._reader = Reader(sample_rate, 1)
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, index: Index) -> SourceSample:
+        index, draw = index if isinstance(index, tuple) else (index, 0)
+        recording = self.recordings[index]
+        generator = np.random.default_rng([self.seed, draw, index])
+        whole = self._reader.read(recording.path, 0, self._reader.length(recording.path))
+        source = active_segment(whole, self.segment, round(FRAME_SECONDS * self.sample_rate), generator)
+        if self.level_db is not None:
+            wanted, rms = generator.uniform(*self.level_db), float(source.double().square().mean()) ** 0.5
+            source = source * (10 ** (wanted / 20) / rms if rms > SILENCE else 1.0)
+        label = len(self.numbers) if recording.label is None else self.numbers.get(recording.label, 0)
+        return SourceSample(source=source, label=label, name=recording.name)
+
+
+def active_segment(whole: Tensor, segment: int, frame: int, generator: np.random.Generator) -> Tensor:
+    """A random segment ``(1, segment)`` of a recording ``(1, time)``, more often where it sounds.
+
+    Args:
+        whole: The recording.
+        segment: Length in samples.
+        frame: Length of the frames whose activity is looked at.
+        generator: Source of all draws.
+    """
+    total = whole.shape[-1]
+    if total <= segment:
+        start = int(generator.integers(segment - total + 1))
+        return torch.nn.functional.pad(whole, (start, segment - total - start))
+    frames = whole[0, : total // frame * frame].double().reshape(-1, frame)
+    activity = frames.square().mean(dim=1).numpy() ** 0.25
+    even = np.full(len(activity), 1 / len(activity))
+    chosen = int(generator.choice(len(activity), p=activity / activity.sum() if activity.any() else even))
+    first = chosen * frame + frame // 2 - int(generator.integers(segment))
+    start = min(max(first, 0), total - segment)
+    return whole[:, start : start + segment]
+
+
+class SourceData(LoaderModule):
+    """A corpus of isolated sources as loaders.
+
+    Args:
+        train: Returns the training recordings when called; a function of :mod:`data.source_corpora` with its
+            arguments bound. Called at set-up, not before.
+        valid: The same for validation; None for no validation.
+        source: Name of the source.
+        sample_rate: Rate in Hz to resample to.
+        segment_seconds: Length of all segments.
+        batch_size: Training segments per batch on each process.
+        classes: Names of the classes in the order of their numbers; empty for one class only.
+        level_db: Range of levels, see :class:`SourceDataset`.
+        epoch_size: Training draws per epoch over all processes; one pass through the corpus if None.
+        limit_valid: At most this many validation recordings, evenly spread; all if None.
+        num_workers: Loader processes; 0 reads in the training process.
+        seed: Seed of order, segments and levels.
+        root: The corpus folder that a config refers to; checked to exist at set-up.
+
+    Raises:
+        ValueError: If a number is not positive.
+    """
+
+    channels = 1
+
+    def __init__(
+        self,
+        *,
+        train: Callable[[], Sequence[Recording]],
+        valid: Callable[[], Sequence[Recording]] | None = None,
+        source: str = "source",
+        sample_rate: int = 16000,
+        segment_seconds: float = 4.0,
+        batch_size: int = 8,
+        classes: Sequence[str] = (),
+        level_db: Sequence[float] | None = (-25.0, -20.0),
+        epoch_size: int | None = None,
+        limit_valid: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        root: str | Path | None = None,
+    ) -> None:
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        if not segment_seconds > 0:
+            raise ValueError(f"segment_seconds={segment_seconds}: give a number above 0")
+        check_positive(batch_size=batch_size, epoch_size=epoch_size, limit_valid=limit_valid)
+        self.train, self.valid, self.source = train, valid, source
+        self.sample_rate, self.segment = sample_rate, max(1, round(segment_seconds * sample_rate))
+        self.classes = tuple(classes)
+        self.level_db = None if level_db is None else (float(level_db[0]), float(level_db[1]))
+        self.epoch_size, self.limit_valid = epoch_size, limit_valid
+        self.root = None if root is None else Path(root).expanduser()
+        self._datasets: dict[str, SourceDataset] = {}
+
+    def setup(self, stage: str) -> None:
+        """List the recordings that a stage needs.
+
+        Raises:
+            FileNotFoundError: If ``root`` or a folder of the corpus is missing.
+            ValueError: If a recording is of a class that is not named.
+        """
+        if self.root is not None and not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root} is not a folder: point data.root at the corpus")
+        if stage == "fit" and "fit" not in self._datasets:
+            self._datasets["fit"] = self._dataset(self.train(), self.seed)
+        if stage in ("fit", "validate") and self.valid is not None and "validate" not in self._datasets:
+            recordings = self.valid()
+            kept = [recordings[place] for place in spread(len(recordings), self.limit_valid)]
+            self._datasets["validate"] = self._dataset(kept, EVALUATION_SEED)
+
+    def train_dataloader(self) -> DataLoader[SourceSample]:
+        """Random segments, shuffled; every process gets the same number of full batches, at least one."""
+        self.setup("fit")
+        dataset = self._datasets["fit"]
+        return self.drawn(dataset, self.epoch_size or len(dataset), collate)
+
+    def val_dataloader(self) -> DataLoader[SourceSample] | list[DataLoader[SourceSample]]:
+        """One segment of every recording, the same in every epoch; none without a validation corpus."""
+        if self.valid is None:
+            return []
+        self.setup("validate")
+        return self.sharded(self._datasets["validate"], "validate", collate)
+
+    def _dataset(self, recordings: Sequence[Recording], seed: int) -> SourceDataset:
+        return SourceDataset(
+            recordings,
+            sample_rate=self.sample_rate,
+            segment=self.segment,
+            classes=self.classes,
+            level_db=self.level_db,
+            seed=seed,
+        )
+
+
+def collate(samples: Sequence[SourceSample]) -> SourceBatch:
+    """Stack samples: ``source`` (b, 1, time), ``labels`` (b,), ``names``."""
+    return SourceBatch(
+        source=torch.stack([sample["source"] for sample in samples]),
+        labels=torch.tensor([sample["label"] for sample in samples]),
+        names=[sample["name"] for sample in samples],
+    )

@@ -1,0 +1,143 @@
+"""Gaussian sources, for which everything about a posterior is known: what solvers are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from einops import rearrange
+from torch import Generator, Tensor
+
+from inference.posterior import PUBLISHED_START, Log, PosteriorSample, Start, white_noise
+from inference.source_priors import Ensemble
+from models.processes.diffusion import NoiseLevels, Step
+from models.types import Denoiser
+
+
+class GaussianSources:
+    """Sources ``x^k ~ N(0, Sigma_k)`` in a mixture ``y = sum_k x^k + s n``; samples lie along the last axis.
+
+    With ``S = sum_j Sigma_j + s^2 I``: ``E[x^k | y] = Sigma_k S^-1 y``, the Wiener filter, and
+    ``Cov[x^k, x^l | y] = delta_kl Sigma_k - Sigma_k S^-1 Sigma_l``.
+
+    Args:
+        covariances: ``(k, t, t)``.
+        noise: s, from 0 up.
+
+    Raises:
+        ValueError: If the shape is wrong, or a covariance is none.
+    """
+
+    def __init__(self, covariances: Tensor, noise: float = 0.0) -> None:
+        covariances = covariances.double()
+        if covariances.ndim != 3 or covariances.shape[1] != covariances.shape[2] or noise < 0:
+            raise ValueError(
+                f"shape {tuple(covariances.shape)}, noise={noise}: give (k, t, t), and 0 or more"
+            )
+        if (
+            not torch.allclose(covariances, covariances.mT)
+            or float(torch.linalg.eigvalsh(covariances).min()) < 0
+        ):
+            raise ValueError("covariances: each must be symmetric, without negative eigenvalues")
+        self.covariances, self.noise = covariances, noise
+        self.count, self.length = covariances.shape[0], covariances.shape[1]
+        self._eye = torch.eye(self.length, dtype=torch.float64)
+        self._total = covariances.sum(dim=0) + noise**2 * self._eye
+
+    @property
+    def priors(self) -> list[Denoiser]:
+        """The ideal denoiser of each source, ``E[x | x_t]``."""
+        return [partial(self._denoise, number) for number in range(self.count)]
+
+    def mean(self, mixture: Tensor) -> Tensor:
+        """``E[x^k | y]``: ``(b, c, t)`` to ``(b, k, c, t)``."""
+        gains = self.covariances @ torch.linalg.inv(self._total)
+        return torch.einsum("kts,bcs->bkct", gains, mixture.double())
+
+    def covariance(self) -> Tensor:
+        """``Cov[x^k, x^l | y]``, ``(k t, k t)``."""
+        return self._joint(self.covariances, self._total)
+
+    def left(self, step: Step) -> tuple[Tensor, Tensor]:
+        """What a state leaves unknown: ``C_k`` ``(k, t, t)`` of each source, ``C = sum_k C_k + s^2 I``."""
+        noise = 1 - step.signal
+        inverse = torch.linalg.inv(step.signal * self.covariances + noise * self._eye)
+        own = noise * self.covariances @ inverse
+        return own, own.sum(dim=0) + self.noise**2 * self._eye
+
+    def kernel(self, step: Step) -> Tensor:
+        """Covariance ``(k t, k t)`` of the exact reverse kernel, ``betatilde I + c1^2 Cov[x | x_t, y]``."""
+        own, total = self.left(step)
+        white = step.variance * torch.eye(self.count * self.length, dtype=torch.float64)
+        return white + step.of_estimate**2 * self._joint(own, total)
+
+    def _joint(self, own: Tensor, total: Tensor) -> Tensor:
+        """``delta_kl A_k - A_k B^-1 A_l`` as one matrix."""
+        cross = torch.einsum("kts,sr,lru->ktlu", own, torch.linalg.inv(total), own)
+        size = self.count * self.length
+        blocks = torch.einsum("kl,kts->ktls", torch.eye(self.count, dtype=own.dtype), own)
+        return (blocks - cross).reshape(size, size)
+
+    def _denoise(self, number: int, state: Tensor, signal: Tensor) -> Tensor:
+        share, own = float(signal[0]), self.covariances[number]
+        gain = share**0.5 * own @ torch.linalg.inv(share * own + (1 - share) * self._eye)
+        return state @ gain.T.to(state)
+
+
+class ExactPosterior:
+    """The reverse kernel of Gaussian sources given their mixture: mean and covariance without any error.
+
+    ``x0hat^k + C_k C^-1 r`` in the place of the estimates, and noise of covariance
+    ``betatilde delta_kl I + c1^2 (delta_kl C_k - C_k C^-1 C_l)``, also in the last step; it starts from
+    ``p(x_T | y)``.
+
+    Args:
+        sources: The sources.
+    """
+
+    def __init__(self, sources: GaussianSources) -> None:
+        self.sources = sources
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        priors: Sequence[Denoiser],
+        mixture: Tensor,
+        levels: NoiseLevels,
+        *,
+        generator: Generator,
+        start: Start = PUBLISHED_START,
+        estimate: Tensor | None = None,
+        same_noise: bool = True,
+        progress: Callable[[], None] | None = None,
+    ) -> PosteriorSample:
+        """See :class:`inference.posterior.Solver`; of the start nothing counts."""
+        sources, ensemble = self.sources, Ensemble(priors)
+        noise = white_noise(mixture, sources.count, generator, same=same_noise)
+
+        def coloured(covariance: Tensor) -> Tensor:
+            values, vectors = torch.linalg.eigh(covariance)
+            root = vectors * values.clamp_min(0).sqrt()
+            white = noise()
+            flat = rearrange(white, "b k c t -> b c (k t)").double()
+            return rearrange(flat @ root.T, "b c (k t) -> b k c t", k=sources.count).to(mixture)
+
+        last = levels.step(len(levels) - 1)
+        white = (1 - last.signal) * torch.eye(sources.count * sources.length, dtype=torch.float64)
+        states = last.signal**0.5 * sources.mean(mixture).to(mixture)
+        states = states + coloured(last.signal * sources.covariance() + white)
+        log = Log(mixture)
+        for number in range(len(levels) - 1, -1, -1):
+            step = levels.step(number)
+            own, total = sources.left(step)
+            found = ensemble(states, step.signal)
+            residual = mixture - found.sum(dim=1)
+            gains = own @ torch.linalg.inv(total)
+            found = found + torch.einsum("kts,bcs->bkct", gains.to(mixture), residual)
+            log.add(found)
+            mean = step.of_estimate * found + step.of_state * states
+            states = mean + coloured(sources.kernel(step))
+            if progress is not None:
+                progress()
+        return log.sample(states, ensemble.evaluations)

@@ -1,0 +1,219 @@
+"""How a mixture guides the ancestral sampling of its sources: one rule a class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from inference.reconstruction import ReconstructionLoss
+from models.processes.diffusion import Step
+
+FLOOR, SHARPNESS, STRENGTH = 0.002, 1000.0, 0.09
+"""Of the hybrid schedule, as published."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a chain of all sources stands.
+
+    Attributes:
+        step: From this level to the next cleaner one.
+        states: ``(b, k, c, t)``, requiring gradients where a rule asks for them.
+        estimates: ``(b, k, c, t)``, of the clean sources in these states.
+        mixture: ``(b, c, t)``.
+    """
+
+    step: Step
+    states: Tensor
+    estimates: Tensor
+    mixture: Tensor
+
+    @property
+    def residual(self) -> Tensor:
+        """What the estimates leave of the mixture, ``(b, 1, c, t)``."""
+        return (self.mixture - self.estimates.sum(dim=1))[:, None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Push:
+    """What a rule does to a step.
+
+    Attributes:
+        estimates: ``(b, k, c, t)``, in the place of the priors' own; None leaves them.
+        move: ``(b, k, c, t)``, added to the states that the step leads to; None for none.
+        gradient: ``(b, k, c, t)`` of the loss, where one was computed.
+        loss: ``(b,)``, where one was computed.
+    """
+
+    estimates: Tensor | None = None
+    move: Tensor | None = None
+    gradient: Tensor | None = None
+    loss: Tensor | None = None
+
+
+class Guidance(Protocol):
+    """A rule.
+
+    Attributes:
+        differentiates: Whether the states must require gradients.
+    """
+
+    differentiates: ClassVar[bool]
+
+    def __call__(self, place: Place) -> Push:
+        """What to do in a step."""
+        ...
+
+
+class Unguided:
+    """Samples of the priors that know nothing of the mixture."""
+
+    differentiates: ClassVar[bool] = False
+
+    def __call__(self, place: Place) -> Push:
+        """Nothing."""
+        return Push()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossGuidance:
+    """Steps down the gradient of a reconstruction loss, through the priors.
+
+    With ``normalise="source"`` the step of every source has the length ``sqrt(L) N``, L being its samples
+    and N the schedule's value at the level: ``x - sqrt(L) N g / ||g||``. ``"joint"`` keeps the
+    proportions of the sources' gradients and gives all of them together the length that they would have,
+    ``sqrt(K L) N``. ``"none"`` makes ``x - N g``.
+
+    Args:
+        schedule: Step to N; :func:`constant`, :func:`proportional` and :func:`hybrid` make the published
+            ones.
+        normalise: See above.
+        loss: Sum of the estimates and mixture, ``(b, c, t)`` each, to ``(b,)``.
+
+    Source: R. Shi et al., "Unsupervised Single-Channel Audio Separation with Diffusion Source Priors", 2025;
+    H. Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems", 2022; L. Yang et al.,
+    "Guidance with Spherical Gaussian Constraint for Conditional Diffusion", 2024.
+    """
+
+    schedule: Callable[[Step], float]
+    normalise: Literal["source", "joint", "none"] = "source"
+    loss: Callable[[Tensor, Tensor], Tensor] = field(default_factory=ReconstructionLoss)
+
+    differentiates: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.normalise not in ("source", "joint", "none"):
+            raise ValueError(f"normalise={self.normalise!r}: choose source, joint or none")
+
+    def __call__(self, place: Place) -> Push:
+        """Step down the gradient."""
+        loss = self.loss(place.estimates.sum(dim=1), place.mixture)
+        # of the sum over items, which are each in their own term only
+        (gradient,) = torch.autograd.grad(loss.sum(), place.states)
+        return Push(
+            move=-self._step(gradient, self.schedule(place.step)), gradient=gradient, loss=loss.detach()
+        )
+
+    def _step(self, gradient: Tensor, length: float) -> Tensor:
+        if self.normalise == "none":
+            return length * gradient
+        axes = (2, 3) if self.normalise == "source" else (1, 2, 3)
+        norm = torch.linalg.vector_norm(gradient, dim=axes, keepdim=True)
+        count = math.prod(gradient.shape[axis] for axis in axes)
+        # no direction where the loss is flat
+        direction = torch.where(norm > 0, gradient / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0.0)
+        return count**0.5 * length * direction
+
+
+def constant(strength: float = 1.5) -> Callable[[Step], float]:
+    """The same at every level, as in diffusion posterior sampling; with ``normalise="none"``."""
+    return lambda step: strength
+
+
+def proportional(strength: float = STRENGTH) -> Callable[[Step], float]:
+    """``strength sqrt(betatilde)``: in proportion to the noise of the step; 0 in the last one."""
+    return lambda step: strength * step.variance**0.5
+
+
+def hybrid(
+    strength: float = STRENGTH, floor: float = FLOOR, sharpness: float = SHARPNESS
+) -> Callable[[Step], float]:
+    """In proportion to the noise, but smoothly no less than a floor.
+
+    ``ln(e^(c strength sqrt(betatilde)) + e^(c floor)) / c``.
+
+    Args:
+        strength: See above.
+        floor: From 0 up.
+        sharpness: c, above 0.
+
+    >>> from models.processes.diffusion import DiscreteDiffusion
+    >>> levels = DiscreteDiffusion().levels()
+    >>> [round(64000**0.5 * hybrid()(levels.step(t)), 3) for t in (199, 99, 9, 0)]
+    [3.215, 2.26, 0.764, 0.538]
+    """
+    if floor < 0 or not sharpness > 0:
+        raise ValueError(f"floor={floor}, sharpness={sharpness}: give 0 or more, and a number above 0")
+
+    def schedule(step: Step) -> float:
+        high, low = strength * step.variance**0.5, floor
+        # the larger one is taken out, so that no power overflows
+        return max(high, low) + math.log1p(math.exp(-sharpness * abs(high - low))) / sharpness
+
+    return schedule
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PseudoInverse:
+    """Moves estimates by what the mixture says, through the priors' derivatives.
+
+    ``x0hat^k + ((1 - abar) / sqrt(abar)) J_k^T r / (sum_j r_j^2 + s^2)`` with ``J_k`` the derivative of the
+    estimate by its state, and ``r_j^2`` how far an estimate is expected to be off: ``1 - abar`` for
+    sources of unit variance, ``S sigma^2 / (S + sigma^2)`` for those of power S.
+
+    Args:
+        powers: S of each source, its mean square in full scale; None for unit variance.
+        noise: s, deviation of the noise in the mixture.
+
+    Source: J. Song et al., "Pseudoinverse-Guided Diffusion Models for Inverse Problems", 2023.
+    """
+
+    powers: Sequence[float] | None = None
+    noise: float = 0.0
+
+    differentiates: ClassVar[bool] = True
+
+    def __call__(self, place: Place) -> Push:
+        """Move the estimates."""
+        step, count = place.step, place.states.shape[1]
+        if self.powers is not None and len(self.powers) != count:
+            raise ValueError(f"powers={list(self.powers)}: give one for each of {count} sources")
+        variance = step.sigma**2
+        off = (
+            count * (1 - step.signal)
+            if self.powers is None
+            else sum(power * variance / (power + variance) for power in self.powers)
+        )
+        wanted = (place.residual / (off + self.noise**2)).detach().expand_as(place.estimates)
+        (pulled,) = torch.autograd.grad(place.estimates, place.states, wanted)
+        factor = (1 - step.signal) / step.signal**0.5
+        return Push(estimates=place.estimates.detach() + factor * pulled)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Projection:
+    """Shares what the estimates leave of the mixture equally among them: no gradient.
+
+    Source: docs/methods.md.
+    """
+
+    differentiates: ClassVar[bool] = False
+
+    def __call__(self, place: Place) -> Push:
+        """Move the estimates to where they sum to the mixture."""
+        return Push(estimates=place.estimates + place.residual / place.states.shape[1])

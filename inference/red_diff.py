@@ -1,0 +1,81 @@
+"""Separation as an optimisation whose regulariser is made of the priors' denoising errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from inference.posterior import PUBLISHED_START, Log, PosteriorSample, Start, white_noise
+from inference.source_priors import Ensemble
+from models.processes.diffusion import NoiseLevels
+from models.types import Denoiser
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RedDiff:
+    """Minimises ``mean (y - sum mu)^2 / 2 + w_t sum_k mean <eps(x_t^k) - z^k, mu^k>``, one Adam step a level.
+
+    ``x_t^k = sqrt(abar) mu^k + sqrt(1 - abar) z^k`` is made anew at each level, from the noisiest down,
+    eps is the noise that the prior finds in it, and ``w_t = weight sqrt((1 - abar) / abar)``. It starts
+    at the mixture in equal shares, or at an estimate; of the start only that counts.
+
+    Args:
+        weight: Of the regulariser, from 0 up.
+        rate: Of Adam.
+        betas: Of Adam.
+        batched: See :class:`inference.source_priors.Ensemble`.
+
+    Source: M. Mardani et al., "A Variational Perspective on Solving Inverse Problems with Diffusion
+    Models", 2023.
+    """
+
+    weight: float = 0.25
+    rate: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    batched: bool = True
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or not self.rate > 0:
+            raise ValueError(f"weight={self.weight}, rate={self.rate}: give 0 or more, and a number above 0")
+
+    def __call__(
+        self,
+        priors: Sequence[Denoiser],
+        mixture: Tensor,
+        levels: NoiseLevels,
+        *,
+        generator: Generator,
+        start: Start = PUBLISHED_START,
+        estimate: Tensor | None = None,
+        same_noise: bool = True,
+        progress: Callable[[], None] | None = None,
+    ) -> PosteriorSample:
+        """See :class:`inference.posterior.Solver`."""
+        ensemble, count = Ensemble(priors, batched=self.batched), len(priors)
+        noise = white_noise(mixture, count, generator, same=same_noise)
+        shares = (mixture / count)[:, None].expand(-1, count, -1, -1) if estimate is None else estimate
+        means = shares.clone().requires_grad_(True)
+        adam = torch.optim.Adam([means], lr=self.rate, betas=self.betas)
+        log = Log(mixture)
+        for number in range(len(levels) - 1, -1, -1):
+            step = levels.step(number)
+            with torch.no_grad():
+                z = noise()
+                states = step.signal**0.5 * means + (1 - step.signal) ** 0.5 * z
+                found = ensemble(states, step.signal)
+                predicted = (states - step.signal**0.5 * found) / (1 - step.signal) ** 0.5
+            with torch.enable_grad():
+                missing = mixture - means.sum(dim=1)
+                pull = ((predicted - z) * means).sum(dim=1)
+                # of means over samples, so that no item's steps depend on the others
+                losses = (missing.square() / 2 + self.weight * step.sigma * pull).mean(dim=(1, 2))
+                adam.zero_grad()
+                losses.sum().backward()
+            adam.step()
+            log.add(means, losses.detach())
+            if progress is not None:
+                progress()
+        return log.sample(means.detach(), ensemble.evaluations)

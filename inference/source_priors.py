@@ -1,0 +1,151 @@
+"""Models of single sources, asked for all sources of a mixture at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from models.types import Denoiser
+
+
+class SourceModel(Protocol):
+    """A model of one kind of source, such as :class:`models.denoisers.diffusion_prior.DiffusionPrior`."""
+
+    classes: tuple[str, ...]
+
+    def __call__(self, state: Tensor, signal: Tensor, labels: Tensor | None) -> Tensor:
+        """States ``(n, c, t)``, their levels ``abar`` ``(n,)`` and labels ``(n,)`` to clean estimates."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourcePrior:
+    """One source of a mixture: a model that others may share, and this source's class.
+
+    Args:
+        model: The model of its kind.
+        label: Number of its class; None for any.
+        class_guidance: Strength w from 0 up of guidance by class: ``(1 + w) D(x, label) - w D(x, any)``, at
+            the cost of a second evaluation.
+
+    Source: J. Ho and T. Salimans, "Classifier-Free Diffusion Guidance", 2022.
+    """
+
+    model: SourceModel
+    label: int | None = None
+    class_guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        count = len(self.model.classes)
+        if self.label is not None and not 0 <= self.label < count:
+            raise ValueError(f"label={self.label}: the prior has {count} classes, give 0 to {count - 1}")
+        if self.class_guidance < 0 or (self.class_guidance and self.label is None):
+            raise ValueError(f"class_guidance={self.class_guidance}: give 0 or more, and 0 without a label")
+
+    def __call__(self, state: Tensor, signal: Tensor) -> Tensor:
+        """States ``(n, c, t)`` and levels ``abar`` ``(n,)`` to clean estimates."""
+        return _estimated([self], state[:, None], signal)[:, 0]
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """All sources of a mixture, those that share a model in one call of it.
+
+    Args:
+        priors: Of each source: a :class:`SourcePrior`, or any function of state and level.
+        checkpointed: Whether activations are computed again for a gradient instead of being kept.
+        batched: Whether sources that share a model are estimated in one call; on a CPU one by one may be
+            faster.
+    """
+
+    priors: Sequence[Denoiser]
+    checkpointed: bool = False
+    batched: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.priors:
+            raise ValueError("priors is empty: give one for each source")
+
+    @property
+    def evaluations(self) -> int:
+        """Of a network, per item, for one estimate of all sources."""
+        return sum(
+            2 if isinstance(prior, SourcePrior) and prior.class_guidance else 1 for prior in self.priors
+        )
+
+    def __call__(self, states: Tensor, signal: float) -> Tensor:
+        """Estimate every source in its state.
+
+        Args:
+            states: ``(b, k, c, t)``.
+            signal: ``abar`` of the level.
+
+        Returns:
+            ``(b, k, c, t)``.
+
+        Raises:
+            ValueError: If there are not as many states as priors, or a prior changes the shape.
+        """
+        if states.shape[1] != len(self.priors):
+            raise ValueError(
+                f"states of {states.shape[1]} sources for {len(self.priors)} priors: give one each"
+            )
+        level = torch.full((len(states),), signal, dtype=torch.float64, device=states.device)
+        found: dict[int, Tensor] = {}
+        for places in self._groups():
+            group = [self.priors[place] for place in places]
+
+            def ask(own: Tensor, group: list[Denoiser] = group) -> Tensor:
+                return _estimated(group, own, level)
+
+            own = states[:, places]
+            keep = self.checkpointed and torch.is_grad_enabled() and states.requires_grad
+            estimates = checkpoint(ask, own, use_reentrant=False) if keep else ask(own)
+            if estimates.shape != own.shape:
+                raise ValueError(
+                    f"a prior returned shape {tuple(estimates.shape)} for {tuple(own.shape)}: it must keep it"
+                )
+            found |= dict(zip(places, estimates.unbind(1), strict=True))
+        return torch.stack([found[place] for place in range(len(self.priors))], dim=1)
+
+    def _groups(self) -> list[list[int]]:
+        """Places of the sources that are estimated together."""
+        groups: dict[int, list[int]] = {}
+        for place, prior in enumerate(self.priors):
+            shared = id(prior.model) if isinstance(prior, SourcePrior) and self.batched else -1 - place
+            groups.setdefault(shared, []).append(place)
+        return list(groups.values())
+
+
+def _estimated(group: Sequence[Denoiser], states: Tensor, level: Tensor) -> Tensor:
+    """Estimates ``(b, k, ...)`` of sources of one model, or of a single function."""
+    first = group[0]
+    if not isinstance(first, SourcePrior):
+        return first(states[:, 0], level)[:, None]
+    model, batch, anything = first.model, len(states), len(first.model.classes)
+    priors = [prior for prior in group if isinstance(prior, SourcePrior)]
+    labels = [anything if prior.label is None else prior.label for prior in priors]
+    guided = [place for place, prior in enumerate(priors) if prior.class_guidance]
+    # those that are guided are asked a second time, without their class
+    places = [*range(len(priors)), *guided]
+    told = torch.tensor([*labels, *[anything] * len(guided)], device=states.device)
+    rows = rearrange(states[:, places], "b k ... -> (b k) ...")
+    found = model(rows, level.repeat_interleave(len(places)), told.repeat(batch))
+    found = rearrange(found, "(b k) ... -> b k ...", b=batch)
+    estimates = found[:, : len(priors)]
+    if not guided:
+        return estimates
+    strength = torch.tensor([priors[place].class_guidance for place in guided]).to(states)
+    strength = strength.reshape(1, -1, *(1 for _ in states.shape[2:]))
+    difference = estimates[:, guided] - found[:, len(priors) :]
+    return estimates.index_add(1, torch.tensor(guided, device=states.device), strength * difference)
+
+
+Noise = Callable[[], Tensor]
+"""Draws white noise for every source, ``(b, k, c, t)`` or ``(1, k, c, t)`` for all items alike."""

@@ -1,0 +1,122 @@
+"""Training of diffusion priors on isolated sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from lightning_modules.guarded_steps import GuardedSteps, NonFinite
+from models.denoisers.diffusion_prior import DiffusionPrior
+
+Batch = dict[str, Any]
+"""``source`` ``(b, 1, time)``, ``labels`` ``(b,)``, ``names``."""
+
+
+class PriorModule(GuardedSteps):
+    """Train a network to find what noise at a random level has done to a source.
+
+    The loss is the squared error of the network's own output: of the noise for a discrete chain, of the
+    preconditioned output for continuous levels. Validation takes the same levels and noise in every epoch and
+    logs ``val/loss`` and, for each of its levels, ``val/loss_level<percent>``, 100 being the noisiest.
+
+    Args:
+        prior: Network and diffusion; saved under the prefix ``prior.``.
+        optimizer: Builds the optimiser from the parameters.
+        scheduler: Builds a scheduler, stepped once a training step, from the optimiser; optional.
+        label_dropout: Share of items in [0, 1] whose class is not told, which guidance by class needs.
+        validation_levels: Levels, evenly spread over the chain, of which each validation item gets all.
+        seed: Seeds levels and noise, together with step and rank: a resumed run draws what it would have
+            drawn.
+        model_config: Plain configuration of the prior, saved in the checkpoint so that it can be rebuilt.
+        nonfinite: What to do about a loss that is not finite, see :class:`GuardedSteps`.
+        skip_limit: See there.
+
+    Raises:
+        ValueError: If an option makes no sense.
+
+    Source: J. Ho et al., "Denoising Diffusion Probabilistic Models", 2020; J. Ho and T. Salimans,
+    "Classifier-Free Diffusion Guidance", 2022 (label dropout).
+    """
+
+    def __init__(
+        self,
+        prior: DiffusionPrior,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        label_dropout: float = 0.1,
+        validation_levels: int = 8,
+        seed: int = 0,
+        model_config: dict[str, Any] | None = None,
+        nonfinite: NonFinite = "raise",
+        skip_limit: int = 10,
+    ) -> None:
+        if not isinstance(prior, DiffusionPrior):
+            raise ValueError(
+                f"model={type(prior).__name__}: module=prior trains a diffusion prior; choose a model whose "
+                "name begins with prior_, such as model=prior_tiny"
+            )
+        super().__init__(nonfinite=nonfinite, skip_limit=skip_limit)
+        if not 0 <= label_dropout <= 1 or validation_levels < 1:
+            raise ValueError(
+                f"label_dropout={label_dropout}, validation_levels={validation_levels}: give a share in "
+                "[0, 1], and 1 or more"
+            )
+        self.prior = prior
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.label_dropout, self.validation_levels = label_dropout, validation_levels
+        self.seed = seed
+        self.save_hyperparameters({"model": model_config, "seed": seed})
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Noise each source at a level of its own and return the mean loss."""
+        source, labels = batch["source"], batch["labels"]
+        place = (self.current_epoch * 1_000_003 + batch_index) * self.trainer.world_size + self.global_rank
+        generator = Generator().manual_seed((self.seed * 2_147_483_647 + place) % 2**63)
+        signal = self.prior.diffusion.draw(len(source), generator).to(self.device)
+        hidden = (torch.rand(len(source), generator=generator) < self.label_dropout).to(self.device)
+        labels = torch.where(hidden, len(self.prior.classes), labels)
+        loss = self._losses(source, signal, labels, _noise(source, generator)).mean()
+        if self.nonfinite == "raise" and not torch.isfinite(loss):
+            raise ValueError(
+                f"the training loss is {loss.item()} at step {self.global_step} (items "
+                f"{', '.join(batch['names'])}): lower optimizer.lr or set trainer.gradient_clip_val"
+            )
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(source))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Log the loss at every validation level, and their mean."""
+        chain = self.prior.diffusion.levels().signal
+        places = torch.linspace(0, len(chain) - 1, self.validation_levels).round().long()
+        number = batch_index * self.trainer.world_size + self.global_rank
+        generator = Generator().manual_seed(number)
+        source, losses = batch["source"], []
+        options: dict[str, Any] = {"batch_size": len(source), "on_epoch": True, "sync_dist": True}
+        for place in places.tolist():
+            signal = chain[place].expand(len(source)).to(self.device)
+            loss = self._losses(source, signal, batch["labels"], _noise(source, generator)).mean()
+            self.log(f"val/loss_level{round(100 * place / max(1, len(chain) - 1)):03d}", loss, **options)
+            losses.append(loss)
+        self.log("val/loss", torch.stack(losses).mean(), prog_bar=True, **options)
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser, and the scheduler if there is one."""
+        optimizer = self.make_optimizer(self.prior.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _losses(self, source: Tensor, signal: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+        """Mean squared errors ``(b,)`` of the network's output."""
+        state = self.prior.noised(source, signal, noise)
+        error = self.prior.predict(state, signal, labels) - self.prior.target(state, signal, source)
+        return error.square().mean(dim=(1, 2))
+
+
+def _noise(source: Tensor, generator: Generator) -> Tensor:
+    """Drawn in the main memory, so that every device trains on the same."""
+    return torch.randn(source.shape, generator=generator).to(source)

@@ -1,0 +1,61 @@
+"""Small priors that several tests share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inference.gaussian_sources import GaussianSources
+from models.checkpoint import instantiate
+from models.denoisers.diffusion_prior import DiffusionPrior
+
+CLASSES = ["Bark", "Flute", "Gong"]
+
+
+def prior_config(
+    *, classes: list[str] | None = None, sample_rate: int = 8000, source: str = "speech"
+) -> dict:
+    names = classes or []
+    return {
+        "_target_": "models.denoisers.diffusion_prior.DiffusionPrior",
+        "sample_rate": sample_rate,
+        "source": source,
+        "classes": names,
+        "diffusion": {"_target_": "models.processes.diffusion.DiscreteDiffusion", "steps": 20},
+        "network": {
+            "_target_": "models.denoisers.tf_attention_unet.TFAttentionUNet",
+            "classes": names,
+            "widths": [8, 16, 8],
+            "depths": [1, 1, 1],
+            "window": 62,
+            "heads": 1,
+            "embedding": 32,
+            "zero_init": False,
+        },
+    }
+
+
+def toy_prior(seed: int = 0, **options) -> DiffusionPrior:
+    torch.manual_seed(seed)
+    prior = instantiate(prior_config(**options))
+    assert isinstance(prior, DiffusionPrior)
+    return prior.eval().requires_grad_(False)
+
+
+def stationary(power: float, correlation: float, length: int = 6) -> Tensor:
+    """Covariance of a first-order autoregressive source."""
+    place = torch.arange(length, dtype=torch.float64)
+    return power * correlation ** (place[:, None] - place).abs()
+
+
+def unlike_sources(noise: float = 0.1, power: float = 1.0) -> GaussianSources:
+    return GaussianSources(torch.stack([stationary(power, 0.9), stationary(0.3 * power, -0.5)]), noise)
+
+
+def alike_sources(count: int = 2, noise: float = 0.0, power: float = 0.5) -> GaussianSources:
+    return GaussianSources(stationary(power, 0.8).expand(count, -1, -1), noise)
+
+
+def white_sources(*powers: float, noise: float = 0.0, length: int = 6) -> GaussianSources:
+    eye = torch.eye(length, dtype=torch.float64)
+    return GaussianSources(torch.stack([power * eye for power in powers]), noise)

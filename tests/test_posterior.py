@@ -1,0 +1,393 @@
+"""Solvers of the posterior under source priors: closed forms, exact lengths, and laws that all must keep."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from prior_toys import CLASSES, alike_sources, stationary, toy_prior, unlike_sources, white_sources
+from torch import Tensor
+
+import inference.posterior
+from inference.gaussian_sources import ExactPosterior, GaussianSources
+from inference.guidance import (
+    LossGuidance,
+    Projection,
+    PseudoInverse,
+    Unguided,
+    constant,
+    hybrid,
+    proportional,
+)
+from inference.posterior import Ancestral, PosteriorSample, Start, published
+from inference.posterior_flow import SourceFlow
+from inference.reconstruction import ReconstructionLoss
+from inference.red_diff import RedDiff
+from inference.source_priors import Ensemble, SourcePrior
+from models.processes.diffusion import DiscreteDiffusion
+
+LEVELS = DiscreteDiffusion().levels(50)
+AUDIO = 0.005
+"""Power of sources at the level of the published mixtures, -23 dB."""
+SHORT = ReconstructionLoss(chunk=2, window=4, hop=2)
+SOLVERS = {
+    "hybrid": Ancestral(guidance=LossGuidance(schedule=hybrid(), loss=SHORT)),
+    "joint": Ancestral(guidance=LossGuidance(schedule=hybrid(), loss=SHORT, normalise="joint")),
+    "proportional": Ancestral(guidance=LossGuidance(schedule=proportional(), loss=SHORT)),
+    "constant": Ancestral(guidance=LossGuidance(schedule=constant(0.1), loss=SHORT, normalise="none")),
+    "pseudo_inverse": Ancestral(guidance=PseudoInverse(powers=(0.5, 0.5))),
+    "projection": Ancestral(guidance=Projection()),
+    "dirac": SourceFlow(constrained=0),
+    "gaussian": SourceFlow(),
+    "red_diff": RedDiff(rate=0.05),
+}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def drawn(solver, sources: GaussianSources, *, count: int = 20_000, levels=LEVELS) -> tuple[Tensor, Tensor]:
+    """How far samples of one mixture are off its true mean, ``(k t,)``, and their covariance."""
+    mixture = torch.linspace(1.0, -0.6, sources.length, dtype=torch.float64).expand(1, count, -1)
+    sample = solver(sources.priors, mixture, levels, generator=generator(), start=Start(kind="noise"))
+    flat = sample.estimates[0].transpose(0, 1).flatten(1)
+    return flat.mean(0) - sources.mean(mixture[:, :1])[0, :, 0].flatten(), torch.cov(flat.T)
+
+
+@pytest.mark.parametrize("sources", [unlike_sources(), alike_sources(3), white_sources(1.0, 0.1)])
+def test_the_exact_kernel_reaches_mean_and_covariance(sources: GaussianSources) -> None:
+    off, covariance = drawn(ExactPosterior(sources), sources)
+    true = sources.covariance()
+    spread = true.diagonal().sqrt()
+    assert float((off / spread).abs().max()) < 5 / 20_000**0.5
+    assert float(((covariance - true) / spread / spread[:, None]).abs().max()) < 0.04
+
+
+def test_the_exact_kernel_is_exact_to_rounding() -> None:
+    """Mean and covariance are carried through every step in closed form, instead of being sampled."""
+    sources, levels = unlike_sources(), DiscreteDiffusion().levels()
+    size, eye = 12, torch.eye(12, dtype=torch.float64)
+    mixture = torch.linspace(1, -1, 6, dtype=torch.float64)
+    last = levels.step(199)
+    mean = last.signal**0.5 * sources.mean(mixture[None, None])[0, :, 0].flatten()
+    covariance = last.signal * sources.covariance() + (1 - last.signal) * eye
+    plain = covariance.clone()
+    for number in range(199, -1, -1):
+        step = levels.step(number)
+        # the step's affine map, read off the ideal denoisers and gains at 0 and at unit vectors
+        own, total = sources.left(step)
+        gains = (own @ torch.linalg.inv(total)).reshape(size, 6)
+        states = torch.cat((torch.zeros(1, size), eye)).reshape(-1, 2, 1, 6).double()
+        found = Ensemble(sources.priors)(states, step.signal)
+        residual = mixture - found.sum(dim=1)[:, 0]
+        moved = step.of_estimate * (found[:, :, 0].flatten(1) + residual @ gains.T)
+        moved = moved + step.of_state * states[:, :, 0].flatten(1)
+        matrix = (moved[1:] - moved[0]).T
+        mean = matrix @ mean + moved[0]
+        covariance = matrix @ covariance @ matrix.T + sources.kernel(step)
+        plain = matrix @ plain @ matrix.T + step.variance * eye
+    true = sources.covariance()
+    torch.testing.assert_close(mean, sources.mean(mixture[None, None])[0, :, 0].flatten())
+    torch.testing.assert_close(covariance, true, atol=1e-10, rtol=1e-8)
+    # the noise of plain ancestral sampling is a little too small
+    ratio = plain.diagonal() / true.diagonal()
+    assert 0.7 < float(ratio.min()) < float(ratio.max()) < 0.99
+
+
+def test_projection_has_the_exact_mean_where_sources_are_alike_and_not_elsewhere() -> None:
+    """``C_k C^-1 = 1 / K`` for equal covariances of any shape, without noise in the mixture."""
+    alike = alike_sources(3)
+    off, covariance = drawn(SOLVERS["projection"], alike)
+    spread = alike.covariance().diagonal().sqrt()
+    assert float((off / spread).abs().max()) < 0.04
+    # the plain noise of the chain is a little too small, and the sum is the mixture
+    assert 0.8 < float((covariance.diagonal() / spread.square()).mean()) < 1.02
+    off, _ = drawn(SOLVERS["projection"], unlike_sources(0.0))
+    assert float((off / unlike_sources(0.0).covariance().diagonal().sqrt()).abs().max()) > 0.3
+
+
+def test_the_pseudo_inverse_is_exact_in_the_mean_for_white_sources_of_known_power() -> None:
+    """``J_k sigma^2 sqrt(abar) = C_k`` and ``sum r_j^2 = C`` there, powers equal or not."""
+    for powers in ((0.5, 0.5), (1.0, 0.1)):
+        white = white_sources(*powers, noise=0.1)
+        solver = Ancestral(guidance=PseudoInverse(powers=powers, noise=0.1))
+        off, _ = drawn(solver, white)
+        spread = white.covariance().diagonal().sqrt()
+        assert float((off / spread).abs().max()) < 0.05
+    # quiet sources suffer from the assumption of unit variance
+    quiet = white_sources(0.01, 0.001)
+    off, _ = drawn(Ancestral(guidance=PseudoInverse()), quiet)
+    assert float((off / quiet.covariance().diagonal().sqrt()).abs().max()) > 1
+
+
+@pytest.mark.parametrize("kind", ["source", "joint"])
+def test_every_sources_step_has_the_exact_length(kind: str) -> None:
+    """With a prior that has nothing to say, only guidance moves."""
+    rule = LossGuidance(schedule=hybrid(), normalise=kind)
+    lengths = []
+
+    class Watched(LossGuidance):
+        def __call__(self, place):
+            push = rule(place)
+            lengths.append((place.step, push.move.norm(dim=(2, 3))))
+            return push
+
+    mixture = 0.1 * torch.randn(2, 1, 4000, generator=generator())
+    watched = Ancestral(guidance=Watched(schedule=hybrid()))
+    watched([lambda x, s: 0.1 * x, lambda x, s: 0.3 * x], mixture, LEVELS, generator=generator(1))
+    assert len(lengths) == 50
+    for step, found in lengths:
+        length = 4000**0.5 * hybrid()(step)
+        if kind == "source":
+            torch.testing.assert_close(found, torch.full((2, 2), length))
+        else:
+            torch.testing.assert_close(found.norm(dim=1), torch.full((2,), 2**0.5 * length))
+            # a source that answers more to its state has the larger share
+            assert bool((found[:, 1] > 2 * found[:, 0]).all())
+
+
+def test_schedules() -> None:
+    levels = DiscreteDiffusion().levels()
+    for number in (0, 1, 50, 199):
+        step = levels.step(number)
+        high = 0.09 * step.variance**0.5
+        written = torch.tensor([1000 * high, 2.0], dtype=torch.float64).logsumexp(0) / 1000
+        assert hybrid()(step) == pytest.approx(float(written))
+        assert proportional()(step) == pytest.approx(high)
+        assert hybrid(floor=0.0)(step) >= high
+        assert constant(1.5)(step) == 1.5
+    assert hybrid(sharpness=1e9)(levels.step(0)) == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_laws_that_all_solvers_keep(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    solver, sources = SOLVERS[name], alike_sources()
+    mixture = torch.randn(3, 1, 6, generator=generator()).double()
+
+    def run(priors=sources.priors, mixture=mixture, solver=solver, seed=1) -> PosteriorSample:
+        return solver(priors, mixture, LEVELS, generator=generator(seed), start=Start())
+
+    first = run()
+    assert first.estimates.shape == (3, 2, 1, 6)
+    assert first.evaluations == 100
+    assert first.residuals.shape == (50, 3)
+    assert torch.equal(run().estimates, first.estimates)
+    if name not in ("dirac", "gaussian"):
+        assert not torch.equal(run(seed=2).estimates, first.estimates)
+    torch.testing.assert_close(run(mixture=mixture[1:2]).estimates[0], first.estimates[1])
+    # the order of sources is of no meaning but for the noise that each gets, and the one that is constrained
+    unlike = unlike_sources()
+    calls = inference.posterior.white_noise
+
+    def exchanged(*arguments, **options):
+        draw = calls(*arguments, **options)
+        return lambda: draw().flip(1)
+
+    straight = run(unlike.priors, seed=3)
+    places = ("inference.posterior", "inference.posterior_flow", "inference.red_diff")
+    for place in places:
+        monkeypatch.setattr(f"{place}.white_noise", exchanged)
+    # all sources start from one noise, which is the first source's
+    monkeypatch.setattr(
+        Start, "states", lambda self, mixture, count, *_: mixture[:, None].expand(-1, count, -1, -1) + 0.0
+    )
+    other = replace(solver, constrained=1) if name == "dirac" else solver
+    flipped = run(unlike.priors[::-1], solver=other, seed=3)
+    for place in places:
+        monkeypatch.setattr(f"{place}.white_noise", calls)
+    straight = run(unlike.priors, seed=3)
+    torch.testing.assert_close(flipped.estimates.flip(1), straight.estimates)
+
+
+def smooth_and_rough() -> tuple[GaussianSources, Tensor]:
+    """Two sources that a Wiener filter tells apart at the level of audio, and 20 mixtures of them."""
+    pair = (stationary(AUDIO, 0.98, 100), stationary(AUDIO, -0.9, 100))
+    sources = GaussianSources(torch.stack(pair))
+    root = torch.linalg.cholesky(pair[0] + pair[1])
+    return sources, (root @ torch.randn(100, 20, generator=generator()).double()).T[:, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("hybrid", 0.4),
+        ("proportional", 0.4),
+        ("projection", 0.25),
+        ("pseudo_inverse", 0.25),
+        ("dirac", 0.1),
+        ("gaussian", 0.3),
+        ("red_diff", 0.3),
+    ],
+)
+def test_estimates_come_to_the_posterior_mean(name: str, most: float) -> None:
+    """How near is a table in docs/results.md; a sample of the posterior itself would be at 0.15."""
+    sources, mixture = smooth_and_rough()
+    solver = SOLVERS[name]
+    if name == "pseudo_inverse":
+        solver = Ancestral(guidance=PseudoInverse(powers=(AUDIO, AUDIO)))
+    if name == "red_diff":
+        solver = RedDiff(rate=0.005)
+    levels = DiscreteDiffusion().levels()
+    sample = solver(sources.priors, mixture, levels, generator=generator(), start=Start())
+    true = sources.mean(mixture)
+    assert float((sample.estimates - true).norm() / true.norm()) < most
+
+
+def test_the_dirac_flow_sums_to_the_mixture_exactly() -> None:
+    sources, mixture = unlike_sources(), torch.randn(2, 1, 6, generator=generator()).double()
+    sample = SourceFlow(constrained=1)(sources.priors, mixture, LEVELS, generator=generator())
+    torch.testing.assert_close(sample.estimates.sum(dim=1), mixture)
+
+
+def test_starts() -> None:
+    levels = DiscreteDiffusion().levels()
+    mixture = torch.randn(2, 1, 10)
+
+    def noise() -> Tensor:
+        return torch.arange(20.0).reshape(1, 2, 1, 10)
+
+    states = Start().states(mixture, 2, levels, noise, None)
+    expected = 0.566 * mixture + 0.824 * torch.arange(10.0)
+    for source in range(2):
+        torch.testing.assert_close(states[:, source], expected, atol=5e-3, rtol=5e-3)
+    assert Start().first(levels) == 199
+    assert Start(whole_chain=False).first(levels) == 149
+    assert Start(whole_chain=False).first(levels.respaced(50)) == 37
+    white = Start(kind="noise").states(mixture, 2, levels, noise, None)
+    assert torch.equal(white, noise().expand(2, -1, -1, -1))
+    own = torch.randn(2, 2, 1, 10)
+    guess = Start(kind="estimate", at=1.0).states(mixture, 2, levels, noise, own)
+    signal = float(levels.signal[-1])
+    torch.testing.assert_close(guess, signal**0.5 * own + (1 - signal) ** 0.5 * noise()[:, :1])
+    for wrong, fault in (
+        (lambda: Start(kind="silence"), "kind='silence'"),
+        (lambda: Start(at=0.0), r"at=0\.0"),
+        (lambda: Start(kind="estimate").states(mixture, 2, levels, noise, None), "kind='estimate'"),
+        (lambda: Start().states(mixture, 2, levels, noise, own), "kind='mixture'"),
+        (lambda: Start(kind="estimate").states(mixture, 3, levels, noise, own), "give 3 sources"),
+    ):
+        with pytest.raises(ValueError, match=fault):
+            wrong()
+
+
+def test_chains_that_start_lower_are_shorter() -> None:
+    sources, mixture = alike_sources(), torch.randn(1, 1, 6).double()
+    levels = DiscreteDiffusion().levels()
+    sample = SOLVERS["projection"](
+        sources.priors, mixture, levels, generator=generator(), start=Start(at=0.5, whole_chain=False)
+    )
+    assert (sample.steps, sample.evaluations) == (100, 200)
+
+
+def test_conflict_is_the_strength_that_turns_a_step() -> None:
+    """At that strength prior and guidance together stand still along the gradient."""
+    mixture = torch.randn(1, 1, 4000, generator=generator())
+    seen = {}
+
+    class Watched(LossGuidance):
+        def __call__(self, place):
+            seen["before"] = place.states.detach()
+            push = LossGuidance(schedule=hybrid())(place)
+            seen["gradient"] = push.gradient
+            return replace(push, move=torch.zeros_like(push.move))
+
+    levels = DiscreteDiffusion().levels(2)
+    chain = Ancestral(guidance=Watched(schedule=hybrid()))
+    sample = chain([lambda x, s: 0.5 * x, lambda x, s: 0.2 * x], mixture, levels, generator=generator(1))
+    # the last step has no move, so that the end is where the prior went
+    went = sample.estimates - seen["before"]
+    strength = sample.conflicts[-1][..., None, None]
+    together = went - strength * seen["gradient"]
+    assert abs(float((together * seen["gradient"]).sum())) < 1e-3 * float(
+        went.norm() * seen["gradient"].norm()
+    )
+
+
+def test_chains_that_rest_stop() -> None:
+    sources, mixture = unlike_sources(), torch.randn(2, 1, 6, generator=generator()).double()
+    mixture[1] = 0.01 * mixture[1]
+    levels = DiscreteDiffusion().levels()
+    run = {"generator": generator(), "start": Start()}
+    full = Ancestral(guidance=Projection())(sources.priors, mixture, levels, **run)
+    loose = Ancestral(guidance=Projection(), stop=1e3)(sources.priors, mixture, levels, **run)
+    assert loose.steps == 4
+    assert bool(loose.stopped.all())
+    assert not bool(full.stopped.any())
+    with pytest.raises(ValueError, match="stop=0"):
+        Ancestral(guidance=Projection(), stop=0.0)(sources.priors, mixture, levels, **run)
+
+
+def test_sources_that_share_a_model_are_one_call_with_the_same_result() -> None:
+    prior = toy_prior(classes=CLASSES)
+    other = toy_prior(seed=1)
+    calls: list[int] = []
+    plain = prior.forward
+    prior.forward = lambda state, *rest: calls.append(len(state)) or plain(state, *rest)
+    priors = [
+        SourcePrior(model=prior, label=1),
+        SourcePrior(model=other),
+        SourcePrior(model=prior, label=2, class_guidance=0.5),
+        SourcePrior(model=prior),
+    ]
+    levels = prior.diffusion.levels()
+    states, signal = 0.3 * torch.randn(2, 4, 1, 300), float(levels.signal[7])
+    together = Ensemble(priors)(states, signal)
+    assert calls == [8]
+    calls.clear()
+    apart = Ensemble(priors, batched=False)(states, signal)
+    assert calls == [2, 4, 2]
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-4)
+    level = torch.full((2,), signal, dtype=torch.float64)
+    with_class = prior(states[:, 2], level, torch.tensor([2, 2]))
+    without = prior(states[:, 2], level, torch.tensor([3, 3]))
+    torch.testing.assert_close(together[:, 2], 1.5 * with_class - 0.5 * without, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together[:, 3], prior(states[:, 3], level), atol=1e-5, rtol=1e-4)
+    assert Ensemble(priors).evaluations == 5
+
+
+def test_checkpointed_gradients_are_the_same() -> None:
+    prior = SourcePrior(model=toy_prior())
+    mixture = 0.1 * torch.randn(1, 1, 300, generator=generator())
+    levels = prior.model.diffusion.levels(3)
+    kept, again = (
+        replace(published(), checkpointed=on)([prior, prior], mixture, levels, generator=generator(1))
+        for on in (False, True)
+    )
+    torch.testing.assert_close(kept.estimates, again.estimates)
+
+
+def test_guidance_brings_samples_to_the_mixture() -> None:
+    sources, mixture = smooth_and_rough()
+    run = {"generator": generator(), "start": Start(kind="noise")}
+    free = Ancestral(guidance=Unguided())(sources.priors, mixture, LEVELS, **run)
+    led = SOLVERS["hybrid"](sources.priors, mixture, LEVELS, **run)
+    assert float(led.residuals[-1].mean()) < 0.6 < 1.2 < float(free.residuals[-1].mean())
+    assert free.conflicts is None
+    assert led.conflicts.shape == (50, 20, 2)
+    assert led.losses.shape == (50, 20)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        (lambda: Ensemble([]), "priors is empty"),
+        (
+            lambda: Ensemble([lambda x, s: x])(torch.zeros(1, 2, 1, 9), 0.5),
+            "states of 2 sources for 1 priors",
+        ),
+        (lambda: Ensemble([lambda x, s: x[..., 1:]])(torch.zeros(1, 1, 1, 9), 0.5), "must keep it"),
+        (lambda: SourcePrior(model=toy_prior(), label=0), "has 0 classes"),
+        (lambda: SourcePrior(model=toy_prior(), class_guidance=1.0), r"class_guidance=1\.0"),
+        (lambda: LossGuidance(schedule=hybrid(), normalise="both"), "normalise='both'"),
+        (lambda: hybrid(sharpness=0.0), r"sharpness=0\.0"),
+        (lambda: SourceFlow(width=0.0), r"width=0\.0"),
+        (lambda: RedDiff(rate=0.0), r"rate=0\.0"),
+        (lambda: GaussianSources(-torch.eye(3)[None]), "without negative eigenvalues"),
+        (lambda: GaussianSources(stationary(1, 0.5)), r"give \(k, t, t\)"),
+    ],
+)
+def test_what_makes_no_sense_is_named(wrong, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        wrong()
