@@ -1,4 +1,4 @@
-"""Write a synthetic corpus: ``python -m data.synthesis voicebank_demand OUT``, librimix or musdb18_hq."""
+"""Write a synthetic corpus: ``python -m data.synthesis CORPUS OUT``; ``--help`` lists the corpora."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.synthesis import librimix, musdb18_hq, voicebank_demand
+from data.synthesis import fsdkaggle2018, librimix, musdb18_hq, vctk, voicebank_demand
+from data.synthesis.events import EVENTS
 from data.synthesis.speech import SynthesisError
 
 
@@ -35,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_voicebank_demand(corpora.add_parser("voicebank_demand", help="noisy speech, as VoiceBank-DEMAND"))
     _add_librimix(corpora.add_parser("librimix", help="speakers who talk at once, as LibriMix"))
     _add_musdb18_hq(corpora.add_parser("musdb18_hq", help="composed songs in four stems, as MUSDB18-HQ"))
+    _add_vctk(corpora.add_parser("vctk", help="many speakers, one at a time, as VCTK"))
+    _add_fsdkaggle2018(corpora.add_parser("fsdkaggle2018", help="sound events by class, as FSDKaggle2018"))
     return parser
 
 
@@ -74,6 +77,35 @@ def _add_musdb18_hq(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="length of every song (60)")
     parser.add_argument("--sample-rate", type=int, default=44_100, help="22050, 44100 or 48000 Hz (44100)")
     parser.set_defaults(write=_write_musdb18_hq)
+
+
+def _add_vctk(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument("--speakers", type=int, default=20, help="1 to 110 (20)")
+    parser.add_argument("--utterances", type=int, default=40, help="of every speaker (40)")
+    parser.add_argument(
+        "--test-speakers",
+        type=int,
+        default=10,
+        metavar="N",
+        help="how many of the speakers, the last ones, have timbres that no other has (10)",
+    )
+    parser.add_argument("--sample-rate", type=int, default=16_000, help="16000 or 48000 Hz (16000)")
+    parser.add_argument(
+        "--synthesiser", default="espeak", metavar="NAME", help="espeak, or flite at 16000 Hz (espeak)"
+    )
+    parser.set_defaults(write=_write_vctk)
+
+
+def _add_fsdkaggle2018(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument("--train", type=int, default=60, help="training clips of every class (60)")
+    parser.add_argument("--test", type=int, default=10, help="test clips of every class (10)")
+    parser.add_argument("--sample-rate", type=int, default=16_000, help="16000 or 44100 Hz (16000)")
+    parser.add_argument(
+        "--classes", nargs="+", default=list(EVENTS), metavar="CLASS", help=f"all of {', '.join(EVENTS)}"
+    )
+    parser.set_defaults(write=_write_fsdkaggle2018)
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +154,31 @@ def _write_musdb18_hq(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     musdb18_hq.write_corpus(corpus, workers=options.workers, overwrite=options.overwrite)
+
+
+def _write_vctk(options: argparse.Namespace) -> None:
+    corpus = vctk.Vctk(
+        out=options.out,
+        speakers=options.speakers,
+        utterances=options.utterances,
+        test_speakers=options.test_speakers,
+        sample_rate=options.sample_rate,
+        seed=options.seed,
+        synthesiser=options.synthesiser,
+    )
+    vctk.write_corpus(corpus, workers=options.workers, overwrite=options.overwrite)
+
+
+def _write_fsdkaggle2018(options: argparse.Namespace) -> None:
+    corpus = fsdkaggle2018.FsdKaggle2018(
+        out=options.out,
+        train=options.train,
+        test=options.test,
+        classes=tuple(options.classes),
+        sample_rate=options.sample_rate,
+        seed=options.seed,
+    )
+    fsdkaggle2018.write_corpus(corpus, workers=options.workers, overwrite=options.overwrite)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,306 @@
+"""Mixtures of isolated sources for tests: ``python -m data.mixture_recipes TASK OUT --speech VCTK``.
+
+    OUT/mix/0000.wav, OUT/s1/0000.wav, OUT/s2/0000.wav ..   32-bit float
+    OUT/manifest.jsonl    for data.manifest, a column a source
+    OUT/sources.jsonl     classes, speakers, files, places and levels of every mixture
+
+Each source comes to lie at a random place of a canvas of 4 s, each but the first beginning to sound while the
+one before it sounds, at a level drawn from -25 to -20 dB of full scale, RMS over the whole canvas
+(:mod:`data.source_placing`). The mixture is their plain sum, neither clipped nor normalised, so that a source
+which sounds for a moment only has peaks far above 1. The speakers of a mixture differ, and so do its classes
+of sound; each speaker and each class is as likely as any other, however many recordings there are of it.
+
+Source: R. Shi et al., "Unsupervised Single-Channel Audio Separation with Diffusion Source Priors", 2025.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from data.audio_writing import write_audio
+from data.corpora import Item, check_choice
+from data.manifest import manifest, write_manifest
+from data.reading import Reader
+from data.source_corpora import Recording, fsdkaggle2018, vctk
+from data.source_placing import BLOCK, Place, draw_integer, draw_places, lay_out, sounding_blocks
+from data.synthesis.corpus_files import prepare_folder, write_listing
+
+TASKS: Mapping[str, tuple[str, ...]] = {
+    "speech_sound": ("speech", "sound"),
+    "speech_2sounds": ("speech", "sound1", "sound2"),
+    "2sounds": ("sound1", "sound2"),
+    "3sounds": ("sound1", "sound2", "sound3"),
+    "2speech": ("speaker1", "speaker2"),
+}
+"""The sources of every task, in the order in which they are placed."""
+
+MANIFEST, LISTING = "manifest.jsonl", "sources.jsonl"
+_MOST = 10_000  # mixtures, whose names have four digits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskMixture:
+    """A mixture of a task.
+
+    Attributes:
+        name: As in the manifest.
+        item: Its files; the references in the order in which they were placed.
+        labels: The class of each reference; None for speech.
+        speakers: Who speaks in each reference; None for sounds.
+    """
+
+    name: str
+    item: Item
+    labels: tuple[str | None, ...]
+    speakers: tuple[str | None, ...]
+
+
+def draw_recordings(
+    task: str, speech: Sequence[Recording], sounds: Sequence[Recording], generator: Generator
+) -> list[Recording]:
+    """Draw what a mixture is made of: different speakers, different classes, then a recording of each.
+
+    Args:
+        task: One of :data:`TASKS`.
+        speech: Recordings with speakers.
+        sounds: Recordings with classes.
+        generator: Of the draws.
+
+    Returns:
+        A recording for every source of the task.
+
+    Raises:
+        ValueError: If the task is unknown, a recording lacks its speaker or class, or there are too few.
+    """
+    check_choice("task", task, tuple(TASKS))
+    count = sum(map(_is_sound, TASKS[task]))
+    by_class = _groups("sounds", {recording: recording.label for recording in sounds}, count, generator)
+    by_speaker = _groups(
+        "speech", {recording: recording.speaker for recording in speech}, len(TASKS[task]) - count, generator
+    )
+    groups = [(by_class if _is_sound(source) else by_speaker).pop(0) for source in TASKS[task]]
+    return [group[draw_integer(0, len(group) - 1, generator)] for group in groups]
+
+
+def write_task(
+    task: str,
+    out: Path,
+    *,
+    speech: Sequence[Recording] = (),
+    sounds: Sequence[Recording] = (),
+    count: int = 400,
+    seconds: float = 4.0,
+    sample_rate: int = 16_000,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Write the mixtures of a task, their sources and both lists, with a progress bar.
+
+    Args:
+        task: One of :data:`TASKS`.
+        out: Folder to write into.
+        speech: Recordings with speakers; not used by tasks without speech.
+        sounds: Recordings with classes; not used by tasks without sounds.
+        count: Of mixtures; the first ones of more are those of fewer.
+        seconds: Length of every mixture.
+        sample_rate: Hz, to which recordings are resampled; several channels become their mean.
+        seed: Same seed and recordings, same samples (a file's header says when it was written).
+        overwrite: Whether to delete a task that lies in the folder.
+
+    Raises:
+        AudioFileError: If a recording cannot be read.
+        ValueError: If an argument is out of range, recordings are too few or silent, or the folder is not
+            empty and ``overwrite`` is not given.
+    """
+    check_choice("task", task, tuple(TASKS))
+    frames = round(seconds * sample_rate)
+    if not 1 <= count <= _MOST:
+        raise ValueError(f"count={count}: give 1 to {_MOST} mixtures")
+    if sample_rate < 1 or frames < BLOCK:
+        raise ValueError(
+            f"seconds={seconds}, sample_rate={sample_rate}: give a positive rate and at least {BLOCK} samples"
+        )
+    if seed < 0:
+        raise ValueError(f"seed={seed} is negative: give 0 or more")
+    # so that too few recordings are an error before a folder is touched
+    draw_recordings(task, speech, sounds, Generator())
+    parts = [f"s{number}" for number in range(1, len(TASKS[task]) + 1)]
+    prepare_folder(out, ("mix", *parts), overwrite=overwrite, listing=LISTING)
+    reader = Reader(sample_rate, 1)
+    items, entries = [], []
+    for number in tqdm(range(count), desc=task, unit="mixture"):
+        own_seed = _seed_of(seed, task, number)
+        generator = Generator().manual_seed(own_seed)
+        recordings = draw_recordings(task, speech, sounds, generator)
+        signals = [_sounding(reader, recording) for recording in recordings]
+        places = draw_places(signals, frames=frames, generator=generator)
+        sources = lay_out(signals, places, frames)
+        name = f"{number:04d}"
+        files = [out / part / f"{name}.wav" for part in ("mix", *parts)]
+        for file, signal in zip(files, (sources.sum(0), *sources), strict=True):
+            write_audio(file, signal[None], sample_rate, subtype="FLOAT")
+        references = dict(zip(TASKS[task], files[1:], strict=True))
+        items.append(Item(name=name, mixture=files[0], references=references))
+        entries.append({"name": name, "task": task, **_entry(recordings, places), "seed": own_seed})
+    write_manifest(out / MANIFEST, items)
+    write_listing(out / LISTING, entries)
+
+
+def task_mixtures(root: str | Path) -> list[TaskMixture]:
+    """Read a task that :func:`write_task` has written.
+
+    Args:
+        root: Its folder.
+
+    Returns:
+        Its mixtures, sorted by name.
+
+    Raises:
+        FileNotFoundError: If a list or a file is missing.
+        ValueError: If a list cannot be read, or the two do not agree.
+    """
+    base = Path(root).expanduser()
+    items = manifest(base / MANIFEST)
+    listing = base / LISTING
+    if not listing.is_file():
+        raise FileNotFoundError(
+            f"{listing} is missing: write the task anew with python -m data.mixture_recipes"
+        )
+    try:
+        lines = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()]
+        entries = {line["name"]: (tuple(line["labels"]), tuple(line["speakers"])) for line in lines}
+        for item in items:
+            if any(len(values) != len(item.references) for values in entries[item.name]):
+                raise ValueError(f"{item.name} has {len(item.references)} sources")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{listing} does not fit {MANIFEST} ({error}): write the task anew") from error
+    return [
+        TaskMixture(name=item.name, item=item, labels=entries[item.name][0], speakers=entries[item.name][1])
+        for item in items
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        Exit status: 0, or 1 with one line on standard error for a value, folder or file that will not do.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        speech: list[Recording] = []
+        sounds: list[Recording] = []
+        if not all(map(_is_sound, TASKS[options.task])):
+            speech = vctk(_given(options, "speech"), options.split, test_speakers=options.test_speakers)
+        if any(map(_is_sound, TASKS[options.task])):
+            sounds = fsdkaggle2018(_given(options, "sounds"), options.split, classes=options.classes)
+        write_task(
+            options.task,
+            options.out,
+            speech=speech,
+            sounds=sounds,
+            count=options.count,
+            seconds=options.seconds,
+            sample_rate=options.sample_rate,
+            seed=options.seed,
+            overwrite=options.overwrite,
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.mixture_recipes", description="Write mixtures of isolated sources."
+    )
+    parser.add_argument("task", choices=tuple(TASKS), metavar="TASK", help=f"one of {', '.join(TASKS)}")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, empty or new")
+    parser.add_argument("--speech", type=Path, metavar="FOLDER", help="VCTK, for tasks with speech")
+    parser.add_argument("--sounds", type=Path, metavar="FOLDER", help="FSDKaggle2018, for tasks with sounds")
+    parser.add_argument("--split", default="test", choices=("train", "valid", "test"), help="of both (test)")
+    parser.add_argument(
+        "--test-speakers", type=int, default=10, metavar="N", help="of VCTK, the last ones by name (10)"
+    )
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="of FSDKaggle2018 (all that there are)")
+    parser.add_argument("--count", type=int, default=400, help="mixtures (400)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a mixture (4)")
+    parser.add_argument("--sample-rate", type=int, default=16_000, help="Hz (16000)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed and corpora, same samples (0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the task in OUT")
+    return parser
+
+
+def _given(options: argparse.Namespace, argument: str) -> Path:
+    folder: Path | None = getattr(options, argument)
+    if folder is None:
+        raise ValueError(
+            f"{argument}: task {options.task} needs it: give --{argument} and the corpus's folder"
+        )
+    return folder
+
+
+def _is_sound(source: str) -> bool:
+    return source.startswith("sound")
+
+
+def _groups(
+    argument: str, names: Mapping[Recording, str | None], count: int, generator: Generator
+) -> list[list[Recording]]:
+    """The recordings of ``count`` different speakers or classes, drawn evenly."""
+    groups: dict[str, list[Recording]] = {}
+    for recording, name in names.items():
+        if name is None:
+            kind = "class" if argument == "sounds" else "speaker"
+            raise ValueError(f"{argument}: {recording.path} has no {kind}: leave it out, or name it")
+        groups.setdefault(name, []).append(recording)
+    if len(groups) < count:
+        kind = "classes" if argument == "sounds" else "speakers"
+        raise ValueError(
+            f"{argument}: {count} different {kind} are needed and {len(groups)} are there: "
+            "take a larger corpus"
+        )
+    order = torch.randperm(len(groups), generator=generator)[:count].tolist()
+    return [groups[sorted(groups)[place]] for place in order]
+
+
+def _sounding(reader: Reader, recording: Recording) -> Tensor:
+    """All of a recording ``(time,)``, unless it is silent."""
+    signal = reader.read(recording.path, 0, reader.length(recording.path))[0]
+    if not len(sounding_blocks(signal)):
+        raise ValueError(f"{recording.path} is silent: leave it out of its corpus")
+    return signal
+
+
+def _entry(recordings: Sequence[Recording], places: Sequence[Place]) -> dict[str, object]:
+    return {
+        "labels": [recording.label for recording in recordings],
+        "speakers": [recording.speaker for recording in recordings],
+        "files": [recording.path.as_posix() for recording in recordings],
+        "offsets": [place.onset for place in places],
+        "level_db": [place.level_db for place in places],
+    }
+
+
+def _seed_of(seed: int, task: str, number: int) -> int:
+    """The seed of one mixture, of 63 bits, independent of all others."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(list(TASKS).index(task), number))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
