@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   python infer.py noisy.wav -o out --steps 5 --candidates 10 --set method.blend=state
   python infer.py noisy.wav -o out --method progressive --set method.search.last=0.5
   python infer.py noisy.wav -o out --separator bridge.ckpt --method bridge --steps 30
+  python infer.py scene.wav -o out --method diffusion_prior --priors speech.ckpt sound.ckpt:Flute
 
 INPUT is files, folders (searched through), quoted globs or @list.txt (a path a line). A name that exists is
 taken literally, whatever characters it has. Rate, channels, length, level and format of a file are kept; a
@@ -100,9 +101,16 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--method",
-        choices=("one_step", "multi_step", "progressive", "bridge"),
+        choices=("one_step", "multi_step", "progressive", "bridge", "diffusion_prior"),
         default="multi_step",
-        help="ask once, guided again, again by a fixed schedule, or sample a bridge (default: multi_step)",
+        help="ask once, guided again, again by a fixed schedule, sample a bridge, or sample the sources from "
+        "their priors (default: multi_step)",
+    )
+    add(
+        "--priors",
+        nargs="+",
+        metavar="P[:CLASS]",
+        help="of --method diffusion_prior: one for each source, a checkpoint or a shipped prior by its name",
     )
     add(
         "--guide",

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -17,8 +18,10 @@ from commands.method import Method
 from commands.method_options import load_method
 from commands.output_names import OutputNames
 from commands.overrides import UserError
+from commands.prior_method import prior_separator
 from data.audio import AudioFileError
 from inference.bridge_guide import HasBridge
+from inference.prior_separation import PriorSeparator
 from metrics import Quality
 from models import load_separator
 from models.acceleration import accelerate
@@ -108,10 +111,12 @@ def build(options: argparse.Namespace) -> FileSeparator:
     )
     keep_freed_memory()
     device = choose_device(options.device)
-    separator = load_separator(options.separator, device=device)
+    separator = _separator(options, method, device)
     if options.sources is not None:
         separator = _selected(separator, options.sources, method)
-    accelerate(separator, precision=options.precision, compiled=options.compile)
+    networks: list[Any] = list(separator.models) if isinstance(separator, PriorSeparator) else [separator]
+    for network in networks:
+        accelerate(network, precision=options.precision, compiled=options.compile)
     quality = _guide(method, separator, options.separator)
     if quality is not None and quality.needs_reference and options.reference is None:
         raise UserError(
@@ -128,6 +133,26 @@ def build(options: argparse.Namespace) -> FileSeparator:
         clip=options.clip,
         seed=options.seed,
     )
+
+
+def _separator(options: argparse.Namespace, method: Method, device: torch.device) -> LoadedSeparator:
+    """The separator that is named, or one made of priors.
+
+    Raises:
+        UserError: If what is given does not go with the method.
+    """
+    if method.posterior is None:
+        if options.priors:
+            raise UserError(
+                f"--priors {' '.join(options.priors)}: are for --method diffusion_prior; give it too"
+            )
+        return load_separator(options.separator, device=device)
+    if options.separator is not None:
+        raise UserError(
+            f"--separator {options.separator}: --method diffusion_prior has priors instead; to start from an "
+            "estimate of it, --set method.posterior.estimate=..."
+        )
+    return prior_separator(options.priors or [], method.posterior, device=device, seed=options.seed)
 
 
 def _selected(separator: LoadedSeparator, names: str, method: Method) -> LoadedSeparator:

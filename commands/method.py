@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from commands.guides import cached_guide
 from commands.most_shares import most_shares
 from commands.overrides import UserError
+from commands.prior_method import PosteriorSettings
 from inference import BatchSize, BridgeSampler, Capped, Lanes, Refinement, Search, Wiener, overlap_add, refine
 from inference.chunking import Read, cuts, shifted
 from inference.consistency import Consistency
@@ -63,6 +64,8 @@ class Method:
             and deviation in every step, ``"own"`` by those of each blend.
         sampler: Samples a bridge instead of refining, in so many steps; the options of refinement then have
             no meaning, but for ``segment_seconds`` and the like.
+        posterior: Samples the sources from diffusion priors, of which the separator is then made; it is
+            asked once.
     """
 
     steps: int
@@ -83,6 +86,7 @@ class Method:
     noise: float = 0.0
     level: Level = "mixture"
     sampler: BridgeSampler | None = None
+    posterior: PosteriorSettings | None = None
     _batch_sizes: dict[tuple[int, int], BatchSize] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -358,6 +362,7 @@ class Method:
             "noise": self.noise,
             "level": self.level,
             "sampler": None if self.sampler is None else self.sampler.name,
+            "posterior": None if self.posterior is None else repr(self.posterior),
         }
 
 

@@ -29,7 +29,7 @@ def load_method(
 
     Args:
         name: Its file name without the ending.
-        steps: Replaces its ``steps``.
+        steps: Replaces its ``steps``, of a diffusion prior the number of levels.
         candidates: Replaces its ``search.candidates``; a search without gives way to a grid of so many.
         guide: Replaces its ``guide``.
         overrides: ``method.key=value``; a value that is a node with ``_target_`` replaces a whole node.
@@ -39,11 +39,13 @@ def load_method(
     """
     config = OmegaConf.load(CONFIGS / "method" / f"{name}.yaml")
     assert isinstance(config, DictConfig)
-    for key, value in (("steps", steps), ("search.candidates", candidates), ("guide", guide)):
+    # steps of a chain are its levels
+    own_steps = "posterior.levels" if name == "diffusion_prior" else "steps"
+    for key, value in ((own_steps, steps), ("search.candidates", candidates), ("guide", guide)):
         if value is None:
             continue
-        flag = f"--{key.rpartition('.')[2]}"
-        if name == "one_step" or (name in ("progressive", "bridge") and key != "steps"):
+        flag = "--steps" if key == own_steps else f"--{key.rpartition('.')[2]}"
+        if name == "one_step" or (name in ("progressive", "bridge", "diffusion_prior") and key != own_steps):
             raise UserError(f"{flag}={value}: --method {name} has none; leave it out, or use multi_step")
         _make_room(config, key)
         OmegaConf.update(config, key, value)

@@ -69,6 +69,8 @@ class TFAttentionUNet(nn.Module):
     W. Peebles and S. Xie, "Scalable Diffusion Models with Transformers", 2023 (adaLN-zero); docs/methods.md.
     """
 
+    compilable = ("_predict",)
+
     def __init__(
         self,
         classes: int | Sequence[str] = 0,
@@ -135,7 +137,12 @@ class TFAttentionUNet(nn.Module):
         if waveform.ndim != 3 or waveform.shape[1] != 1:
             raise ValueError(f"waveform has shape {tuple(waveform.shape)}: give (batch, 1, time)")
         labels = self._checked(labels, len(waveform))
-        x = self._analyse(waveform)
+        spectrum = self._analyse(waveform)
+        found = self._predict(spectrum, told, labels)
+        return self._synthesise(found, waveform.shape[-1]).to(waveform.dtype)
+
+    def _predict(self, x: Tensor, told: Tensor, labels: Tensor | None) -> Tensor:
+        """What lies between the transforms: ``(b, f, frame, 2)`` to the same."""
         frames = x.shape[2]
         x = F.pad(x, (0, 0, 0, -frames % self.multiple))
         conditions = [embedding(told, labels) for embedding in self.embeddings]
@@ -152,7 +159,7 @@ class TFAttentionUNet(nn.Module):
                 skips.append(x)
                 x = _shuffled(F.pixel_unshuffle, _convolved(self.down[place], x))
         x, _ = self.norm(_convolved(self.leave, x), conditions[-1])
-        return self._synthesise(_convolved(self.out, x)[:, :, :frames], waveform.shape[-1]).to(waveform.dtype)
+        return _convolved(self.out, x)[:, :, :frames]
 
     def _checked(self, labels: Tensor | None, batch: int) -> Tensor | None:
         if labels is not None and (

@@ -1,0 +1,157 @@
+"""``infer.py --method diffusion_prior --priors ...``: a separator made of trained source priors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from commands.overrides import UserError
+from inference.posterior import Solver, Start
+from inference.prior_separation import Choice, PriorSeparator
+from inference.source_priors import SourcePrior
+from models import load_prior, load_separator
+from models.denoisers.diffusion_prior import DiffusionPrior
+from models.pretrained import SHIPPED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PosteriorSettings:
+    """How sources are sampled from their priors: a node of ``configs/method/diffusion_prior.yaml``.
+
+    Args:
+        solver: One of :mod:`inference.posterior` and its siblings.
+        start: Where the chain starts.
+        levels: How many levels of the priors' chain are run, evenly spread; None for all.
+        level_db: RMS of a source in dB of full scale, to which a mixture is brought; None leaves it.
+        draws: How many times each segment is separated; the best is kept.
+        choose: By what, see :class:`inference.prior_separation.PriorSeparator`.
+        class_guidance: Strength of guidance by class, for priors that are given one.
+        estimate: A separator of the same sources, whose estimate the chain starts from; for
+            ``start.kind=estimate``.
+    """
+
+    solver: Solver
+    start: Start
+    levels: int | None = None
+    level_db: float | None = -22.5
+    draws: int = 1
+    choose: Choice = "both"
+    class_guidance: float = 0.0
+    estimate: str | None = None
+
+
+def prior_separator(
+    names: Sequence[str], settings: PosteriorSettings, *, device: torch.device, seed: int
+) -> PriorSeparator:
+    """Load priors and make a separator of them.
+
+    Args:
+        names: Of each source ``PRIOR`` or ``PRIOR:CLASS``: a checkpoint, or a shipped prior by its name.
+        settings: How to sample.
+        device: Where to.
+        seed: Of all noise.
+
+    Raises:
+        UserError: If a prior or class does not exist, or priors do not fit each other.
+    """
+    if len(names) < 2:
+        raise UserError(f"--priors {' '.join(names)}: give one for each source of the mixture, two or more")
+    loaded: dict[Path, DiffusionPrior] = {}
+    priors, sources = [], []
+    for name in names:
+        path, label = _split(name)
+        if path not in loaded:
+            try:
+                loaded[path] = load_prior(path, device=device)
+            except (ValueError, OSError) as error:
+                raise UserError(f"--priors {name}: {error}") from error
+        model = loaded[path]
+        number = None if label is None else _class_number(name, label, model)
+        guidance = 0.0 if number is None else settings.class_guidance
+        priors.append(SourcePrior(model=model, label=number, class_guidance=guidance))
+        sources.append(label.lower() if label is not None else model.source)
+    first = priors[0].model
+    assert isinstance(first, DiffusionPrior)
+    for path, model in loaded.items():
+        own, wanted = model.diffusion.levels().signal, first.diffusion.levels().signal
+        if (
+            model.sample_rate != first.sample_rate
+            or own.shape != wanted.shape
+            or not torch.allclose(own, wanted)
+        ):
+            raise UserError(
+                f"--priors: '{path}' has {model.sample_rate} Hz and {len(own)} levels, the first one "
+                f"{first.sample_rate} Hz and {len(wanted)}: all must have the same rate and levels"
+            )
+    try:
+        return PriorSeparator(
+            priors,
+            _numbered(sources),
+            solver=settings.solver,
+            levels=first.diffusion.levels(settings.levels),
+            sample_rate=first.sample_rate,
+            start=settings.start,
+            level_db=settings.level_db,
+            draws=settings.draws,
+            choose=settings.choose,
+            seed=seed,
+            first=None if settings.estimate is None else load_separator(settings.estimate, device=device),
+            progress=_bar,
+        )
+    except (ValueError, OSError) as error:
+        raise UserError(f"--method diffusion_prior: {error}") from error
+
+
+def shipped_priors() -> dict[str, Path]:
+    """Priors that come with the package, by name."""
+    return {file.stem.removeprefix("prior_"): file for file in SHIPPED.parent.glob("prior_*.safetensors")}
+
+
+def _split(name: str) -> tuple[Path, str | None]:
+    """A prior's file and its class, if there is one."""
+    shipped = shipped_priors()
+    for whole, label in ((name, None), name.rpartition(":")[::2]):
+        if whole in shipped:
+            return shipped[whole], label
+        if whole and Path(whole).is_file():
+            return Path(whole), label
+    known = f"one of {', '.join(sorted(shipped))}, or " if shipped else ""
+    raise UserError(f"--priors {name}: there is no such file or prior; give {known}the path of a checkpoint")
+
+
+def _class_number(name: str, label: str, model: DiffusionPrior) -> int:
+    if label not in model.classes:
+        known = ", ".join(model.classes) or "none"
+        raise UserError(f"--priors {name}: the prior has no class {label!r}; it has {known}")
+    return model.classes.index(label)
+
+
+def _numbered(sources: Sequence[str]) -> list[str]:
+    """Names that occur more than once get a number.
+
+    >>> _numbered(["speech", "sound", "speech"])
+    ['speech1', 'sound', 'speech2']
+    """
+    counts, seen = Counter(sources), Counter[str]()
+    names = []
+    for source in sources:
+        seen[source] += 1
+        names.append(f"{source}{seen[source]}" if counts[source] > 1 else source)
+    return names
+
+
+@contextmanager
+def _bar(levels: int) -> Iterator[Callable[[], None]]:
+    """A bar of the levels of one segment, where there is a terminal."""
+    with tqdm(total=levels, unit="level", leave=False, disable=None) as bar:
+
+        def advance() -> None:
+            bar.update()
+
+        yield advance
