@@ -11,6 +11,9 @@ from models.denoisers.diffusion_prior import DiffusionPrior
 
 CLASSES = ["Bark", "Flute", "Gong"]
 
+AUDIO = 0.005
+"""Power of sources at the level of the published mixtures, -23 dB."""
+
 
 def prior_config(
     *, classes: list[str] | None = None, sample_rate: int = 8000, source: str = "speech"
@@ -59,3 +62,13 @@ def alike_sources(count: int = 2, noise: float = 0.0, power: float = 0.5) -> Gau
 def white_sources(*powers: float, noise: float = 0.0, length: int = 6) -> GaussianSources:
     eye = torch.eye(length, dtype=torch.float64)
     return GaussianSources(torch.stack([power * eye for power in powers]), noise)
+
+
+def smooth_and_rough() -> tuple[GaussianSources, Tensor]:
+    """Two sources that a Wiener filter tells apart at the level of audio, and 20 mixtures of them."""
+    pair = (stationary(AUDIO, 0.98, 100), stationary(AUDIO, -0.9, 100))
+    sources = GaussianSources(torch.stack(pair))
+    root = torch.linalg.cholesky(pair[0] + pair[1])
+    return sources, (root @ torch.randn(100, 20, generator=torch.Generator().manual_seed(0)).double()).T[
+        :, None
+    ]

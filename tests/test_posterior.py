@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from prior_toys import CLASSES, alike_sources, stationary, toy_prior, unlike_sources, white_sources
+from prior_toys import (
+    AUDIO,
+    CLASSES,
+    alike_sources,
+    smooth_and_rough,
+    stationary,
+    toy_prior,
+    unlike_sources,
+    white_sources,
+)
 from torch import Tensor
 
 import inference.posterior
@@ -28,8 +37,6 @@ from inference.source_priors import Ensemble, SourcePrior
 from models.processes.diffusion import DiscreteDiffusion
 
 LEVELS = DiscreteDiffusion().levels(50)
-AUDIO = 0.005
-"""Power of sources at the level of the published mixtures, -23 dB."""
 SHORT = ReconstructionLoss(chunk=2, window=4, hop=2)
 SOLVERS = {
     "hybrid": Ancestral(guidance=LossGuidance(schedule=hybrid(), loss=SHORT)),
@@ -199,14 +206,6 @@ def test_laws_that_all_solvers_keep(name: str, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(f"{place}.white_noise", calls)
     straight = run(unlike.priors, seed=3)
     torch.testing.assert_close(flipped.estimates.flip(1), straight.estimates)
-
-
-def smooth_and_rough() -> tuple[GaussianSources, Tensor]:
-    """Two sources that a Wiener filter tells apart at the level of audio, and 20 mixtures of them."""
-    pair = (stationary(AUDIO, 0.98, 100), stationary(AUDIO, -0.9, 100))
-    sources = GaussianSources(torch.stack(pair))
-    root = torch.linalg.cholesky(pair[0] + pair[1])
-    return sources, (root @ torch.randn(100, 20, generator=generator()).double()).T[:, None]
 
 
 @pytest.mark.parametrize(

@@ -130,13 +130,15 @@ def test_two_processes_count_each_item_once(tmp_path: Path, corpus: Path) -> Non
     assert sorted(probed[probed["what"] == "separator"]["item"]) == ["p226_001", "p226_002", "p287_001"]
 
 
-# those of songs are run in test_stem_experiment.py, those of bridges in test_theory_experiment.py
+# run in test_stem_experiment.py (songs), test_theory_experiment.py (bridges) and test_prior_module.py
 ELSEWHERE = {
     "music_separation",
     "oracle_predictor",
     "progressive_musdb",
     "bridge_theory",
     "bridge_comparison",
+    "prior_speech",
+    "prior_sound",
 }
 EXPERIMENTS = {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")}
 

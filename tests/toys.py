@@ -49,12 +49,11 @@ def toy_module(rate: float = 0.1) -> SeparationModule:
 
 def toy_trainer(folder: Path, **options: Any) -> lightning.Trainer:
     """On the CPU, quiet, without anything that was not asked for."""
-    defaults: dict[str, Any] = {"max_steps": 3, "logger": False}
+    defaults: dict[str, Any] = {"max_steps": 3, "logger": False, "enable_checkpointing": False}
     return lightning.Trainer(
         accelerator="cpu",
         default_root_dir=folder,
         enable_progress_bar=False,
-        enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

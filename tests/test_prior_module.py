@@ -1,0 +1,186 @@
+"""Training of source priors: what the loss is, what is logged, what can be loaded again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from prior_toys import CLASSES, prior_config, toy_prior
+from separator_toys import noise
+from test_train import ROOT
+from toys import Shrink, toy_trainer
+
+from commands.overrides import CONFIGS
+from data.source_corpora import Recording
+from data.source_dataset import SourceData
+from lightning_modules.prior import PriorModule
+from models import load_prior
+from models.checkpoint import load_checkpoint, save_separator
+from models.denoisers.diffusion_prior import DiffusionPrior
+from models.processes.diffusion import ContinuousDiffusion
+
+
+def module(prior: DiffusionPrior | None = None, **options) -> PriorModule:
+    prior = prior or toy_prior(classes=CLASSES)
+    prior.requires_grad_(True)
+    return PriorModule(
+        prior, lambda parameters: torch.optim.Adam(parameters, lr=3e-3), model_config=None, **options
+    )
+
+
+def source_files(folder: Path) -> list[Recording]:
+    found = []
+    for number, label in enumerate((*CLASSES, *CLASSES)):
+        path = folder / f"{number}.wav"
+        soundfile.write(path, 0.1 * noise(1, 1, 4000, seed=number)[0, 0].cumsum(0).sin().numpy(), 8000)
+        found.append(Recording(name=str(number), path=path, label=label))
+    return found
+
+
+def source_data(folder: Path) -> SourceData:
+    files = source_files(folder)
+    return SourceData(
+        train=lambda: files,
+        valid=lambda: files[:2],
+        sample_rate=8000,
+        segment_seconds=0.1,
+        batch_size=3,
+        classes=CLASSES,
+    )
+
+
+def test_training_lowers_the_loss_and_the_checkpoint_can_be_sampled(tmp_path: Path) -> None:
+    trained = module()
+    trained.hparams["model"] = prior_config(classes=CLASSES)
+    trainer = toy_trainer(tmp_path, max_steps=30)
+    data = source_data(tmp_path)
+    trainer.validate(trained, data, verbose=False)
+    before = float(trainer.callback_metrics["val/loss"])
+    trainer.fit(trained, data)
+    assert float(trainer.callback_metrics["val/loss"]) < 0.8 * before
+    levels = sorted(name for name in trainer.callback_metrics if name.startswith("val/loss_level"))
+    assert levels == [f"val/loss_level{percent:03d}" for percent in (0, 16, 26, 42, 58, 74, 84, 100)]
+    mean = sum(float(trainer.callback_metrics[name]) for name in levels) / 8
+    assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(mean, rel=1e-5)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = load_prior(tmp_path / "last.ckpt")
+    assert (loaded.classes, loaded.sample_rate, loaded.source) == (tuple(CLASSES), 8000, "speech")
+    state, level = noise(1, 1, 500), loaded.diffusion.levels().signal[[5]]
+    torch.testing.assert_close(loaded(state, level), trained.prior.eval()(state, level))
+
+
+@pytest.mark.parametrize("diffusion", [None, ContinuousDiffusion()])
+def test_the_loss_is_the_squared_error_of_the_output(diffusion) -> None:
+    """A perfect network has none; one that gives 0 has the mean square of what it should give."""
+    prior = toy_prior()
+    if diffusion is not None:
+        prior.diffusion = diffusion
+    trained = module(prior)
+    source = 0.07 * noise(4, 1, 2000)
+    signal = prior.diffusion.draw(4, torch.Generator().manual_seed(0))
+    drawn = noise(4, 1, 2000, seed=1)
+    target = prior.target(prior.noised(source, signal, drawn), signal, source)
+    prior.network.forward = lambda state, told, labels: target
+    assert float(trained._losses(source, signal, None, drawn).abs().max()) < 1e-10
+    prior.network.forward = lambda state, told, labels: torch.zeros_like(state)
+    found = trained._losses(source, signal, None, drawn)
+    torch.testing.assert_close(found, target.square().mean(dim=(1, 2)))
+    if diffusion is None:
+        torch.testing.assert_close(target, drawn, atol=1e-4, rtol=1e-3)
+    # and with the perfect output the estimate is the source
+    prior.network.forward = lambda state, told, labels: target
+    state = prior.noised(source, signal, drawn)
+    torch.testing.assert_close(prior(state, signal), source, atol=1e-4, rtol=0)
+
+
+def test_estimates_are_clamped_and_the_limit_can_be_lifted() -> None:
+    prior, loud = toy_prior(), 50 * noise(1, 1, 300)
+    signal = prior.diffusion.levels().signal[[3]]
+    assert float(prior(loud, signal).abs().max()) == 1
+    prior.limit = None
+    assert float(prior(loud, signal).abs().max()) > 10
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25, 1.0])
+def test_labels_are_dropped_as_often_as_wanted(dropout: float, tmp_path: Path) -> None:
+    trained, seen = module(label_dropout=dropout), []
+    plain = trained.prior.network.forward
+    trained.prior.network.forward = lambda state, told, labels: (
+        seen.append(labels) or plain(state, told, labels)
+    )
+    toy_trainer(tmp_path, max_steps=60, limit_val_batches=0).fit(trained, source_data(tmp_path))
+    labels = torch.cat(seen)
+    assert float((labels == len(CLASSES)).float().mean()) == pytest.approx(dropout, abs=0.1)
+
+
+def test_a_resumed_run_draws_what_it_would_have_drawn(tmp_path: Path) -> None:
+    kept = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = module()
+    toy_trainer(tmp_path / "a", max_steps=5, callbacks=[kept], enable_checkpointing=True).fit(
+        whole, source_data(tmp_path)
+    )
+    rest = module(toy_prior(seed=7, classes=CLASSES))
+    toy_trainer(tmp_path / "b", max_steps=5).fit(
+        rest, source_data(tmp_path), ckpt_path=tmp_path / "step=3.ckpt"
+    )
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(rest.state_dict()[name], value)
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    for wrong, fault in (
+        (lambda: PriorModule(Shrink(), torch.optim.Adam), "model=Shrink"),
+        (lambda: module(label_dropout=1.5), r"label_dropout=1\.5"),
+        (
+            lambda: DiffusionPrior(toy_prior().network, toy_prior().diffusion, 8000, classes=["a"]),
+            "classes: 1",
+        ),
+        (lambda: DiffusionPrior(toy_prior().network, toy_prior().diffusion, 0), "sample_rate=0"),
+    ):
+        with pytest.raises(ValueError, match=fault):
+            wrong()
+    save_separator(tmp_path / "prior.safetensors", toy_prior(), prior_config())
+    assert isinstance(load_checkpoint(tmp_path / "prior.safetensors"), DiffusionPrior)
+    with pytest.raises(ValueError, match="no diffusion prior"):
+        load_prior(CONFIGS.parent / "models" / "shipped" / "speech_denoiser.safetensors")
+
+
+@pytest.mark.parametrize("experiment", ["prior_speech", "prior_sound"])
+def test_the_experiments_run_a_fast_dev_run(experiment: str, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    if experiment == "prior_speech":
+        for speaker in ("p225", "p226"):
+            for number in (1, 2):
+                path = corpus / "wav48_silence_trimmed" / speaker / f"{speaker}_00{number}_mic1.flac"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, 0.1 * noise(1, 1, 4000, seed=number)[0, 0].numpy(), 16000)
+        options = ["data.train.test_speakers=1", "data.train.valid_every=2"]
+    else:
+        (corpus / "audio_train").mkdir(parents=True)
+        rows = ["fname,label,manually_verified"]
+        for number in range(4):
+            path = corpus / "audio_train" / f"{number}.wav"
+            soundfile.write(path, 0.1 * noise(1, 1, 4000, seed=number)[0, 0].numpy(), 16000)
+            rows.append(f"{number}.wav,{'Flute' if number % 2 else 'Bark'},1")
+        (corpus / "train.csv").write_text("\n".join(rows))
+        options = ["data.train.valid_every=2", "data.classes=[Bark,Flute]"]
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "train.py"), f"experiment={experiment}", f"data.root={corpus}"),
+            *("model=prior_tiny", "data.segment_seconds=0.1", "data.num_workers=0", "data.batch_size=1"),
+            *("module.scheduler.warmup=1", "trainer.fast_dev_run=true", "name=run", *options),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads((tmp_path / "outputs" / "run" / "run.json").read_text())
+    assert 7e5 < record["parameters"] < 9e5

@@ -1,0 +1,215 @@
+"""Separators made of priors: levels, draws, order of sources, and infer.py from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from infer_toys import run
+from prior_toys import CLASSES, prior_config, smooth_and_rough, toy_prior
+from separator_toys import noise
+
+from inference.guidance import Projection
+from inference.posterior import Ancestral, Start
+from inference.prior_separation import PriorSeparator
+from inference.source_priors import SourcePrior
+from models.checkpoint import save_separator
+from models.processes.diffusion import DiscreteDiffusion
+from models.types import LoadedSeparator
+
+SOLVER = Ancestral(guidance=Projection())
+
+
+class Gaussian(torch.nn.Module):
+    """The ideal denoiser of a Gaussian source as a model."""
+
+    classes = ()
+
+    def __init__(self, denoise) -> None:
+        super().__init__()
+        self.denoise = denoise
+
+    def forward(self, state, signal, labels):
+        return self.denoise(state, signal)
+
+
+def separator(**options) -> PriorSeparator:
+    sources, _ = smooth_and_rough()
+    priors = [SourcePrior(model=Gaussian(denoise)) for denoise in sources.priors]
+    settings = {
+        "solver": SOLVER,
+        "levels": DiscreteDiffusion().levels(40),
+        "sample_rate": 8000,
+        "start": Start(),
+        "level_db": None,
+    }
+    return PriorSeparator(priors, ["smooth", "rough"], **(settings | options))
+
+
+def test_it_is_a_separator_whose_estimates_follow_the_mixtures_level() -> None:
+    _, mixture = smooth_and_rough()
+    made = separator(level_db=-22.5)
+    assert isinstance(made, LoadedSeparator)
+    assert (made.sources, made.sample_rate, made.channels) == (("smooth", "rough"), 8000, 1)
+    found = made(mixture)
+    assert found.shape == (20, 2, 1, 100)
+    torch.testing.assert_close(made(1000 * mixture), 1000 * found)
+    # at its own level a mixture is another one
+    assert not torch.allclose(separator()(1000 * mixture), 1000 * separator()(mixture), rtol=0.1)
+    # sources of -22.5 dB each are what the priors then see
+    seen = []
+    made.solver = lambda priors, mixture, *rest, **options: (
+        seen.append(mixture) or SOLVER(priors, mixture, *rest, **options)
+    )
+    made(mixture[:1])
+    assert 10 * float(seen[0].square().mean().log10()) == pytest.approx(-22.5 + 10 * 0.30103, abs=1e-3)
+    assert torch.equal(made(torch.zeros(1, 1, 100).double()).isfinite(), torch.ones(1, 2, 1, 100).bool())
+
+
+def test_the_seed_decides_and_the_batch_does_not() -> None:
+    _, mixture = smooth_and_rough()
+    first = separator(seed=1)(mixture)
+    assert torch.equal(separator(seed=1)(mixture), first)
+    torch.testing.assert_close(separator(seed=1)(mixture[3:4])[0], first[3])
+    assert not torch.allclose(separator(seed=2)(mixture), first)
+
+
+@pytest.mark.parametrize("choose", ["consistency", "likelihood", "both"])
+def test_the_best_of_several_draws_is_kept(choose: str) -> None:
+    _, mixture = smooth_and_rough()
+    made = separator(draws=6, choose=choose, solver=Ancestral(guidance=Projection(), stop=0.5))
+    best, sample = made.sample(mixture)
+    draws = sample.estimates.unflatten(0, (6, 20))
+    assert not torch.allclose(draws[0], draws[1])
+    misses = (mixture - draws.sum(dim=2)).square().sum(dim=(2, 3))
+    unlikely = torch.stack([made.unlikeliness(draw) for draw in draws])
+    chosen = [next(d for d in range(6) if torch.equal(draws[d, item], best[item])) for item in range(20)]
+    items = range(20)
+    if choose == "consistency":
+        assert chosen == misses.argmin(0).tolist()
+    elif choose == "likelihood":
+        assert chosen == unlikely.argmin(0).tolist()
+    else:
+        for item, draw in zip(items, chosen, strict=True):
+            ranks = [
+                (misses[:, item] < misses[d, item]).sum() + (unlikely[:, item] < unlikely[d, item]).sum()
+                for d in range(6)
+            ]
+            assert ranks[draw] == min(ranks)
+
+
+def test_likelihood_tells_a_source_from_its_opposite() -> None:
+    """Estimates in each other's place are less likely."""
+    sources, mixture = smooth_and_rough()
+    made, right = separator(), sources.mean(mixture)
+    assert bool((made.unlikeliness(right) < made.unlikeliness(right.flip(1))).all())
+
+
+def test_a_separators_estimate_can_be_the_start() -> None:
+    sources, mixture = smooth_and_rough()
+    start = Start(kind="estimate", at=0.1, whole_chain=False)
+    made = separator(start=start, first=sources.mean, level_db=-22.5)
+    assert made.steps == 4
+    true = sources.mean(mixture)
+    error = (made(mixture) - true).norm() / true.norm()
+    cold = (separator(start=Start(at=0.1, whole_chain=False))(mixture) - true).norm() / true.norm()
+    assert 2 * float(error) < 0.5 < float(cold)
+
+
+def test_progress_is_told_of_every_level() -> None:
+    told = []
+
+    class Bar:
+        def __init__(self, levels: int) -> None:
+            told.append(levels)
+
+        def __enter__(self):
+            return lambda: told.append("level")
+
+        def __exit__(self, *unused) -> None:
+            told.append("closed")
+
+    separator(progress=Bar)(smooth_and_rough()[1][:1])
+    assert told == [40, *["level"] * 40, "closed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"draws": 0}, "draws=0"),
+        ({"choose": "worst"}, "choose='worst'"),
+        ({"start": Start(kind="estimate")}, "start.kind='estimate'"),
+        ({"first": lambda x: x}, "start.kind='mixture'"),
+    ],
+)
+def test_what_does_not_fit_is_named(options: dict, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        separator(**options)
+
+
+@pytest.fixture
+def priors(tmp_path: Path) -> tuple[str, str]:
+    save_separator(tmp_path / "speech.safetensors", toy_prior(), prior_config())
+    options = {"classes": CLASSES, "source": "sound"}
+    save_separator(tmp_path / "sound.safetensors", toy_prior(seed=1, **options), prior_config(**options))
+    return str(tmp_path / "speech.safetensors"), str(tmp_path / "sound.safetensors")
+
+
+SHORT = ["--segment", "0.1", "--set", "method.overlap_seconds=0.05", "--method", "diffusion_prior"]
+
+
+def test_a_plain_file_of_any_length_is_separated(tmp_path: Path, priors: tuple[str, str], capsys) -> None:
+    speech, sound = priors
+    mixture = 0.1 * noise(1, 2, 4410)[0].T.numpy()
+    soundfile.write(tmp_path / "scene.wav", mixture, 16000, subtype="FLOAT")
+    out = tmp_path / "out"
+    given = [
+        str(tmp_path / "scene.wav"),
+        "-o",
+        str(out),
+        *SHORT,
+        "--priors",
+        speech,
+        f"{sound}:Flute",
+        speech,
+    ]
+    assert run(*given, "--no-scores") == 0
+    names = sorted(path.name for path in (out / "scene").iterdir())
+    assert names == ["flute.wav", "speech1.wav", "speech2.wav"]
+    for name in names:
+        estimate, rate = soundfile.read(out / "scene" / name)
+        assert (estimate.shape, rate) == ((4410, 2), 16000)
+        assert float(abs(estimate).max()) > 0
+    assert "in 5 segments" in capsys.readouterr().err
+    # fewer levels, and what it would cost
+    assert run(*given, "--steps", "4", "--dry-run") == 0
+    assert "estimated time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (["--priors", "{speech}"], "two or more"),
+        ([], "--priors : give one for each source"),
+        (["--priors", "{speech}", "nowhere.ckpt"], "--priors nowhere.ckpt: there is no such file"),
+        (["--priors", "{speech}", "{sound}:Oboe"], "no class 'Oboe'; it has Bark, Flute, Gong"),
+        (["--priors", "{speech}", "{speech}", "--separator", "x.ckpt"], "--separator x.ckpt"),
+        (["--priors", "{speech}", "{speech}", "--steps", "21"], "the chain has 20 levels"),
+        (["--priors", "{speech}", "{speech}", "--guide", "si_sdr"], "--guide=si_sdr"),
+        (["--priors", "{speech}", "{speech}", "--set", "method.posterior.draws=0"], "draws=0"),
+        (["--priors", "{speech}", "{speech}", "--set", "method.posterior.floor=1"], "did you mean"),
+        (["--method", "one_step", "--priors", "{speech}"], "are for --method diffusion_prior"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, priors: tuple[str, str], capsys, given: list[str], fault: str
+) -> None:
+    soundfile.write(tmp_path / "scene.wav", noise(1, 1, 800)[0, 0].numpy(), 8000)
+    given = [word.format(speech=priors[0], sound=priors[1]) for word in given]
+    assert run(str(tmp_path / "scene.wav"), "-o", str(tmp_path / "out"), *SHORT, *given) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert fault in error
+    assert "\n" not in error
