@@ -1,0 +1,105 @@
+"""What a source prior makes up by itself, to be looked at and listened to while it is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from torch import Generator, Tensor
+
+from callbacks.validation_items import ValidationCallback
+from data.audio_writing import write_audio
+from inference.guidance import Unguided
+from inference.posterior import Ancestral, Start
+from inference.source_priors import SourcePrior
+from models.denoisers.diffusion_prior import DiffusionPrior
+from reporting.palette import save_png
+from reporting.spectrograms import spectrogram_figure
+
+
+class PriorSamples(ValidationCallback):
+    """Draws samples of a prior and keeps them as audio and spectrograms.
+
+    Writes ``prior_samples/<step>_<name>.wav`` and ``prior_samples/<step>.png`` into the run folder, and
+    logs both to Weights & Biases where that is a logger. Of a prior with classes each sample is of the
+    next class. Logs ``val/prior/level_db``, their mean RMS: far from that of the training data, something
+    is wrong.
+
+    Args:
+        every_n_epochs: Epochs between measurements; 0 measures only when training ends.
+        count: Samples, 1 or more.
+        seconds: Length of each, above 0.
+        levels: Of the chain, evenly spread; None for all.
+        seed: Of the noise: the same in every epoch.
+
+    Raises:
+        ValueError: If a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_epochs: int = 0,
+        count: int = 4,
+        seconds: float = 2.0,
+        levels: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if every_n_epochs < 0 or count < 1 or not seconds > 0:
+            raise ValueError(
+                f"every_n_epochs={every_n_epochs}, count={count}, seconds={seconds}: use 0 or more, 1 or "
+                "more, and a number above 0"
+            )
+        super().__init__(every_n_epochs)
+        self.count, self.seconds, self.levels, self.seed = count, seconds, levels, seed
+
+    @torch.no_grad()
+    def measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+        """Draw, write and log the samples; every process draws the same, the first one writes."""
+        prior: Any = module.prior
+        assert isinstance(prior, DiffusionPrior)
+        count = 1 if trainer.fast_dev_run else self.count  # type: ignore[attr-defined]
+        classes = len(prior.classes)
+        labels = [number % classes if classes else None for number in range(count)]
+        kinds = [prior.source if label is None else prior.classes[label] for label in labels]
+        names = [f"{number}_{kind}" for number, kind in enumerate(kinds)]
+        drawn = self._draw(prior, labels, module.device).cpu()
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._keep(trainer, prior, dict(zip(names, drawn, strict=True)))
+        power = float(drawn.square().mean().clamp_min(1e-12))
+        return {"val/prior/level_db": 10 * torch.tensor(power).log10().item()}
+
+    def _draw(self, prior: DiffusionPrior, labels: list[int | None], device: torch.device) -> Tensor:
+        """Samples ``(n, 1, time)``: as sources of a mixture that nobody listens to."""
+        frames = max(1, round(self.seconds * prior.sample_rate))
+        sample = Ancestral(guidance=Unguided())(
+            [SourcePrior(model=prior, label=label) for label in labels],
+            torch.zeros(1, 1, frames, device=device),
+            prior.diffusion.levels(self.levels),
+            generator=Generator().manual_seed(self.seed),
+            start=Start(kind="noise"),
+        )
+        return sample.estimates[0]
+
+    def _keep(self, trainer: Trainer, prior: DiffusionPrior, samples: dict[str, Tensor]) -> None:
+        folder = Path(trainer.default_root_dir) / "prior_samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        step = trainer.global_step
+        paths = []
+        for name, waveform in samples.items():
+            paths.append(folder / f"{step:07d}_{name}.wav")
+            write_audio(paths[-1], waveform, prior.sample_rate, subtype="FLOAT")
+        figure = spectrogram_figure(samples, prior.sample_rate, title=f"{prior.source}, step {step}")
+        picture = save_png(figure, folder / f"{step:07d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("val/prior/spectrograms", images=[str(picture)], step=step)
+                logger.log_audio(
+                    "val/prior/audio",
+                    audios=[str(path) for path in paths],
+                    step=step,
+                    caption=list(samples),
+                )
