@@ -90,7 +90,7 @@ def distance(solver: Any, sources: GaussianSources, draws: int, levels: int) -> 
         DiscreteDiffusion().levels(levels),
         generator=generator,
         start=Start(kind="noise"),
-        same_noise=False,
+        draws=draws,
     )
     true = sources.covariance().diagonal()
     off = sample.estimates.mean(dim=0)[:, 0] - sources.mean(mixture[:1])[0, :, 0]

@@ -109,12 +109,12 @@ class ExactPosterior:
         generator: Generator,
         start: Start = PUBLISHED_START,
         estimate: Tensor | None = None,
-        same_noise: bool = True,
+        draws: int = 1,
         progress: Callable[[], None] | None = None,
     ) -> PosteriorSample:
         """See :class:`inference.posterior.Solver`; of the start nothing counts."""
         sources, ensemble = self.sources, Ensemble(priors)
-        noise = white_noise(mixture, sources.count, generator, same=same_noise)
+        noise = white_noise(mixture, sources.count, generator, draws)
 
         def coloured(covariance: Tensor) -> Tensor:
             values, vectors = torch.linalg.eigh(covariance)

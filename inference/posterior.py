@@ -130,7 +130,7 @@ class Solver(Protocol):
         generator: Generator,
         start: Start,
         estimate: Tensor | None = None,
-        same_noise: bool = True,
+        draws: int = 1,
         progress: Callable[[], None] | None = None,
     ) -> PosteriorSample:
         """Separate.
@@ -142,8 +142,8 @@ class Solver(Protocol):
             generator: For all noise.
             start: Where the chain starts.
             estimate: ``(b, k, c, t)``, where it starts from an estimate.
-            same_noise: Whether all items get the same noise, so that no result depends on what else is in the
-                batch; else each its own.
+            draws: The batch is so many draws of the same mixtures, one after the other. Items of one draw get
+                the same noise, so that no result depends on what else is in the batch.
             progress: Called after every level.
         """
         ...
@@ -181,12 +181,12 @@ class Ancestral:
         generator: Generator,
         start: Start = PUBLISHED_START,
         estimate: Tensor | None = None,
-        same_noise: bool = True,
+        draws: int = 1,
         progress: Callable[[], None] | None = None,
     ) -> PosteriorSample:
         """See :class:`Solver`."""
         ensemble = Ensemble(priors, self.checkpointed, self.batched)
-        noise = white_noise(mixture, len(priors), generator, same=same_noise)
+        noise = white_noise(mixture, len(priors), generator, draws)
         states = start.states(mixture, len(priors), levels, noise, estimate)
         log, still = Log(mixture), _Stopping(self.stop, mixture)
         for number in range(start.first(levels), -1, -1):
@@ -216,12 +216,21 @@ def published() -> Ancestral:
     return Ancestral(guidance=LossGuidance(schedule=hybrid()))
 
 
-def white_noise(mixture: Tensor, count: int, generator: Generator, *, same: bool) -> Noise:
-    """Draws ``(1, k, c, t)``, or ``(b, k, c, t)``, anew at each call."""
-    shape = (1 if same else len(mixture), count, *mixture.shape[1:])
-    return lambda: torch.randn(shape, generator=generator, device=generator.device, dtype=mixture.dtype).to(
-        mixture.device
-    )
+def white_noise(mixture: Tensor, count: int, generator: Generator, draws: int) -> Noise:
+    """Draws ``(b, k, c, t)``, or ``(1, k, c, t)`` for a single draw, anew at each call; see :class:`Solver`.
+
+    Raises:
+        ValueError: If the batch is not so many times the same number of items.
+    """
+    if draws < 1 or len(mixture) % draws:
+        raise ValueError(f"draws={draws}: a batch of {len(mixture)} is not so many times the same mixtures")
+    shape, items = (draws, count, *mixture.shape[1:]), 1 if draws == 1 else len(mixture) // draws
+
+    def drawn() -> Tensor:
+        noise = torch.randn(shape, generator=generator, device=generator.device, dtype=mixture.dtype)
+        return noise.to(mixture.device).repeat_interleave(items, dim=0)
+
+    return drawn
 
 
 class Log:

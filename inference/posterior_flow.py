@@ -52,7 +52,7 @@ class SourceFlow:
         generator: Generator,
         start: Start = PUBLISHED_START,
         estimate: Tensor | None = None,
-        same_noise: bool = True,
+        draws: int = 1,
         progress: Callable[[], None] | None = None,
     ) -> PosteriorSample:
         """See :class:`inference.posterior.Solver`."""
@@ -62,7 +62,7 @@ class SourceFlow:
                 f"constrained={self.constrained}: there are {count} sources, give 0 to {count - 1}"
             )
         ensemble = Ensemble(priors, batched=self.batched)
-        noise = white_noise(mixture, count, generator, same=same_noise)
+        noise = white_noise(mixture, count, generator, draws)
         first = start.first(levels)
         states = start.states(mixture, count, levels, noise, estimate) / levels.step(first).signal ** 0.5
         log = Log(mixture)

@@ -124,7 +124,7 @@ class PriorSeparator(nn.Module):
                 generator=Generator().manual_seed(self.seed),
                 start=self.start,
                 estimate=None if estimate is None else estimate.repeat(self.draws, 1, 1, 1),
-                same_noise=self.draws == 1,
+                draws=self.draws,
                 progress=advance,
             )
         found = rearrange(sample.estimates, "(d b) s c t -> d b s c t", d=self.draws)

@@ -50,12 +50,12 @@ class RedDiff:
         generator: Generator,
         start: Start = PUBLISHED_START,
         estimate: Tensor | None = None,
-        same_noise: bool = True,
+        draws: int = 1,
         progress: Callable[[], None] | None = None,
     ) -> PosteriorSample:
         """See :class:`inference.posterior.Solver`."""
         ensemble, count = Ensemble(priors, batched=self.batched), len(priors)
-        noise = white_noise(mixture, count, generator, same=same_noise)
+        noise = white_noise(mixture, count, generator, draws)
         shares = (mixture / count)[:, None].expand(-1, count, -1, -1) if estimate is None else estimate
         means = shares.clone().requires_grad_(True)
         adam = torch.optim.Adam([means], lr=self.rate, betas=self.betas)

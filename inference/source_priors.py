@@ -148,4 +148,4 @@ def _estimated(group: Sequence[Denoiser], states: Tensor, level: Tensor) -> Tens
 
 
 Noise = Callable[[], Tensor]
-"""Draws white noise for every source, ``(b, k, c, t)`` or ``(1, k, c, t)`` for all items alike."""
+"""Draws white noise for every source, ``(b, k, c, t)``, or ``(1, k, c, t)`` for all items alike."""

@@ -29,7 +29,7 @@ from inference.guidance import (
     hybrid,
     proportional,
 )
-from inference.posterior import Ancestral, PosteriorSample, Start, published
+from inference.posterior import Ancestral, PosteriorSample, Start, published, white_noise
 from inference.posterior_flow import SourceFlow
 from inference.reconstruction import ReconstructionLoss
 from inference.red_diff import RedDiff
@@ -372,6 +372,7 @@ def test_guidance_brings_samples_to_the_mixture() -> None:
     ("wrong", "fault"),
     [
         (lambda: Ensemble([]), "priors is empty"),
+        (lambda: white_noise(torch.zeros(3, 1, 5), 2, generator(), 2), "draws=2: a batch of 3"),
         (
             lambda: Ensemble([lambda x, s: x])(torch.zeros(1, 2, 1, 9), 0.5),
             "states of 2 sources for 1 priors",
