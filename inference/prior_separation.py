@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
@@ -96,6 +97,12 @@ class PriorSeparator(nn.Module):
     def steps(self) -> int:
         """Levels that are run."""
         return self.start.first(self.levels) + 1
+
+    def shortened(self, steps: int) -> PriorSeparator:
+        """The same with a chain of so many levels, and without a bar: to see how long one takes."""
+        short = copy.copy(self)
+        short.levels, short.progress = self.levels.respaced(min(steps, len(self.levels))), None
+        return short
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate ``(b, 1, t)`` into ``(b, s, 1, t)``, in the mixture's unit."""

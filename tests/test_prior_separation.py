@@ -11,10 +11,12 @@ from infer_toys import run
 from prior_toys import CLASSES, prior_config, smooth_and_rough, toy_prior
 from separator_toys import noise
 
+from inference import GridSearch, refine
 from inference.guidance import Projection
 from inference.posterior import Ancestral, Start
 from inference.prior_separation import PriorSeparator
 from inference.source_priors import SourcePrior
+from metrics import get_quality
 from models.checkpoint import save_separator
 from models.processes.diffusion import DiscreteDiffusion
 from models.types import LoadedSeparator
@@ -117,6 +119,30 @@ def test_a_separators_estimate_can_be_the_start() -> None:
     error = (made(mixture) - true).norm() / true.norm()
     cold = (separator(start=Start(at=1 / 40, whole_chain=False))(mixture) - true).norm() / true.norm()
     assert float(error) < 0.1 < 0.3 < float(cold)
+
+
+def test_refinement_takes_it_as_any_separator() -> None:
+    sources, mixture = smooth_and_rough()
+    reference = sources.mean(mixture)
+    found = refine(
+        separator(),
+        mixture[:2],
+        source=0,
+        steps=1,
+        search=GridSearch(3, include_estimate=True),
+        quality=get_quality("si_sdr", sample_rate=8000),
+        reference=reference[:2, 0],
+    )
+    assert found.estimate.shape == (2, 1, 100)
+    assert bool((found.scores[1] >= found.scores[0]).all())
+
+
+def test_a_short_chain_costs_its_share() -> None:
+    made = separator()
+    short = made.shortened(2)
+    assert (made.steps, short.steps) == (40, 2)
+    assert made.sample(smooth_and_rough()[1][:1])[1].steps == 40
+    assert short.sample(smooth_and_rough()[1][:1])[1].evaluations == 4
 
 
 def test_progress_is_told_of_every_level() -> None:
