@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Everything about source priors in docs/results.md, from nothing; what is done is skipped.
+#   benchmarks/priors.sh         tiny priors, 1 s at 8 kHz, 12 classes of sound, 8 mixtures a task: many hours on 2 cores
+#   benchmarks/priors.sh large   the published sizes: 16 kHz, 4 s, 400 mixtures a task; for a GPU
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+size=${1:-tiny}
+classes="Acoustic_guitar Applause Bass_drum Cowbell Flute Glockenspiel Gong Keys_jangling Knock Snare_drum Telephone Trumpet"
+
+if [ "$size" = large ]; then
+  # all classes that the synthesised corpus has; the real one has 41: data.classes as configured
+  classes=$(cut -d, -f2 datasets/fsd/FSDKaggle2018.meta/train_post_competition.csv 2>/dev/null | tail -n +2 | sort -u | tr '\n' ' ')
+  rate=16000 seconds=4 count=400 device=cuda
+  training="data.batch_size=16 data.num_workers=8 trainer.max_steps=200000 trainer.precision=bf16-mixed"
+else
+  rate=8000 seconds=1 count=8 device=cpu
+  training="data.batch_size=8 data.num_workers=0 data.epoch_size=1600 data.limit_valid=40 trainer.max_steps=2400
+    module.optimizer.lr=2e-3 callbacks.averaging.decay=0.995"
+fi
+
+test -f datasets/vctk/utterances.jsonl ||
+  $python -m data.synthesis vctk datasets/vctk --speakers 40 --utterances 60 --sample-rate 16000
+test -f datasets/fsd/clips.jsonl ||
+  $python -m data.synthesis fsdkaggle2018 datasets/fsd --train 80 --test 15 --sample-rate 16000
+
+train() { # name, experiment, options...
+  grep -q '"finished": true' outputs/prior_$1_$size/run.json 2>/dev/null && return
+  OMP_NUM_THREADS=1 $python train.py experiment=prior_$1 model=prior_$size data.sample_rate=$rate \
+    data.segment_seconds=$seconds $training name=prior_$1_$size ckpt=last "${@:2}"
+}
+train speech data.root=datasets/vctk &
+train sound data.root=datasets/fsd "data.classes=[$(echo $classes | tr ' ' ,)]" &
+wait
+
+solve() { # task, options...
+  $python benchmarks/prior_solvers.py datasets/tasks_$size/$1 --device $device --mixtures $count \
+    --speech outputs/prior_speech_$size/checkpoints/last.ckpt --sound outputs/prior_sound_$size/checkpoints/last.ckpt \
+    --out outputs/priors_$size/$1.csv "${@:2}"
+}
+for task in speech_sound 2speech speech_2sounds 2sounds 3sounds; do
+  test -d datasets/tasks_$size/$task || $python -m data.mixture_recipes $task datasets/tasks_$size/$task \
+    --speech datasets/vctk --sounds datasets/fsd --classes $classes --count $count --seconds $seconds --sample-rate $rate
+done
+solve speech_sound
+solve 2speech
+for task in speech_2sounds 2sounds 3sounds; do solve $task --ways hybrid projection; done
+solve speech_sound --grid
+$python benchmarks/prior_batching.py --model prior_$size --sample-rate $rate --seconds $seconds --device $device
