@@ -19,7 +19,7 @@ import torch
 
 from inference.gaussian_sources import ExactPosterior, GaussianSources
 from inference.guidance import LossGuidance, Projection, PseudoInverse, constant, hybrid, proportional
-from inference.posterior import Ancestral, Solver, Start
+from inference.posterior import Ancestral, Problem, Solver, Start
 from inference.posterior_flow import SourceFlow
 from inference.red_diff import RedDiff
 from models.processes.diffusion import DiscreteDiffusion
@@ -84,14 +84,15 @@ def distance(solver: Any, sources: GaussianSources, draws: int, levels: int) -> 
     total = sources.covariances.sum(dim=0)
     drawn = torch.randn(LENGTH, generator=generator, dtype=torch.float64)
     mixture = (torch.linalg.cholesky(total) @ drawn).expand(draws, 1, LENGTH)
-    sample = solver(
-        sources.priors,
-        mixture,
-        DiscreteDiffusion().levels(levels),
+    problem = Problem(
+        priors=sources.priors,
+        mixture=mixture,
+        levels=DiscreteDiffusion().levels(levels),
         generator=generator,
         start=Start(kind="noise"),
         draws=draws,
     )
+    sample = solver(problem)
     true = sources.covariance().diagonal()
     off = sample.estimates.mean(dim=0)[:, 0] - sources.mean(mixture[:1])[0, :, 0]
     spread = sample.estimates[:, :, 0].flatten(1).var(dim=0)

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from commands.overrides import CONFIGS
-from inference.posterior import Start, published
+from inference.posterior import Problem, published
 from inference.source_priors import SourcePrior
 from models.acceleration import accelerate
 from models.checkpoint import instantiate
@@ -63,7 +63,9 @@ def main() -> None:
                 for batched in (True, False):
                     solver = replace(published(), batched=batched, checkpointed=checkpointed)
                     start = time.perf_counter()
-                    solver(priors, mixture, levels, generator=torch.Generator(), start=Start())
+                    solver(
+                        Problem(priors=priors, mixture=mixture, levels=levels, generator=torch.Generator())
+                    )
                     if options.device != "cpu":
                         torch.cuda.synchronize()
                     if repeat:  # the first one loads and plans

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from callbacks.validation_items import ValidationCallback
 from data.audio_writing import write_audio
 from inference.guidance import Unguided
-from inference.posterior import Ancestral, Start
+from inference.posterior import Ancestral, Problem, Start
 from inference.source_priors import SourcePrior
 from models.denoisers.diffusion_prior import DiffusionPrior
 from reporting.palette import save_png
@@ -75,13 +75,14 @@ class PriorSamples(ValidationCallback):
     def _draw(self, prior: DiffusionPrior, labels: list[int | None], device: torch.device) -> Tensor:
         """Samples ``(n, 1, time)``: as sources of a mixture that nobody listens to."""
         frames = max(1, round(self.seconds * prior.sample_rate))
-        sample = Ancestral(guidance=Unguided())(
-            [SourcePrior(model=prior, label=label) for label in labels],
-            torch.zeros(1, 1, frames, device=device),
-            prior.diffusion.levels(self.levels),
+        problem = Problem(
+            priors=[SourcePrior(model=prior, label=label) for label in labels],
+            mixture=torch.zeros(1, 1, frames, device=device),
+            levels=prior.diffusion.levels(self.levels),
             generator=Generator().manual_seed(self.seed),
             start=Start(kind="noise"),
         )
+        sample = Ancestral(guidance=Unguided())(problem)
         return sample.estimates[0]
 
     def _keep(self, trainer: Trainer, prior: DiffusionPrior, samples: dict[str, Tensor]) -> None:

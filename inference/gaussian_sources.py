@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from einops import rearrange
-from torch import Generator, Tensor
+from torch import Tensor
 
-from inference.posterior import PUBLISHED_START, Log, PosteriorSample, Start, white_noise
+from inference.posterior import Problem, Start
+from inference.posterior_log import Log, PosteriorSample
 from inference.source_priors import Ensemble
-from models.processes.diffusion import NoiseLevels, Step
+from models.processes.diffusion import Step
 from models.types import Denoiser
 
 
@@ -100,36 +101,22 @@ class ExactPosterior:
         self.sources = sources
 
     @torch.no_grad()
-    def __call__(
-        self,
-        priors: Sequence[Denoiser],
-        mixture: Tensor,
-        levels: NoiseLevels,
-        *,
-        generator: Generator,
-        start: Start = PUBLISHED_START,
-        estimate: Tensor | None = None,
-        draws: int = 1,
-        progress: Callable[[], None] | None = None,
-    ) -> PosteriorSample:
-        """See :class:`inference.posterior.Solver`; of the start nothing counts."""
-        sources, ensemble = self.sources, Ensemble(priors)
-        noise = white_noise(mixture, sources.count, generator, draws)
+    def __call__(self, problem: Problem) -> PosteriorSample:
+        """Sample; of the start nothing counts."""
+        sources, mixture = self.sources, problem.mixture
+        ensemble, log = Ensemble(problem.priors), Log(mixture)
 
         def coloured(covariance: Tensor) -> Tensor:
             values, vectors = torch.linalg.eigh(covariance)
             root = vectors * values.clamp_min(0).sqrt()
-            white = noise()
-            flat = rearrange(white, "b k c t -> b c (k t)").double()
+            flat = rearrange(problem.noise(), "b k c t -> b c (k t)").double()
             return rearrange(flat @ root.T, "b c (k t) -> b k c t", k=sources.count).to(mixture)
 
-        last = levels.step(len(levels) - 1)
+        last = problem.levels.step(len(problem.levels) - 1)
         white = (1 - last.signal) * torch.eye(sources.count * sources.length, dtype=torch.float64)
         states = last.signal**0.5 * sources.mean(mixture).to(mixture)
         states = states + coloured(last.signal * sources.covariance() + white)
-        log = Log(mixture)
-        for number in range(len(levels) - 1, -1, -1):
-            step = levels.step(number)
+        for step in replace(problem, start=Start()).steps():
             own, total = sources.left(step)
             found = ensemble(states, step.signal)
             residual = mixture - found.sum(dim=1)
@@ -138,6 +125,4 @@ class ExactPosterior:
             log.add(found)
             mean = step.of_estimate * found + step.of_state * states
             states = mean + coloured(sources.kernel(step))
-            if progress is not None:
-                progress()
         return log.sample(states, ensemble.evaluations)

@@ -1,50 +1,26 @@
 """Sources sampled from diffusion priors so that they sum to a mixture: one call, many solvers.
 
-Every solver is a function of priors, mixture and noise levels and returns a :class:`PosteriorSample`.
-This file has what they share and the ancestral one; :mod:`inference.posterior_flow` and
-:mod:`inference.red_diff` have those that are not ancestral.
+A solver is a function of a :class:`Problem` and returns a
+:class:`inference.posterior_log.PosteriorSample`. This file has the problem and the ancestral solver;
+:mod:`inference.posterior_flow` and :mod:`inference.red_diff` have those that are not ancestral.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 
 from inference.guidance import Guidance, LossGuidance, Place, hybrid
-from inference.source_priors import Ensemble, Noise
-from models.processes.diffusion import NoiseLevels
+from inference.posterior_log import Log, PosteriorSample, Stopping
+from inference.source_priors import Ensemble
+from models.processes.diffusion import NoiseLevels, Step
 from models.types import Denoiser
 
 StartKind = Literal["mixture", "noise", "estimate"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PosteriorSample:
-    """What a solver found.
-
-    Attributes:
-        estimates: ``(b, k, c, t)``, of all sources in the mixture's unit.
-        evaluations: Network evaluations of one item, counted.
-        steps: Levels that were really used.
-        residuals: ``(steps, b)``, what the estimates at each step left of the mixture, over its norm.
-        losses: ``(steps, b)``, of the guidance; None where it has none.
-        conflicts: ``(steps, b, k)``, None where there is no gradient: the strength that guidance would need
-            to turn a source's step its way, ``-<x' - x_t, -g> / ||g||^2``. Positive where prior and mixture
-            pull apart.
-        stopped: ``(b,)``, whether the stopping rule ended an item before the last level.
-    """
-
-    estimates: Tensor
-    evaluations: int
-    steps: int
-    residuals: Tensor
-    losses: Tensor | None
-    conflicts: Tensor | None
-    stopped: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +57,12 @@ class Start:
         return len(levels) - 1 if self.kind == "noise" or self.whole_chain else self._place(levels)
 
     def states(
-        self, mixture: Tensor, count: int, levels: NoiseLevels, noise: Noise, estimate: Tensor | None
+        self,
+        mixture: Tensor,
+        count: int,
+        levels: NoiseLevels,
+        noise: Callable[[], Tensor],
+        estimate: Tensor | None,
     ) -> Tensor:
         """First states ``(b, k, c, t)``.
 
@@ -118,35 +99,62 @@ PUBLISHED_START = Start()
 """The published code's."""
 
 
-class Solver(Protocol):
-    """Mixture and priors to sources."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """A mixture, the priors of its sources, and how their chain is to be run.
 
-    def __call__(
-        self,
-        priors: Sequence[Denoiser],
-        mixture: Tensor,
-        levels: NoiseLevels,
-        *,
-        generator: Generator,
-        start: Start,
-        estimate: Tensor | None = None,
-        draws: int = 1,
-        progress: Callable[[], None] | None = None,
-    ) -> PosteriorSample:
-        """Separate.
+    Args:
+        priors: One for each source.
+        mixture: ``(b, c, t)``, the sum of the sources, in full scale.
+        levels: The chain of the priors.
+        generator: For all noise.
+        start: Where the chain starts.
+        estimate: ``(b, k, c, t)``, where it starts from an estimate.
+        draws: The batch is so many draws of the same mixtures, one after the other. Items of one draw get the
+            same noise, so that no result depends on what else is in the batch.
+        progress: Called after every level.
 
-        Args:
-            priors: One for each source.
-            mixture: ``(b, c, t)``, the sum of the sources, in full scale.
-            levels: The chain of the priors.
-            generator: For all noise.
-            start: Where the chain starts.
-            estimate: ``(b, k, c, t)``, where it starts from an estimate.
-            draws: The batch is so many draws of the same mixtures, one after the other. Items of one draw get
-                the same noise, so that no result depends on what else is in the batch.
-            progress: Called after every level.
-        """
-        ...
+    Raises:
+        ValueError: If the batch is not so many times the same number of items.
+    """
+
+    priors: Sequence[Denoiser]
+    mixture: Tensor
+    levels: NoiseLevels
+    generator: Generator
+    start: Start = PUBLISHED_START
+    estimate: Tensor | None = None
+    draws: int = 1
+    progress: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or len(self.mixture) % self.draws:
+            raise ValueError(
+                f"draws={self.draws}: a batch of {len(self.mixture)} is not so many times the same mixtures"
+            )
+
+    def noise(self) -> Tensor:
+        """White noise of every source, drawn anew: ``(b, k, c, t)``, for one draw ``(1, k, c, t)``."""
+        mixture, generator = self.mixture, self.generator
+        shape = (self.draws, len(self.priors), *mixture.shape[1:])
+        drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=mixture.dtype)
+        items = 1 if self.draws == 1 else len(mixture) // self.draws
+        return drawn.to(mixture.device).repeat_interleave(items, dim=0)
+
+    def first_states(self) -> Tensor:
+        """Where the chain starts, ``(b, k, c, t)``."""
+        return self.start.states(self.mixture, len(self.priors), self.levels, self.noise, self.estimate)
+
+    def steps(self) -> Iterator[Step]:
+        """The steps of the chain from the first level down; each is told of once it is done."""
+        for number in range(self.start.first(self.levels), -1, -1):
+            yield self.levels.step(number)
+            if self.progress is not None:
+                self.progress()
+
+
+Solver = Callable[[Problem], PosteriorSample]
+"""Separates a mixture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,40 +180,24 @@ class Ancestral:
     checkpointed: bool = False
     batched: bool = True
 
-    def __call__(
-        self,
-        priors: Sequence[Denoiser],
-        mixture: Tensor,
-        levels: NoiseLevels,
-        *,
-        generator: Generator,
-        start: Start = PUBLISHED_START,
-        estimate: Tensor | None = None,
-        draws: int = 1,
-        progress: Callable[[], None] | None = None,
-    ) -> PosteriorSample:
-        """See :class:`Solver`."""
-        ensemble = Ensemble(priors, self.checkpointed, self.batched)
-        noise = white_noise(mixture, len(priors), generator, draws)
-        states = start.states(mixture, len(priors), levels, noise, estimate)
-        log, still = Log(mixture), _Stopping(self.stop, mixture)
-        for number in range(start.first(levels), -1, -1):
-            step = levels.step(number)
+    def __call__(self, problem: Problem) -> PosteriorSample:
+        """Separate."""
+        ensemble = Ensemble(problem.priors, self.checkpointed, self.batched)
+        states = problem.first_states()
+        log, still = Log(problem.mixture), Stopping(self.stop, problem.mixture)
+        for step in problem.steps():
             with torch.set_grad_enabled(self.guidance.differentiates):
                 states = states.detach().requires_grad_(self.guidance.differentiates)
-                place = Place(
-                    step=step, states=states, estimates=ensemble(states, step.signal), mixture=mixture
-                )
+                estimates = ensemble(states, step.signal)
+                place = Place(step=step, states=states, estimates=estimates, mixture=problem.mixture)
                 push = self.guidance(place)
             with torch.no_grad():
-                used = place.estimates if push.estimates is None else push.estimates
+                used = estimates if push.estimates is None else push.estimates
                 following = step.of_estimate * used + step.of_state * states
                 if step.variance > 0:
-                    following = following + step.variance**0.5 * noise()
+                    following = following + step.variance**0.5 * problem.noise()
                 log.add(used, push.loss, push.gradient, following - states)
                 states = following if push.move is None else following + push.move
-            if progress is not None:
-                progress()
             if still.reached(used.detach()):
                 break
         return log.sample(still.result(states.detach()), ensemble.evaluations, still.stopped)
@@ -214,109 +206,3 @@ class Ancestral:
 def published() -> Ancestral:
     """The hybrid guidance with the published numbers."""
     return Ancestral(guidance=LossGuidance(schedule=hybrid()))
-
-
-def white_noise(mixture: Tensor, count: int, generator: Generator, draws: int) -> Noise:
-    """Draws ``(b, k, c, t)``, or ``(1, k, c, t)`` for a single draw, anew at each call; see :class:`Solver`.
-
-    Raises:
-        ValueError: If the batch is not so many times the same number of items.
-    """
-    if draws < 1 or len(mixture) % draws:
-        raise ValueError(f"draws={draws}: a batch of {len(mixture)} is not so many times the same mixtures")
-    shape, items = (draws, count, *mixture.shape[1:]), 1 if draws == 1 else len(mixture) // draws
-
-    def drawn() -> Tensor:
-        noise = torch.randn(shape, generator=generator, device=generator.device, dtype=mixture.dtype)
-        return noise.to(mixture.device).repeat_interleave(items, dim=0)
-
-    return drawn
-
-
-class Log:
-    """What is written down of every step.
-
-    Args:
-        mixture: ``(b, c, t)``.
-    """
-
-    def __init__(self, mixture: Tensor) -> None:
-        self._mixture, self._norm = mixture, _norms(mixture).clamp_min(1e-12)
-        self._residuals: list[Tensor] = []
-        self._losses: list[Tensor] = []
-        self._conflicts: list[Tensor] = []
-
-    def add(
-        self,
-        estimates: Tensor,
-        loss: Tensor | None = None,
-        gradient: Tensor | None = None,
-        prior_step: Tensor | None = None,
-    ) -> None:
-        """One step.
-
-        Args:
-            estimates: ``(b, k, c, t)``.
-            loss: ``(b,)``.
-            gradient: ``(b, k, c, t)``, of the loss.
-            prior_step: ``(b, k, c, t)``, what the step changes without guidance.
-        """
-        self._residuals.append(_norms(self._mixture - estimates.detach().sum(dim=1)) / self._norm)
-        if loss is not None:
-            self._losses.append(loss)
-        if gradient is not None and prior_step is not None:
-            power = gradient.square().sum(dim=(2, 3)).clamp_min(1e-30)
-            self._conflicts.append((prior_step * gradient).sum(dim=(2, 3)) / power)
-
-    def sample(self, estimates: Tensor, evaluations: int, stopped: Tensor | None = None) -> PosteriorSample:
-        """The result, with ``evaluations`` for each step."""
-        steps = len(self._residuals)
-        return PosteriorSample(
-            estimates=estimates,
-            evaluations=steps * evaluations,
-            steps=steps,
-            residuals=torch.stack(self._residuals),
-            losses=torch.stack(self._losses) if self._losses else None,
-            conflicts=torch.stack(self._conflicts) if self._conflicts else None,
-            stopped=torch.zeros(len(estimates), dtype=torch.bool) if stopped is None else stopped,
-        )
-
-
-class _Stopping:
-    """Items whose estimates have come to rest keep them."""
-
-    PATIENCE = 3
-
-    def __init__(self, tolerance: float | None, mixture: Tensor) -> None:
-        if tolerance is not None and not tolerance > 0:
-            raise ValueError(f"stop={tolerance}: give a share above 0, or None")
-        self._tolerance, self._norm = tolerance, _norms(mixture)
-        self._before: Tensor | None = None
-        self._resting = torch.zeros(len(mixture), dtype=torch.long, device=mixture.device)
-        self.stopped = torch.zeros(len(mixture), dtype=torch.bool, device=mixture.device)
-        self._kept: Tensor | None = None
-
-    def reached(self, estimates: Tensor) -> bool:
-        """Whether all items have come to rest."""
-        if self._tolerance is None:
-            return False
-        if self._before is not None:
-            change = _norms((estimates - self._before).flatten(1, 2))
-            self._resting = torch.where(change < self._tolerance * self._norm, self._resting + 1, 0)
-        self._before = estimates
-        new = (self._resting >= self.PATIENCE) & ~self.stopped
-        kept = estimates if self._kept is None else self._kept
-        self._kept = torch.where(new[:, None, None, None], estimates, kept)
-        self.stopped = self.stopped | new
-        return bool(self.stopped.all())
-
-    def result(self, states: Tensor) -> Tensor:
-        """The kept estimates of items that have stopped, and the last states of the others."""
-        if self._kept is None:
-            return states
-        return torch.where(self.stopped[:, None, None, None], self._kept, states)
-
-
-def _norms(signals: Tensor) -> Tensor:
-    """``(b, c, t)`` to ``(b,)``."""
-    return torch.linalg.vector_norm(signals, dim=(1, 2))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from inference.posterior import PUBLISHED_START, Log, PosteriorSample, Start, white_noise
+from inference.posterior import Problem
+from inference.posterior_log import Log, PosteriorSample
 from inference.source_priors import Ensemble
-from models.processes.diffusion import NoiseLevels
-from models.types import Denoiser
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,31 +41,17 @@ class SourceFlow:
             raise ValueError(f"width={self.width}: give a number above 0")
 
     @torch.no_grad()
-    def __call__(
-        self,
-        priors: Sequence[Denoiser],
-        mixture: Tensor,
-        levels: NoiseLevels,
-        *,
-        generator: Generator,
-        start: Start = PUBLISHED_START,
-        estimate: Tensor | None = None,
-        draws: int = 1,
-        progress: Callable[[], None] | None = None,
-    ) -> PosteriorSample:
-        """See :class:`inference.posterior.Solver`."""
-        count = len(priors)
+    def __call__(self, problem: Problem) -> PosteriorSample:
+        """Separate."""
+        mixture, count = problem.mixture, len(problem.priors)
         if self.constrained is not None and not 0 <= self.constrained < count:
             raise ValueError(
                 f"constrained={self.constrained}: there are {count} sources, give 0 to {count - 1}"
             )
-        ensemble = Ensemble(priors, batched=self.batched)
-        noise = white_noise(mixture, count, generator, draws)
-        first = start.first(levels)
-        states = start.states(mixture, count, levels, noise, estimate) / levels.step(first).signal ** 0.5
-        log = Log(mixture)
-        for number in range(first, -1, -1):
-            step = levels.step(number)
+        ensemble, log = Ensemble(problem.priors, batched=self.batched), Log(mixture)
+        first = problem.levels.step(problem.start.first(problem.levels))
+        states = problem.first_states() / first.signal**0.5
+        for step in problem.steps():
             states = self._constrain(states, mixture)
             estimates = ensemble(step.signal**0.5 * states, step.signal)
             log.add(estimates)
@@ -78,8 +62,6 @@ class SourceFlow:
             else:
                 slope = slope - slope[:, self.constrained, None]
             states = states + (step.cleaner_sigma - step.sigma) * slope
-            if progress is not None:
-                progress()
         return log.sample(self._constrain(states, mixture), ensemble.evaluations)
 
     def _constrain(self, states: Tensor, mixture: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor, nn
 
-from inference.posterior import PosteriorSample, Solver, Start
+from inference.posterior import Problem, Solver, Start
+from inference.posterior_log import PosteriorSample
 from inference.source_priors import Ensemble, SourcePrior
 from models.processes.diffusion import NoiseLevels
 from models.types import Separator
@@ -125,14 +126,16 @@ class PriorSeparator(nn.Module):
         opened = nullcontext(None) if self.progress is None else self.progress(self.steps)
         with opened as advance:
             sample = self.solver(
-                self.priors,
-                scaled,
-                self.levels,
-                generator=Generator().manual_seed(self.seed),
-                start=self.start,
-                estimate=None if estimate is None else estimate.repeat(self.draws, 1, 1, 1),
-                draws=self.draws,
-                progress=advance,
+                Problem(
+                    priors=self.priors,
+                    mixture=scaled,
+                    levels=self.levels,
+                    generator=Generator().manual_seed(self.seed),
+                    start=self.start,
+                    estimate=None if estimate is None else estimate.repeat(self.draws, 1, 1, 1),
+                    draws=self.draws,
+                    progress=advance,
+                )
             )
         found = rearrange(sample.estimates, "(d b) s c t -> d b s c t", d=self.draws)
         chosen = self._best(found, gain * mixture)

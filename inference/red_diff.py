@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor
 
-from inference.posterior import PUBLISHED_START, Log, PosteriorSample, Start, white_noise
+from inference.posterior import Problem, Start
+from inference.posterior_log import Log, PosteriorSample
 from inference.source_priors import Ensemble
-from models.processes.diffusion import NoiseLevels
-from models.types import Denoiser
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,29 +38,16 @@ class RedDiff:
         if self.weight < 0 or not self.rate > 0:
             raise ValueError(f"weight={self.weight}, rate={self.rate}: give 0 or more, and a number above 0")
 
-    def __call__(
-        self,
-        priors: Sequence[Denoiser],
-        mixture: Tensor,
-        levels: NoiseLevels,
-        *,
-        generator: Generator,
-        start: Start = PUBLISHED_START,
-        estimate: Tensor | None = None,
-        draws: int = 1,
-        progress: Callable[[], None] | None = None,
-    ) -> PosteriorSample:
-        """See :class:`inference.posterior.Solver`."""
-        ensemble, count = Ensemble(priors, batched=self.batched), len(priors)
-        noise = white_noise(mixture, count, generator, draws)
-        shares = (mixture / count)[:, None].expand(-1, count, -1, -1) if estimate is None else estimate
-        means = shares.clone().requires_grad_(True)
+    def __call__(self, problem: Problem) -> PosteriorSample:
+        """Separate."""
+        mixture, count = problem.mixture, len(problem.priors)
+        ensemble, log = Ensemble(problem.priors, batched=self.batched), Log(mixture)
+        equal = (mixture / count)[:, None].expand(-1, count, -1, -1)
+        means = (equal if problem.estimate is None else problem.estimate).clone().requires_grad_(True)
         adam = torch.optim.Adam([means], lr=self.rate, betas=self.betas)
-        log = Log(mixture)
-        for number in range(len(levels) - 1, -1, -1):
-            step = levels.step(number)
+        for step in replace(problem, start=Start()).steps():
             with torch.no_grad():
-                z = noise()
+                z = problem.noise()
                 states = step.signal**0.5 * means + (1 - step.signal) ** 0.5 * z
                 found = ensemble(states, step.signal)
                 predicted = (states - step.signal**0.5 * found) / (1 - step.signal) ** 0.5
@@ -76,6 +60,4 @@ class RedDiff:
                 losses.sum().backward()
             adam.step()
             log.add(means, losses.detach())
-            if progress is not None:
-                progress()
         return log.sample(means.detach(), ensemble.evaluations)

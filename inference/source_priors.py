@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -145,7 +145,3 @@ def _estimated(group: Sequence[Denoiser], states: Tensor, level: Tensor) -> Tens
     strength = strength.reshape(1, -1, *(1 for _ in states.shape[2:]))
     difference = estimates[:, guided] - found[:, len(priors) :]
     return estimates.index_add(1, torch.tensor(guided, device=states.device), strength * difference)
-
-
-Noise = Callable[[], Tensor]
-"""Draws white noise for every source, ``(b, k, c, t)``, or ``(1, k, c, t)`` for all items alike."""

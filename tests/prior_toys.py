@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from inference.gaussian_sources import GaussianSources
+from inference.posterior import Problem
+from inference.posterior_log import PosteriorSample
 from models.checkpoint import instantiate
 from models.denoisers.diffusion_prior import DiffusionPrior
 
@@ -72,3 +74,7 @@ def smooth_and_rough() -> tuple[GaussianSources, Tensor]:
     return sources, (root @ torch.randn(100, 20, generator=torch.Generator().manual_seed(0)).double()).T[
         :, None
     ]
+
+
+def solved(solver, priors, mixture: Tensor, levels, **options) -> PosteriorSample:
+    return solver(Problem(priors=priors, mixture=mixture, levels=levels, **options))

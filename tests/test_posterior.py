@@ -11,6 +11,7 @@ from prior_toys import (
     CLASSES,
     alike_sources,
     smooth_and_rough,
+    solved,
     stationary,
     toy_prior,
     unlike_sources,
@@ -18,7 +19,6 @@ from prior_toys import (
 )
 from torch import Tensor
 
-import inference.posterior
 from inference.gaussian_sources import ExactPosterior, GaussianSources
 from inference.guidance import (
     LossGuidance,
@@ -29,8 +29,9 @@ from inference.guidance import (
     hybrid,
     proportional,
 )
-from inference.posterior import Ancestral, PosteriorSample, Start, published, white_noise
+from inference.posterior import Ancestral, Problem, Start, published
 from inference.posterior_flow import SourceFlow
+from inference.posterior_log import PosteriorSample
 from inference.reconstruction import ReconstructionLoss
 from inference.red_diff import RedDiff
 from inference.source_priors import Ensemble, SourcePrior
@@ -58,7 +59,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def drawn(solver, sources: GaussianSources, *, count: int = 20_000, levels=LEVELS) -> tuple[Tensor, Tensor]:
     """How far samples of one mixture are off its true mean, ``(k t,)``, and their covariance."""
     mixture = torch.linspace(1.0, -0.6, sources.length, dtype=torch.float64).expand(1, count, -1)
-    sample = solver(sources.priors, mixture, levels, generator=generator(), start=Start(kind="noise"))
+    sample = solved(solver, sources.priors, mixture, levels, generator=generator(), start=Start(kind="noise"))
     flat = sample.estimates[0].transpose(0, 1).flatten(1)
     return flat.mean(0) - sources.mean(mixture[:, :1])[0, :, 0].flatten(), torch.cov(flat.T)
 
@@ -143,7 +144,7 @@ def test_every_sources_step_has_the_exact_length(kind: str) -> None:
 
     mixture = 0.1 * torch.randn(2, 1, 4000, generator=generator())
     watched = Ancestral(guidance=Watched(schedule=hybrid()))
-    watched([lambda x, s: 0.1 * x, lambda x, s: 0.3 * x], mixture, LEVELS, generator=generator(1))
+    solved(watched, [lambda x, s: 0.1 * x, lambda x, s: 0.3 * x], mixture, LEVELS, generator=generator(1))
     assert len(lengths) == 50
     for step, found in lengths:
         length = 4000**0.5 * hybrid()(step)
@@ -174,7 +175,7 @@ def test_laws_that_all_solvers_keep(name: str, monkeypatch: pytest.MonkeyPatch) 
     mixture = torch.randn(3, 1, 6, generator=generator()).double()
 
     def run(priors=sources.priors, mixture=mixture, solver=solver, seed=1) -> PosteriorSample:
-        return solver(priors, mixture, LEVELS, generator=generator(seed), start=Start())
+        return solved(solver, priors, mixture, LEVELS, generator=generator(seed))
 
     first = run()
     assert first.estimates.shape == (3, 2, 1, 6)
@@ -186,24 +187,15 @@ def test_laws_that_all_solvers_keep(name: str, monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(run(mixture=mixture[1:2]).estimates[0], first.estimates[1])
     # the order of sources is of no meaning but for the noise that each gets, and the one that is constrained
     unlike = unlike_sources()
-    calls = inference.posterior.white_noise
-
-    def exchanged(*arguments, **options):
-        draw = calls(*arguments, **options)
-        return lambda: draw().flip(1)
-
-    straight = run(unlike.priors, seed=3)
-    places = ("inference.posterior", "inference.posterior_flow", "inference.red_diff")
-    for place in places:
-        monkeypatch.setattr(f"{place}.white_noise", exchanged)
+    drawn = Problem.noise
+    monkeypatch.setattr(Problem, "noise", lambda self: drawn(self).flip(1))
     # all sources start from one noise, which is the first source's
     monkeypatch.setattr(
         Start, "states", lambda self, mixture, count, *_: mixture[:, None].expand(-1, count, -1, -1) + 0.0
     )
     other = replace(solver, constrained=1) if name == "dirac" else solver
     flipped = run(unlike.priors[::-1], solver=other, seed=3)
-    for place in places:
-        monkeypatch.setattr(f"{place}.white_noise", calls)
+    monkeypatch.setattr(Problem, "noise", drawn)
     straight = run(unlike.priors, seed=3)
     torch.testing.assert_close(flipped.estimates.flip(1), straight.estimates)
 
@@ -229,14 +221,14 @@ def test_estimates_come_to_the_posterior_mean(name: str, most: float) -> None:
     if name == "red_diff":
         solver = RedDiff(rate=0.005)
     levels = DiscreteDiffusion().levels()
-    sample = solver(sources.priors, mixture, levels, generator=generator(), start=Start())
+    sample = solved(solver, sources.priors, mixture, levels, generator=generator())
     true = sources.mean(mixture)
     assert float((sample.estimates - true).norm() / true.norm()) < most
 
 
 def test_the_dirac_flow_sums_to_the_mixture_exactly() -> None:
     sources, mixture = unlike_sources(), torch.randn(2, 1, 6, generator=generator()).double()
-    sample = SourceFlow(constrained=1)(sources.priors, mixture, LEVELS, generator=generator())
+    sample = solved(SourceFlow(constrained=1), sources.priors, mixture, LEVELS, generator=generator())
     torch.testing.assert_close(sample.estimates.sum(dim=1), mixture)
 
 
@@ -274,8 +266,13 @@ def test_starts() -> None:
 def test_chains_that_start_lower_are_shorter() -> None:
     sources, mixture = alike_sources(), torch.randn(1, 1, 6).double()
     levels = DiscreteDiffusion().levels()
-    sample = SOLVERS["projection"](
-        sources.priors, mixture, levels, generator=generator(), start=Start(at=0.5, whole_chain=False)
+    sample = solved(
+        SOLVERS["projection"],
+        sources.priors,
+        mixture,
+        levels,
+        generator=generator(),
+        start=Start(at=0.5, whole_chain=False),
     )
     assert (sample.steps, sample.evaluations) == (100, 200)
 
@@ -294,7 +291,9 @@ def test_conflict_is_the_strength_that_turns_a_step() -> None:
 
     levels = DiscreteDiffusion().levels(2)
     chain = Ancestral(guidance=Watched(schedule=hybrid()))
-    sample = chain([lambda x, s: 0.5 * x, lambda x, s: 0.2 * x], mixture, levels, generator=generator(1))
+    sample = solved(
+        chain, [lambda x, s: 0.5 * x, lambda x, s: 0.2 * x], mixture, levels, generator=generator(1)
+    )
     # the last step has no move, so that the end is where the prior went
     went = sample.estimates - seen["before"]
     strength = sample.conflicts[-1][..., None, None]
@@ -309,13 +308,13 @@ def test_chains_that_rest_stop() -> None:
     mixture[1] = 0.01 * mixture[1]
     levels = DiscreteDiffusion().levels()
     run = {"generator": generator(), "start": Start()}
-    full = Ancestral(guidance=Projection())(sources.priors, mixture, levels, **run)
-    loose = Ancestral(guidance=Projection(), stop=1e3)(sources.priors, mixture, levels, **run)
+    full = solved(Ancestral(guidance=Projection()), sources.priors, mixture, levels, **run)
+    loose = solved(Ancestral(guidance=Projection(), stop=1e3), sources.priors, mixture, levels, **run)
     assert loose.steps == 4
     assert bool(loose.stopped.all())
     assert not bool(full.stopped.any())
     with pytest.raises(ValueError, match="stop=0"):
-        Ancestral(guidance=Projection(), stop=0.0)(sources.priors, mixture, levels, **run)
+        solved(Ancestral(guidance=Projection(), stop=0.0), sources.priors, mixture, levels, **run)
 
 
 def test_sources_that_share_a_model_are_one_call_with_the_same_result() -> None:
@@ -351,7 +350,7 @@ def test_checkpointed_gradients_are_the_same() -> None:
     mixture = 0.1 * torch.randn(1, 1, 300, generator=generator())
     levels = prior.model.diffusion.levels(3)
     kept, again = (
-        replace(published(), checkpointed=on)([prior, prior], mixture, levels, generator=generator(1))
+        solved(replace(published(), checkpointed=on), [prior, prior], mixture, levels, generator=generator(1))
         for on in (False, True)
     )
     torch.testing.assert_close(kept.estimates, again.estimates)
@@ -360,8 +359,8 @@ def test_checkpointed_gradients_are_the_same() -> None:
 def test_guidance_brings_samples_to_the_mixture() -> None:
     sources, mixture = smooth_and_rough()
     run = {"generator": generator(), "start": Start(kind="noise")}
-    free = Ancestral(guidance=Unguided())(sources.priors, mixture, LEVELS, **run)
-    led = SOLVERS["hybrid"](sources.priors, mixture, LEVELS, **run)
+    free = solved(Ancestral(guidance=Unguided()), sources.priors, mixture, LEVELS, **run)
+    led = solved(SOLVERS["hybrid"], sources.priors, mixture, LEVELS, **run)
     assert float(led.residuals[-1].mean()) < 0.6 < 1.2 < float(free.residuals[-1].mean())
     assert free.conflicts is None
     assert led.conflicts.shape == (50, 20, 2)
@@ -372,7 +371,12 @@ def test_guidance_brings_samples_to_the_mixture() -> None:
     ("wrong", "fault"),
     [
         (lambda: Ensemble([]), "priors is empty"),
-        (lambda: white_noise(torch.zeros(3, 1, 5), 2, generator(), 2), "draws=2: a batch of 3"),
+        (
+            lambda: Problem(
+                priors=[], mixture=torch.zeros(3, 1, 5), levels=LEVELS, generator=generator(), draws=2
+            ),
+            "draws=2: a batch of 3",
+        ),
         (
             lambda: Ensemble([lambda x, s: x])(torch.zeros(1, 2, 1, 9), 0.5),
             "states of 2 sources for 1 priors",

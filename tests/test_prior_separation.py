@@ -62,9 +62,7 @@ def test_it_is_a_separator_whose_estimates_follow_the_mixtures_level() -> None:
     assert not torch.allclose(separator()(1000 * mixture), 1000 * separator()(mixture), rtol=0.1)
     # sources of -22.5 dB each are what the priors then see
     seen = []
-    made.solver = lambda priors, mixture, *rest, **options: (
-        seen.append(mixture) or SOLVER(priors, mixture, *rest, **options)
-    )
+    made.solver = lambda problem: seen.append(problem.mixture) or SOLVER(problem)
     made(mixture[:1])
     assert 10 * float(seen[0].square().mean().log10()) == pytest.approx(-22.5 + 10 * 0.30103, abs=1e-3)
     assert torch.equal(made(torch.zeros(1, 1, 100).double()).isfinite(), torch.ones(1, 2, 1, 100).bool())
