@@ -263,7 +263,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         "hyper_parameters['model'] is missing",
     )
     fails(
-        lightning_file(tmp_path / "a.ckpt", state_dict={"x": torch.ones(1)}), ValueError, "holds no separator"
+        lightning_file(tmp_path / "a.ckpt", state_dict={"x": torch.ones(1)}), ValueError, "holds no network"
     )
 
 
