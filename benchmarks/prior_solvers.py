@@ -113,6 +113,7 @@ def parse() -> argparse.Namespace:
     add("--ways", nargs="+", default=list(WAYS), help="names of ways (all solvers)")
     add("--grid", action="store_true", help="the study of start, floor and loss terms instead")
     add("--levels", type=int, help="of the chain, for all ways that do not say (all)")
+    add("--published-levels", action="store_true", help="for priors that were trained at any level")
     add("--device", default="cpu")
     add("--threads", type=int, default=1)
     add("--out", type=Path, required=True, help="CSV file of all rows")
@@ -133,6 +134,8 @@ def separated(options: argparse.Namespace, mixture: TaskMixture, overrides: list
     own = [f"method.{override.replace('POWERS', powers)}" for override in overrides]
     if options.levels is not None and not any("posterior.levels" in override for override in own):
         own.append(f"method.posterior.levels={options.levels}")
+    if options.published_levels:
+        own.append("method.posterior.chain={_target_: models.processes.diffusion.DiscreteDiffusion}")
     method = load_method("diffusion_prior", overrides=own)
     assert method.posterior is not None
     device = torch.device(options.device)

@@ -18,6 +18,7 @@ from inference.source_priors import SourcePrior
 from models import load_prior, load_separator
 from models.denoisers.diffusion_prior import DiffusionPrior
 from models.pretrained import SHIPPED
+from models.processes.diffusion import Diffusion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +28,9 @@ class PosteriorSettings:
     Args:
         solver: One of :mod:`inference.posterior` and its siblings.
         start: Where the chain starts.
-        levels: How many levels of the priors' chain are run, evenly spread; None for all.
+        chain: A diffusion whose levels are run, for priors that were trained at any level; None for the
+            priors' own.
+        levels: How many levels of the chain are run, evenly spread; None for all.
         level_db: RMS of a source in dB of full scale, to which a mixture is brought; None leaves it.
         draws: How many times each segment is separated; the best is kept.
         choose: By what, see :class:`inference.prior_separation.PriorSeparator`.
@@ -38,6 +41,7 @@ class PosteriorSettings:
 
     solver: Solver
     start: Start
+    chain: Diffusion | None = None
     levels: int | None = None
     level_db: float | None = -22.5
     draws: int = 1
@@ -94,7 +98,7 @@ def prior_separator(
             priors,
             _numbered(sources),
             solver=settings.solver,
-            levels=first.diffusion.levels(settings.levels),
+            levels=(settings.chain or first.diffusion).levels(settings.levels),
             sample_rate=first.sample_rate,
             start=settings.start,
             level_db=settings.level_db,

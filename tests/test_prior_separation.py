@@ -11,13 +11,14 @@ from infer_toys import run
 from prior_toys import CLASSES, prior_config, smooth_and_rough, toy_prior
 from separator_toys import noise
 
+from commands.prior_method import PosteriorSettings, prior_separator
 from inference import GridSearch, refine
 from inference.guidance import Projection
 from inference.posterior import Ancestral, Start
 from inference.prior_separation import PriorSeparator
 from inference.source_priors import SourcePrior
 from metrics import get_quality
-from models.checkpoint import save_separator
+from models.checkpoint import instantiate, save_separator
 from models.processes.diffusion import DiscreteDiffusion
 from models.types import LoadedSeparator
 
@@ -180,6 +181,22 @@ def priors(tmp_path: Path) -> tuple[str, str]:
     options = {"classes": CLASSES, "source": "sound"}
     save_separator(tmp_path / "sound.safetensors", toy_prior(seed=1, **options), prior_config(**options))
     return str(tmp_path / "speech.safetensors"), str(tmp_path / "sound.safetensors")
+
+
+def test_a_prior_of_any_level_can_be_sampled_at_the_published_ones(tmp_path: Path, capsys) -> None:
+    config = prior_config()
+    config["diffusion"] = {"_target_": "models.processes.diffusion.ContinuousDiffusion"}
+    path = str(tmp_path / "any.safetensors")
+    save_separator(path, instantiate(config), config)
+    settings = {"solver": SOLVER, "start": Start(), "levels": 5}
+    device = torch.device("cpu")
+    own = prior_separator([path, path], PosteriorSettings(**settings), device=device, seed=0)
+    published = PosteriorSettings(**settings, chain=DiscreteDiffusion())
+    made = prior_separator([path, path], published, device=device, seed=0)
+    assert own.levels.signal.tolist() == own.priors[0].model.diffusion.levels(5).signal.tolist()
+    assert made.levels.signal.tolist() == DiscreteDiffusion().levels(5).signal.tolist()
+    assert made(0.1 * noise(1, 1, 500)).shape == (1, 2, 1, 500)
+    assert made.sources == ("speech1", "speech2")
 
 
 SHORT = ["--segment", "0.1", "--set", "method.overlap_seconds=0.05", "--method", "diffusion_prior"]
