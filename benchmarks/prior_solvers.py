@@ -85,7 +85,7 @@ def main() -> None:
     """Separate what is missing, then print the table."""
     options = parse()
     ways = {name: WAYS.get(name, GRID.get(name)) for name in options.ways}
-    rows = pd.read_csv(options.out) if options.out.is_file() else pd.DataFrame(columns=["way", "mixture"])
+    rows = read_rows(options.out) if options.out.is_file() else pd.DataFrame(columns=["way", "mixture"])
     found = [*task_mixtures(options.task)[: options.mixtures]]
     done = set(zip(rows["way"], rows["mixture"], strict=True))
     torch.set_num_threads(options.threads)
@@ -94,10 +94,15 @@ def main() -> None:
         row = {"way": name, "mixture": mixture.name} | separated(options, mixture, ways[name] or [])
         options.out.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame([row]).to_csv(options.out, mode="a", header=not options.out.is_file(), index=False)
-    rows = pd.read_csv(options.out)
-    rows = rows[rows["way"].isin(ways) & rows["mixture"].astype(str).isin([one.name for one in found])]
+    rows = read_rows(options.out)
+    rows = rows[rows["way"].isin(ways) & rows["mixture"].isin([one.name for one in found])]
     print(f"{len(found)} mixtures of {options.task.name}\n")
     print(to_markdown(table(rows, list(ways))))
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The file; names of mixtures are digits, but no numbers."""
+    return pd.read_csv(path, dtype={"mixture": str})
 
 
 def parse() -> argparse.Namespace:
