@@ -98,7 +98,7 @@ class SeparationData(LoaderModule):
         snr_db: Sequence[float] | None = (-5.0, 15.0),
         root: str | Path | None = None,
     ) -> None:
-        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed, root=root)
         for name, value in (
             ("segment_seconds", segment_seconds),
             ("batch_size", batch_size),
@@ -124,7 +124,6 @@ class SeparationData(LoaderModule):
         self.crop, self.residual, self.rebuild_mixture = crop, residual, rebuild_mixture
         self.mix, self.same_song, self.skip_silent = mix, same_song, skip_silent
         self.gain_db, self.snr_db = _range(gain_db), _range(snr_db)
-        self.root = None if root is None else Path(root).expanduser()
         self._datasets: dict[str, Samples] = {}
 
     def setup(self, stage: str) -> None:
@@ -137,8 +136,7 @@ class SeparationData(LoaderModule):
             FileNotFoundError: If ``root`` or a folder of the corpus is missing.
             ValueError: If a corpus does not fit ``sources``.
         """
-        if self.root is not None and not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root} is not a folder: point data.root at the corpus")
+        self.check_root()
         if stage == "fit" and self.train is not None and "fit" not in self._datasets:
             self._datasets["fit"] = self._training_set(self.train())
         if stage in ("fit", "validate") and self.valid is not None and "validate" not in self._datasets:

@@ -7,6 +7,7 @@ rank themselves and Lightning leaves them alone, whether that option is on or of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,11 +100,18 @@ class LoaderModule(LightningDataModule):
         batch_size: Training samples per batch on each process.
         num_workers: Loader processes; 0 reads in the training process.
         seed: Of the order.
+        root: The corpus folder that a config refers to.
     """
 
-    def __init__(self, *, batch_size: int, num_workers: int, seed: int) -> None:
+    def __init__(self, *, batch_size: int, num_workers: int, seed: int, root: str | Path | None) -> None:
         super().__init__()
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.root = None if root is None else Path(root).expanduser()
+
+    def check_root(self) -> None:
+        """Raise ``FileNotFoundError`` if there is a corpus folder and it is none."""
+        if self.root is not None and not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root} is not a folder: point data.root at the corpus")
 
     def drawn(
         self, dataset: Dataset[Any], epoch_size: int, collate: Callable[[Sequence[Any]], Any]

@@ -169,7 +169,7 @@ class SourceData(LoaderModule):
         seed: int = 0,
         root: str | Path | None = None,
     ) -> None:
-        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed, root=root)
         if not segment_seconds > 0:
             raise ValueError(f"segment_seconds={segment_seconds}: give a number above 0")
         check_positive(batch_size=batch_size, epoch_size=epoch_size, limit_valid=limit_valid)
@@ -178,7 +178,6 @@ class SourceData(LoaderModule):
         self.classes = tuple(classes)
         self.level_db = None if level_db is None else (float(level_db[0]), float(level_db[1]))
         self.epoch_size, self.limit_valid = epoch_size, limit_valid
-        self.root = None if root is None else Path(root).expanduser()
         self._datasets: dict[str, SourceDataset] = {}
 
     def setup(self, stage: str) -> None:
@@ -188,8 +187,7 @@ class SourceData(LoaderModule):
             FileNotFoundError: If ``root`` or a folder of the corpus is missing.
             ValueError: If a recording is of a class that is not named.
         """
-        if self.root is not None and not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root} is not a folder: point data.root at the corpus")
+        self.check_root()
         if stage == "fit" and "fit" not in self._datasets:
             self._datasets["fit"] = self._dataset(self.train(), self.seed)
         if stage in ("fit", "validate") and self.valid is not None and "validate" not in self._datasets:

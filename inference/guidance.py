@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from inference.consistency import sum_to_mixture
 from inference.reconstruction import ReconstructionLoss
 from models.processes.diffusion import Step
 
@@ -216,4 +217,4 @@ class Projection:
 
     def __call__(self, place: Place) -> Push:
         """Move the estimates to where they sum to the mixture."""
-        return Push(estimates=place.estimates + place.residual / place.states.shape[1])
+        return Push(estimates=sum_to_mixture(place.estimates, place.mixture))

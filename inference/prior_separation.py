@@ -173,7 +173,7 @@ class PriorSeparator(nn.Module):
         """
         ensemble, generator = Ensemble(self.priors), Generator().manual_seed(self.seed + 1)
         total = estimates.new_zeros(len(estimates))
-        for place in torch.linspace(0, len(self.levels) - 1, LIKELIHOOD_LEVELS).round().long().tolist():
+        for place in self.levels.places(LIKELIHOOD_LEVELS):
             signal = self.levels.step(place).signal
             noise = torch.randn(estimates.shape[1:], generator=generator).to(estimates)
             states = signal**0.5 * estimates + (1 - signal) ** 0.5 * noise

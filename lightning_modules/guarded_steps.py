@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
+from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 NonFinite = Literal["raise", "skip"]
@@ -32,6 +34,26 @@ class GuardedSteps(LightningModule):
             )
         self.nonfinite, self.skip_limit = nonfinite, skip_limit
         self._skipped, self._skipped_in_a_row = 0, 0
+
+    def keep_loss(self, loss: Tensor, names: Sequence[str]) -> Tensor:
+        """Log the mean training loss of a batch of named items and give it back.
+
+        Raises:
+            ValueError: If it is not a finite number, with ``nonfinite="raise"``.
+        """
+        if self.nonfinite == "raise" and not torch.isfinite(loss):
+            raise ValueError(
+                f"the training loss is {loss.item()} at step {self.global_step} (items "
+                f"{', '.join(names)}): lower optimizer.lr or set trainer.gradient_clip_val"
+            )
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(names))
+        return loss
+
+    def step_seed(self, seed: int, batch_index: int) -> int:
+        """A seed that depends on that of the run, rank and step only, so that resuming repeats nothing."""
+        place = self.trainer.current_epoch * 1_000_003 + batch_index
+        place = place * self.trainer.world_size + self.global_rank
+        return (seed * 2_147_483_647 + place) % 2**63
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """With ``nonfinite="skip"``: take the gradients away if one is not finite, so that nothing is learnt.
@@ -76,3 +98,15 @@ class GuardedSteps(LightningModule):
             root.clip_grad_norm_(gradient_clip_val)
         else:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+
+def optimizers(
+    weights: Iterable[nn.Parameter],
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+    scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None,
+) -> Any:
+    """What ``configure_optimizers`` returns: the optimiser and, if there is one, its scheduler."""
+    built = optimizer(weights)
+    if scheduler is None:
+        return built
+    return {"optimizer": built, "lr_scheduler": {"scheduler": scheduler(built), "interval": "step"}}

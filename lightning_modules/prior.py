@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from lightning_modules.guarded_steps import GuardedSteps, NonFinite
+from lightning_modules.guarded_steps import GuardedSteps, NonFinite, optimizers
 from models.denoisers.diffusion_prior import DiffusionPrior
 
 Batch = dict[str, Any]
@@ -73,30 +73,22 @@ class PriorModule(GuardedSteps):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Noise each source at a level of its own and return the mean loss."""
         source, labels = batch["source"], batch["labels"]
-        place = (self.current_epoch * 1_000_003 + batch_index) * self.trainer.world_size + self.global_rank
-        generator = Generator().manual_seed((self.seed * 2_147_483_647 + place) % 2**63)
+        generator = Generator().manual_seed(self.step_seed(self.seed, batch_index))
         signal = self.prior.diffusion.draw(len(source), generator).to(self.device)
         hidden = (torch.rand(len(source), generator=generator) < self.label_dropout).to(self.device)
         labels = torch.where(hidden, len(self.prior.classes), labels)
         loss = self._losses(source, signal, labels, _noise(source, generator)).mean()
-        if self.nonfinite == "raise" and not torch.isfinite(loss):
-            raise ValueError(
-                f"the training loss is {loss.item()} at step {self.global_step} (items "
-                f"{', '.join(batch['names'])}): lower optimizer.lr or set trainer.gradient_clip_val"
-            )
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(source))
-        return loss
+        return self.keep_loss(loss, batch["names"])
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Log the loss at every validation level, and their mean."""
-        chain = self.prior.diffusion.levels().signal
-        places = torch.linspace(0, len(chain) - 1, self.validation_levels).round().long()
+        chain = self.prior.diffusion.levels()
         number = batch_index * self.trainer.world_size + self.global_rank
         generator = Generator().manual_seed(number)
         source, losses = batch["source"], []
         options: dict[str, Any] = {"batch_size": len(source), "on_epoch": True, "sync_dist": True}
-        for place in places.tolist():
-            signal = chain[place].expand(len(source)).to(self.device)
+        for place in chain.places(self.validation_levels):
+            signal = chain.signal[place].expand(len(source)).to(self.device)
             loss = self._losses(source, signal, batch["labels"], _noise(source, generator)).mean()
             self.log(f"val/loss_level{round(100 * place / max(1, len(chain) - 1)):03d}", loss, **options)
             losses.append(loss)
@@ -104,11 +96,7 @@ class PriorModule(GuardedSteps):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser, and the scheduler if there is one."""
-        optimizer = self.make_optimizer(self.prior.parameters())
-        if self.make_scheduler is None:
-            return optimizer
-        scheduler = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return optimizers(self.prior.parameters(), self.make_optimizer, self.make_scheduler)
 
     def _losses(self, source: Tensor, signal: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
         """Mean squared errors ``(b,)`` of the network's output."""

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from data.mixing import blend, path_gains, random_ratios
 from inference.permutation import reference_order, reorder
-from lightning_modules.guarded_steps import GuardedSteps, NonFinite
+from lightning_modules.guarded_steps import GuardedSteps, NonFinite, optimizers
 from lightning_modules.mixing_policy import MixingPolicy
 from models.types import interchangeable
 
@@ -70,13 +70,7 @@ class SeparationModule(GuardedSteps):
             generator=generator,
         )
         loss = self._batch_loss(mixture, references, generator)
-        if self.nonfinite == "raise" and not torch.isfinite(loss):
-            raise ValueError(
-                f"the training loss is {loss.item()} at step {self.global_step} (items "
-                f"{', '.join(batch['names'])}): lower optimizer.lr or set trainer.gradient_clip_val"
-            )
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(mixture))
-        return loss
+        return self.keep_loss(loss, batch["names"])
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Log the loss of the one-step estimates; every measure is the business of the callbacks."""
@@ -89,11 +83,7 @@ class SeparationModule(GuardedSteps):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser, and the scheduler if there is one."""
-        optimizer = self.make_optimizer(self.separator.parameters())
-        if self.make_scheduler is None:
-            return optimizer
-        scheduler = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return optimizers(self.separator.parameters(), self.make_optimizer, self.make_scheduler)
 
     def _batch_loss(self, mixture: Tensor, references: Tensor, generator: Generator) -> Tensor:
         """Weighted mean loss of the estimate and ``mixing.unroll`` further ones from randomly mixed blends.
@@ -125,10 +115,7 @@ class SeparationModule(GuardedSteps):
 
     def _generator(self, batch_index: int) -> Generator:
         """A generator that depends on seed, rank and step only, so that resuming repeats nothing."""
-        generator = torch.Generator(device=self.device)
-        ranks = self.trainer.world_size
-        place = (self.trainer.current_epoch * 1_000_003 + batch_index) * ranks + self.global_rank
-        return generator.manual_seed((self.seed * 2_147_483_647 + place) % 2**63)
+        return torch.Generator(device=self.device).manual_seed(self.step_seed(self.seed, batch_index))
 
 
 def _best(ratios: Sequence[Tensor], again: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:

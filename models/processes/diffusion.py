@@ -91,6 +91,10 @@ class NoiseLevels:
         cleaner = 1.0 if place == 0 else float(self.signal[place - 1])
         return Step(signal=float(self.signal[place]), cleaner=cleaner)
 
+    def places(self, count: int) -> list[int]:
+        """Numbers of so many levels, evenly spread, the first and the last among them; of one, the first."""
+        return torch.linspace(0, len(self) - 1, count, dtype=torch.float64).round().long().tolist()
+
     def respaced(self, steps: int) -> NoiseLevels:
         """So many of the levels, evenly spread, the first and the last among them.
 
@@ -106,8 +110,7 @@ class NoiseLevels:
             raise ValueError(f"steps={steps}: the chain has {len(self)} levels, give 1 to {len(self)}")
         if steps == 1:
             return NoiseLevels(self.signal[-1:])
-        places = torch.linspace(0, len(self) - 1, steps, dtype=torch.float64).round().long()
-        return NoiseLevels(self.signal[places])
+        return NoiseLevels(self.signal[self.places(steps)])
 
 
 class Diffusion(ABC):
