@@ -31,7 +31,7 @@ from data.reading import Reader
 from inference.permutation import reference_order, reorder
 from inference.prior_separation import PriorSeparator
 from metrics import MetricPanel
-from models.types import interchangeable
+from models.types import exchangeable
 from reporting.tables import number, to_markdown
 
 GUIDANCE = "posterior.solver.guidance"
@@ -151,8 +151,7 @@ def separated(options: argparse.Namespace, mixture: TaskMixture, overrides: list
     estimates, sample = separator.sample(audio.to(device))
     seconds = time.perf_counter() - started
     estimates = estimates.cpu()
-    if interchangeable(separator.sources):
-        estimates = reorder(estimates, reference_order(estimates, references))
+    estimates = reorder(estimates, reference_order(estimates, references, exchangeable(separator.sources)))
     scores = measure(estimates, references, audio, separator.sample_rate)
     conflicts = None if sample.conflicts is None else float((sample.conflicts > 0).float().mean())
     left = float((audio - estimates.sum(1)).norm() / audio.norm())

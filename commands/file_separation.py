@@ -27,7 +27,7 @@ from inference.execution import usual_lanes
 from inference.segments import Numbers, Stretch
 from models.channels import match_channels
 from models.levels import unstandardised
-from models.types import LoadedSeparator, interchangeable
+from models.types import LoadedSeparator, exchangeable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,7 +194,7 @@ class FileSeparator:
                 recording.read,
                 recording.frames,
                 sample_rate=rate,
-                interchangeable=interchangeable(self.separator.sources),
+                interchangeable=exchangeable(self.separator.sources),
                 standardise=bare is not None,
                 read_reference=recording.read_references if recording.references else None,
                 keep_trajectory=keep_trajectory,

@@ -21,7 +21,7 @@ from inference.execution import usual_lanes
 from inference.segments import Stretch, refined_stretches
 from metrics import Quality
 from models.levels import Level
-from models.types import Separator
+from models.types import Groups, Separator
 
 BATCH_SECONDS = 60.0
 """Seconds of audio, all channels together, that a separator call may hold if ``max_batch`` is not set.
@@ -197,7 +197,7 @@ class Method:
         frames: int,
         *,
         sample_rate: int,
-        interchangeable: bool = False,
+        interchangeable: Groups = (),
         standardise: bool = False,
         read_reference: Read | None,
         keep_trajectory: bool,
@@ -212,7 +212,7 @@ class Method:
             read: Gives samples of the mixture, ``(1, c, t)`` in the main memory.
             frames: Its samples.
             sample_rate: Their rate in Hz.
-            interchangeable: Whether the separator gives its sources in any order.
+            interchangeable: Places of the sources that the separator gives in any order, group by group.
             standardise: Whether ``separate`` leaves it to its caller to standardise what it gets.
             read_reference: Gives ``(1, s, c, t)``; None without.
             keep_trajectory: Keep the estimates of all steps.
@@ -262,7 +262,7 @@ class Method:
         )
 
     def _of_any_length(
-        self, separate: Separator, cutting: Mapping[str, int], interchangeable: bool, device: torch.device
+        self, separate: Separator, cutting: Mapping[str, int], interchangeable: Groups, device: torch.device
     ) -> Separator:
         """A separator of whole items, made of one of segments."""
         # on a CPU large calls are no faster
@@ -283,7 +283,7 @@ class Method:
         mixture: Tensor,
         *,
         sample_rate: int,
-        interchangeable: bool = False,
+        interchangeable: Groups = (),
         standardise: bool = False,
         reference: Tensor | None,
         keep_trajectory: bool,
@@ -296,8 +296,8 @@ class Method:
             separate: Maps ``(b, c, t)`` to ``(b, s, c, t)``.
             mixture: ``(1, c, t)``.
             sample_rate: Its rate in Hz.
-            interchangeable: Whether the separator gives its sources in any order; where there is a reference,
-                they are put into its order.
+            interchangeable: Places of the sources that the separator gives in any order, group by group;
+                where there is a reference, they are put into its order.
             standardise: Whether ``separate`` leaves it to its caller to standardise what it gets.
             reference: ``(1, s, c, t)``, or None.
             keep_trajectory: Keep the estimates of all steps.
@@ -317,7 +317,7 @@ class Method:
                 generator=generator,
             )
         quality = self.quality(sample_rate)
-        needed = interchangeable or (quality is not None and quality.needs_reference)
+        needed = bool(interchangeable) or (quality is not None and quality.needs_reference)
         most = max(1, round(BATCH_SECONDS * sample_rate / at_once))
         learnt = self._batch_sizes.setdefault((sample_rate, at_once), BatchSize(samples=most))
         return refine(

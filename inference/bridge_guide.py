@@ -10,11 +10,11 @@ import torch
 from torch import Generator, Tensor
 
 from inference.bridge_sampling import Path, Start, check_path, sample_bridge, time_grid
-from inference.permutation import matching_order, reference_order, reorder
+from inference.permutation import as_groups, matching_order, reference_order, reorder
 from inference.refinement import Refinement
 from inference.refinement_run import Source
 from models.processes.bridge import Bridge, LinearBridge
-from models.types import Separator
+from models.types import Groups, Separator
 
 
 @runtime_checkable
@@ -106,7 +106,7 @@ class BridgeSampler:
         mixture: Tensor,
         *,
         source: Source = 0,
-        interchangeable: bool = False,
+        interchangeable: bool | Groups = False,
         reference: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Refinement:
@@ -116,7 +116,7 @@ class BridgeSampler:
             separate: Maps ``(b, c, t)`` to ``(b, s, c, t)``; a bridge, or any other.
             mixture: ``(b, c, t)``.
             source: Index of the source to return, or ``"all"``.
-            interchangeable: Whether the separator gives its sources in any order.
+            interchangeable: As for :func:`inference.refine`.
             reference: ``(b, s, c, t)``; for the order of interchangeable sources only.
             generator: For the noise.
 
@@ -130,7 +130,7 @@ class BridgeSampler:
         else:
             process, chosen = _ReadAsBridge(separate, self.bridge, mixture, source), slice(None)
             if interchangeable:
-                process.put_in_order(reference)
+                process.put_in_order(interchangeable, reference)
         level, count = process.level(mixture), len(process.sources)
         start = process.encode(mixture[:, None], level)
         sample = sample_bridge(
@@ -179,18 +179,18 @@ class _ReadAsBridge:
         self._last, self.calls = self._first, 1
         count = self._first.shape[1]
         self._followed = list(range(count)) if source == "all" else [range(count)[source]]
-        self._ordered = False
+        self._groups: Groups = ()
 
     @property
     def sources(self) -> Sequence[int]:
         """Those that are followed."""
         return self._followed
 
-    def put_in_order(self, reference: Tensor | None) -> None:
+    def put_in_order(self, interchangeable: bool | Groups, reference: Tensor | None) -> None:
         """Keep interchangeable sources apart from now on, in the order of the reference if there is one."""
-        self._ordered = True
+        groups = self._groups = as_groups(interchangeable, self._first.shape[1])
         if reference is not None:
-            self._first = self._last = reorder(self._first, reference_order(self._first, reference))
+            self._first = self._last = reorder(self._first, reference_order(self._first, reference, groups))
 
     def level(self, mixture: Tensor) -> Tensor:
         """The root mean square of each item, ``(b, 1, 1, 1)``."""
@@ -213,8 +213,8 @@ class _ReadAsBridge:
         for place, source in enumerate(self._followed):
             estimates = self.separate(state[:, place] * level[:, 0])
             self.calls += 1
-            if self._ordered:
-                estimates = reorder(estimates, matching_order(estimates, self._last))
+            if self._groups:
+                estimates = reorder(estimates, matching_order(estimates, self._last, self._groups))
             found.append(estimates[:, source])
         stacked = torch.stack(found, dim=1)
         if len(self._followed) == self._last.shape[1]:

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from inference.permutation import matching_order, reorder
-from models.types import Separator
+from models.types import Groups, Separator
 
 Read = Callable[[int, int], Tensor]
 """Samples ``start`` up to ``stop`` of an item, as ``(b, c, stop - start)``; from a tensor, or from disk."""
@@ -92,14 +92,17 @@ class Seam:
         self.weights, self.overlap, self.context = fade_in(overlap, context), overlap, context
         self._end: Tensor | None = None
 
-    def order(self, waveform: Tensor, cut: Cut) -> Tensor:
-        """Order ``(b, s)`` in which the sources ``(b, s, c, t)`` of the next segment go on as they were."""
+    def order(self, waveform: Tensor, cut: Cut, groups: Groups) -> Tensor:
+        """Order ``(b, s)`` in which the sources ``(b, s, c, t)`` of the next segment go on as they were.
+
+        Those of a group may have changed places with one another.
+        """
         if self._end is None:
             return torch.arange(waveform.shape[1], device=waveform.device).expand(len(waveform), -1)
         # heard where both segments are at their best
         heard = slice(self.context, self.context + self.overlap) if self.overlap else slice(None)
         shared = waveform[..., cut.begin - cut.start :][..., : len(self.weights)]
-        return matching_order(shared[..., heard], self._end[..., heard])
+        return matching_order(shared[..., heard], self._end[..., heard], groups)
 
     def join(self, waveform: Tensor, cut: Cut) -> Tensor:
         """Take up the next segment ``(..., t)``; returns the part that is done with it.
@@ -127,7 +130,7 @@ def separated_parts(
     overlap: int,
     context: int = 0,
     max_batch: int = 1,
-    stitched: bool = False,
+    stitched: Groups = (),
     device: torch.device | None = None,
 ) -> Iterator[Tensor]:
     """Separate an item that need not fit into the memory, and give out every part as soon as it is done.
@@ -140,7 +143,8 @@ def separated_parts(
         overlap: Samples of a fade.
         context: Samples at either side of it.
         max_batch: Most segments in one separator call.
-        stitched: Whether sources come in any order; then each segment's are put into that of the one before.
+        stitched: Places of sources that come in any order among themselves; each segment's are put into
+            that of the one before.
         device: Where the separator lives; None for where ``read`` puts the samples.
 
     Yields:
@@ -167,7 +171,7 @@ def separated_parts(
             )
         by_segment = rearrange(estimates, "(n b) s c t -> n b s c t", n=len(group))
         for cut, waveform in zip(group, by_segment, strict=True):
-            in_order = reorder(waveform, seam.order(waveform, cut)) if stitched else waveform
+            in_order = reorder(waveform, seam.order(waveform, cut, stitched)) if stitched else waveform
             yield seam.join(in_order, cut)
 
 
@@ -178,7 +182,7 @@ def overlap_add(
     overlap: float = 0.25,
     context: int = 0,
     max_batch: int = 1,
-    stitched: bool = False,
+    stitched: Groups = (),
     device: torch.device | None = None,
 ) -> Separator:
     """A separator of items of any length, made of one of segments.
@@ -193,7 +197,7 @@ def overlap_add(
         overlap: Share in [0, 1) of a segment over which it is faded into the next.
         context: Samples at either side of a fade where a separator is not to be trusted.
         max_batch: Most segments in one separator call.
-        stitched: Whether the separator gives its sources in any order (speakers): then the sources of every
+        stitched: Places of the sources that the separator gives in any order (speakers): those of every
             segment are put into the order of the segment before.
         device: Where the separator lives; what is joined stays where the mixture is.
 
@@ -223,7 +227,7 @@ def overlap_add(
 
 
 def shifted(
-    separate: Separator, *, shifts: int, most: int, stitched: bool = False, generator: Generator
+    separate: Separator, *, shifts: int, most: int, stitched: Groups = (), generator: Generator
 ) -> Separator:
     """A separator whose estimates are means over delays of the item, which moves segments and frames.
 
@@ -231,7 +235,7 @@ def shifted(
         separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``, for any length.
         shifts: Number of delays, and of its calls, from 1 up.
         most: Longest delay in samples, by zeros put in front and cut off again.
-        stitched: Whether it gives its sources in any order.
+        stitched: Places of the sources that it gives in any order.
         generator: Draws the delays: here and now, so that what is returned is one function, for every item.
 
     Raises:
@@ -248,7 +252,7 @@ def shifted(
         for delay in delays:
             estimates = separate(F.pad(mixture, (delay, 0)))[..., delay:]
             if total is not None and stitched:
-                estimates = reorder(estimates, matching_order(estimates, total))
+                estimates = reorder(estimates, matching_order(estimates, total, stitched))
             total = estimates if total is None else total + estimates
         assert total is not None
         return total / shifts

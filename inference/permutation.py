@@ -2,6 +2,8 @@
 
 A separator trained without a fixed order gives its estimates in any order, another one for every blend or
 segment. These functions put them into an order that is known: of the estimates before, or of the references.
+Where only some sources come in any order, such as two speakers beside a sound, those of a group change
+places among themselves.
 """
 
 from __future__ import annotations
@@ -11,14 +13,23 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from metrics.reference import si_sdr
+from models.types import Groups
 
 
-def matching_order(estimates: Tensor, known: Tensor) -> Tensor:
+def as_groups(interchangeable: bool | Groups, count: int) -> Groups:
+    """Groups of ``count`` sources: all in one for True, none for False."""
+    if isinstance(interchangeable, bool):
+        return [range(count)] if interchangeable else []
+    return interchangeable
+
+
+def matching_order(estimates: Tensor, known: Tensor, groups: Groups | None = None) -> Tensor:
     """The order of estimates in which they are closest to signals whose order is known.
 
     Args:
         estimates: ``(b, s, c, t)``.
         known: Same shape.
+        groups: Of sources that may change places; None for all of them with one another.
 
     Returns:
         ``(b, s)`` indices into the sources of ``estimates``: of all orders the one with the smallest sum of
@@ -37,11 +48,16 @@ def matching_order(estimates: Tensor, known: Tensor) -> Tensor:
             " to one"
         )
     # ||k - e||^2 summed over pairs differs between orders by the inner products only
-    return best_assignment(torch.einsum("bkct,bect->bke", known.double(), estimates.double()))
+    return best_assignment(torch.einsum("bkct,bect->bke", known.double(), estimates.double()), groups)
 
 
-def reference_order(estimates: Tensor, references: Tensor) -> Tensor:
+def reference_order(estimates: Tensor, references: Tensor, groups: Groups | None = None) -> Tensor:
     """The order of estimates ``(b, s, c, t)`` with the best mean SI-SDR for references of that shape.
+
+    Args:
+        estimates: See above.
+        references: See above.
+        groups: As in :func:`matching_order`.
 
     Returns:
         ``(b, s)`` indices into the sources of ``estimates``; a silent reference takes what is left.
@@ -50,21 +66,32 @@ def reference_order(estimates: Tensor, references: Tensor) -> Tensor:
     scores = [
         si_sdr(estimates, references[:, [index]].expand_as(estimates)).mean(-1) for index in range(count)
     ]
-    return best_assignment(torch.stack(scores, dim=1))
+    return best_assignment(torch.stack(scores, dim=1), groups)
 
 
-def best_assignment(scores: Tensor) -> Tensor:
+def best_assignment(scores: Tensor, groups: Groups | None = None) -> Tensor:
     """The assignment with the largest sum of scores.
 
     Args:
         scores: ``(b, known, estimate)``, square; NaN counts as 0.
+        groups: As in :func:`matching_order`.
 
     Returns:
         ``(b, known)``: the estimate for each known signal.
+
+    >>> scores = torch.tensor([[[0.0, 1.0, 9.0], [1.0, 0.0, 0.0], [9.0, 0.0, 0.0]]])
+    >>> best_assignment(scores).tolist(), best_assignment(scores, [[0, 1]]).tolist()
+    ([[2, 1, 0]], [[1, 0, 2]])
     """
-    matrices = scores.nan_to_num(0.0).cpu().numpy()
-    assigned = [linear_sum_assignment(matrix, maximize=True)[1].tolist() for matrix in matrices]
-    return torch.tensor(assigned, dtype=torch.long, device=scores.device).reshape(scores.shape[:2])
+    count = scores.shape[1]
+    order = torch.arange(count).repeat(len(scores), 1)
+    matrices = scores.nan_to_num(0.0).cpu()
+    for places in [range(count)] if groups is None else groups:
+        group = torch.tensor(places, dtype=torch.long)
+        for row, matrix in zip(order, matrices, strict=True):
+            found = linear_sum_assignment(matrix[group][:, group].numpy(), maximize=True)[1]
+            row[group] = group[torch.from_numpy(found)]
+    return order.to(scores.device)
 
 
 def reorder(signals: Tensor, order: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class PriorSeparator(nn.Module):
 
     Args:
         priors: Of each source.
-        sources: Their names; sources that differ by their number only are interchangeable.
+        sources: Their names; those that differ by their number only come in any order.
         solver: How to sample.
         levels: Chain of the priors.
         start: Where it starts.

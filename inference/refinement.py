@@ -13,7 +13,7 @@ from inference.execution import BatchSize, Execution
 from inference.refinement_run import PostFilter, RefinementRun, Source
 from inference.search import Search, Trace
 from metrics.quality import Quality
-from models.types import Separator
+from models.types import Groups, Separator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ def refine(
     reference: Tensor | None = None,
     keep_previous: bool = True,
     blend: Literal["endpoint", "state"] = "endpoint",
-    interchangeable: bool = False,
+    interchangeable: bool | Groups = False,
     consistency: Consistency | None = None,
     post_filter: PostFilter | None = None,
     noise: float = 0.0,
@@ -83,9 +83,10 @@ def refine(
         keep_previous: Let the previous estimate compete; schedules never do.
         blend: ``"endpoint"`` blends with the mixture, ``"state"`` with the previous blend
             (``x_t = r x_{t-1} + (1 - r) y_{t-1}``, which stays if the previous estimate is kept).
-        interchangeable: The separator gives its sources in any order, as it does speakers: those of every
-            blend are put into the order of the estimates before, and these from the first on into that of
-            the reference where there is one. With ``source="all"`` only.
+        interchangeable: The separator gives its sources in any order, as it does speakers, or those of each
+            group among themselves (:func:`models.types.exchangeable`): those of every blend are put into the
+            order of the estimates before, and these from the first on into that of the reference where there
+            is one. With ``source="all"`` only.
         consistency: Every estimate, the first one too, is moved to where the sources sum to the mixture, see
             :func:`inference.consistency.sum_to_mixture`; None leaves them. With ``source="all"`` only.
         post_filter: Applied to every estimate, the first one too, with what it was separated from, such as

@@ -12,10 +12,11 @@ from torch import Generator, Tensor
 from data.mixing import blend as blend_of
 from inference.consistency import Consistency, sum_to_mixture
 from inference.execution import FORWARD_MODE, Execution, Plan
-from inference.permutation import matching_order, reference_order, reorder
+from inference.permutation import as_groups, matching_order, reference_order, reorder
 from inference.search import Search
 from metrics.quality import Quality
 from models.levels import at_level, standardised
+from models.types import Groups
 
 Source = int | Literal["all"]
 """Which source is refined: an index, or all of them together."""
@@ -37,7 +38,7 @@ class RefinementRun:
         quality: Quality | None,
         reference: Tensor | None,
         form: Literal["endpoint", "state"],
-        interchangeable: bool,
+        interchangeable: bool | Groups,
         consistency: Consistency | None,
         post_filter: PostFilter | None,
         noise: float,
@@ -48,7 +49,7 @@ class RefinementRun:
         self.execution = execution
         self.tell_share = tell_share
         self.selects, self.wants_slopes, self.form = search.selects, search.wants_slopes, form
-        self.interchangeable, self.consistency, self.post_filter = interchangeable, consistency, post_filter
+        self.consistency, self.post_filter = consistency, post_filter
         self.mixture = mixture
         _, self.mean, self.deviation = standardised(mixture)
         self.standardise = standardise
@@ -77,8 +78,9 @@ class RefinementRun:
                 f"reference has shape {tuple(reference.shape)} where the estimates have "
                 f"{tuple(first.shape)} (batch, source, channel, time): cut or stack it to fit"
             )
-        if interchangeable and reference is not None:
-            first = reorder(first, reference_order(first, reference))
+        self.groups = as_groups(interchangeable, count)
+        if self.groups and reference is not None:
+            first = reorder(first, reference_order(first, reference, self.groups))
         self.reference = reference
         self.one_step = self._mended(first, mixture[:, None].expand_as(first), mixture)
         self.estimate = self.one_step.clone()
@@ -161,8 +163,8 @@ class RefinementRun:
                     blends = blends + self.noise(index, items, ratio)
                 told = (ratio, self.mixture[items]) if self.tell_share else ()
                 found = self._separate(call, blends, items, plan, told)
-                if self.interchangeable:
-                    found = reorder(found, matching_order(found, self.estimate[items]))
+                if self.groups:
+                    found = reorder(found, matching_order(found, self.estimate[items], self.groups))
                 estimates.append(found[:, source])
                 inputs.append(blends)
             stacked = torch.stack(estimates, dim=1)

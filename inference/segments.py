@@ -14,10 +14,11 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from inference.chunking import Cut, Read, Seam, cut_out, cuts
+from inference.chunking import Read, Seam, cut_out, cuts
 from inference.execution import Lanes
 from inference.permutation import reorder
 from inference.refinement import Refinement
+from models.types import Groups
 
 WAVEFORMS = ("estimate", "one_step", "trajectory")
 
@@ -63,7 +64,7 @@ def refined_stretches(
     segment: int,
     overlap: int,
     context: int = 0,
-    stitched: bool = False,
+    stitched: Groups = (),
     read_reference: Read | None = None,
     generator: Generator | None = None,
     lanes: Lanes | None = None,
@@ -81,7 +82,7 @@ def refined_stretches(
         segment: Samples of a segment.
         overlap: Samples over which one is faded into the next.
         context: Samples at either side of a fade where a separator is not to be trusted.
-        stitched: Whether segments give their sources ``(b, s, c, t)`` in any order.
+        stitched: Places of sources that segments ``(b, s, c, t)`` give in any order among themselves.
         read_reference: As ``read``, of the references ``(b, c, t)`` or ``(b, s, c, t)``; None without.
         generator: For searches that draw; each segment gets one that is seeded by it, in order, so that the
             number of lanes does not matter.
@@ -109,7 +110,11 @@ def refined_stretches(
     results = (lanes or Lanes()).map(refined_segment, parts)
     seams = {name: Seam(overlap, context) for name in WAVEFORMS}
     for cut, refined in zip(places, results, strict=True):
-        in_order = _in_order(refined, seams["one_step"], cut) if stitched else refined
+        in_order = (
+            _in_order(refined, seams["one_step"].order(refined.one_step, cut, stitched))
+            if stitched
+            else refined
+        )
         done = {
             name: seam.join(waveform, cut)
             for name, seam in seams.items()
@@ -124,9 +129,8 @@ def _moved(refined: Refinement, device: torch.device) -> Refinement:
     return replace(refined, **{name: x.to(device) for name, x in tensors.items() if x is not None})
 
 
-def _in_order(refined: Refinement, seam: Seam, cut: Cut) -> Refinement:
-    """A segment's refinement with its sources as they were in the segment before."""
-    order = seam.order(refined.one_step, cut)
+def _in_order(refined: Refinement, order: Tensor) -> Refinement:
+    """A segment's refinement with its sources in an order ``(b, s)``."""
     trajectory = refined.trajectory
     return replace(
         refined,
@@ -182,7 +186,7 @@ def refine_in_segments(
     segment: int,
     overlap: int,
     context: int = 0,
-    stitched: bool = False,
+    stitched: Groups = (),
     reference: Tensor | None = None,
     generator: Generator | None = None,
     lanes: int = 1,
@@ -198,7 +202,7 @@ def refine_in_segments(
         segment: Samples of a segment.
         overlap: Samples over which one is faded into the next.
         context: Samples at either side of a fade where a separator is not to be trusted.
-        stitched: Whether segments give their sources in any order; ``refine_one`` then gives all of them.
+        stitched: Places of sources that segments give in any order; ``refine_one`` then gives all of them.
         reference: ``(b, c, t)`` or ``(b, s, c, t)``; None without.
         generator: For searches that draw.
         lanes: Segments that are worked on at the same time, each in a thread with one processor core.

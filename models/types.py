@@ -38,5 +38,21 @@ def interchangeable(sources: Sequence[str]) -> bool:
     >>> interchangeable(["speaker1", "speaker2"]), interchangeable(["speaker1", "noise"])
     (True, False)
     """
-    stems = {name.rstrip("0123456789") for name in sources}
-    return len(sources) > 1 and len(stems) == 1 and all(name[-1:].isdigit() for name in sources)
+    return [len(group) for group in exchangeable(sources)] == [len(sources)]
+
+
+Groups = Sequence[Sequence[int]]
+"""Places of sources that come in any order among themselves, group by group."""
+
+
+def exchangeable(sources: Sequence[str]) -> Groups:
+    """Places of the sources that may come in any order among themselves, group by group.
+
+    >>> exchangeable(["speech1", "sound", "speech2"]), exchangeable(["vocals", "drums"])
+    ([[0, 2]], [])
+    """
+    groups: dict[str, list[int]] = {}
+    for place, name in enumerate(sources):
+        if name[-1:].isdigit():
+            groups.setdefault(name.rstrip("0123456789"), []).append(place)
+    return [group for group in groups.values() if len(group) > 1]

@@ -12,6 +12,7 @@ from inference import FixedSchedule, GridSearch, SlopeSearch, refine
 from inference.consistency import sum_to_mixture
 from metrics import get_quality
 from metrics.reference import si_sdr
+from models.types import Separator
 
 STEPS, K = 3, 4
 OPTIONS = {"source": "all", "steps": STEPS, "search": GridSearch(K, include_estimate=True)}
@@ -62,6 +63,20 @@ def test_speakers_that_change_places_are_refined_like_ones_that_do_not(items) ->
     assert known.scores[-1].gt(known.scores[0]).any()
     mixed_up = refine(unordered, mixture, quality=quality, reference=references, **OPTIONS)
     assert (mixed_up.scores[0] < known.scores[0] - 10).any()
+
+
+def test_speakers_change_places_beside_a_sound_that_does_not(items) -> None:
+    mixture, references = items
+    options = {"quality": get_quality("si_sdr", sample_rate=8000), "keep_trajectory": True, **OPTIONS}
+    options["reference"] = torch.cat((references, mixture[:, None]), dim=1)
+
+    def beside(separate: Separator) -> Separator:
+        # the sound's estimate is a speaker's
+        return lambda x: torch.cat((separate(x), ordered(x)[:, :1]), dim=1)
+
+    known = refine(beside(ordered), mixture, **options)
+    found = refine(beside(unordered), mixture, interchangeable=[[0, 1]], **options)
+    assert torch.equal(found.trajectory, known.trajectory)
 
 
 def test_without_references_the_first_order_is_kept(items) -> None:
