@@ -71,11 +71,7 @@ GRID: dict[str, list[str]] = {
     "spectra only": [f"{GUIDANCE}.loss.time=0", f"{GUIDANCE}.loss.chunks=0"],
     "jointly normalised": [f"{GUIDANCE}.normalise=joint"],
     "50 levels": ["posterior.levels=50"],
-    "50 levels, twice the strength": [
-        "posterior.levels=50",
-        f"{GUIDANCE}.schedule.strength=0.18",
-        f"{GUIDANCE}.schedule.floor=0.008",
-    ],
+    "50 levels, steps of their own": ["posterior.levels=50", f"{GUIDANCE}.shortened=own"],
     "best of 4": ["posterior.draws=4"],
 }
 """The published study of the hybrid guidance, and what goes beyond it."""

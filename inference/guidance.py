@@ -90,10 +90,15 @@ class LossGuidance:
     proportions of the sources' gradients and gives all of them together the length that they would have,
     ``sqrt(K L) N``. ``"none"`` makes ``x - N g``.
 
+    Where a chain was shortened, a step gets the N of all the steps that it stands for together, so that
+    guidance can move the sources as far as in the whole chain; ``shortened="own"`` gives it the N of its own
+    levels, which is half as far with a fourth of the levels.
+
     Args:
         schedule: Step to N; :func:`constant`, :func:`proportional` and :func:`hybrid` make the published
             ones.
         normalise: See above.
+        shortened: See above.
         loss: Sum of the estimates and mixture, ``(b, c, t)`` each, to ``(b,)``.
 
     Source: R. Shi et al., "Unsupervised Single-Channel Audio Separation with Diffusion Source Priors", 2025;
@@ -103,6 +108,7 @@ class LossGuidance:
 
     schedule: Callable[[Step], float]
     normalise: Literal["source", "joint", "none"] = "source"
+    shortened: Literal["summed", "own"] = "summed"
     loss: Callable[[Tensor, Tensor], Tensor] = field(default_factory=ReconstructionLoss)
 
     differentiates: ClassVar[bool] = True
@@ -110,15 +116,17 @@ class LossGuidance:
     def __post_init__(self) -> None:
         if self.normalise not in ("source", "joint", "none"):
             raise ValueError(f"normalise={self.normalise!r}: choose source, joint or none")
+        if self.shortened not in ("summed", "own"):
+            raise ValueError(f"shortened={self.shortened!r}: choose summed or own")
 
     def __call__(self, place: Place) -> Push:
         """Step down the gradient."""
         loss = self.loss(place.estimates.sum(dim=1), place.mixture)
         # of the sum over items, which are each in their own term only
         (gradient,) = torch.autograd.grad(loss.sum(), place.states)
-        return Push(
-            move=-self._step(gradient, self.schedule(place.step)), gradient=gradient, loss=loss.detach()
-        )
+        steps = place.step.replaced if self.shortened == "summed" else [place.step]
+        move = -self._step(gradient, sum(map(self.schedule, steps)))
+        return Push(move=move, gradient=gradient, loss=loss.detach())
 
     def _step(self, gradient: Tensor, length: float) -> Tensor:
         if self.normalise == "none":

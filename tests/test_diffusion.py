@@ -47,6 +47,11 @@ def test_respacing_keeps_marginals_and_both_ends() -> None:
     # forward steps of the short chain multiply up to the same signal
     kept = math.prod(1 - short.step(place).noise for place in range(50))
     assert kept == pytest.approx(float(full.signal[-1]))
+    # and stand for all of its steps, in order
+    replaced = [step for place in reversed(range(50)) for step in short.step(place).replaced]
+    assert replaced == [full.step(place) for place in reversed(range(200))]
+    assert short.respaced(7).step(6).passed == tuple(full.signal[168:199].flip(0).tolist())
+    assert full.step(9).replaced == [full.step(9)]
     assert DiscreteDiffusion().levels(1).signal.tolist() == full.signal[-1:].tolist()
 
 

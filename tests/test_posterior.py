@@ -131,9 +131,10 @@ def test_the_pseudo_inverse_is_exact_in_the_mean_for_white_sources_of_known_powe
 
 
 @pytest.mark.parametrize("kind", ["source", "joint"])
-def test_every_sources_step_has_the_exact_length(kind: str) -> None:
+@pytest.mark.parametrize("shortened", ["summed", "own"])
+def test_every_sources_step_has_the_exact_length(kind: str, shortened: str) -> None:
     """With a prior that has nothing to say, only guidance moves."""
-    rule = LossGuidance(schedule=hybrid(), normalise=kind)
+    rule = LossGuidance(schedule=hybrid(), normalise=kind, shortened=shortened)
     lengths = []
 
     class Watched(LossGuidance):
@@ -147,7 +148,8 @@ def test_every_sources_step_has_the_exact_length(kind: str) -> None:
     solved(watched, [lambda x, s: 0.1 * x, lambda x, s: 0.3 * x], mixture, LEVELS, generator=generator(1))
     assert len(lengths) == 50
     for step, found in lengths:
-        length = 4000**0.5 * hybrid()(step)
+        # the steps of the whole chain, see test_diffusion
+        length = 4000**0.5 * sum(map(hybrid(), step.replaced if shortened == "summed" else [step]))
         if kind == "source":
             torch.testing.assert_close(found, torch.full((2, 2), length))
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
@@ -26,12 +27,20 @@ class Step:
     Args:
         signal: ``abar_t``.
         cleaner: ``abar_(t-1)``; 1 below the cleanest level.
+        passed: Levels between the two that a shortened chain leaves out, from the noisiest on.
 
     Source: J. Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
     """
 
     signal: float
     cleaner: float
+    passed: tuple[float, ...] = ()
+
+    @property
+    def replaced(self) -> list[Step]:
+        """The steps of the whole chain that this one stands for: itself, where none was left out."""
+        levels = (self.signal, *self.passed, self.cleaner)
+        return [Step(signal=noisy, cleaner=clean) for noisy, clean in pairwise(levels)]
 
     @property
     def noise(self) -> float:
@@ -69,17 +78,19 @@ class NoiseLevels:
 
     Args:
         signal: ``(n,)``, ``abar`` of each, falling, in (0, 1).
+        whole: The chain of which these are some levels; None if this is all of it.
 
     Raises:
         ValueError: If they do not fall, or leave (0, 1).
     """
 
-    def __init__(self, signal: Tensor) -> None:
+    def __init__(self, signal: Tensor, whole: NoiseLevels | None = None) -> None:
         signal = signal.double().cpu()
         inside = bool(((signal > 0) & (signal < 1)).all())
         if signal.ndim != 1 or not len(signal) or not inside or not bool((signal.diff() < 0).all()):
             raise ValueError(f"signal={signal.tolist()}: give abar of each level, falling, in (0, 1)")
         self.signal = signal
+        self.whole = self if whole is None else whole
 
     def __len__(self) -> int:
         return len(self.signal)
@@ -89,7 +100,9 @@ class NoiseLevels:
         if not 0 <= place < len(self):
             raise ValueError(f"place={place}: the chain has levels 0 to {len(self) - 1}")
         cleaner = 1.0 if place == 0 else float(self.signal[place - 1])
-        return Step(signal=float(self.signal[place]), cleaner=cleaner)
+        signal, every = float(self.signal[place]), self.whole.signal
+        passed = every[(every > signal) & (every < cleaner)].flip(0).tolist()
+        return Step(signal=signal, cleaner=cleaner, passed=tuple(passed))
 
     def places(self, count: int) -> list[int]:
         """Numbers of so many levels, evenly spread, the first and the last among them; of one, the first."""
@@ -109,8 +122,8 @@ class NoiseLevels:
         if not 1 <= steps <= len(self):
             raise ValueError(f"steps={steps}: the chain has {len(self)} levels, give 1 to {len(self)}")
         if steps == 1:
-            return NoiseLevels(self.signal[-1:])
-        return NoiseLevels(self.signal[self.places(steps)])
+            return NoiseLevels(self.signal[-1:], self.whole)
+        return NoiseLevels(self.signal[self.places(steps)], self.whole)
 
 
 class Diffusion(ABC):
