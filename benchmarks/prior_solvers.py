@@ -9,91 +9,154 @@ A row for every mixture and way is added to the file as soon as it is there, and
 table is printed. SI-SDR and PESQ are means over the sources, which are assigned to the estimates where they
 are interchangeable; a mixture has failed if its mean SI-SDR is below 0 dB. ``left`` is what the estimates
 leave of the mixture over its norm, ``conflict`` the share of steps and sources at which guidance would need a
-positive strength to turn a step its way. ``--ways`` names some of the ways, ``--grid`` all of the published
-study.
+positive strength to turn a step its way. Both are kept level by level, and drawn. ``--ways`` names some of
+the ways, ``--grid`` all of the published study, ``--beyond`` fewer levels, stopping, the best of several,
+refinement, and a separator trained on mixtures, alone and as the start of the chain.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from commands.method_options import load_method
 from commands.prior_method import prior_separator
 from data.mixture_recipes import TaskMixture, task_mixtures
 from data.reading import Reader
+from inference import GridSearch, refine
 from inference.permutation import reference_order, reorder
 from inference.prior_separation import PriorSeparator
-from metrics import MetricPanel
-from models.types import exchangeable
+from metrics import MetricPanel, get_quality
+from models import load_separator
+from models.types import LoadedSeparator, exchangeable
+from reporting.prior_figures import solver_traces_figure
 from reporting.tables import number, to_markdown
 
 GUIDANCE = "posterior.solver.guidance"
-RULE = "{_target_: inference.guidance.LossGuidance, "
 ANCESTRAL = (
     "posterior.solver={_target_: inference.posterior.Ancestral, guidance: {_target_: inference.guidance."
 )
 FLOW = "posterior.solver={_target_: inference.posterior_flow.SourceFlow, "
-WAYS: dict[str, list[str]] = {
-    "hybrid": [],
-    "noise-proportional": [f"{GUIDANCE}.schedule={{_target_: inference.guidance.proportional}}"],
-    "constant (DPS)": [
-        f"{GUIDANCE}.schedule={{_target_: inference.guidance.constant, strength: 1.5}}",
-        f"{GUIDANCE}.normalise=none",
-    ],
-    "pseudo-inverse": [f"{ANCESTRAL}PseudoInverse, powers: POWERS}}}}"],
-    "projection": [f"{ANCESTRAL}Projection}}}}"],
-    "Dirac flow": [f"{FLOW}constrained: 0}}"],
-    "Gaussian flow": [f"{FLOW}constrained: null}}"],
-    "RED-diff": ["posterior.solver={_target_: inference.red_diff.RedDiff}"],
-}
-"""Overrides of configs/method/diffusion_prior.yaml."""
 
-GRID: dict[str, list[str]] = {
-    **{f"start {place}": [f"posterior.start.at={place / 200}"] for place in (200, 175, 150, 125, 100)},
-    **{
-        f"start {place}, from there": [
-            f"posterior.start.at={place / 200}",
-            "posterior.start.whole_chain=false",
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a mixture is separated.
+
+    Args:
+        overrides: Of configs/method/diffusion_prior.yaml; ``POWERS`` and ``SEPARATOR`` are filled in.
+        asks: ``"priors"``, ``"separator"`` alone, or ``"refined"``: the priors, and again about blends of the
+            mixture with their estimate, of which the reference's SI-SDR chooses.
+    """
+
+    overrides: Sequence[str] = ()
+    asks: Literal["priors", "separator", "refined"] = "priors"
+
+    @property
+    def needs_separator(self) -> bool:
+        """Whether it asks one that was trained on mixtures."""
+        return self.asks == "separator" or any("SEPARATOR" in override for override in self.overrides)
+
+
+WAYS: dict[str, Way] = {
+    "hybrid": Way(),
+    "noise-proportional": Way([f"{GUIDANCE}.schedule={{_target_: inference.guidance.proportional}}"]),
+    "constant (DPS)": Way(
+        [
+            f"{GUIDANCE}.schedule={{_target_: inference.guidance.constant, strength: 1.5}}",
+            f"{GUIDANCE}.normalise=none",
         ]
+    ),
+    "pseudo-inverse": Way([f"{ANCESTRAL}PseudoInverse, powers: POWERS}}}}"]),
+    "projection": Way([f"{ANCESTRAL}Projection}}}}"]),
+    "Dirac flow": Way([f"{FLOW}constrained: 0}}"]),
+    "Gaussian flow": Way([f"{FLOW}constrained: null}}"]),
+    "RED-diff": Way(["posterior.solver={_target_: inference.red_diff.RedDiff}"]),
+}
+"""The solvers."""
+
+GRID: dict[str, Way] = {
+    **{f"start {place}": Way([f"posterior.start.at={place / 200}"]) for place in (200, 175, 125, 100)},
+    **{
+        f"start {place}, from there": Way(
+            [f"posterior.start.at={place / 200}", "posterior.start.whole_chain=false"]
+        )
         for place in (150, 100)
     },
-    "start in noise": ["posterior.start.kind=noise"],
-    **{f"floor {floor}": [f"{GUIDANCE}.schedule.floor={floor}"] for floor in (0.0, 0.001, 0.002, 0.004)},
-    "without spectra": [f"{GUIDANCE}.loss.spectral=0"],
-    "without chunks": [f"{GUIDANCE}.loss.chunks=0"],
-    "spectra only": [f"{GUIDANCE}.loss.time=0", f"{GUIDANCE}.loss.chunks=0"],
-    "jointly normalised": [f"{GUIDANCE}.normalise=joint"],
-    "50 levels": ["posterior.levels=50"],
-    "50 levels, steps of their own": ["posterior.levels=50", f"{GUIDANCE}.shortened=own"],
-    "best of 4": ["posterior.draws=4"],
+    "start in noise": Way(["posterior.start.kind=noise"]),
+    **{f"floor {floor}": Way([f"{GUIDANCE}.schedule.floor={floor}"]) for floor in (0.0, 0.001, 0.004)},
+    "without spectra": Way([f"{GUIDANCE}.loss.spectral=0"]),
+    "without chunks": Way([f"{GUIDANCE}.loss.chunks=0"]),
+    "spectra only": Way([f"{GUIDANCE}.loss.time=0", f"{GUIDANCE}.loss.chunks=0"]),
+    "jointly normalised": Way([f"{GUIDANCE}.normalise=joint"]),
 }
-"""The published study of the hybrid guidance, and what goes beyond it."""
+"""The published study of the hybrid guidance, which starts at 150 and has a floor of 0.002."""
+
+BEYOND: dict[str, Way] = {
+    "50 levels": Way(["posterior.levels=50"]),
+    "50 levels, steps of their own": Way(["posterior.levels=50", f"{GUIDANCE}.shortened=own"]),
+    "25 levels": Way(["posterior.levels=25"]),
+    "50 levels, until they rest": Way(["posterior.levels=50", "posterior.solver.stop=0.02"]),
+    "50 levels, best of 4": Way(["posterior.levels=50", "posterior.draws=4"]),
+    "50 levels, refined (oracle)": Way(["posterior.levels=50"], asks="refined"),
+    "supervised separator": Way(asks="separator"),
+    **{
+        f"50 levels, its estimate at {place}": Way(
+            [
+                "posterior.levels=50",
+                "posterior.start.kind=estimate",
+                "posterior.estimate=SEPARATOR",
+                f"posterior.start.at={place / 200}",
+                "posterior.start.whole_chain=false",
+            ]
+        )
+        for place in (150, 50, 20)
+    },
+}
+"""What goes beyond it."""
+
+EVERY = WAYS | GRID | BEYOND
 
 
 def main() -> None:
     """Separate what is missing, then print the table."""
     options = parse()
-    ways = {name: WAYS.get(name, GRID.get(name)) for name in options.ways}
     rows = read_rows(options.out) if options.out.is_file() else pd.DataFrame(columns=["way", "mixture"])
     found = [*task_mixtures(options.task)[: options.mixtures]]
     done = set(zip(rows["way"], rows["mixture"], strict=True))
     torch.set_num_threads(options.threads)
-    todo = [(name, mixture) for mixture in found for name in ways if (name, mixture.name) not in done]
+    todo = [(name, mixture) for mixture in found for name in options.ways if (name, mixture.name) not in done]
+    traces = options.out.with_name(f"{options.out.stem}_traces.csv")
     for name, mixture in tqdm(todo, desc="ways of mixtures"):
-        row = {"way": name, "mixture": mixture.name} | separated(options, mixture, ways[name] or [])
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame([row]).to_csv(options.out, mode="a", header=not options.out.is_file(), index=False)
+        scores, trace = separated(options, mixture, EVERY[name])
+        key = {"way": name, "mixture": mixture.name}
+        append(traces, [key | point for point in trace])
+        append(options.out, [key | scores])
     rows = read_rows(options.out)
-    rows = rows[rows["way"].isin(ways) & rows["mixture"].isin([one.name for one in found])]
+    names = [one.name for one in found]
+    rows = rows[rows["way"].isin(options.ways) & rows["mixture"].isin(names)]
     print(f"{len(found)} mixtures of {options.task.name}\n")
-    print(to_markdown(table(rows, list(ways))))
+    print(to_markdown(table(rows, options.ways)))
+    if traces.is_file():
+        points = read_rows(traces)
+        points = points[points["way"].isin(options.ways) & points["mixture"].isin(names)]
+        solver_traces_figure(points).savefig(traces.with_suffix(".png"), dpi=150)
+
+
+def append(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Add rows to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if rows:
+        pd.DataFrame(rows).to_csv(path, mode="a", header=not path.is_file(), index=False)
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -110,51 +173,103 @@ def parse() -> argparse.Namespace:
     add("task", type=Path, help="folder written by data.mixture_recipes")
     add("--speech", help="prior of speech")
     add("--sound", help="prior of sounds")
+    add("--separator", help="supervised separator of the same sources, for the ways that name one")
     add("--mixtures", type=int, default=8, help="the first so many (8)")
     add("--ways", nargs="+", default=list(WAYS), help="names of ways (all solvers)")
-    add("--grid", action="store_true", help="the study of start, floor and loss terms instead")
+    add("--grid", action="store_true", help="the published study of start, floor and loss terms instead")
+    add("--beyond", action="store_true", help="what goes beyond it instead")
     add("--levels", type=int, help="of the chain, for all ways that do not say (all)")
-    add("--published-levels", action="store_true", help="for priors that were trained at any level")
     add("--device", default="cpu")
     add("--threads", type=int, default=1)
-    add("--out", type=Path, required=True, help="CSV file of all rows")
+    add("--out", type=Path, required=True, help="CSV file of all rows; traces and their figure beside it")
     options = parser.parse_args()
-    if options.grid:
-        options.ways = list(GRID)
-    strange = [name for name in options.ways if name not in WAYS and name not in GRID]
-    if strange:
-        parser.error(f"--ways {' '.join(strange)}: choose among {', '.join([*WAYS, *GRID])}")
+    if options.grid or options.beyond:
+        options.ways = ["hybrid", *(GRID if options.grid else {}), *(BEYOND if options.beyond else {})]
+    for name in options.ways:
+        if name not in EVERY:
+            parser.error(f"--ways {name}: choose among {', '.join(EVERY)}")
+        if options.separator is None and EVERY[name].needs_separator:
+            parser.error(f"--separator is missing: give a separator of {options.task}, for way {name!r}")
     return options
 
 
-def separated(options: argparse.Namespace, mixture: TaskMixture, overrides: list[str]) -> dict[str, Any]:
-    """Scores, time and traces of one way on one mixture."""
-    names = [options.speech if label is None else f"{options.sound}:{label}" for label in mixture.labels]
-    # at the level that the recipes have
-    powers = f"[{', '.join(['0.0056'] * len(names))}]"
-    own = [f"method.{override.replace('POWERS', powers)}" for override in overrides]
-    if options.levels is not None and not any("posterior.levels" in override for override in own):
-        own.append(f"method.posterior.levels={options.levels}")
-    if options.published_levels:
-        own.append("method.posterior.chain={_target_: models.processes.diffusion.DiscreteDiffusion}")
-    method = load_method("diffusion_prior", overrides=own)
-    assert method.posterior is not None
-    device = torch.device(options.device)
-    separator = prior_separator(names, method.posterior, device=device, seed=0)
-    separator.progress = None
-    audio, references = read(mixture, separator)
+def separated(
+    options: argparse.Namespace, mixture: TaskMixture, way: Way
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Scores and time of one way on one mixture, and its trace, level by level."""
     started = time.perf_counter()
-    estimates, sample = separator.sample(audio.to(device))
-    seconds = time.perf_counter() - started
+    if way.asks == "separator":
+        separator: Any = load_separator(options.separator, device=options.device)
+        audio, references = read(mixture, separator)
+        with torch.inference_mode():
+            estimates = separator(audio.to(options.device))
+        sample = None
+    else:
+        separator = prior_of(options, mixture, way.overrides)
+        audio, references = read(mixture, separator)
+        if way.asks == "refined":
+            estimates, sample = refined(separator, audio, references), None
+        else:
+            estimates, sample = separator.sample(audio.to(options.device))
     estimates = estimates.cpu()
+    seconds = time.perf_counter() - started
     estimates = reorder(estimates, reference_order(estimates, references, exchangeable(separator.sources)))
     scores = measure(estimates, references, audio, separator.sample_rate)
-    conflicts = None if sample.conflicts is None else float((sample.conflicts > 0).float().mean())
-    left = float((audio - estimates.sum(1)).norm() / audio.norm())
-    return scores | {"left": left, "conflict": conflicts, "seconds": seconds, "steps": sample.steps}
+    scores["left"] = float((audio - estimates.sum(1)).norm() / audio.norm())
+    scores["seconds"] = seconds
+    if sample is None:
+        return scores, []
+    conflicts = None if sample.conflicts is None else (sample.conflicts > 0).double().mean(dim=(1, 2))
+    scores["conflict"] = None if conflicts is None else float(conflicts.mean())
+    scores["steps"] = sample.steps
+    levels = separator.levels.signal.flip(0)[-separator.steps :]
+    trace = [
+        {
+            "signal": float(levels[step]),
+            "left": float(sample.residuals[step].mean()),
+            "conflict": float("nan") if conflicts is None else float(conflicts[step]),
+        }
+        for step in range(sample.steps)
+    ]
+    return scores, trace
 
 
-def read(mixture: TaskMixture, separator: PriorSeparator) -> tuple[torch.Tensor, torch.Tensor]:
+def prior_of(options: argparse.Namespace, mixture: TaskMixture, overrides: Sequence[str]) -> PriorSeparator:
+    """The priors of a mixture's sources, under a way."""
+    names = [options.speech if label is None else f"{options.sound}:{label}" for label in mixture.labels]
+    filled = {
+        "POWERS": f"[{', '.join(['0.0056'] * len(names))}]",  # at the level that the recipes have
+        "SEPARATOR": str(options.separator),
+    }
+    own = [f"method.{override}" for override in overrides]
+    for place, text in filled.items():
+        own = [override.replace(place, text) for override in own]
+    if options.levels is not None and not any("posterior.levels" in override for override in own):
+        own.append(f"method.posterior.levels={options.levels}")
+    method = load_method("diffusion_prior", overrides=own)
+    assert method.posterior is not None
+    separator = prior_separator(names, method.posterior, device=torch.device(options.device), seed=0)
+    separator.progress = None
+    return separator
+
+
+def refined(separator: PriorSeparator, audio: Tensor, references: Tensor) -> Tensor:
+    """All sources after one step under the reference's SI-SDR, of four ratios."""
+    found = refine(
+        separator,
+        audio,
+        source="all",
+        steps=1,
+        search=GridSearch(4),
+        quality=get_quality("si_sdr", sample_rate=separator.sample_rate),
+        reference=references,
+        interchangeable=exchangeable(separator.sources),
+        max_batch=1,
+    )
+    return found.estimate
+
+
+def read(mixture: TaskMixture, separator: LoadedSeparator) -> tuple[Tensor, Tensor]:
     """Mixture ``(1, 1, t)`` and references ``(1, s, 1, t)``."""
     reader = Reader(separator.sample_rate, 1)
     frames = reader.item_length(mixture.item)
@@ -163,9 +278,7 @@ def read(mixture: TaskMixture, separator: PriorSeparator) -> tuple[torch.Tensor,
     return reader.read(mixture.item.mixture, 0, frames)[None], torch.stack(references)[None]
 
 
-def measure(
-    estimates: torch.Tensor, references: torch.Tensor, mixture: torch.Tensor, sample_rate: int
-) -> dict[str, float]:
+def measure(estimates: Tensor, references: Tensor, mixture: Tensor, sample_rate: int) -> dict[str, float]:
     """Means over the sources, and what the mixture itself would have."""
     pesq = "pesq" if sample_rate == 16000 else "pesq_nb"
     panel = MetricPanel(["si_sdr", pesq], sample_rate=sample_rate)

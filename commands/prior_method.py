@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from inference.source_priors import SourcePrior
 from models import load_prior, load_separator
 from models.denoisers.diffusion_prior import DiffusionPrior
 from models.pretrained import SHIPPED
-from models.processes.diffusion import Diffusion
+from models.processes.diffusion import Diffusion, DiscreteDiffusion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +28,8 @@ class PosteriorSettings:
     Args:
         solver: One of :mod:`inference.posterior` and its siblings.
         start: Where the chain starts.
-        chain: A diffusion whose levels are run, for priors that were trained at any level; None for the
-            priors' own.
+        chain: A diffusion whose levels are run, for priors that were trained at any level; None for those of
+            the priors that were trained at some only, or the published ones, which guidance is made for.
         levels: How many levels of the chain are run, evenly spread; None for all.
         level_db: RMS of a source in dB of full scale, to which a mixture is brought; None leaves it.
         draws: How many times each segment is separated; the best is kept.
@@ -80,26 +80,29 @@ def prior_separator(
         guidance = 0.0 if number is None else settings.class_guidance
         priors.append(SourcePrior(model=model, label=number, class_guidance=guidance))
         sources.append(label.lower() if label is not None else model.source)
-    first = priors[0].model
-    assert isinstance(first, DiffusionPrior)
+    chain = settings.chain or _chain(loaded)
+    sample_rate = next(iter(loaded.values())).sample_rate
     for path, model in loaded.items():
-        own, wanted = model.diffusion.levels().signal, first.diffusion.levels().signal
-        if (
-            model.sample_rate != first.sample_rate
-            or own.shape != wanted.shape
-            or not torch.allclose(own, wanted)
+        if model.sample_rate != sample_rate:
+            raise UserError(
+                f"--priors: '{path}' has {model.sample_rate} Hz, the first one {sample_rate} Hz: "
+                "all must have the same"
+            )
+        own, wanted = model.diffusion.levels().signal, chain.levels().signal
+        if isinstance(model.diffusion, DiscreteDiffusion) and (
+            own.shape != wanted.shape or not torch.allclose(own, wanted)
         ):
             raise UserError(
-                f"--priors: '{path}' has {model.sample_rate} Hz and {len(own)} levels, the first one "
-                f"{first.sample_rate} Hz and {len(wanted)}: all must have the same rate and levels"
+                f"--priors: '{path}' knows {len(own)} levels of its own, not the {len(wanted)} of "
+                f"{'posterior.chain' if settings.chain else 'the others'}: all must have the same"
             )
     try:
         return PriorSeparator(
             priors,
             _numbered(sources),
             solver=settings.solver,
-            levels=(settings.chain or first.diffusion).levels(settings.levels),
-            sample_rate=first.sample_rate,
+            levels=chain.levels(settings.levels),
+            sample_rate=sample_rate,
             start=settings.start,
             level_db=settings.level_db,
             draws=settings.draws,
@@ -115,6 +118,12 @@ def prior_separator(
 def shipped_priors() -> dict[str, Path]:
     """Priors that come with the package, by name."""
     return {file.stem.removeprefix("prior_"): file for file in SHIPPED.parent.glob("prior_*.safetensors")}
+
+
+def _chain(loaded: Mapping[Path, DiffusionPrior]) -> Diffusion:
+    """Of the first prior that has one of its own; else the published one."""
+    own = (model.diffusion for model in loaded.values() if isinstance(model.diffusion, DiscreteDiffusion))
+    return next(own, DiscreteDiffusion())
 
 
 def _split(name: str) -> tuple[Path, str | None]:

@@ -11,6 +11,7 @@ from infer_toys import run
 from prior_toys import CLASSES, prior_config, smooth_and_rough, toy_prior
 from separator_toys import noise
 
+from commands.overrides import UserError
 from commands.prior_method import PosteriorSettings, prior_separator
 from inference import GridSearch, refine
 from inference.guidance import Projection
@@ -19,7 +20,7 @@ from inference.prior_separation import PriorSeparator
 from inference.source_priors import SourcePrior
 from metrics import get_quality
 from models.checkpoint import instantiate, save_separator
-from models.processes.diffusion import DiscreteDiffusion
+from models.processes.diffusion import ContinuousDiffusion, DiscreteDiffusion
 from models.types import LoadedSeparator
 
 SOLVER = Ancestral(guidance=Projection())
@@ -183,18 +184,25 @@ def priors(tmp_path: Path) -> tuple[str, str]:
     return str(tmp_path / "speech.safetensors"), str(tmp_path / "sound.safetensors")
 
 
-def test_a_prior_of_any_level_can_be_sampled_at_the_published_ones(tmp_path: Path, capsys) -> None:
+def test_a_prior_of_any_level_is_sampled_at_the_published_ones(tmp_path: Path, capsys) -> None:
     config = prior_config()
     config["diffusion"] = {"_target_": "models.processes.diffusion.ContinuousDiffusion"}
     path = str(tmp_path / "any.safetensors")
     save_separator(path, instantiate(config), config)
     settings = {"solver": SOLVER, "start": Start(), "levels": 5}
     device = torch.device("cpu")
-    own = prior_separator([path, path], PosteriorSettings(**settings), device=device, seed=0)
-    published = PosteriorSettings(**settings, chain=DiscreteDiffusion())
-    made = prior_separator([path, path], published, device=device, seed=0)
-    assert own.levels.signal.tolist() == own.priors[0].model.diffusion.levels(5).signal.tolist()
+    made = prior_separator([path, path], PosteriorSettings(**settings), device=device, seed=0)
     assert made.levels.signal.tolist() == DiscreteDiffusion().levels(5).signal.tolist()
+    chosen = PosteriorSettings(**settings, chain=ContinuousDiffusion())
+    own = prior_separator([path, path], chosen, device=device, seed=0)
+    assert own.levels.signal.tolist() == ContinuousDiffusion().levels(5).signal.tolist()
+    # beside one that knows some levels only, at those
+    some = tmp_path / "some.safetensors"
+    save_separator(some, toy_prior(), prior_config())
+    both = prior_separator([path, str(some)], PosteriorSettings(**settings), device=device, seed=0)
+    assert both.levels.signal.tolist() == toy_prior().diffusion.levels(5).signal.tolist()
+    with pytest.raises(UserError, match="knows 20 levels of its own, not the 50 of"):
+        prior_separator([str(some)] * 2, chosen, device=device, seed=0)
     assert made(0.1 * noise(1, 1, 500)).shape == (1, 2, 1, 500)
     assert made.sources == ("speech1", "speech2")
 
