@@ -13,11 +13,15 @@ if [ "$size" = large ]; then
   classes=$(cut -d, -f2 datasets/fsd/FSDKaggle2018.meta/train_post_competition.csv 2>/dev/null | tail -n +2 | sort -u | tr '\n' ' ')
   rate=16000 seconds=4 count=400 device=cuda
   training="data.batch_size=16 data.num_workers=8 trainer.max_steps=200000 trainer.precision=bf16-mixed"
+  supervised="model=conv_tasnet_large data.batch_size=16 data.num_workers=8 trainer.max_steps=100000 module.optimizer.lr=1e-3"
+  written=10000
 else
   rate=8000 seconds=1 count=8 device=cpu
   # at any level, for the noise of noisy levels is too fine a target; sampled at the published ones
   training="data.batch_size=8 data.num_workers=0 data.epoch_size=1600 data.limit_valid=40 trainer.max_steps=2400
     module.optimizer.lr=2e-3 callbacks.averaging.decay=0.995 model/diffusion=continuous"
+  supervised="model=conv_tasnet_small data.batch_size=8 data.num_workers=0 trainer.max_steps=2400 module.optimizer.lr=2e-3"
+  written=1600
 fi
 
 test -f datasets/vctk/utterances.jsonl ||
@@ -25,26 +29,41 @@ test -f datasets/vctk/utterances.jsonl ||
 test -f datasets/fsd/clips.jsonl ||
   $python -m data.synthesis fsdkaggle2018 datasets/fsd --train 80 --test 15 --sample-rate 16000
 
-train() { # name, experiment, options...
-  grep -q '"finished": true' outputs/prior_$1_$size/run.json 2>/dev/null && return
-  OMP_NUM_THREADS=1 $python train.py experiment=prior_$1 model=prior_$size data.sample_rate=$rate \
-    data.segment_seconds=$seconds $training name=prior_$1_$size ckpt=last "${@:2}"
+train() { # name, options...
+  grep -q '"finished": true' outputs/$1_$size/run.json 2>/dev/null && return
+  OMP_NUM_THREADS=1 $python train.py name=$1_$size ckpt=last data.sample_rate=$rate data.segment_seconds=$seconds "${@:2}"
 }
-train speech data.root=datasets/vctk &
-train sound data.root=datasets/fsd "data.classes=[$(echo $classes | tr ' ' ,)]" &
+mix() { # task, folder, options...
+  test -d $2 || $python -m data.mixture_recipes $1 $2 --speech datasets/vctk --sounds datasets/fsd --classes $classes \
+    --seconds $seconds --sample-rate $rate "${@:3}"
+}
+# separators of mixtures of the same recordings, as many as the priors are trained on segments
+supervise() { # task, sources, options...
+  for split in train:$written valid:40; do
+    mix $1 datasets/tasks_$size/$1_${split%:*} --split ${split%:*} --count ${split#*:}
+  done
+  train supervised_$1 data=manifest data.train.path=datasets/tasks_$size/$1_train/manifest.jsonl data.test=null \
+    data.valid.path=datasets/tasks_$size/$1_valid/manifest.jsonl "data.sources=[$2]" module.mixing.snr_db=null $supervised "${@:3}"
+}
+train prior_speech experiment=prior_speech model=prior_$size data.root=datasets/vctk $training &
+train prior_sound experiment=prior_sound model=prior_$size data.root=datasets/fsd "data.classes=[$(echo $classes | tr ' ' ,)]" $training &
+wait
+supervise speech_sound speech,sound &
+supervise 2speech speaker1,speaker2 module/loss=permutation_invariant &
 wait
 
 solve() { # task, options...
   $python benchmarks/prior_solvers.py datasets/tasks_$size/$1 --device $device --mixtures $count \
     --speech outputs/prior_speech_$size/checkpoints/last.ckpt --sound outputs/prior_sound_$size/checkpoints/last.ckpt \
-    --out outputs/priors_$size/$1.csv "${@:2}"
+    --separator outputs/supervised_$1_$size/checkpoints/last.ckpt --out outputs/priors_$size/$1.csv "${@:2}"
 }
 for task in speech_sound 2speech speech_2sounds 2sounds 3sounds; do
-  test -d datasets/tasks_$size/$task || $python -m data.mixture_recipes $task datasets/tasks_$size/$task \
-    --speech datasets/vctk --sounds datasets/fsd --classes $classes --count $count --seconds $seconds --sample-rate $rate
+  mix $task datasets/tasks_$size/$task --count $count
 done
 solve speech_sound
 solve 2speech
+solve speech_sound --beyond
+solve 2speech --ways hybrid "50 levels" "supervised separator"
 for task in speech_2sounds 2sounds 3sounds; do solve $task --ways hybrid projection; done
 solve speech_sound --grid
 $python benchmarks/prior_batching.py --model prior_$size --sample-rate $rate --seconds $seconds --device $device
