@@ -8,7 +8,8 @@ r"""Solvers of the posterior under source priors, side by side on mixtures of a 
 A row for every mixture and way is added to the file as soon as it is there, and not made again; then the
 table is printed. SI-SDR and PESQ are means over the sources, which are assigned to the estimates where they
 are interchangeable; a mixture has failed if its mean SI-SDR is below 0 dB. ``left`` is what the estimates
-leave of the mixture over its norm, ``conflict`` the share of steps and sources at which guidance would need a
+leave of the mixture over its norm, *rest shared* the SI-SDR where every source is given an equal share of
+that, ``conflict`` the share of steps and sources at which guidance would need a
 positive strength to turn a step its way. Both are kept level by level, and drawn. ``--ways`` names some of
 the ways, ``--grid`` all of the published study, ``--beyond`` fewer levels, stopping, the best of several,
 refinement, and a separator trained on mixtures, alone and as the start of the chain.
@@ -33,6 +34,7 @@ from commands.prior_method import prior_separator
 from data.mixture_recipes import TaskMixture, task_mixtures
 from data.reading import Reader
 from inference import GridSearch, refine
+from inference.consistency import sum_to_mixture
 from inference.permutation import reference_order, reorder
 from inference.prior_separation import PriorSeparator
 from metrics import MetricPanel, get_quality
@@ -215,6 +217,9 @@ def separated(
     seconds = time.perf_counter() - started
     estimates = reorder(estimates, reference_order(estimates, references, exchangeable(separator.sources)))
     scores = measure(estimates, references, audio, separator.sample_rate)
+    scores["shared"] = measure(sum_to_mixture(estimates, audio), references, audio, separator.sample_rate)[
+        "si_sdr"
+    ]
     scores["left"] = float((audio - estimates.sum(1)).norm() / audio.norm())
     scores["seconds"] = seconds
     if sample is None:
@@ -301,6 +306,7 @@ def table(rows: pd.DataFrame, ways: list[str]) -> pd.DataFrame:
                 "way": way,
                 "mixtures": len(own),
                 "SI-SDR (dB)": number(float(own["si_sdr"].mean()), 2),
+                "rest shared (dB)": number(float(own["shared"].mean()), 2),
                 "over the mixture (dB)": number(float(own["improvement"].mean()), 2),
                 "PESQ": number(float(own["pesq"].mean()), 2),
                 "failed": f"{100 * float((own['si_sdr'] < 0).mean()):.0f} %",

@@ -43,7 +43,7 @@ supervise() { # task, sources, options...
     mix $1 datasets/tasks_$size/$1_${split%:*} --split ${split%:*} --count ${split#*:}
   done
   train supervised_$1 data=manifest data.train.path=datasets/tasks_$size/$1_train/manifest.jsonl data.test=null \
-    data.valid.path=datasets/tasks_$size/$1_valid/manifest.jsonl "data.sources=[$2]" module.mixing.snr_db=null $supervised "${@:3}"
+    data.valid.path=datasets/tasks_$size/$1_valid/manifest.jsonl data.root=datasets/tasks_$size "data.sources=[$2]" module.mixing.snr_db=null $supervised "${@:3}"
 }
 train prior_speech experiment=prior_speech model=prior_$size data.root=datasets/vctk $training &
 train prior_sound experiment=prior_sound model=prior_$size data.root=datasets/fsd "data.classes=[$(echo $classes | tr ' ' ,)]" $training &

@@ -95,6 +95,16 @@ def test_transforms_stay_in_float32_and_keep_unit_variance() -> None:
     assert float((found - full).norm() / full.norm()) < 0.05
 
 
+@pytest.mark.parametrize("time", [200, 8000, 8001, 8063])
+def test_what_it_finds_is_not_magnified_at_the_ends(time: int) -> None:
+    network = tiny()
+    shape = network._analyse(torch.zeros(1, 1, time)).shape
+    found = network._synthesise(noise(*shape), time)
+    assert found.shape == (1, 1, time)
+    # a unit deviation within, and half the windows' power at the first and the last sample
+    assert float(found.abs().max()) < 6
+
+
 def test_positions_count_by_their_distance_only() -> None:
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
     turned_q, turned_k = rotated(q.expand(1, 1, 12, 8)), rotated(k.expand(1, 1, 12, 8))

@@ -171,8 +171,10 @@ class TFAttentionUNet(nn.Module):
     def _analyse(self, waveform: Tensor) -> Tensor:
         """Waveforms ``(b, 1, time)`` to ``(b, f, frame, 2)``, white noise of unit variance to such noise."""
         with torch.autocast(waveform.device.type, enabled=False):
-            short = self.window_length // 2 + 1 - waveform.shape[-1]
-            padded = F.pad(waveform[:, 0].float(), (0, max(0, short)))  # reflection needs half a window
+            time = waveform.shape[-1]
+            # mirrored, as the transform does at both ends, where there is enough to mirror
+            mode = "reflect" if time >= 2 * self.hop else "constant"
+            padded = F.pad(waveform[:, 0].float(), (0, self._length(time) - time), mode=mode)
             spectrum = torch.stft(
                 padded, self.window_length, self.hop, window=self.window, return_complex=True
             )
@@ -183,9 +185,18 @@ class TFAttentionUNet(nn.Module):
         """The inverse: ``(b, f, frame, 2)`` to ``(b, 1, time)``."""
         with torch.autocast(channels.device.type, enabled=False):
             spectrum = torch.view_as_complex(channels.float().contiguous()) * (self.hop / 2) ** 0.5
-            length = max(time, self.window_length // 2 + 1)
-            waveform = torch.istft(spectrum, self.window_length, self.hop, window=self.window, length=length)
+            waveform = torch.istft(
+                spectrum, self.window_length, self.hop, window=self.window, length=self._length(time)
+            )
             return waveform[:, None, :time]
+
+    def _length(self, time: int) -> int:
+        """Samples that are transformed: two hops or more, which reflection needs, and whole ones.
+
+        Else the last samples would lie in the tail of one window only, and what the network does there would
+        be divided by next to nothing.
+        """
+        return self.hop * max(2, -(-time // self.hop))
 
     def _start_as_identity(self) -> None:
         """What conditions make of the embedding, and the last layer, at 0."""
