@@ -95,7 +95,7 @@ def test_transforms_stay_in_float32_and_keep_unit_variance() -> None:
     assert float((found - full).norm() / full.norm()) < 0.05
 
 
-@pytest.mark.parametrize("time", [200, 8000, 8001, 8063])
+@pytest.mark.parametrize("time", [216, 8029, 8060])
 def test_what_it_finds_is_not_magnified_at_the_ends(time: int) -> None:
     network = tiny()
     shape = network._analyse(torch.zeros(1, 1, time)).shape
