@@ -18,7 +18,7 @@ from inference.source_priors import SourcePrior
 from models import load_prior, load_separator
 from models.denoisers.diffusion_prior import DiffusionPrior
 from models.pretrained import SHIPPED
-from models.processes.diffusion import Diffusion, DiscreteDiffusion
+from models.processes.diffusion import Diffusion, DiscreteDiffusion, NoiseLevels, Spacing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,10 +30,11 @@ class PosteriorSettings:
         start: Where the chain starts.
         chain: A diffusion whose levels are run, for priors that were trained at any level; None for those of
             the priors that were trained at some only, or the published ones, which guidance is made for.
-        levels: How many levels of the chain are run, evenly spread; None for all.
+        levels: How many levels of the chain are run; None for all.
+        spacing: Which ones, see :meth:`models.processes.diffusion.NoiseLevels.places`.
         level_db: RMS of a source in dB of full scale, to which a mixture is brought; None leaves it.
-        draws: How many times each segment is separated; the best is kept.
-        choose: By what, see :class:`inference.prior_separation.PriorSeparator`.
+        draws: How many times each segment is separated; the best is kept, or the mean.
+        choose: Which, see :class:`inference.prior_separation.PriorSeparator`.
         class_guidance: Strength of guidance by class, for priors that are given one.
         estimate: A separator of the same sources, whose estimate the chain starts from; for
             ``start.kind=estimate``.
@@ -43,6 +44,7 @@ class PosteriorSettings:
     start: Start
     chain: Diffusion | None = None
     levels: int | None = None
+    spacing: Spacing = "even"
     level_db: float | None = -22.5
     draws: int = 1
     choose: Choice = "both"
@@ -101,7 +103,7 @@ def prior_separator(
             priors,
             _numbered(sources),
             solver=settings.solver,
-            levels=chain.levels(settings.levels),
+            levels=_levels(chain, settings),
             sample_rate=sample_rate,
             start=settings.start,
             level_db=settings.level_db,
@@ -124,6 +126,12 @@ def _chain(loaded: Mapping[Path, DiffusionPrior]) -> Diffusion:
     """Of the first prior that has one of its own; else the published one."""
     own = (model.diffusion for model in loaded.values() if isinstance(model.diffusion, DiscreteDiffusion))
     return next(own, DiscreteDiffusion())
+
+
+def _levels(chain: Diffusion, settings: PosteriorSettings) -> NoiseLevels:
+    if settings.levels is None or settings.spacing == "even":
+        return chain.levels(settings.levels)
+    return chain.levels().respaced(settings.levels, settings.spacing)
 
 
 def _split(name: str) -> tuple[Path, str | None]:

@@ -11,14 +11,15 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor, nn
 
+from inference.permutation import matching_order, reorder
 from inference.posterior import Problem, Solver, Start
 from inference.posterior_log import PosteriorSample
 from inference.source_priors import Ensemble, SourcePrior
 from models.processes.diffusion import NoiseLevels
-from models.types import Separator
+from models.types import Separator, exchangeable
 
-Choice = Literal["consistency", "likelihood", "both"]
-"""By what the best of several draws is chosen: see :class:`PriorSeparator`."""
+Choice = Literal["consistency", "likelihood", "both", "mean"]
+"""What is made of several draws: see :class:`PriorSeparator`."""
 
 Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
 """Opens a bar of so many levels; what it gives is called after each."""
@@ -34,7 +35,8 @@ class PriorSeparator(nn.Module):
     each, and the estimates back. With several draws the best one is kept, item by item: by
     ``"consistency"``, the smallest residual of the mixture; by ``"likelihood"``, the smallest error of
     the priors in finding the same noise in the estimates at several levels; by ``"both"``, the smallest
-    sum of the ranks of both.
+    sum of the ranks of both. ``"mean"`` keeps none of them, but their mean, which comes nearer to the sources
+    than any draw where draws differ by chance: interchangeable sources in the order of the first draw.
 
     Args:
         priors: Of each source.
@@ -138,9 +140,8 @@ class PriorSeparator(nn.Module):
                 )
             )
         found = rearrange(sample.estimates, "(d b) s c t -> d b s c t", d=self.draws)
-        chosen = self._best(found, gain * mixture)
-        best: Tensor = found.gather(0, chosen[None, :, None, None, None].expand_as(found[:1]))[0]
-        return best / gain[:, None], sample
+        kept = self._mean(found) if self.choose == "mean" else self._best(found, gain * mixture)
+        return kept / gain[:, None], sample
 
     def _gain(self, mixture: Tensor) -> Tensor:
         """To the priors' level, ``(b, 1, 1)``; of silence 1."""
@@ -150,10 +151,22 @@ class PriorSeparator(nn.Module):
         wanted = len(self.priors) * 10 ** (self.level_db / 10)
         return torch.where(power > 0, (wanted / power.clamp_min(1e-20)).sqrt(), 1.0)
 
+    def _mean(self, found: Tensor) -> Tensor:
+        """``(b, s, 1, t)`` of draws ``(draw, b, s, 1, t)``."""
+        groups = exchangeable(self.sources)
+        ordered = [reorder(draw, matching_order(draw, found[0], groups)) for draw in found]
+        return torch.stack(ordered).mean(dim=0)
+
     def _best(self, found: Tensor, mixture: Tensor) -> Tensor:
-        """Number of the draw to keep of ``(draw, b, s, 1, t)``, ``(b,)``."""
+        """``(b, s, 1, t)``, of every item the draw to keep of ``(draw, b, s, 1, t)``."""
         if len(found) == 1:
-            return torch.zeros(found.shape[1], dtype=torch.long, device=found.device)
+            return found[0]
+        number = self._best_number(found, mixture)
+        best: Tensor = found.gather(0, number[None, :, None, None, None].expand_as(found[:1]))[0]
+        return best
+
+    def _best_number(self, found: Tensor, mixture: Tensor) -> Tensor:
+        """Number ``(b,)`` of the draw to keep."""
         misses = torch.stack([(mixture - draw.sum(dim=1)).square().sum(dim=(1, 2)) for draw in found])
         if self.choose == "consistency":
             return misses.argmin(dim=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,6 +54,23 @@ def test_respacing_keeps_marginals_and_both_ends() -> None:
     assert short.respaced(7).step(6).passed == tuple(full.signal[168:199].flip(0).tolist())
     assert full.step(9).replaced == [full.step(9)]
     assert DiscreteDiffusion().levels(1).signal.tolist() == full.signal[-1:].tolist()
+
+
+@pytest.mark.parametrize("count", [2, 7, 50, 199, 200])
+def test_logarithmic_spacing_takes_the_cleanest_levels_and_then_ever_fewer(count: int) -> None:
+    full = DiscreteDiffusion().levels()
+    places = full.places(count, "log")
+    assert len(set(places)) == count
+    assert (places[0], places[-1]) == (0, 199)
+    assert full.respaced(count, "log").signal.tolist() == full.signal[places].tolist()
+    ratios = [full.step(noisy).sigma / full.step(clean).sigma for clean, noisy in pairwise(places)]
+    # even in the logarithm from where steps are longer than one level
+    far = [ratio for ratio, step in zip(ratios, torch.tensor(places).diff(), strict=True) if step > 8]
+    assert not far or max(far) < 1.15 * min(far)
+    if count == 7:
+        assert len(far) == 4
+    if count == 50:
+        assert places[:12] == list(range(12))
 
 
 def test_networks_are_told_the_published_numbers() -> None:
@@ -112,6 +130,7 @@ def test_continuous_levels_are_even_in_a_root() -> None:
     [
         (lambda: DiscreteDiffusion(steps=0), "steps=0"),
         (lambda: DiscreteDiffusion(first=0.1, last=0.02), r"first=0\.1"),
+        (lambda: DiscreteDiffusion().levels().respaced(9, "odd"), "spacing='odd': choose even, log"),
         (lambda: DiscreteDiffusion().levels(201), "steps=201: the chain has 200 levels"),
         (lambda: DiscreteDiffusion().levels().step(200), "place=200"),
         (lambda: ContinuousDiffusion(lowest=4.0), r"lowest=4\.0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from commands.overrides import UserError
 from commands.prior_method import PosteriorSettings, prior_separator
 from inference import GridSearch, refine
 from inference.guidance import Projection
-from inference.posterior import Ancestral, Start
+from inference.posterior import Ancestral, Problem, Start
+from inference.posterior_log import PosteriorSample
 from inference.prior_separation import PriorSeparator
 from inference.source_priors import SourcePrior
 from metrics import get_quality
@@ -101,6 +103,31 @@ def test_the_best_of_several_draws_is_kept(choose: str) -> None:
                 for d in range(6)
             ]
             assert ranks[draw] == min(ranks)
+
+
+def test_the_mean_of_draws_is_nearer_than_each() -> None:
+    sources, mixture = smooth_and_rough()
+    mean, sample = separator(draws=6, choose="mean").sample(mixture)
+    draws = sample.estimates.unflatten(0, (6, 20))
+    torch.testing.assert_close(mean, draws.mean(0))
+    true = sources.mean(mixture)
+    assert float((mean - true).norm()) < 0.9 * min(float((draw - true).norm()) for draw in draws)
+
+
+def test_draws_of_interchangeable_sources_are_brought_into_one_order() -> None:
+    sources, mixture = smooth_and_rough()
+    priors = [SourcePrior(model=Gaussian(denoise)) for denoise in sources.priors]
+    true = sources.mean(mixture)
+
+    def turning(problem: Problem) -> PosteriorSample:
+        estimates = torch.cat((true, true.flip(1)))
+        return replace(SOLVER(problem), estimates=estimates)
+
+    options = {"solver": turning, "levels": DiscreteDiffusion().levels(3), "sample_rate": 8000}
+    options |= {"start": Start(), "level_db": None, "draws": 2, "choose": "mean"}
+    torch.testing.assert_close(PriorSeparator(priors, ["speaker1", "speaker2"], **options)(mixture), true)
+    mixed_up = PriorSeparator(priors, ["smooth", "rough"], **options)(mixture)
+    torch.testing.assert_close(mixed_up, (true + true.flip(1)) / 2)
 
 
 def test_likelihood_tells_a_source_from_its_opposite() -> None:

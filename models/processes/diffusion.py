@@ -12,9 +12,14 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
+
+Spacing = Literal["even", "log"]
+"""How a chain is shortened, see :meth:`NoiseLevels.places`."""
 
 _RESOLUTION = 1e-6
 """Two levels count as the same if their ``abar`` differ by less than this share."""
@@ -104,26 +109,46 @@ class NoiseLevels:
         passed = every[(every > signal) & (every < cleaner)].flip(0).tolist()
         return Step(signal=signal, cleaner=cleaner, passed=tuple(passed))
 
-    def places(self, count: int) -> list[int]:
-        """Numbers of so many levels, evenly spread, the first and the last among them; of one, the first."""
-        return torch.linspace(0, len(self) - 1, count, dtype=torch.float64).round().long().tolist()
+    def places(self, count: int, spacing: Spacing = "even") -> list[int]:
+        """Numbers of so many levels, the first and the last among them; of one, the first.
 
-    def respaced(self, steps: int) -> NoiseLevels:
-        """So many of the levels, evenly spread, the first and the last among them.
+        Args:
+            count: From 1 to as many as there are.
+            spacing: ``"even"`` in the numbers, ``"log"`` in ``ln sigma`` as far as there are levels: all of
+                the cleanest ones, and the fewer, the noisier.
+        """
+        wanted = torch.linspace(0, len(self) - 1, count, dtype=torch.float64)
+        if spacing == "log" and count > 1:
+            sigmas = (1 / self.signal - 1).log() / 2
+            values = torch.linspace(float(sigmas[0]), float(sigmas[-1]), count, dtype=torch.float64)
+            wanted = torch.from_numpy(np.interp(values, sigmas, np.arange(len(self))))
+            # no level twice: what comes after must be further on, what comes before must leave room
+            steps = torch.arange(count)
+            wanted = (wanted.round() - steps).cummax(0).values.clamp(max=len(self) - count) + steps
+        return wanted.round().long().tolist()
+
+    def respaced(self, steps: int, spacing: Spacing = "even") -> NoiseLevels:
+        """So many of the levels, the first and the last among them.
 
         Whatever is computed of the chain is then computed of these levels: a step is longer, its noise and
         weights follow from the two levels that it joins.
 
+        Args:
+            steps: How many; of one, the noisiest.
+            spacing: See :meth:`places`.
+
         Raises:
-            ValueError: If there are not so many.
+            ValueError: If there are not so many, or the spacing is unknown.
 
         Source: A. Nichol and P. Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021.
         """
         if not 1 <= steps <= len(self):
             raise ValueError(f"steps={steps}: the chain has {len(self)} levels, give 1 to {len(self)}")
+        if spacing not in get_args(Spacing):
+            raise ValueError(f"spacing={spacing!r}: choose {', '.join(get_args(Spacing))}")
         if steps == 1:
             return NoiseLevels(self.signal[-1:], self.whole)
-        return NoiseLevels(self.signal[self.places(steps)], self.whole)
+        return NoiseLevels(self.signal[self.places(steps, spacing)], self.whole)
 
 
 class Diffusion(ABC):
