@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ def build(options: argparse.Namespace) -> FileSeparator:
     keep_freed_memory()
     device = choose_device(options.device)
     separator = _separator(options, method, device)
+    if isinstance(separator, PriorSeparator) and method.segment_seconds is None:
+        method = replace(method, segment_seconds=separator.segment_seconds)
     if options.sources is not None:
         separator = _selected(separator, options.sources, method)
     networks: list[Any] = list(separator.models) if isinstance(separator, PriorSeparator) else [separator]

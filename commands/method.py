@@ -46,8 +46,9 @@ class Method:
         lanes: Parts of a step, or segments of a long file, that are worked on at the same time; None for one
             a processor core, and 1 on a GPU.
         segment_seconds: A file that is longer is cut into segments of that length, in memory that hardly
-            grows with the file; None takes every file as a whole.
-        overlap_seconds: How long one segment is faded into the next.
+            grows with the file; None takes every file as a whole, and for diffusion priors means as long as
+            they were trained on.
+        overlap_seconds: How long one segment is faded into the next; None for half of it.
         context_seconds: How much at either side of a fade is heard only, for separators that are wrong near
             the ends of what they get.
         refine_per: ``"segment"`` refines each segment by itself, with ratios of its own; ``"item"`` separates
@@ -77,7 +78,7 @@ class Method:
     max_batch: int | None = None
     lanes: int | None = None
     segment_seconds: float | None = 30.0
-    overlap_seconds: float = 1.0
+    overlap_seconds: float | None = 1.0
     context_seconds: float = 0.0
     refine_per: Literal["segment", "item"] = "segment"
     shifts: int = 0
@@ -116,7 +117,7 @@ class Method:
             raise UserError(f"level={self.level}: choose {' or '.join(get_args(Level))}")
         if self.sampler is not None:
             self._check_sampler(self.sampler)
-        length, overlap, context = self.segment_seconds, self.overlap_seconds, self.context_seconds
+        length, overlap, context = self.segment_seconds, self._overlap, self.context_seconds
         if length is not None and not length > 0:
             raise UserError(f"segment_seconds={length}: must be above 0, or null for whole files")
         if overlap < 0 or context < 0 or not overlap + 2 * context < (math.inf if length is None else length):
@@ -183,12 +184,21 @@ class Method:
         count = len(cuts(frames, **self._cutting(frames, sample_rate)))
         return 1 if self.refine_per == "item" else count
 
+    @property
+    def _overlap(self) -> float:
+        """Seconds of a fade."""
+        return (self.segment_seconds or 0.0) / 2 if self.overlap_seconds is None else self.overlap_seconds
+
     def _cutting(self, frames: int, sample_rate: int) -> dict[str, int]:
         """Samples of a segment, a fade and the context at either side of it."""
         if self.segment_seconds is None:
             return {"segment": frames, "overlap": 0, "context": 0}
-        names = ("segment", "overlap", "context")
-        return {name: round(getattr(self, f"{name}_seconds") * sample_rate) for name in names}
+        seconds = {
+            "segment": self.segment_seconds,
+            "overlap": self._overlap,
+            "context": self.context_seconds,
+        }
+        return {name: round(length * sample_rate) for name, length in seconds.items()}
 
     def stretches(
         self,
@@ -353,7 +363,7 @@ class Method:
             "keep_previous": self.keep_previous,
             "blend": self.blend,
             "segment_seconds": self.segment_seconds,
-            "overlap_seconds": self.overlap_seconds,
+            "overlap_seconds": self._overlap,
             "context_seconds": self.context_seconds,
             "refine_per": self.refine_per,
             "shifts": self.shifts,

@@ -24,6 +24,9 @@ Choice = Literal["consistency", "likelihood", "both", "mean"]
 Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
 """Opens a bar of so many levels; what it gives is called after each."""
 
+USUAL_SECONDS = 4.0
+"""Windows of priors that do not say what they were trained on: the published ones."""
+
 LIKELIHOOD_LEVELS = 8
 """Levels, evenly spread over the chain, at which the likelihood of a draw is looked at."""
 
@@ -51,6 +54,10 @@ class PriorSeparator(nn.Module):
         seed: Of all noise: the same for every item and call.
         first: A separator of the same sources whose estimate the chain starts from.
         progress: Opens a bar for each call.
+
+    Attributes:
+        segment_seconds: Length of the windows in which long mixtures should be separated, see
+            :mod:`inference.segments`: the shortest that a prior was trained on.
 
     Raises:
         ValueError: If the arguments do not fit each other.
@@ -95,6 +102,8 @@ class PriorSeparator(nn.Module):
         self.solver, self.levels, self.start = solver, levels, start
         self.level_db, self.draws, self.choose, self.seed = level_db, draws, choose, seed
         self.first, self.progress = first, progress
+        known = [getattr(network, "segment_seconds", None) for network in networks.values()]
+        self.segment_seconds = min((length for length in known if length is not None), default=USUAL_SECONDS)
 
     @property
     def steps(self) -> int:

@@ -26,6 +26,7 @@ def prior_config(
         "sample_rate": sample_rate,
         "source": source,
         "classes": names,
+        "segment_seconds": 0.1,
         "diffusion": {"_target_": "models.processes.diffusion.DiscreteDiffusion", "steps": 20},
         "network": {
             "_target_": "models.denoisers.tf_attention_unet.TFAttentionUNet",

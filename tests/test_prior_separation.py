@@ -234,7 +234,7 @@ def test_a_prior_of_any_level_is_sampled_at_the_published_ones(tmp_path: Path, c
     assert made.sources == ("speech1", "speech2")
 
 
-SHORT = ["--segment", "0.1", "--set", "method.overlap_seconds=0.05", "--method", "diffusion_prior"]
+SHORT = ["--method", "diffusion_prior"]
 
 
 def test_a_plain_file_of_any_length_is_separated(tmp_path: Path, priors: tuple[str, str], capsys) -> None:
@@ -260,6 +260,9 @@ def test_a_plain_file_of_any_length_is_separated(tmp_path: Path, priors: tuple[s
         assert (estimate.shape, rate) == ((4410, 2), 16000)
         assert float(abs(estimate).max()) > 0
     assert "in 5 segments" in capsys.readouterr().err
+    # other windows, if one likes
+    assert run(*given, "--no-scores", "--segment", "0.2", "--steps", "2") == 0
+    assert "in 2 segments of 0.2 s" in capsys.readouterr().err
     # fewer levels, and what it would cost
     assert run(*given, "--steps", "4", "--dry-run") == 0
     assert "estimated time" in capsys.readouterr().out

@@ -23,6 +23,7 @@ class DiffusionPrior(nn.Module):
         source: Name of the source.
         classes: Names of its classes in the order of their labels; empty for one class only.
         limit: Estimates are clamped to ``[-limit, limit]``; None for no limit.
+        segment_seconds: Length of what it was trained on; None if nobody knows.
 
     Raises:
         ValueError: If classes and network do not fit, or a number makes no sense.
@@ -40,6 +41,7 @@ class DiffusionPrior(nn.Module):
         source: str = "source",
         classes: Sequence[str] = (),
         limit: float | None = 1.0,
+        segment_seconds: float | None = None,
     ) -> None:
         super().__init__()
         known = getattr(network, "classes", 0)
@@ -52,6 +54,7 @@ class DiffusionPrior(nn.Module):
         self.network: Any = network
         self.diffusion = diffusion
         self.sample_rate, self.source, self.limit = int(sample_rate), str(source), limit
+        self.segment_seconds = segment_seconds
         self.classes = tuple(str(name) for name in classes)
 
     def forward(self, state: Tensor, signal: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
