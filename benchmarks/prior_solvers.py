@@ -103,25 +103,28 @@ GRID: dict[str, Way] = {
 }
 """The published study of the hybrid guidance, which starts at 150 and has a floor of 0.002."""
 
+FAST = ["posterior.levels=50", "posterior.spacing=log"]
 BEYOND: dict[str, Way] = {
     "50 levels": Way(["posterior.levels=50"]),
     "50 levels, steps of their own": Way(["posterior.levels=50", f"{GUIDANCE}.shortened=own"]),
-    "25 levels": Way(["posterior.levels=25"]),
-    "50 levels, until they rest": Way(["posterior.levels=50", "posterior.solver.stop=0.02"]),
-    "50 levels, best of 4": Way(["posterior.levels=50", "posterior.draws=4"]),
-    "50 levels, refined (oracle)": Way(["posterior.levels=50"], asks="refined"),
+    "50 levels, logarithmic": Way(FAST),
+    "25 levels, logarithmic": Way(["posterior.levels=25", "posterior.spacing=log"]),
+    "50 log levels, until they rest": Way([*FAST, "posterior.solver.stop=0.02"]),
+    "50 log levels, best of 4": Way([*FAST, "posterior.draws=4"]),
+    "50 log levels, mean of 4": Way([*FAST, "posterior.draws=4", "posterior.choose=mean"]),
+    "50 log levels, refined (oracle)": Way(FAST, asks="refined"),
     "supervised separator": Way(asks="separator"),
     **{
-        f"50 levels, its estimate at {place}": Way(
+        f"50 log levels, its estimate at {place}": Way(
             [
-                "posterior.levels=50",
+                *FAST,
                 "posterior.start.kind=estimate",
                 "posterior.estimate=SEPARATOR",
                 f"posterior.start.at={place / 200}",
                 "posterior.start.whole_chain=false",
             ]
         )
-        for place in (150, 50, 20)
+        for place in (150, 50, 10)
     },
 }
 """What goes beyond it."""

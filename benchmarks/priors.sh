@@ -63,7 +63,7 @@ done
 solve speech_sound
 solve 2speech
 solve speech_sound --beyond
-solve 2speech --ways hybrid "50 levels" "supervised separator"
+solve 2speech --ways hybrid "50 levels, logarithmic" "50 log levels, mean of 4" "supervised separator"
 for task in speech_2sounds 2sounds 3sounds; do solve $task --ways hybrid projection; done
 solve speech_sound --grid
 $python benchmarks/prior_batching.py --model prior_$size --sample-rate $rate --seconds $seconds --device $device

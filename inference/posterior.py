@@ -31,8 +31,8 @@ class Start:
         kind: ``"mixture"``: ``sqrt(abar) y + sqrt(1 - abar) eps`` for every source, with one eps for all;
             ``"noise"``: white noise, one for each; ``"estimate"``: as the first, each source with an estimate
             of its own in the mixture's place.
-        at: Place of that abar in the chain, as a share in (0, 1]: 0.75 is the 150th of 200 levels. The chain
-            must not be shorter for it.
+        at: Place of that abar in the whole chain, as a share in (0, 1]: 0.75 is the 150th of 200 levels. Of a
+            shortened chain it is the nearest level, however it is spaced.
         whole_chain: Whether all levels are run from the noisiest one on, as the published code does, or only
             those from that place down. Of no meaning for noise.
 
@@ -92,7 +92,9 @@ class Start:
         return signal**0.5 * centre + (1 - signal) ** 0.5 * common
 
     def _place(self, levels: NoiseLevels) -> int:
-        return max(0, round(self.at * len(levels)) - 1)
+        whole = levels.whole.signal
+        wanted = whole[max(0, round(self.at * len(whole)) - 1)]
+        return int((levels.signal - wanted).abs().argmin())
 
 
 PUBLISHED_START = Start()

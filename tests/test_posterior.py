@@ -248,6 +248,7 @@ def test_starts() -> None:
     assert Start().first(levels) == 199
     assert Start(whole_chain=False).first(levels) == 149
     assert Start(whole_chain=False).first(levels.respaced(50)) == 37
+    assert levels.places(50, "log")[Start(whole_chain=False).first(levels.respaced(50, "log"))] == 149
     white = Start(kind="noise").states(mixture, 2, levels, noise, None)
     assert torch.equal(white, noise().expand(2, -1, -1, -1))
     own = torch.randn(2, 2, 1, 10)
