@@ -183,7 +183,12 @@ def parse() -> argparse.Namespace:
     add("--ways", nargs="+", default=list(WAYS), help="names of ways (all solvers)")
     add("--grid", action="store_true", help="the published study of start, floor and loss terms instead")
     add("--beyond", action="store_true", help="what goes beyond it instead")
-    add("--levels", type=int, help="of the chain, for all ways that do not say (all)")
+    add(
+        "--levels",
+        type=int,
+        help="of the chain, for all ways that do not say (all); in a file apart",
+    )
+    add("--spacing", default="even", help="of these levels, even or log (even)")
     add("--device", default="cpu")
     add("--threads", type=int, default=1)
     add("--out", type=Path, required=True, help="CSV file of all rows; traces and their figure beside it")
@@ -253,7 +258,7 @@ def prior_of(options: argparse.Namespace, mixture: TaskMixture, overrides: Seque
     for place, text in filled.items():
         own = [override.replace(place, text) for override in own]
     if options.levels is not None and not any("posterior.levels" in override for override in own):
-        own.append(f"method.posterior.levels={options.levels}")
+        own += [f"method.posterior.levels={options.levels}", f"method.posterior.spacing={options.spacing}"]
     method = load_method("diffusion_prior", overrides=own)
     assert method.posterior is not None
     separator = prior_separator(names, method.posterior, device=torch.device(options.device), seed=0)
