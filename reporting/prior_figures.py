@@ -10,6 +10,9 @@ from reporting.palette import HUES, styled
 LINES = ("-", "--", ":", "-.")
 """One style for each round of the colours."""
 
+SMOOTHED, LEAST = 9, 0.01
+"""Levels that a running mean of the conflicts takes; the smallest residual that is drawn."""
+
 
 @styled
 def solver_traces_figure(traces: pd.DataFrame) -> Figure:
@@ -20,7 +23,8 @@ def solver_traces_figure(traces: pd.DataFrame) -> Figure:
             ``abar``, ``conflict`` a share in [0, 1], NaN for solvers without a gradient.
 
     Returns:
-        Two panels side by side, from the noisiest level to the cleanest; means over the mixtures.
+        Two panels side by side, from the noisiest level to the cleanest; means over the mixtures, of the
+        conflicts over :data:`SMOOTHED` levels too.
     """
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -29,6 +33,8 @@ def solver_traces_figure(traces: pd.DataFrame) -> Figure:
         colour, line = HUES[place % len(HUES)], LINES[place // len(HUES) % len(LINES)]
         for panel, column in zip(panels, ("left", "conflict"), strict=True):
             means = own.groupby("signal")[column].mean()
+            if column == "conflict":
+                means = means.rolling(SMOOTHED, center=True, min_periods=1).mean()
             if means.notna().any():
                 sigma = ((1 - means.index) / means.index) ** 0.5
                 label = way if column == "left" else None
@@ -39,6 +45,7 @@ def solver_traces_figure(traces: pd.DataFrame) -> Figure:
         panel.set_xlabel("Deviation of the noise")
         panel.set_title(title)
     panels[0].set_yscale("log")
+    panels[0].set_ylim(bottom=LEAST)
     panels[0].set_ylabel("Residual over the mixture")
     panels[1].set_ylabel("Share of sources and mixtures")
     panels[1].set_ylim(-0.02, 1.02)

@@ -268,6 +268,18 @@ def test_a_plain_file_of_any_length_is_separated(tmp_path: Path, priors: tuple[s
     assert "estimated time" in capsys.readouterr().out
 
 
+def test_the_shipped_priors_are_asked_by_their_names() -> None:
+    settings = PosteriorSettings(solver=SOLVER, start=Start(), levels=2)
+    names = ["speech", "sound", "sound:Flute"]
+    made = prior_separator(names, settings, device=torch.device("cpu"), seed=0)
+    assert (made.sources, made.sample_rate, made.segment_seconds) == (("speech", "sound", "flute"), 8000, 1.0)
+    found = made(0.1 * noise(1, 1, 2000))
+    assert bool(found.isfinite().all())
+    assert found.abs().amax(dim=(0, 2, 3)).min() > 0
+    with pytest.raises(UserError, match="no such file or prior; give one of sound, speech, or the path"):
+        prior_separator(["speech", "music"], settings, device=torch.device("cpu"), seed=0)
+
+
 @pytest.mark.parametrize(
     ("given", "fault"),
     [
