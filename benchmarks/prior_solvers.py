@@ -104,6 +104,8 @@ GRID: dict[str, Way] = {
 """The published study of the hybrid guidance, which starts at 150 and has a floor of 0.002."""
 
 FAST = ["posterior.levels=50", "posterior.spacing=log"]
+LOWER = [*FAST, "posterior.start.whole_chain=false"]
+MEAN = ["posterior.draws=4", "posterior.choose=mean"]
 BEYOND: dict[str, Way] = {
     "50 levels": Way(["posterior.levels=50"]),
     "50 levels, steps of their own": Way(["posterior.levels=50", f"{GUIDANCE}.shortened=own"]),
@@ -111,17 +113,22 @@ BEYOND: dict[str, Way] = {
     "25 levels, logarithmic": Way(["posterior.levels=25", "posterior.spacing=log"]),
     "50 log levels, until they rest": Way([*FAST, "posterior.solver.stop=0.02"]),
     "50 log levels, best of 4": Way([*FAST, "posterior.draws=4"]),
-    "50 log levels, mean of 4": Way([*FAST, "posterior.draws=4", "posterior.choose=mean"]),
+    "50 log levels, mean of 4": Way([*FAST, *MEAN]),
+    **{
+        f"50 log levels, from {place} on": Way([*LOWER, f"posterior.start.at={place / 200}"])
+        for place in (100, 50)
+    },
+    "50 log levels, from 50 on, mean of 4": Way([*LOWER, *MEAN, "posterior.start.at=0.25"]),
+    "Dirac flow, 50 log levels": Way([*FAST, f"{FLOW}constrained: 0}}"]),
     "50 log levels, refined (oracle)": Way(FAST, asks="refined"),
     "supervised separator": Way(asks="separator"),
     **{
         f"50 log levels, its estimate at {place}": Way(
             [
-                *FAST,
+                *LOWER,
                 "posterior.start.kind=estimate",
                 "posterior.estimate=SEPARATOR",
                 f"posterior.start.at={place / 200}",
-                "posterior.start.whole_chain=false",
             ]
         )
         for place in (150, 50, 10)
