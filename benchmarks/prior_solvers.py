@@ -7,12 +7,13 @@ r"""Solvers of the posterior under source priors, side by side on mixtures of a 
 
 A row for every mixture and way is added to the file as soon as it is there, and not made again; then the
 table is printed. SI-SDR and PESQ are means over the sources, which are assigned to the estimates where they
-are interchangeable; a mixture has failed if its mean SI-SDR is below 0 dB. ``left`` is what the estimates
-leave of the mixture over its norm, *rest shared* the SI-SDR where every source is given an equal share of
-that, ``conflict`` the share of steps and sources at which guidance would need a
-positive strength to turn a step its way. Both are kept level by level, and drawn. ``--ways`` names some of
-the ways, ``--grid`` all of the published study, ``--beyond`` fewer levels, stopping, the best of several,
-refinement, and a separator trained on mixtures, alone and as the start of the chain.
+are interchangeable; against the first way they are paired by mixture, with the 95 % interval of the mean. A
+mixture has failed if its mean SI-SDR is below 0 dB. ``left`` is what the estimates leave of the mixture over
+its norm, *rest shared* the SI-SDR where every source is given an equal share of that, ``conflict`` the share
+of steps and sources at which guidance would need a positive strength to turn a step its way. Both are kept
+level by level, and drawn. ``--ways`` names some of the ways, ``--grid`` all of the published study,
+``--beyond`` fewer levels, stopping, several draws, refinement, and a separator trained on mixtures, alone and
+as the start of the chain.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from metrics import MetricPanel, get_quality
 from models import load_separator
 from models.types import LoadedSeparator, exchangeable
 from reporting.prior_figures import solver_traces_figure
+from reporting.summary import statistics
 from reporting.tables import number, to_markdown
 
 GUIDANCE = "posterior.solver.guidance"
@@ -312,16 +314,19 @@ def measure(estimates: Tensor, references: Tensor, mixture: Tensor, sample_rate:
 
 
 def table(rows: pd.DataFrame, ways: list[str]) -> pd.DataFrame:
-    """Means of every way over its mixtures."""
+    """Means of every way over its mixtures, and over the first way where both have a mixture."""
     cells = []
+    scores = rows.pivot(index="mixture", columns="way", values="si_sdr")
     for way in ways:
         own = rows[rows["way"] == way]
+        gain = statistics(scores[way] - scores[ways[0]])
         cells.append(
             {
                 "way": way,
                 "mixtures": len(own),
                 "SI-SDR (dB)": number(float(own["si_sdr"].mean()), 2),
                 "rest shared (dB)": number(float(own["shared"].mean()), 2),
+                f"over {ways[0]} (dB)": f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]",
                 "over the mixture (dB)": number(float(own["improvement"].mean()), 2),
                 "PESQ": number(float(own["pesq"].mean()), 2),
                 "failed": f"{100 * float((own['si_sdr'] < 0).mean()):.0f} %",
