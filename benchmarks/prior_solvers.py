@@ -113,7 +113,7 @@ BEYOND: dict[str, Way] = {
     "50 levels, steps of their own": Way(["posterior.levels=50", f"{GUIDANCE}.shortened=own"]),
     "50 levels, logarithmic": Way(FAST),
     "25 levels, logarithmic": Way(["posterior.levels=25", "posterior.spacing=log"]),
-    "50 log levels, until they rest": Way([*FAST, "posterior.solver.stop=0.02"]),
+    "50 log levels, stop at 0.12": Way([*FAST, "posterior.solver.stop=0.12"]),
     "50 log levels, best of 4": Way([*FAST, "posterior.draws=4"]),
     "50 log levels, mean of 4": Way([*FAST, *MEAN]),
     **{
@@ -332,6 +332,7 @@ def table(rows: pd.DataFrame, ways: list[str]) -> pd.DataFrame:
                 "failed": f"{100 * float((own['si_sdr'] < 0).mean()):.0f} %",
                 "left": number(float(own["left"].mean()), 3),
                 "conflict": number(float(own["conflict"].mean()), 2),
+                "levels": number(float(own["steps"].mean()), 0),
                 "seconds": number(float(own["seconds"].median()), 1),
             }
         )
