@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.types import LoadedSeparator, interchangeable
+from models.types import LoadedSeparator, exchangeable, interchangeable
 
 
 class Selected(nn.Module):
@@ -31,6 +31,12 @@ class Selected(nn.Module):
             )
         if absent := [name for name in sources if name not in known]:
             raise ValueError(f"sources={','.join(sources)}: {absent[0]!r} is none of {', '.join(known)}")
+        for group in exchangeable(known):
+            together = [known[place] for place in group]
+            if 0 < len(set(together) & set(sources)) < len(together):
+                raise ValueError(
+                    f"sources={','.join(sources)}: {', '.join(together)} come in any order; name all of them"
+                )
         if not sources or len(set(sources)) != len(sources):
             raise ValueError(f"sources={','.join(sources)}: give different names of {', '.join(known)}")
         opened: Any = separator

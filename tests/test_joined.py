@@ -37,6 +37,14 @@ def test_of_a_selection_only_those_are_asked_that_know_it() -> None:
     assert [part.calls for part in parts] == [1, 0, 1]
 
 
+def test_one_of_two_speakers_beside_a_sound_cannot_be_told_by_its_name() -> None:
+    parts = Joined([Counting("speech1"), Counting("sound"), Counting("speech2")])
+    assert Selected(parts, ["sound"]).sources == ("sound",)
+    assert Selected(parts, ["speech2", "speech1"]).sources == ("speech2", "speech1")
+    with pytest.raises(ValueError, match="sources=speech1,sound: speech1, speech2 come in any order"):
+        Selected(parts, ["speech1", "sound"])
+
+
 def test_levels_are_left_to_the_caller_if_all_parts_minded_them() -> None:
     mixture = noise(1, 1, 300) + 0.3
     both = Joined([Levelled(Counting(name), "standardise") for name in "ab"])
