@@ -268,6 +268,20 @@ def test_a_plain_file_of_any_length_is_separated(tmp_path: Path, priors: tuple[s
     assert "estimated time" in capsys.readouterr().out
 
 
+def test_what_is_left_of_a_file_can_be_shared(tmp_path: Path, priors: tuple[str, str]) -> None:
+    mixture = 0.1 * noise(1, 1, 2000)[0, 0].numpy()
+    soundfile.write(tmp_path / "scene.wav", mixture, 8000, subtype="FLOAT")
+    given = [str(tmp_path / "scene.wav"), *SHORT, "--no-scores", "--steps", "2", "--priors", *priors]
+
+    def rest(name: str, *options: str) -> float:
+        assert run(*given, "-o", str(tmp_path / name), *options) == 0
+        estimates = [soundfile.read(path)[0] for path in (tmp_path / name / "scene").iterdir()]
+        assert len(estimates) == 2
+        return float(abs(mixture - sum(estimates)).max())
+
+    assert rest("shared", "--set", "method.consistency=uniform") < 1e-6 < 1e-3 < rest("plain")
+
+
 def test_the_shipped_priors_are_asked_by_their_names() -> None:
     settings = PosteriorSettings(solver=SOLVER, start=Start(), levels=2)
     names = ["speech", "sound", "sound:Flute"]
