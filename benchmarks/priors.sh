@@ -21,7 +21,7 @@ else
   training="data.batch_size=8 data.num_workers=0 data.epoch_size=1600 data.limit_valid=40 trainer.max_steps=2400
     module.optimizer.lr=2e-3 callbacks.averaging.decay=0.995 model/diffusion=continuous"
   supervised="model=conv_tasnet_small data.batch_size=8 data.num_workers=0 trainer.max_steps=2400 module.optimizer.lr=2e-3"
-  written=1600 grid="--levels 50 --spacing log"
+  written=1600 grid="--levels 50"
 fi
 
 test -f datasets/vctk/utterances.jsonl ||
