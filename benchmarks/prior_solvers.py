@@ -39,6 +39,7 @@ from inference.consistency import sum_to_mixture
 from inference.permutation import reference_order, reorder
 from inference.prior_separation import PriorSeparator
 from metrics import MetricPanel, get_quality
+from metrics.reference import si_sdr
 from models import load_separator
 from models.types import LoadedSeparator, exchangeable
 from reporting.prior_figures import solver_traces_figure
@@ -216,27 +217,26 @@ def separated(
     options: argparse.Namespace, mixture: TaskMixture, way: Way
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Scores and time of one way on one mixture, and its trace, level by level."""
+    separator: Any = (
+        load_separator(options.separator, device=options.device)
+        if way.asks == "separator"
+        else prior_of(options, mixture, way.overrides)
+    )
+    audio, references = read(mixture, separator)
+    sample = None
     started = time.perf_counter()
     if way.asks == "separator":
-        separator: Any = load_separator(options.separator, device=options.device)
-        audio, references = read(mixture, separator)
         with torch.inference_mode():
             estimates = separator(audio.to(options.device))
-        sample = None
+    elif way.asks == "refined":
+        estimates = refined(separator, audio, references)
     else:
-        separator = prior_of(options, mixture, way.overrides)
-        audio, references = read(mixture, separator)
-        if way.asks == "refined":
-            estimates, sample = refined(separator, audio, references), None
-        else:
-            estimates, sample = separator.sample(audio.to(options.device))
+        estimates, sample = separator.sample(audio.to(options.device))
     estimates = estimates.cpu()
     seconds = time.perf_counter() - started
     estimates = reorder(estimates, reference_order(estimates, references, exchangeable(separator.sources)))
     scores = measure(estimates, references, audio, separator.sample_rate)
-    scores["shared"] = measure(sum_to_mixture(estimates, audio), references, audio, separator.sample_rate)[
-        "si_sdr"
-    ]
+    scores["shared"] = float(si_sdr(sum_to_mixture(estimates, audio), references).mean())
     scores["left"] = float((audio - estimates.sum(1)).norm() / audio.norm())
     scores["seconds"] = seconds
     if sample is None:

@@ -82,29 +82,14 @@ def prior_separator(
         guidance = 0.0 if number is None else settings.class_guidance
         priors.append(SourcePrior(model=model, label=number, class_guidance=guidance))
         sources.append(label.lower() if label is not None else model.source)
-    chain = settings.chain or _chain(loaded)
-    sample_rate = next(iter(loaded.values())).sample_rate
-    for path, model in loaded.items():
-        if model.sample_rate != sample_rate:
-            raise UserError(
-                f"--priors: '{path}' has {model.sample_rate} Hz, the first one {sample_rate} Hz: "
-                "all must have the same"
-            )
-        own, wanted = model.diffusion.levels().signal, chain.levels().signal
-        if isinstance(model.diffusion, DiscreteDiffusion) and (
-            own.shape != wanted.shape or not torch.allclose(own, wanted)
-        ):
-            raise UserError(
-                f"--priors: '{path}' knows {len(own)} levels of its own, not the {len(wanted)} of "
-                f"{'posterior.chain' if settings.chain else 'the others'}: all must have the same"
-            )
+    chain = _fitting_chain(loaded, settings.chain)
     try:
         return PriorSeparator(
             priors,
             _numbered(sources),
             solver=settings.solver,
             levels=_levels(chain, settings),
-            sample_rate=sample_rate,
+            sample_rate=loaded[next(iter(loaded))].sample_rate,
             start=settings.start,
             level_db=settings.level_db,
             draws=settings.draws,
@@ -122,10 +107,29 @@ def shipped_priors() -> dict[str, Path]:
     return {file.stem.removeprefix("prior_"): file for file in SHIPPED.parent.glob("prior_*.safetensors")}
 
 
-def _chain(loaded: Mapping[Path, DiffusionPrior]) -> Diffusion:
-    """Of the first prior that has one of its own; else the published one."""
-    own = (model.diffusion for model in loaded.values() if isinstance(model.diffusion, DiscreteDiffusion))
-    return next(own, DiscreteDiffusion())
+def _fitting_chain(loaded: Mapping[Path, DiffusionPrior], chosen: Diffusion | None) -> Diffusion:
+    """The chosen chain, or that of the first prior that has one of its own, or the published one.
+
+    Raises:
+        UserError: If priors differ in rate, or one does not know the chain.
+    """
+    models = [*loaded.values()]
+    owned = [model.diffusion for model in models if isinstance(model.diffusion, DiscreteDiffusion)]
+    chain = chosen or next(iter(owned), DiscreteDiffusion())
+    sample_rate, wanted = models[0].sample_rate, chain.levels().signal
+    for path, model in loaded.items():
+        if model.sample_rate != sample_rate:
+            raise UserError(
+                f"--priors: '{path}' has {model.sample_rate} Hz, the first one {sample_rate} Hz: "
+                "all must have the same"
+            )
+        own = model.diffusion.levels().signal
+        if model.diffusion in owned and (own.shape != wanted.shape or not torch.allclose(own, wanted)):
+            raise UserError(
+                f"--priors: '{path}' knows {len(own)} levels of its own, not the {len(wanted)} of "
+                f"{'posterior.chain' if chosen else 'the others'}: all must have the same"
+            )
+    return chain
 
 
 def _levels(chain: Diffusion, settings: PosteriorSettings) -> NoiseLevels:

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from inference.chunking import Read, Seam, cut_out, cuts
+from inference.chunking import Cut, Read, Seam, cut_out, cuts
 from inference.execution import Lanes
 from inference.permutation import reorder
 from inference.refinement import Refinement
@@ -110,11 +110,7 @@ def refined_stretches(
     results = (lanes or Lanes()).map(refined_segment, parts)
     seams = {name: Seam(overlap, context) for name in WAVEFORMS}
     for cut, refined in zip(places, results, strict=True):
-        in_order = (
-            _in_order(refined, seams["one_step"].order(refined.one_step, cut, stitched))
-            if stitched
-            else refined
-        )
+        in_order = _in_order(refined, seams["one_step"], cut, stitched) if stitched else refined
         done = {
             name: seam.join(waveform, cut)
             for name, seam in seams.items()
@@ -129,8 +125,9 @@ def _moved(refined: Refinement, device: torch.device) -> Refinement:
     return replace(refined, **{name: x.to(device) for name, x in tensors.items() if x is not None})
 
 
-def _in_order(refined: Refinement, order: Tensor) -> Refinement:
-    """A segment's refinement with its sources in an order ``(b, s)``."""
+def _in_order(refined: Refinement, seam: Seam, cut: Cut, groups: Groups) -> Refinement:
+    """A segment's refinement with its sources as they were in the segment before."""
+    order = seam.order(refined.one_step, cut, groups)
     trajectory = refined.trajectory
     return replace(
         refined,

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from reporting.palette import HUES, styled
 
-LINES = ("-", "--", ":", "-.")
+DASHES = ("-", "--", ":", "-.")
 """One style for each round of the colours."""
 
 SMOOTHED, LEAST = 9, 0.01
@@ -30,7 +30,7 @@ def solver_traces_figure(traces: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, 2)
     for place, way in enumerate(traces["way"].unique()):
         own = traces[traces["way"] == way]
-        colour, line = HUES[place % len(HUES)], LINES[place // len(HUES) % len(LINES)]
+        colour, line = HUES[place % len(HUES)], DASHES[place // len(HUES) % len(DASHES)]
         for panel, column in zip(panels, ("left", "conflict"), strict=True):
             means = own.groupby("signal")[column].mean()
             if column == "conflict":
