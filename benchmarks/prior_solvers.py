@@ -61,10 +61,12 @@ class Way:
         overrides: Of configs/method/diffusion_prior.yaml; ``POWERS`` and ``SEPARATOR`` are filled in.
         asks: ``"priors"``, ``"separator"`` alone, or ``"refined"``: the priors, and again about blends of the
             mixture with their estimate, of which the reference's SI-SDR chooses.
+        classes: Whether priors of sounds are told the class of theirs.
     """
 
     overrides: Sequence[str] = ()
     asks: Literal["priors", "separator", "refined"] = "priors"
+    classes: bool = True
 
     @property
     def needs_separator(self) -> bool:
@@ -112,6 +114,8 @@ MEAN = ["posterior.draws=4", "posterior.choose=mean"]
 BEYOND: dict[str, Way] = {
     "50 levels": Way(["posterior.levels=50"]),
     "50 levels, steps of their own": Way(["posterior.levels=50", f"{GUIDANCE}.shortened=own"]),
+    "50 levels, class guidance 1": Way(["posterior.levels=50", "posterior.class_guidance=1"]),
+    "50 levels, no class": Way(["posterior.levels=50"], classes=False),
     "50 levels, logarithmic": Way(FAST),
     "25 levels, logarithmic": Way(["posterior.levels=25", "posterior.spacing=log"]),
     "50 log levels, stop at 0.12": Way([*FAST, "posterior.solver.stop=0.12"]),
@@ -220,7 +224,7 @@ def separated(
     separator: Any = (
         load_separator(options.separator, device=options.device)
         if way.asks == "separator"
-        else prior_of(options, mixture, way.overrides)
+        else prior_of(options, mixture, way)
     )
     audio, references = read(mixture, separator)
     sample = None
@@ -256,14 +260,15 @@ def separated(
     return scores, trace
 
 
-def prior_of(options: argparse.Namespace, mixture: TaskMixture, overrides: Sequence[str]) -> PriorSeparator:
+def prior_of(options: argparse.Namespace, mixture: TaskMixture, way: Way) -> PriorSeparator:
     """The priors of a mixture's sources, under a way."""
-    names = [options.speech if label is None else f"{options.sound}:{label}" for label in mixture.labels]
+    told = {label: f"{options.sound}:{label}" if way.classes else options.sound for label in mixture.labels}
+    names = [options.speech if label is None else told[label] for label in mixture.labels]
     filled = {
         "POWERS": f"[{', '.join(['0.0056'] * len(names))}]",  # at the level that the recipes have
         "SEPARATOR": str(options.separator),
     }
-    own = [f"method.{override}" for override in overrides]
+    own = [f"method.{override}" for override in way.overrides]
     for place, text in filled.items():
         own = [override.replace(place, text) for override in own]
     if options.levels is not None and not any("posterior.levels" in override for override in own):

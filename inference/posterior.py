@@ -54,44 +54,10 @@ class Start:
 
     def first(self, levels: NoiseLevels) -> int:
         """Number of the level that is run first."""
-        return len(levels) - 1 if self.kind == "noise" or self.whole_chain else self._place(levels)
+        return len(levels) - 1 if self.kind == "noise" or self.whole_chain else self.place(levels)
 
-    def states(
-        self,
-        mixture: Tensor,
-        count: int,
-        levels: NoiseLevels,
-        noise: Callable[[], Tensor],
-        estimate: Tensor | None,
-    ) -> Tensor:
-        """First states ``(b, k, c, t)``.
-
-        Args:
-            mixture: ``(b, c, t)``.
-            count: Sources.
-            levels: The chain.
-            noise: Draws white noise.
-            estimate: ``(b, k, c, t)`` for ``kind="estimate"``.
-        """
-        if estimate is not None and estimate.shape[1:] != (count, *mixture.shape[1:]):
-            raise ValueError(
-                f"estimate has shape {tuple(estimate.shape)}: give {count} sources like the mixture "
-                f"{tuple(mixture.shape)}"
-            )
-        drawn = noise().to(mixture).expand(len(mixture), count, *mixture.shape[1:])
-        if self.kind == "noise":
-            return drawn.clone()
-        if (estimate is None) != (self.kind == "mixture"):
-            raise ValueError(
-                f"kind={self.kind!r}: give an estimate of the sources for 'estimate', and only then"
-            )
-        centre = mixture[:, None] if estimate is None else estimate
-        signal = float(levels.signal[self._place(levels)])
-        # one noise for all sources
-        common = drawn[:, :1].expand_as(drawn)
-        return signal**0.5 * centre + (1 - signal) ** 0.5 * common
-
-    def _place(self, levels: NoiseLevels) -> int:
+    def place(self, levels: NoiseLevels) -> int:
+        """Number of the level that ``at`` stands for."""
         whole = levels.whole.signal
         wanted = whole[max(0, round(self.at * len(whole)) - 1)]
         return int((levels.signal - wanted).abs().argmin())
@@ -111,13 +77,13 @@ class Problem:
         levels: The chain of the priors.
         generator: For all noise.
         start: Where the chain starts.
-        estimate: ``(b, k, c, t)``, where it starts from an estimate.
+        estimate: ``(b, k, c, t)``, for a start from an estimate, and only then.
         draws: The batch is so many draws of the same mixtures, one after the other. Items of one draw get the
             same noise, so that no result depends on what else is in the batch.
         progress: Called after every level.
 
     Raises:
-        ValueError: If the batch is not so many times the same number of items.
+        ValueError: If the batch is not so many times the same number of items, or the estimate does not fit.
     """
 
     priors: Sequence[Denoiser]
@@ -134,6 +100,16 @@ class Problem:
             raise ValueError(
                 f"draws={self.draws}: a batch of {len(self.mixture)} is not so many times the same mixtures"
             )
+        if (self.estimate is None) != (self.start.kind != "estimate"):
+            raise ValueError(
+                f"kind={self.start.kind!r}: give an estimate of the sources for 'estimate', and only then"
+            )
+        wanted = (len(self.priors), *self.mixture.shape[1:])
+        if self.estimate is not None and self.estimate.shape[1:] != wanted:
+            raise ValueError(
+                f"estimate has shape {tuple(self.estimate.shape)}: give {len(self.priors)} sources like the "
+                f"mixture {tuple(self.mixture.shape)}"
+            )
 
     def noise(self) -> Tensor:
         """White noise of every source, drawn anew: ``(b, k, c, t)``, for one draw ``(1, k, c, t)``."""
@@ -145,7 +121,13 @@ class Problem:
 
     def first_states(self) -> Tensor:
         """Where the chain starts, ``(b, k, c, t)``."""
-        return self.start.states(self.mixture, len(self.priors), self.levels, self.noise, self.estimate)
+        drawn = self.noise().expand(len(self.mixture), -1, -1, -1)
+        if self.start.kind == "noise":
+            return drawn.clone()
+        centre = self.mixture[:, None] if self.estimate is None else self.estimate
+        signal = float(self.levels.signal[self.start.place(self.levels)])
+        # one noise for all sources
+        return signal**0.5 * centre + (1 - signal) ** 0.5 * drawn[:, :1].expand_as(drawn)
 
     def steps(self) -> Iterator[Step]:
         """The steps of the chain from the first level down; each is told of once it is done."""

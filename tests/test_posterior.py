@@ -8,12 +8,10 @@ import pytest
 import torch
 from prior_toys import (
     AUDIO,
-    CLASSES,
     alike_sources,
     smooth_and_rough,
     solved,
     stationary,
-    toy_prior,
     unlike_sources,
     white_sources,
 )
@@ -29,12 +27,12 @@ from inference.guidance import (
     hybrid,
     proportional,
 )
-from inference.posterior import Ancestral, Problem, Start, published
+from inference.posterior import Ancestral, Problem, Start
 from inference.posterior_flow import SourceFlow
 from inference.posterior_log import PosteriorSample
 from inference.reconstruction import ReconstructionLoss
 from inference.red_diff import RedDiff
-from inference.source_priors import Ensemble, SourcePrior
+from inference.source_priors import Ensemble
 from models.processes.diffusion import DiscreteDiffusion
 
 LEVELS = DiscreteDiffusion().levels(50)
@@ -193,7 +191,7 @@ def test_laws_that_all_solvers_keep(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Problem, "noise", lambda self: drawn(self).flip(1))
     # all sources start from one noise, which is the first source's
     monkeypatch.setattr(
-        Start, "states", lambda self, mixture, count, *_: mixture[:, None].expand(-1, count, -1, -1) + 0.0
+        Problem, "first_states", lambda self: self.mixture[:, None].expand(-1, len(self.priors), -1, -1) + 0.0
     )
     other = replace(solver, constrained=1) if name == "dirac" else solver
     flipped = run(unlike.priors[::-1], solver=other, seed=3)
@@ -235,32 +233,40 @@ def test_the_dirac_flow_sums_to_the_mixture_exactly() -> None:
 
 
 def test_starts() -> None:
-    levels = DiscreteDiffusion().levels()
-    mixture = torch.randn(2, 1, 10)
+    levels, mixture, own = DiscreteDiffusion().levels(), torch.randn(2, 1, 10), torch.randn(2, 2, 1, 10)
 
-    def noise() -> Tensor:
-        return torch.arange(20.0).reshape(1, 2, 1, 10)
+    def problem(start: Start, estimate: Tensor | None = None, sources: int = 2) -> Problem:
+        priors = white_sources(*[1.0] * sources).priors
+        return Problem(
+            priors=priors,
+            mixture=mixture,
+            levels=levels,
+            generator=generator(),
+            start=start,
+            estimate=estimate,
+        )
 
-    states = Start().states(mixture, 2, levels, noise, None)
-    expected = 0.566 * mixture + 0.824 * torch.arange(10.0)
+    noise = problem(Start()).noise()
+    states = problem(Start()).first_states()
     for source in range(2):
-        torch.testing.assert_close(states[:, source], expected, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(
+            states[:, source], 0.566 * mixture + 0.824 * noise[:, 0], atol=5e-3, rtol=5e-3
+        )
     assert Start().first(levels) == 199
     assert Start(whole_chain=False).first(levels) == 149
     assert Start(whole_chain=False).first(levels.respaced(50)) == 37
     assert levels.places(50, "log")[Start(whole_chain=False).first(levels.respaced(50, "log"))] == 149
-    white = Start(kind="noise").states(mixture, 2, levels, noise, None)
-    assert torch.equal(white, noise().expand(2, -1, -1, -1))
-    own = torch.randn(2, 2, 1, 10)
-    guess = Start(kind="estimate", at=1.0).states(mixture, 2, levels, noise, own)
+    assert torch.equal(problem(Start(kind="noise")).first_states(), noise.expand(2, -1, -1, -1))
+    guess = problem(Start(kind="estimate", at=1.0), own).first_states()
     signal = float(levels.signal[-1])
-    torch.testing.assert_close(guess, signal**0.5 * own + (1 - signal) ** 0.5 * noise()[:, :1])
+    torch.testing.assert_close(guess, signal**0.5 * own + (1 - signal) ** 0.5 * noise[:, :1])
     for wrong, fault in (
         (lambda: Start(kind="silence"), "kind='silence'"),
         (lambda: Start(at=0.0), r"at=0\.0"),
-        (lambda: Start(kind="estimate").states(mixture, 2, levels, noise, None), "kind='estimate'"),
-        (lambda: Start().states(mixture, 2, levels, noise, own), "kind='mixture'"),
-        (lambda: Start(kind="estimate").states(mixture, 3, levels, noise, own), "give 3 sources"),
+        (lambda: problem(Start(kind="estimate")), "kind='estimate'"),
+        (lambda: problem(Start(), own), "kind='mixture'"),
+        (lambda: problem(Start(kind="noise"), own), "kind='noise'"),
+        (lambda: problem(Start(kind="estimate"), own, sources=3), "give 3 sources"),
     ):
         with pytest.raises(ValueError, match=fault):
             wrong()
@@ -320,45 +326,6 @@ def test_chains_that_rest_stop() -> None:
         solved(Ancestral(guidance=Projection(), stop=0.0), sources.priors, mixture, levels, **run)
 
 
-def test_sources_that_share_a_model_are_one_call_with_the_same_result() -> None:
-    prior = toy_prior(classes=CLASSES)
-    other = toy_prior(seed=1)
-    calls: list[int] = []
-    plain = prior.forward
-    prior.forward = lambda state, *rest: calls.append(len(state)) or plain(state, *rest)
-    priors = [
-        SourcePrior(model=prior, label=1),
-        SourcePrior(model=other),
-        SourcePrior(model=prior, label=2, class_guidance=0.5),
-        SourcePrior(model=prior),
-    ]
-    levels = prior.diffusion.levels()
-    states, signal = 0.3 * torch.randn(2, 4, 1, 300), float(levels.signal[7])
-    together = Ensemble(priors)(states, signal)
-    assert calls == [8]
-    calls.clear()
-    apart = Ensemble(priors, batched=False)(states, signal)
-    assert calls == [2, 4, 2]
-    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-4)
-    level = torch.full((2,), signal, dtype=torch.float64)
-    with_class = prior(states[:, 2], level, torch.tensor([2, 2]))
-    without = prior(states[:, 2], level, torch.tensor([3, 3]))
-    torch.testing.assert_close(together[:, 2], 1.5 * with_class - 0.5 * without, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(together[:, 3], prior(states[:, 3], level), atol=1e-5, rtol=1e-4)
-    assert Ensemble(priors).evaluations == 5
-
-
-def test_checkpointed_gradients_are_the_same() -> None:
-    prior = SourcePrior(model=toy_prior())
-    mixture = 0.1 * torch.randn(1, 1, 300, generator=generator())
-    levels = prior.model.diffusion.levels(3)
-    kept, again = (
-        solved(replace(published(), checkpointed=on), [prior, prior], mixture, levels, generator=generator(1))
-        for on in (False, True)
-    )
-    torch.testing.assert_close(kept.estimates, again.estimates)
-
-
 def test_guidance_brings_samples_to_the_mixture() -> None:
     sources, mixture = smooth_and_rough()
     run = {"generator": generator(), "start": Start(kind="noise")}
@@ -373,20 +340,12 @@ def test_guidance_brings_samples_to_the_mixture() -> None:
 @pytest.mark.parametrize(
     ("wrong", "fault"),
     [
-        (lambda: Ensemble([]), "priors is empty"),
         (
             lambda: Problem(
                 priors=[], mixture=torch.zeros(3, 1, 5), levels=LEVELS, generator=generator(), draws=2
             ),
             "draws=2: a batch of 3",
         ),
-        (
-            lambda: Ensemble([lambda x, s: x])(torch.zeros(1, 2, 1, 9), 0.5),
-            "states of 2 sources for 1 priors",
-        ),
-        (lambda: Ensemble([lambda x, s: x[..., 1:]])(torch.zeros(1, 1, 1, 9), 0.5), "must keep it"),
-        (lambda: SourcePrior(model=toy_prior(), label=0), "has 0 classes"),
-        (lambda: SourcePrior(model=toy_prior(), class_guidance=1.0), r"class_guidance=1\.0"),
         (lambda: LossGuidance(schedule=hybrid(), normalise="both"), "normalise='both'"),
         (lambda: hybrid(sharpness=0.0), r"sharpness=0\.0"),
         (lambda: SourceFlow(width=0.0), r"width=0\.0"),

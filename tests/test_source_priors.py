@@ -1,0 +1,75 @@
+"""Priors of several sources asked at once: shared models, guidance by class, memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from prior_toys import CLASSES, solved, toy_prior
+
+from inference.posterior import published
+from inference.source_priors import Ensemble, SourcePrior
+
+
+def test_sources_that_share_a_model_are_one_call_with_the_same_result() -> None:
+    prior = toy_prior(classes=CLASSES)
+    other = toy_prior(seed=1)
+    calls: list[int] = []
+    plain = prior.forward
+    prior.forward = lambda state, *rest: calls.append(len(state)) or plain(state, *rest)
+    priors = [
+        SourcePrior(model=prior, label=1),
+        SourcePrior(model=other),
+        SourcePrior(model=prior, label=2, class_guidance=0.5),
+        SourcePrior(model=prior),
+    ]
+    levels = prior.diffusion.levels()
+    states, signal = 0.3 * torch.randn(2, 4, 1, 300), float(levels.signal[7])
+    together = Ensemble(priors)(states, signal)
+    assert calls == [8]
+    calls.clear()
+    apart = Ensemble(priors, batched=False)(states, signal)
+    assert calls == [2, 4, 2]
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-4)
+    level = torch.full((2,), signal, dtype=torch.float64)
+    with_class = prior(states[:, 2], level, torch.tensor([2, 2]))
+    without = prior(states[:, 2], level, torch.tensor([3, 3]))
+    torch.testing.assert_close(together[:, 2], 1.5 * with_class - 0.5 * without, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together[:, 3], prior(states[:, 3], level), atol=1e-5, rtol=1e-4)
+    assert Ensemble(priors).evaluations == 5
+
+
+def test_checkpointed_gradients_are_the_same() -> None:
+    prior = SourcePrior(model=toy_prior())
+    mixture = 0.1 * torch.randn(1, 1, 300, generator=torch.Generator().manual_seed(0))
+    levels = prior.model.diffusion.levels(3)
+    kept, again = (
+        solved(
+            replace(published(), checkpointed=on),
+            [prior, prior],
+            mixture,
+            levels,
+            generator=torch.Generator().manual_seed(1),
+        )
+        for on in (False, True)
+    )
+    torch.testing.assert_close(kept.estimates, again.estimates)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        (lambda: Ensemble([]), "priors is empty"),
+        (
+            lambda: Ensemble([lambda x, s: x])(torch.zeros(1, 2, 1, 9), 0.5),
+            "states of 2 sources for 1 priors",
+        ),
+        (lambda: Ensemble([lambda x, s: x[..., 1:]])(torch.zeros(1, 1, 1, 9), 0.5), "must keep it"),
+        (lambda: SourcePrior(model=toy_prior(), label=0), "has 0 classes"),
+        (lambda: SourcePrior(model=toy_prior(), class_guidance=1.0), r"class_guidance=1\.0"),
+    ],
+)
+def test_what_makes_no_sense_is_named(wrong, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        wrong()
