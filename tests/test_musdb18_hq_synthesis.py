@@ -209,21 +209,21 @@ def test_bars_follow_each_other_and_end_with_the_song(seed: int) -> None:
         ({"test": -1}, "test=-1"),
         ({"seconds": 3.0}, "seconds=3"),
         ({"seconds": float("nan")}, "seconds=nan"),
-        ({"sample_rate": 8000}, "sample_rate=8000"),
-        ({"seed": -1}, "seed=-1"),
+        ({"sample_rate": 8000}, "sample_rate must be 22050, 44100 or 48000 Hz, not 8000"),
+        ({"seed": -1}, "seed must not be negative, not -1"),
     ],
 )
 def test_bad_values_are_named_with_what_would_do(changed: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         Musdb18Hq(out=tmp_path, **changed)
-    assert "give" in str(caught.value)
+    assert {"give", "must"} & set(str(caught.value).split())
     assert "\n" not in str(caught.value)
 
 
 def test_bad_workers_and_a_full_folder_change_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
     corpus = Musdb18Hq(out=tmp_path, train=1, test=0, seconds=SECONDS)
-    with pytest.raises(ValueError, match="workers=0"):
+    with pytest.raises(ValueError, match="workers must be at least 1, not 0"):
         write_corpus(corpus, workers=0, overwrite=True)
     with pytest.raises(ValueError, match="--overwrite"):
         write_corpus(corpus, workers=1)

@@ -21,6 +21,9 @@ from data.synthesis.speech import check_espeak
 Job = TypeVar("Job")
 Entry = TypeVar("Entry")
 
+SYNTHESISERS = ("espeak", "flite")
+"""Of speech."""
+
 
 def generator(seed: int, *branch: int) -> np.random.Generator:
     """Return the generator of one branch of a corpus's seed, independent of all other branches."""
@@ -43,6 +46,52 @@ def deal_noise(seed: int, index: int, *branch: int) -> str:
     return kinds[int(generator(seed, *branch, block).permutation(len(kinds))[place])]
 
 
+def check_choices(
+    *, sample_rate: int, rates: Sequence[int], seed: int, synthesiser: str | None = None
+) -> None:
+    """Check what all corpora are given.
+
+    Args:
+        sample_rate: Hz.
+        rates: Those that the corpus can have.
+        seed: From 0 up.
+        synthesiser: One of :data:`SYNTHESISERS`; None where nobody speaks.
+
+    Raises:
+        ValueError: If one of them will not do.
+    """
+    if sample_rate not in rates:
+        *others, last = map(str, rates)
+        raise ValueError(f"sample_rate must be {', '.join(others)} or {last} Hz, not {sample_rate}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, not {seed}")
+    if synthesiser is not None and synthesiser not in SYNTHESISERS:
+        raise ValueError(f"synthesiser must be {' or '.join(SYNTHESISERS)}, not {synthesiser!r}")
+
+
+def check_rate_of_flite(synthesiser: str, sample_rate: int) -> None:
+    """Check that flite is not asked for a rate that it does not have.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if synthesiser == "flite" and sample_rate != flite.SAMPLE_RATE:
+        raise ValueError(
+            f"sample_rate must be {flite.SAMPLE_RATE} Hz with synthesiser flite, not {sample_rate};"
+            " only espeak has both rates"
+        )
+
+
+def check_workers(workers: int) -> None:
+    """Check a number of processes.
+
+    Raises:
+        ValueError: If it is below 1.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+
+
 def check_tools(synthesiser: str, workers: int) -> None:
     """Check that a corpus can be written here, before anything of it is.
 
@@ -54,8 +103,7 @@ def check_tools(synthesiser: str, workers: int) -> None:
         ValueError: If ``workers`` is below 1.
         SynthesisError: If espeak-ng or flite is missing or fails.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
+    check_workers(workers)
     check_espeak()
     if synthesiser == "flite":
         flite.check_flite()

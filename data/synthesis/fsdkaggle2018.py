@@ -22,7 +22,16 @@ from zlib import crc32
 
 from data.sound_classes import FSD_CLASSES
 from data.synthesis import FloatArray
-from data.synthesis.corpus_files import generator, pcm, prepare_folder, run_jobs, write_listing, write_pcm
+from data.synthesis.corpus_files import (
+    check_choices,
+    check_workers,
+    generator,
+    pcm,
+    prepare_folder,
+    run_jobs,
+    write_listing,
+    write_pcm,
+)
 from data.synthesis.events import EVENTS, draw_event
 
 LISTING = "clips.jsonl"
@@ -65,13 +74,10 @@ class FsdKaggle2018:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sample_rate not in SAMPLE_RATES:
-            raise ValueError(f"sample_rate must be 16000 or 44100 Hz, not {self.sample_rate}")
+        check_choices(sample_rate=self.sample_rate, rates=SAMPLE_RATES, seed=self.seed)
         for name in ("train", "test"):
             if not 0 <= getattr(self, name) <= _MOST:
                 raise ValueError(f"{name} must be 0 to {_MOST}, not {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, not {self.seed}")
         if unknown := sorted(set(self.classes) - set(EVENTS)):
             raise ValueError(f"classes must be some of {', '.join(EVENTS)}, not {unknown[0]!r}")
         if not self.classes or len(set(self.classes)) < len(self.classes):
@@ -89,8 +95,7 @@ def write_corpus(corpus: FsdKaggle2018, *, workers: int = 2, overwrite: bool = F
     Raises:
         ValueError: If the folder is not empty and ``overwrite`` is not given, or ``workers`` is below 1.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
+    check_workers(workers)
     prepare_folder(corpus.out, (*_AUDIO.values(), _META), overwrite=overwrite, listing=LISTING)
     jobs = [
         (corpus, split, label, index)

@@ -21,6 +21,7 @@ from scipy.signal import resample_poly
 
 from data.synthesis import FloatArray, flite
 from data.synthesis.corpus_files import (
+    check_choices,
     check_tools,
     deal_noise,
     generator,
@@ -44,7 +45,6 @@ from data.synthesis.speech import draw_utterance, vary_prosody
 MIXTURES = ("mix_clean", "mix_both", "mix_single")
 MANIFEST = "manifest.jsonl"
 SAMPLE_RATES = (8_000, 16_000)
-SYNTHESISERS = ("espeak", "flite")
 SOURCE_LEVEL_DB = (-33.0, -25.0)
 NOISE_LEVEL_DB = (-38.0, -30.0)
 LARGEST_PEAK = 0.9
@@ -80,15 +80,14 @@ class LibriMix:
     synthesiser: str = "espeak"
 
     def __post_init__(self) -> None:
-        if self.sample_rate not in SAMPLE_RATES:
-            raise ValueError(f"sample_rate must be 8000 or 16000 Hz, not {self.sample_rate}")
-        for name in ("train", "valid", "test", "seed"):
+        check_choices(
+            sample_rate=self.sample_rate, rates=SAMPLE_RATES, seed=self.seed, synthesiser=self.synthesiser
+        )
+        for name in ("train", "valid", "test"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.seconds <= 0:
             raise ValueError(f"seconds must be positive, not {self.seconds}")
-        if self.synthesiser not in SYNTHESISERS:
-            raise ValueError(f"synthesiser must be {' or '.join(SYNTHESISERS)}, not {self.synthesiser!r}")
         if self.speakers not in (2, 3):
             raise ValueError(f"speakers must be 2 or 3, not {self.speakers}")
         if self.synthesiser == "flite" and self.speakers != 2:

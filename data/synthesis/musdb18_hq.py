@@ -15,7 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from data.synthesis import FloatArray
-from data.synthesis.corpus_files import generator, pcm, prepare_folder, run_jobs, write_listing, write_pcm
+from data.synthesis.corpus_files import (
+    check_choices,
+    check_workers,
+    generator,
+    pcm,
+    prepare_folder,
+    run_jobs,
+    write_listing,
+    write_pcm,
+)
 from data.synthesis.song import STEMS, Song, compose
 from data.synthesis.song_bass import bass
 from data.synthesis.song_drums import drums
@@ -62,11 +71,7 @@ class Musdb18Hq:
             raise ValueError(f"train={self.train}, test={self.test}: give 1 or more, and 0 or more")
         if not self.seconds >= SHORTEST:
             raise ValueError(f"seconds={self.seconds:g} is too short for a song: give {SHORTEST:g} or more")
-        if self.sample_rate not in SAMPLE_RATES:
-            known = ", ".join(map(str, SAMPLE_RATES))
-            raise ValueError(f"sample_rate={self.sample_rate}: give one of {known}")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} is negative: give 0 or more")
+        check_choices(sample_rate=self.sample_rate, rates=SAMPLE_RATES, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,8 +109,7 @@ def write_corpus(corpus: Musdb18Hq, *, workers: int = 2, overwrite: bool = False
     Raises:
         ValueError: If ``workers`` is below 1, or the folder will not do.
     """
-    if workers < 1:
-        raise ValueError(f"workers={workers}: give 1 or more")
+    check_workers(workers)
     prepare_folder(corpus.out, _SPLITS, overwrite=overwrite, listing=LISTING)
     jobs = [_Job(corpus, split, index) for split in _SPLITS for index in range(getattr(corpus, split))]
     entries = list(run_jobs(_write_song, jobs, workers=workers, name="songs"))

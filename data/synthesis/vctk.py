@@ -26,6 +26,8 @@ import numpy as np
 
 from data.synthesis import FloatArray, flite
 from data.synthesis.corpus_files import (
+    check_choices,
+    check_rate_of_flite,
     check_tools,
     generator,
     pcm,
@@ -55,7 +57,6 @@ SPEAKERS = (*(f"p{number}" for first, last in _RUNS for number in range(first, l
 
 LISTING = "utterances.jsonl"
 SAMPLE_RATES = (16_000, 48_000)
-SYNTHESISERS = ("espeak", "flite")
 FLITE_VOICES = {"train": ("kal16", "awb"), "test": ("slt", "rms")}
 SPEECH_LEVEL_DB = (-30.0, -20.0)
 NOISE_DB = (-65.0, -50.0)
@@ -89,8 +90,9 @@ class Vctk:
     synthesiser: str = "espeak"
 
     def __post_init__(self) -> None:
-        if self.sample_rate not in SAMPLE_RATES:
-            raise ValueError(f"sample_rate must be 16000 or 48000 Hz, not {self.sample_rate}")
+        check_choices(
+            sample_rate=self.sample_rate, rates=SAMPLE_RATES, seed=self.seed, synthesiser=self.synthesiser
+        )
         for name, most in (("speakers", len(SPEAKERS)), ("utterances", 999)):
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must be 1 to {most}, not {getattr(self, name)}")
@@ -99,15 +101,7 @@ class Vctk:
             raise ValueError(
                 f"test_speakers must be 0 to {most} of {self.speakers} speakers, not {self.test_speakers}"
             )
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, not {self.seed}")
-        if self.synthesiser not in SYNTHESISERS:
-            raise ValueError(f"synthesiser must be {' or '.join(SYNTHESISERS)}, not {self.synthesiser!r}")
-        if self.synthesiser == "flite" and self.sample_rate != flite.SAMPLE_RATE:
-            raise ValueError(
-                f"sample_rate must be {flite.SAMPLE_RATE} Hz with synthesiser flite, not {self.sample_rate};"
-                " only espeak has both rates"
-            )
+        check_rate_of_flite(self.synthesiser, self.sample_rate)
 
     @property
     def names(self) -> tuple[str, ...]:

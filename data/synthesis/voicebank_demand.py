@@ -24,6 +24,8 @@ from scipy.signal import fftconvolve
 
 from data.synthesis import FloatArray, flite
 from data.synthesis.corpus_files import (
+    check_choices,
+    check_rate_of_flite,
     check_tools,
     deal_noise,
     generator,
@@ -63,7 +65,6 @@ FOLDERS = {
 }
 MANIFEST = "manifest.jsonl"
 SAMPLE_RATES = (16_000, 48_000)
-SYNTHESISERS = ("espeak", "flite")
 FLITE_VOICES = {"train": ("awb", "kal16"), "test": ("rms", "slt")}
 SPEECH_LEVEL_DB = (-30.0, -20.0)
 LARGEST_PEAK = 0.99
@@ -94,20 +95,15 @@ class VoicebankDemand:
     synthesiser: str = "espeak"
 
     def __post_init__(self) -> None:
-        if self.sample_rate not in SAMPLE_RATES:
-            raise ValueError(f"sample_rate must be 16000 or 48000 Hz, not {self.sample_rate}")
-        for name in ("train", "test", "seed"):
+        check_choices(
+            sample_rate=self.sample_rate, rates=SAMPLE_RATES, seed=self.seed, synthesiser=self.synthesiser
+        )
+        for name in ("train", "test"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.room <= 1:
             raise ValueError(f"room must be a share from 0 to 1, not {self.room}")
-        if self.synthesiser not in SYNTHESISERS:
-            raise ValueError(f"synthesiser must be {' or '.join(SYNTHESISERS)}, not {self.synthesiser!r}")
-        if self.synthesiser == "flite" and self.sample_rate != flite.SAMPLE_RATE:
-            raise ValueError(
-                f"sample_rate must be {flite.SAMPLE_RATE} Hz with synthesiser flite, not {self.sample_rate};"
-                " only espeak has both rates"
-            )
+        check_rate_of_flite(self.synthesiser, self.sample_rate)
 
 
 def speaker_voices(seed: int) -> dict[str, Voice]:
