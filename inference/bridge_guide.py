@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from inference.bridge_sampling import Path, Start, check_path, sample_bridge, time_grid
-from inference.permutation import as_groups, matching_order, reference_order, reorder
+from inference.permutation import matching_order, reference_order, reorder
 from inference.refinement import Refinement
 from inference.refinement_run import Source
 from models.processes.bridge import Bridge, LinearBridge
@@ -179,7 +179,7 @@ class _ReadAsBridge:
         self._last, self.calls = self._first, 1
         count = self._first.shape[1]
         self._followed = list(range(count)) if source == "all" else [range(count)[source]]
-        self._groups: Groups = ()
+        self._interchangeable: bool | Groups = False
 
     @property
     def sources(self) -> Sequence[int]:
@@ -188,9 +188,10 @@ class _ReadAsBridge:
 
     def put_in_order(self, interchangeable: bool | Groups, reference: Tensor | None) -> None:
         """Keep interchangeable sources apart from now on, in the order of the reference if there is one."""
-        groups = self._groups = as_groups(interchangeable, self._first.shape[1])
+        self._interchangeable = interchangeable
         if reference is not None:
-            self._first = self._last = reorder(self._first, reference_order(self._first, reference, groups))
+            order = reference_order(self._first, reference, interchangeable)
+            self._first = self._last = reorder(self._first, order)
 
     def level(self, mixture: Tensor) -> Tensor:
         """The root mean square of each item, ``(b, 1, 1, 1)``."""
@@ -213,8 +214,8 @@ class _ReadAsBridge:
         for place, source in enumerate(self._followed):
             estimates = self.separate(state[:, place] * level[:, 0])
             self.calls += 1
-            if self._groups:
-                estimates = reorder(estimates, matching_order(estimates, self._last, self._groups))
+            if self._interchangeable:
+                estimates = reorder(estimates, matching_order(estimates, self._last, self._interchangeable))
             found.append(estimates[:, source])
         stacked = torch.stack(found, dim=1)
         if len(self._followed) == self._last.shape[1]:

@@ -16,20 +16,13 @@ from metrics.reference import si_sdr
 from models.types import Groups
 
 
-def as_groups(interchangeable: bool | Groups, count: int) -> Groups:
-    """Groups of ``count`` sources: all in one for True, none for False."""
-    if isinstance(interchangeable, bool):
-        return [range(count)] if interchangeable else []
-    return interchangeable
-
-
-def matching_order(estimates: Tensor, known: Tensor, groups: Groups | None = None) -> Tensor:
+def matching_order(estimates: Tensor, known: Tensor, interchangeable: bool | Groups = True) -> Tensor:
     """The order of estimates in which they are closest to signals whose order is known.
 
     Args:
         estimates: ``(b, s, c, t)``.
         known: Same shape.
-        groups: Of sources that may change places; None for all of them with one another.
+        interchangeable: Whether sources may change places with one another, or groups of those that may.
 
     Returns:
         ``(b, s)`` indices into the sources of ``estimates``: of all orders the one with the smallest sum of
@@ -48,16 +41,18 @@ def matching_order(estimates: Tensor, known: Tensor, groups: Groups | None = Non
             " to one"
         )
     # ||k - e||^2 summed over pairs differs between orders by the inner products only
-    return best_assignment(torch.einsum("bkct,bect->bke", known.double(), estimates.double()), groups)
+    return best_assignment(
+        torch.einsum("bkct,bect->bke", known.double(), estimates.double()), interchangeable
+    )
 
 
-def reference_order(estimates: Tensor, references: Tensor, groups: Groups | None = None) -> Tensor:
+def reference_order(estimates: Tensor, references: Tensor, interchangeable: bool | Groups = True) -> Tensor:
     """The order of estimates ``(b, s, c, t)`` with the best mean SI-SDR for references of that shape.
 
     Args:
         estimates: See above.
         references: See above.
-        groups: As in :func:`matching_order`.
+        interchangeable: As in :func:`matching_order`.
 
     Returns:
         ``(b, s)`` indices into the sources of ``estimates``; a silent reference takes what is left.
@@ -66,15 +61,15 @@ def reference_order(estimates: Tensor, references: Tensor, groups: Groups | None
     scores = [
         si_sdr(estimates, references[:, [index]].expand_as(estimates)).mean(-1) for index in range(count)
     ]
-    return best_assignment(torch.stack(scores, dim=1), groups)
+    return best_assignment(torch.stack(scores, dim=1), interchangeable)
 
 
-def best_assignment(scores: Tensor, groups: Groups | None = None) -> Tensor:
+def best_assignment(scores: Tensor, interchangeable: bool | Groups = True) -> Tensor:
     """The assignment with the largest sum of scores.
 
     Args:
         scores: ``(b, known, estimate)``, square; NaN counts as 0.
-        groups: As in :func:`matching_order`.
+        interchangeable: As in :func:`matching_order`.
 
     Returns:
         ``(b, known)``: the estimate for each known signal.
@@ -86,7 +81,9 @@ def best_assignment(scores: Tensor, groups: Groups | None = None) -> Tensor:
     count = scores.shape[1]
     order = torch.arange(count).repeat(len(scores), 1)
     matrices = scores.nan_to_num(0.0).cpu()
-    for places in [range(count)] if groups is None else groups:
+    if isinstance(interchangeable, bool):
+        interchangeable = [range(count)] if interchangeable else []
+    for places in interchangeable:
         group = torch.tensor(places, dtype=torch.long)
         for row, matrix in zip(order, matrices, strict=True):
             found = linear_sum_assignment(matrix[group][:, group].numpy(), maximize=True)[1]

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from data.mixing import blend as blend_of
 from inference.consistency import Consistency, sum_to_mixture
 from inference.execution import FORWARD_MODE, Execution, Plan
-from inference.permutation import as_groups, matching_order, reference_order, reorder
+from inference.permutation import matching_order, reference_order, reorder
 from inference.search import Search
 from metrics.quality import Quality
 from models.levels import at_level, standardised
@@ -78,9 +78,9 @@ class RefinementRun:
                 f"reference has shape {tuple(reference.shape)} where the estimates have "
                 f"{tuple(first.shape)} (batch, source, channel, time): cut or stack it to fit"
             )
-        self.groups = as_groups(interchangeable, count)
-        if self.groups and reference is not None:
-            first = reorder(first, reference_order(first, reference, self.groups))
+        self.interchangeable = interchangeable
+        if self.interchangeable and reference is not None:
+            first = reorder(first, reference_order(first, reference, self.interchangeable))
         self.reference = reference
         self.one_step = self._mended(first, mixture[:, None].expand_as(first), mixture)
         self.estimate = self.one_step.clone()
@@ -163,8 +163,8 @@ class RefinementRun:
                     blends = blends + self.noise(index, items, ratio)
                 told = (ratio, self.mixture[items]) if self.tell_share else ()
                 found = self._separate(call, blends, items, plan, told)
-                if self.groups:
-                    found = reorder(found, matching_order(found, self.estimate[items], self.groups))
+                if self.interchangeable:
+                    found = reorder(found, matching_order(found, self.estimate[items], self.interchangeable))
                 estimates.append(found[:, source])
                 inputs.append(blends)
             stacked = torch.stack(estimates, dim=1)

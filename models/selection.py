@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.types import LoadedSeparator, exchangeable, interchangeable
+from models.types import LoadedSeparator, exchangeable
 
 
 class Selected(nn.Module):
@@ -18,17 +18,13 @@ class Selected(nn.Module):
         sources: Names of the sources to keep, in the order that the estimates shall have.
 
     Raises:
-        ValueError: If there is no such source, or the separator gives its sources in any order, so that one
+        ValueError: If there is no such source, or one of several that come in any order is named alone, which
             cannot be told by its name.
     """
 
     def __init__(self, separator: LoadedSeparator, sources: Sequence[str]) -> None:
         super().__init__()
         known = tuple(separator.sources)
-        if interchangeable(known):
-            raise ValueError(
-                f"sources={','.join(sources)}: {', '.join(known)} come in any order, leave it out"
-            )
         if absent := [name for name in sources if name not in known]:
             raise ValueError(f"sources={','.join(sources)}: {absent[0]!r} is none of {', '.join(known)}")
         for group in exchangeable(known):
