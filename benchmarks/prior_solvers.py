@@ -233,7 +233,7 @@ def separated(
         with torch.inference_mode():
             estimates = separator(audio.to(options.device))
     elif way.asks == "refined":
-        estimates = refined(separator, audio, references)
+        estimates = refined(separator, audio.to(options.device), references.to(options.device))
     else:
         estimates, sample = separator.sample(audio.to(options.device))
     estimates = estimates.cpu()

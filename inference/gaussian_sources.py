@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from inference.posterior import Problem, Start
+from inference.posterior import Problem
 from inference.posterior_log import Log, PosteriorSample
 from inference.source_priors import Ensemble
 from models.processes.diffusion import Step
@@ -116,7 +115,7 @@ class ExactPosterior:
         white = (1 - last.signal) * torch.eye(sources.count * sources.length, dtype=torch.float64)
         states = last.signal**0.5 * sources.mean(mixture).to(mixture)
         states = states + coloured(last.signal * sources.covariance() + white)
-        for step in replace(problem, start=Start()).steps():
+        for step in problem.steps(whole=True):
             own, total = sources.left(step)
             found = ensemble(states, step.signal)
             residual = mixture - found.sum(dim=1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from inference.posterior import Problem, Start
+from inference.posterior import Problem
 from inference.posterior_log import Log, PosteriorSample
 from inference.source_priors import Ensemble
 
@@ -45,7 +45,7 @@ class RedDiff:
         equal = (mixture / count)[:, None].expand(-1, count, -1, -1)
         means = (equal if problem.estimate is None else problem.estimate).clone().requires_grad_(True)
         adam = torch.optim.Adam([means], lr=self.rate, betas=self.betas)
-        for step in replace(problem, start=Start()).steps():
+        for step in problem.steps(whole=True):
             with torch.no_grad():
                 z = problem.noise()
                 states = step.signal**0.5 * means + (1 - step.signal) ** 0.5 * z

@@ -272,6 +272,23 @@ def test_starts() -> None:
             wrong()
 
 
+@pytest.mark.parametrize("name", [*SOLVERS, "exact"])
+def test_all_solvers_start_from_an_estimate(name: str) -> None:
+    sources, mixture = unlike_sources(), torch.randn(2, 1, 6, generator=generator()).double()
+    options = {"start": Start(kind="estimate", at=0.3), "estimate": sources.mean(mixture)}
+    solver = ExactPosterior(sources) if name == "exact" else SOLVERS[name]
+    sample = solved(solver, sources.priors, mixture, LEVELS, generator=generator(), **options)
+    assert (sample.estimates.shape, sample.steps) == ((2, 2, 1, 6), 50)
+
+
+def test_red_diff_stays_where_an_estimate_explains_the_mixture_and_nothing_regularises() -> None:
+    sources, mixture = unlike_sources(), torch.randn(2, 1, 6, generator=generator()).double()
+    estimate = torch.stack((mixture, 0 * mixture), dim=1)
+    options = {"start": Start(kind="estimate"), "estimate": estimate}
+    sample = solved(RedDiff(weight=0), sources.priors, mixture, LEVELS, generator=generator(), **options)
+    torch.testing.assert_close(sample.estimates, estimate, atol=1e-5, rtol=0)
+
+
 def test_chains_that_start_lower_are_shorter() -> None:
     sources, mixture = alike_sources(), torch.randn(1, 1, 6).double()
     levels = DiscreteDiffusion().levels()
@@ -284,46 +301,6 @@ def test_chains_that_start_lower_are_shorter() -> None:
         start=Start(at=0.5, whole_chain=False),
     )
     assert (sample.steps, sample.evaluations) == (100, 200)
-
-
-def test_conflict_is_the_strength_that_turns_a_step() -> None:
-    """At that strength prior and guidance together stand still along the gradient."""
-    mixture = torch.randn(1, 1, 4000, generator=generator())
-    seen = {}
-
-    class Watched(LossGuidance):
-        def __call__(self, place):
-            seen["before"] = place.states.detach()
-            push = LossGuidance(schedule=hybrid())(place)
-            seen["gradient"] = push.gradient
-            return replace(push, move=torch.zeros_like(push.move))
-
-    levels = DiscreteDiffusion().levels(2)
-    chain = Ancestral(guidance=Watched(schedule=hybrid()))
-    sample = solved(
-        chain, [lambda x, s: 0.5 * x, lambda x, s: 0.2 * x], mixture, levels, generator=generator(1)
-    )
-    # the last step has no move, so that the end is where the prior went
-    went = sample.estimates - seen["before"]
-    strength = sample.conflicts[-1][..., None, None]
-    together = went - strength * seen["gradient"]
-    assert abs(float((together * seen["gradient"]).sum())) < 1e-3 * float(
-        went.norm() * seen["gradient"].norm()
-    )
-
-
-def test_chains_that_rest_stop() -> None:
-    sources, mixture = unlike_sources(), torch.randn(2, 1, 6, generator=generator()).double()
-    mixture[1] = 0.01 * mixture[1]
-    levels = DiscreteDiffusion().levels()
-    run = {"generator": generator(), "start": Start()}
-    full = solved(Ancestral(guidance=Projection()), sources.priors, mixture, levels, **run)
-    loose = solved(Ancestral(guidance=Projection(), stop=1e3), sources.priors, mixture, levels, **run)
-    assert loose.steps == 4
-    assert bool(loose.stopped.all())
-    assert not bool(full.stopped.any())
-    with pytest.raises(ValueError, match="stop=0"):
-        solved(Ancestral(guidance=Projection(), stop=0.0), sources.priors, mixture, levels, **run)
 
 
 def test_guidance_brings_samples_to_the_mixture() -> None:
