@@ -58,7 +58,7 @@ class Way:
     """How a mixture is separated.
 
     Args:
-        overrides: Of configs/method/diffusion_prior.yaml; ``POWERS`` and ``SEPARATOR`` are filled in.
+        overrides: Of configs/method/diffusion_prior.yaml; ``SEPARATOR`` is filled in.
         asks: ``"priors"``, ``"separator"`` alone, or ``"refined"``: the priors, and again about blends of the
             mixture with their estimate, of which the reference's SI-SDR chooses.
         classes: Whether priors of sounds are told the class of theirs.
@@ -83,7 +83,7 @@ WAYS: dict[str, Way] = {
             f"{GUIDANCE}.normalise=none",
         ]
     ),
-    "pseudo-inverse": Way([f"{ANCESTRAL}PseudoInverse, powers: POWERS}}}}"]),
+    "pseudo-inverse": Way([f"{ANCESTRAL}PseudoInverse}}}}"]),
     "projection": Way([f"{ANCESTRAL}Projection}}}}"]),
     "Dirac flow": Way([f"{FLOW}constrained: 0}}"]),
     "Gaussian flow": Way([f"{FLOW}constrained: null}}"]),
@@ -264,13 +264,7 @@ def prior_of(options: argparse.Namespace, mixture: TaskMixture, way: Way) -> Pri
     """The priors of a mixture's sources, under a way."""
     told = {label: f"{options.sound}:{label}" if way.classes else options.sound for label in mixture.labels}
     names = [options.speech if label is None else told[label] for label in mixture.labels]
-    filled = {
-        "POWERS": f"[{', '.join(['0.0056'] * len(names))}]",  # at the level that the recipes have
-        "SEPARATOR": str(options.separator),
-    }
-    own = [f"method.{override}" for override in way.overrides]
-    for place, text in filled.items():
-        own = [override.replace(place, text) for override in own]
+    own = [f"method.{override}".replace("SEPARATOR", str(options.separator)) for override in way.overrides]
     if options.levels is not None and not any("posterior.levels" in override for override in own):
         own += [f"method.posterior.levels={options.levels}", f"method.posterior.spacing={options.spacing}"]
     method = load_method("diffusion_prior", overrides=own)

@@ -182,11 +182,12 @@ class PseudoInverse:
     """Moves estimates by what the mixture says, through the priors' derivatives.
 
     ``x0hat^k + ((1 - abar) / sqrt(abar)) J_k^T r / (sum_j r_j^2 + s^2)`` with ``J_k`` the derivative of the
-    estimate by its state, and ``r_j^2`` how far an estimate is expected to be off: ``1 - abar`` for
-    sources of unit variance, ``S sigma^2 / (S + sigma^2)`` for those of power S.
+    estimate by its state, and ``r_j^2 = S sigma^2 / (S + sigma^2)`` how far that of a source of power S is
+    expected to be off (``1 - abar`` for unit variance).
 
     Args:
-        powers: S of each source, its mean square in full scale; None for unit variance.
+        powers: S of each source, its mean square in full scale; None for equal shares of the mixture's,
+            item by item.
         noise: s, deviation of the noise in the mixture.
 
     Source: J. Song et al., "Pseudoinverse-Guided Diffusion Models for Inverse Problems", 2023.
@@ -203,15 +204,17 @@ class PseudoInverse:
         if self.powers is not None and len(self.powers) != count:
             raise ValueError(f"powers={list(self.powers)}: give one for each of {count} sources")
         variance = step.sigma**2
-        off = (
-            count * (1 - step.signal)
-            if self.powers is None
-            else sum(power * variance / (power + variance) for power in self.powers)
-        )
+        powers = self._shares(place.mixture, count) if self.powers is None else self.powers
+        off = sum(power * variance / (power + variance) for power in powers)
         wanted = (place.residual / (off + self.noise**2)).detach().expand_as(place.estimates)
         (pulled,) = torch.autograd.grad(place.estimates, place.states, wanted)
         factor = (1 - step.signal) / step.signal**0.5
         return Push(estimates=place.estimates.detach() + factor * pulled)
+
+    def _shares(self, mixture: Tensor, count: int) -> Sequence[Tensor]:
+        power = mixture.square().mean(dim=(1, 2)) - self.noise**2
+        # silence has no power, but rounding errors to be explained
+        return [power.clamp_min(1e-12)[:, None, None, None] / count] * count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

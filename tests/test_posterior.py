@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from prior_toys import (
-    AUDIO,
     alike_sources,
     smooth_and_rough,
     solved,
@@ -128,6 +127,21 @@ def test_the_pseudo_inverse_is_exact_in_the_mean_for_white_sources_of_known_powe
     assert float((off / quiet.covariance().diagonal().sqrt()).abs().max()) > 1
 
 
+def test_the_pseudo_inverse_takes_equal_shares_of_each_mixture_for_powers_that_it_is_not_told() -> None:
+    sources = unlike_sources()
+    mixture = torch.tensor([1.0, 0.1]).double()[:, None, None] * torch.randn(2, 1, 6).double()
+
+    def run(powers: tuple[float, float] | None, mixture: Tensor) -> Tensor:
+        solver = Ancestral(guidance=PseudoInverse(powers=powers, noise=0.01))
+        return solved(solver, sources.priors, mixture, LEVELS, generator=generator()).estimates
+
+    found = run(None, mixture)
+    for item in range(2):
+        power = (float(mixture[item].square().mean()) - 1e-4) / 2
+        torch.testing.assert_close(found[[item]], run((power, power), mixture[[item]]))
+    assert bool(run(None, 0 * mixture).isfinite().all())
+
+
 @pytest.mark.parametrize("kind", ["source", "joint"])
 @pytest.mark.parametrize("shortened", ["summed", "own"])
 def test_every_sources_step_has_the_exact_length(kind: str, shortened: str) -> None:
@@ -217,7 +231,7 @@ def test_estimates_come_to_the_posterior_mean(name: str, most: float) -> None:
     sources, mixture = smooth_and_rough()
     solver = SOLVERS[name]
     if name == "pseudo_inverse":
-        solver = Ancestral(guidance=PseudoInverse(powers=(AUDIO, AUDIO)))
+        solver = Ancestral(guidance=PseudoInverse())
     if name == "red_diff":
         solver = RedDiff(rate=0.005)
     levels = DiscreteDiffusion().levels()
