@@ -58,10 +58,11 @@ def main() -> None:
     for count in options.sources:
         priors = [SourcePrior(model=model)] * count  # type: ignore[arg-type]
         for checkpointed in (False, True):
+            model.network.checkpointed = checkpointed  # type: ignore[union-attr]
             seconds: dict[bool, list[float]] = {True: [], False: []}
             for repeat in range(options.repeats + 1):
                 for batched in (True, False):
-                    solver = replace(published(), batched=batched, checkpointed=checkpointed)
+                    solver = replace(published(), batched=batched)
                     start = time.perf_counter()
                     solver(
                         Problem(priors=priors, mixture=mixture, levels=levels, generator=torch.Generator())

@@ -158,20 +158,18 @@ class Ancestral:
         guidance: The rule.
         stop: Ends an item when its estimates have changed by less than this share of the mixture's norm from
             a level to the next, for three levels; the estimates at that level are its result. None never.
-        checkpointed: See :class:`inference.source_priors.Ensemble`.
-        batched: See there.
+        batched: See :class:`inference.source_priors.Ensemble`.
 
     Source: J. Ho et al., "Denoising Diffusion Probabilistic Models", 2020 (small variance).
     """
 
     guidance: Guidance
     stop: float | None = None
-    checkpointed: bool = False
     batched: bool = True
 
     def __call__(self, problem: Problem) -> PosteriorSample:
         """Separate."""
-        ensemble = Ensemble(problem.priors, self.checkpointed, self.batched)
+        ensemble = Ensemble(problem.priors, self.batched)
         states = problem.first_states()
         log, still = Log(problem.mixture), Stopping(self.stop, problem.mixture)
         for step in problem.steps():

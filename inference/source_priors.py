@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from models.types import Denoiser
 
@@ -59,13 +58,11 @@ class Ensemble:
 
     Args:
         priors: Of each source: a :class:`SourcePrior`, or any function of state and level.
-        checkpointed: Whether activations are computed again for a gradient instead of being kept.
         batched: Whether sources that share a model are estimated in one call; on a CPU one by one may be
             faster.
     """
 
     priors: Sequence[Denoiser]
-    checkpointed: bool = False
     batched: bool = True
 
     def __post_init__(self) -> None:
@@ -99,14 +96,8 @@ class Ensemble:
         level = torch.full((len(states),), signal, dtype=torch.float64, device=states.device)
         found: dict[int, Tensor] = {}
         for places in self._groups():
-            group = [self.priors[place] for place in places]
-
-            def ask(own: Tensor, group: list[Denoiser] = group) -> Tensor:
-                return _estimated(group, own, level)
-
             own = states[:, places]
-            keep = self.checkpointed and torch.is_grad_enabled() and states.requires_grad
-            estimates = checkpoint(ask, own, use_reentrant=False) if keep else ask(own)
+            estimates = _estimated([self.priors[place] for place in places], own, level)
             if estimates.shape != own.shape:
                 raise ValueError(
                     f"a prior returned shape {tuple(estimates.shape)} for {tuple(own.shape)}: it must keep it"

@@ -94,6 +94,16 @@ class DiffusionPrior(nn.Module):
         share = signal.double().reshape(-1, 1, 1)
         return share.sqrt().to(source) * source + (1 - share).sqrt().to(source) * noise
 
+    def save_memory(self) -> None:
+        """Have the network compute activations again for a gradient, instead of keeping them.
+
+        Raises:
+            ValueError: If it cannot.
+        """
+        if not hasattr(self.network, "checkpointed"):
+            raise ValueError(f"network={type(self.network).__name__}: it cannot; leave checkpointed=false")
+        self.network.checkpointed = True
+
     def _weights(self, state: Tensor, signal: Tensor) -> tuple[Tensor, ...]:
         # in float64, because 1 - abar is tiny at clean levels
         return tuple(part.reshape(-1, 1, 1).to(state) for part in self.diffusion.weights(signal.double()))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.denoisers.attention import Conditioned, GlobalTemporal, GridAttention
 from models.denoisers.time_embedding import StageEmbedding
@@ -61,6 +62,8 @@ class TFAttentionUNet(nn.Module):
         frame_channels: Channels that it reduces them to.
         embedding: Features of the level's sinusoids; half of them after two layers.
         zero_init: Whether every block starts as the identity, and the output at 0.
+        checkpointed: Whether blocks keep their inputs only and compute the rest again for a gradient: half
+            more time for a fraction of the memory. May be changed at any time.
 
     Raises:
         ValueError: If sizes do not fit each other.
@@ -82,6 +85,7 @@ class TFAttentionUNet(nn.Module):
         frame_channels: int = 16,
         embedding: int = 256,
         zero_init: bool = True,
+        checkpointed: bool = False,
     ) -> None:
         super().__init__()
         layout = _Layout(tuple(widths), tuple(depths))
@@ -92,6 +96,7 @@ class TFAttentionUNet(nn.Module):
                 f"window={window}: its {bins} bins must be a multiple of {self.multiple * fold}, "
                 f"such as {2 * max(1, round(bins / self.multiple / fold)) * self.multiple * fold - 2}"
             )
+        self.checkpointed = checkpointed
         count = classes if isinstance(classes, int) else len(classes)
         if count < 0:
             raise ValueError(f"classes={classes}: give 0 or more")
@@ -154,12 +159,17 @@ class TFAttentionUNet(nn.Module):
                 x = _shuffled(F.pixel_shuffle, _convolved(self.up[place - middle - 1], x))
                 x = self.join[place - middle - 1](torch.cat((x, skips.pop()), dim=-1))
             for block in stage:  # type: ignore[attr-defined]
-                x = block(x, conditions[place])
+                x = self._asked(block, x, conditions[place])
             if place < middle:
                 skips.append(x)
                 x = _shuffled(F.pixel_unshuffle, _convolved(self.down[place], x))
         x, _ = self.norm(_convolved(self.leave, x), conditions[-1])
         return _convolved(self.out, x)[:, :, :frames]
+
+    def _asked(self, block: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
+        if not (self.checkpointed and torch.is_grad_enabled()):
+            return block(x, condition)
+        return checkpoint(block, x, condition, use_reentrant=False)
 
     def _checked(self, labels: Tensor | None, batch: int) -> Tensor | None:
         if labels is not None and (
