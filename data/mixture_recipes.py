@@ -291,7 +291,10 @@ def _entry(recordings: Sequence[Recording], places: Sequence[Place]) -> dict[str
         "labels": [recording.label for recording in recordings],
         "speakers": [recording.speaker for recording in recordings],
         "files": [recording.path.as_posix() for recording in recordings],
-        "offsets": [place.onset for place in places],
+        "first": [place.first for place in places],
+        "frames": [place.frames for place in places],
+        "offsets": [place.offset for place in places],
+        "onsets": [place.onset for place in places],
         "level_db": [place.level_db for place in places],
     }
 

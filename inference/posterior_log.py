@@ -78,7 +78,7 @@ class Log:
             residuals=torch.stack(self._residuals),
             losses=torch.stack(self._losses) if self._losses else None,
             conflicts=torch.stack(self._conflicts) if self._conflicts else None,
-            stopped=torch.zeros(len(estimates), dtype=torch.bool) if stopped is None else stopped,
+            stopped=estimates.new_zeros(len(estimates), dtype=torch.bool) if stopped is None else stopped,
         )
 
 

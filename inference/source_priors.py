@@ -17,6 +17,10 @@ class SourceModel(Protocol):
     """A model of one kind of source, such as :class:`models.denoisers.diffusion_prior.DiffusionPrior`."""
 
     classes: tuple[str, ...]
+    """Names of its classes; label ``len(classes)`` stands for any."""
+
+    limit: float | None
+    """Estimates are clamped to ``[-limit, limit]``, if to anything."""
 
     def __call__(self, state: Tensor, signal: Tensor, labels: Tensor | None) -> Tensor:
         """States ``(n, c, t)``, their levels ``abar`` ``(n,)`` and labels ``(n,)`` to clean estimates."""
@@ -30,8 +34,8 @@ class SourcePrior:
     Args:
         model: The model of its kind.
         label: Number of its class; None for any.
-        class_guidance: Strength w from 0 up of guidance by class: ``(1 + w) D(x, label) - w D(x, any)``, at
-            the cost of a second evaluation.
+        class_guidance: Strength w from 0 up of guidance by class: ``(1 + w) D(x, label) - w D(x, any)``,
+            clamped as the model's own estimates are, at the cost of a second evaluation.
 
     Source: J. Ho and T. Salimans, "Classifier-Free Diffusion Guidance", 2022.
     """
@@ -57,7 +61,8 @@ class Ensemble:
     """All sources of a mixture, those that share a model in one call of it.
 
     Args:
-        priors: Of each source: a :class:`SourcePrior`, or any function of state and level.
+        priors: Of each source: a :class:`SourcePrior`, or any function of state and level. Levels are in
+            float64, in the main memory whatever device the states are on: some have no such numbers.
         batched: Whether sources that share a model are estimated in one call; on a CPU one by one may be
             faster.
     """
@@ -93,7 +98,7 @@ class Ensemble:
             raise ValueError(
                 f"states of {states.shape[1]} sources for {len(self.priors)} priors: give one each"
             )
-        level = torch.full((len(states),), signal, dtype=torch.float64, device=states.device)
+        level = torch.full((len(states),), signal, dtype=torch.float64)
         found: dict[int, Tensor] = {}
         for places in self._groups():
             own = states[:, places]
@@ -135,4 +140,5 @@ def _estimated(group: Sequence[Denoiser], states: Tensor, level: Tensor) -> Tens
     strength = torch.tensor([priors[place].class_guidance for place in guided]).to(states)
     strength = strength.reshape(1, -1, *(1 for _ in states.shape[2:]))
     difference = estimates[:, guided] - found[:, len(priors) :]
-    return estimates.index_add(1, torch.tensor(guided, device=states.device), strength * difference)
+    estimates = estimates.index_add(1, torch.tensor(guided, device=states.device), strength * difference)
+    return estimates if model.limit is None else estimates.clamp(-model.limit, model.limit)

@@ -74,7 +74,7 @@ class PriorModule(GuardedSteps):
         """Noise each source at a level of its own and return the mean loss."""
         source, labels = batch["source"], batch["labels"]
         generator = Generator().manual_seed(self.step_seed(self.seed, batch_index))
-        signal = self.prior.diffusion.draw(len(source), generator).to(self.device)
+        signal = self.prior.diffusion.draw(len(source), generator)
         hidden = (torch.rand(len(source), generator=generator) < self.label_dropout).to(self.device)
         labels = torch.where(hidden, len(self.prior.classes), labels)
         loss = self._losses(source, signal, labels, _noise(source, generator)).mean()
@@ -88,7 +88,7 @@ class PriorModule(GuardedSteps):
         source, losses = batch["source"], []
         options: dict[str, Any] = {"batch_size": len(source), "on_epoch": True, "sync_dist": True}
         for place in chain.places(self.validation_levels):
-            signal = chain.signal[place].expand(len(source)).to(self.device)
+            signal = chain.signal[place].expand(len(source))
             loss = self._losses(source, signal, batch["labels"], _noise(source, generator)).mean()
             self.log(f"val/loss_level{round(100 * place / max(1, len(chain) - 1)):03d}", loss, **options)
             losses.append(loss)

@@ -15,8 +15,9 @@ from torch import Generator, Tensor
 from data.audio import read_audio
 from data.manifest import manifest, validate
 from data.mixture_recipes import LISTING, MANIFEST, TASKS, draw_recordings, main, task_mixtures, write_task
+from data.reading import Reader
 from data.source_corpora import Recording
-from data.source_placing import draw_places, lay_out, place_sources, sounding_blocks
+from data.source_placing import Place, draw_places, lay_out, place_sources, sounding_blocks
 
 FRAMES = 64_000
 
@@ -227,21 +228,30 @@ def test_a_written_task_is_its_own_description(task: str, corpora: tuple[Path, P
         torch.testing.assert_close(read_audio(mixture.item.mixture)[0][0], sources.sum(0), rtol=0, atol=0)
         levels = 10 * sources.double().square().mean(1).log10()
         assert levels.tolist() == pytest.approx(line["level_db"], abs=1e-4)
-        for name, label, speaker, file, offset, signal in zip(
+        reader = Reader(16_000, 1)
+        files = [Path(file) for file in line["files"]]
+        signals = [reader.read(file, 0, reader.length(file))[0] for file in files]
+        columns = ("first", "frames", "offsets", "onsets", "level_db")
+        places = [
+            Place(first=first, frames=frames, offset=offset, onset=onset, level_db=level)
+            for first, frames, offset, onset, level in zip(*map(line.get, columns), strict=True)
+        ]
+        torch.testing.assert_close(lay_out(signals, places, sources.shape[1]), sources, rtol=0, atol=0)
+        for name, label, speaker, file, onset, signal in zip(
             TASKS[task],
             mixture.labels,
             mixture.speakers,
-            line["files"],
-            line["offsets"],
+            files,
+            line["onsets"],
             sources,
             strict=True,
         ):
             assert (label is None) == (speaker is not None) == name.startswith("sp")
             assert speaker in (None, "p227", "p228")
-            assert Path(file).parent.name in (speaker, "FSDKaggle2018.audio_test")
+            assert file.parent.name in (speaker, "FSDKaggle2018.audio_test")
             # what was resampled from 8 kHz begins to sound within a block of where it is said to
             heard = (signal.abs() > 0.03 * signal.abs().max()).nonzero()[:, 0]
-            assert offset - 2 <= int(heard[0]) <= offset + 256
+            assert onset - 2 <= int(heard[0]) <= onset + 256
 
 
 def test_same_seed_same_samples_and_few_mixtures_are_the_first_of_many(

@@ -32,6 +32,7 @@ class Gaussian(torch.nn.Module):
     """The ideal denoiser of a Gaussian source as a model."""
 
     classes = ()
+    limit = None
 
     def __init__(self, denoise) -> None:
         super().__init__()

@@ -35,6 +35,8 @@ def test_sources_that_share_a_model_are_one_call_with_the_same_result() -> None:
     with_class = prior(states[:, 2], level, torch.tensor([2, 2]))
     without = prior(states[:, 2], level, torch.tensor([3, 3]))
     torch.testing.assert_close(together[:, 2], 1.5 * with_class - 0.5 * without, atol=1e-5, rtol=1e-4)
+    loud = SourcePrior(model=prior, label=1, class_guidance=50.0)
+    assert float(Ensemble([loud])(30 * states[:, :1], signal).abs().max()) == prior.limit
     torch.testing.assert_close(together[:, 3], prior(states[:, 3], level), atol=1e-5, rtol=1e-4)
     assert Ensemble(priors).evaluations == 5
 

@@ -62,7 +62,7 @@ class DiffusionPrior(nn.Module):
 
         Args:
             state: ``(b, 1, time)``.
-            signal: ``(b,)``, ``abar`` of each level; None for the noisiest one.
+            signal: ``(b,)``, ``abar`` of each level, on any device; None for the noisiest one.
             labels: ``(b,)`` integers; ``len(classes)``, as None, stands for any class.
 
         Returns:
