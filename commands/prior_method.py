@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 
 import torch
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from models import load_prior, load_separator
 from models.denoisers.diffusion_prior import DiffusionPrior
 from models.pretrained import SHIPPED
 from models.processes.diffusion import Diffusion, DiscreteDiffusion, NoiseLevels, Spacing
+from models.types import LoadedSeparator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +40,7 @@ class PosteriorSettings:
         checkpointed: Whether priors compute activations again for a gradient, which takes a fraction of the
             memory, instead of keeping them.
         class_guidance: Strength of guidance by class, for priors that are given one.
-        estimate: A separator of the same sources, whose estimate the chain starts from; for
+        estimate: A separator of the same sources in the same order, whose estimate the chain starts from; for
             ``start.kind=estimate``.
     """
 
@@ -72,7 +74,7 @@ def prior_separator(
     if len(names) < 2:
         raise UserError(f"--priors {' '.join(names)}: give one for each source of the mixture, two or more")
     loaded: dict[Path, DiffusionPrior] = {}
-    priors, sources = [], []
+    priors, asked = [], []
     for name in names:
         path, label = _split(name)
         if path not in loaded:
@@ -86,21 +88,23 @@ def prior_separator(
         number = None if label is None else _class_number(name, label, model)
         guidance = 0.0 if number is None else settings.class_guidance
         priors.append(SourcePrior(model=model, label=number, class_guidance=guidance))
-        sources.append(label.lower() if label is not None else model.source)
-    chain = _fitting_chain(loaded, settings.chain)
+        asked.append((label.lower() if label is not None else model.source, path))
+    sources, sample_rate = _source_names(asked), loaded[asked[0][1]].sample_rate
+    chain, uri = _fitting_chain(loaded, settings.chain), settings.estimate
+    first = None if uri is None else _first(uri, sources, sample_rate, device)
     try:
         return PriorSeparator(
             priors,
-            _numbered(sources),
+            sources,
             solver=settings.solver,
             levels=_levels(chain, settings),
-            sample_rate=loaded[next(iter(loaded))].sample_rate,
+            sample_rate=sample_rate,
             start=settings.start,
             level_db=settings.level_db,
             draws=settings.draws,
             choose=settings.choose,
             seed=seed,
-            first=None if settings.estimate is None else load_separator(settings.estimate, device=device),
+            first=first,
             progress=_bar,
         )
     except (ValueError, OSError) as error:
@@ -162,18 +166,57 @@ def _class_number(name: str, label: str, model: DiffusionPrior) -> int:
     return model.classes.index(label)
 
 
-def _numbered(sources: Sequence[str]) -> list[str]:
-    """Names that occur more than once get a number.
+def _source_names(asked: Sequence[tuple[str, Path]]) -> list[str]:
+    """Names of sources by what they are and the file of their prior.
 
-    >>> _numbered(["speech", "sound", "speech"])
+    Those of one prior differ by a number, which says that they come in any order; those of different priors
+    by a letter.
+
+    >>> a, b = Path("a"), Path("b")
+    >>> _source_names([("speech", a), ("sound", b), ("speech", a)])
     ['speech1', 'sound', 'speech2']
+    >>> _source_names([("speech", a), ("speech", b), ("speech", a)])
+    ['speech_a1', 'speech_b', 'speech_a2']
     """
-    counts, seen = Counter(sources), Counter[str]()
+    counts, seen = Counter(asked), Counter[tuple[str, Path]]()
+    files: dict[str, dict[Path, str]] = {}
+    for name, file in asked:
+        letters = files.setdefault(name, {})
+        letters.setdefault(file, ascii_lowercase[len(letters)])
     names = []
-    for source in sources:
-        seen[source] += 1
-        names.append(f"{source}{seen[source]}" if counts[source] > 1 else source)
+    for name, file in asked:
+        seen[name, file] += 1
+        letter = f"_{files[name][file]}" if len(files[name]) > 1 else ""
+        number = str(seen[name, file]) if counts[name, file] > 1 else ""
+        names.append(f"{name}{letter}{number}")
     return names
+
+
+def _first(uri: str, sources: Sequence[str], sample_rate: int, device: torch.device) -> LoadedSeparator:
+    """The separator whose estimate a chain starts from.
+
+    Raises:
+        UserError: If it cannot be loaded, is of other audio, or its sources are not those of the priors in
+            their order, as far as they have the same names.
+    """
+    fault = f"method.posterior.estimate={uri}"
+    try:
+        first = load_separator(uri, device=device)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{fault}: {error}") from error
+    if (first.sample_rate, first.channels) != (sample_rate, 1):
+        raise UserError(
+            f"{fault}: separates {first.channels} channels at {first.sample_rate} Hz, the priors one at "
+            f"{sample_rate} Hz; '{uri}?sample_rate={sample_rate}' resamples"
+        )
+    known = list(first.sources)
+    moved = [name for name in known if name in sources and sources.index(name) != known.index(name)]
+    if len(known) != len(sources) or moved:
+        raise UserError(
+            f"{fault}: separates {', '.join(known)}, the priors {', '.join(sources)}; "
+            "give --priors for the same sources in the same order"
+        )
+    return first
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
-from infer_toys import run
+from infer_toys import run, separator_file
 from prior_toys import CLASSES, prior_config, smooth_and_rough, toy_prior
 from separator_toys import noise
 
@@ -23,7 +24,7 @@ from inference.source_priors import SourcePrior
 from metrics import get_quality
 from models.checkpoint import instantiate, save_separator
 from models.processes.diffusion import ContinuousDiffusion, DiscreteDiffusion
-from models.types import LoadedSeparator
+from models.types import LoadedSeparator, exchangeable
 
 SOLVER = Ancestral(guidance=Projection())
 
@@ -293,6 +294,39 @@ def test_the_shipped_priors_are_asked_by_their_names() -> None:
     assert found.abs().amax(dim=(0, 2, 3)).min() > 0
     with pytest.raises(UserError, match="no such file or prior; give one of sound, speech, or the path"):
         prior_separator(["speech", "music"], settings, device=torch.device("cpu"), seed=0)
+
+
+def test_sources_of_different_priors_do_not_change_places(tmp_path: Path) -> None:
+    for name in "ab":
+        save_separator(tmp_path / f"{name}.safetensors", toy_prior(), prior_config())
+    a, b = (str(tmp_path / f"{name}.safetensors") for name in "ab")
+    settings = PosteriorSettings(solver=SOLVER, start=Start(), levels=2)
+    made = prior_separator([a, b, a], settings, device=torch.device("cpu"), seed=0)
+    assert made.sources == ("speech_a1", "speech_b", "speech_a2")
+    assert exchangeable(made.sources) == [[0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("sources", "query", "fault"),
+    [
+        (("speech", "noise"), "", "at 16000 Hz, the priors one at 8000 Hz; '.*sample_rate=8000' resamples"),
+        (("noise", "speech"), "?sample_rate=8000", "separates noise, speech, the priors speech, flute; give"),
+        (("speech", "a", "b"), "?sample_rate=8000", "separates speech, a, b, the priors"),
+        (("speech", "noise"), "?sample_rate=8000", None),
+    ],
+)
+def test_a_separator_at_the_start_fits_the_priors(
+    tmp_path: Path, priors: tuple[str, str], sources: tuple[str, ...], query: str, fault: str | None
+) -> None:
+    uri, start = separator_file(tmp_path, "first", sources) + query, Start(kind="estimate", at=0.2)
+    settings = PosteriorSettings(solver=SOLVER, start=start, levels=3, estimate=uri)
+    names = [priors[0], f"{priors[1]}:Flute"]
+    if fault is None:
+        made = prior_separator(names, settings, device=torch.device("cpu"), seed=0)
+        assert made(0.1 * noise(1, 1, 900)).shape == (1, 2, 1, 900)
+        return
+    with pytest.raises(UserError, match=f"method.posterior.estimate={re.escape(uri)}: .*{fault}"):
+        prior_separator(names, settings, device=torch.device("cpu"), seed=0)
 
 
 @pytest.mark.parametrize(
