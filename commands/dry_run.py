@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from commands.file_separation import CheckedJob, FileSeparator
-from inference.prior_separation import PriorSeparator
+from commands.prior_method import made_of_priors
+from models.types import Separator
 
 _LONGEST_CLIP_SECONDS = 4.0
 
@@ -32,9 +33,11 @@ def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]
     quality = files.method.quality(files.separator.sample_rate)
     asked = 0 if quality is None else quality.separator_calls
     calls, scores = files.method.most_calls(count, asked), files.method.most_scores(count)
+    made = made_of_priors(files.separator)
+    each = "" if made is None else f" of {made.evaluations} network evaluations each"
     lines = [
         f"{checked.job.path} -> {', '.join(map(str, checked.job.outputs))} "
-        f"({checked.seconds:.1f} s, at most {calls} separator calls{_segments(files, checked)})"
+        f"({checked.seconds:.1f} s, at most {calls} separator calls{each}{_segments(files, checked)})"
         for checked in jobs
     ]
     seconds = sum(checked.seconds for checked in jobs)
@@ -71,11 +74,12 @@ def _seconds_per_call(files: FileSeparator, clip: float) -> tuple[float, float]:
     rate = files.separator.sample_rate
     shape = (1, files.separator.channels, max(2, round(clip * rate)))
     noise = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(files.device)
-    separator, share = files.separator, 1.0
-    if isinstance(separator, PriorSeparator):
+    separator: Separator = files.separator
+    made, share = made_of_priors(files.separator), 1.0
+    if made is not None:
         # all of a chain would take as long as a file
-        short = separator.shortened(2)
-        separator, share = short, separator.steps / short.steps
+        separator = short = made.shortened(2)
+        share = made.steps / short.steps
     with torch.no_grad():
         per_call = share * _timed(lambda: separator(noise))
         quality = files.method.quality(rate)

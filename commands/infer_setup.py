@@ -19,10 +19,9 @@ from commands.method import Method
 from commands.method_options import load_method
 from commands.output_names import OutputNames
 from commands.overrides import UserError
-from commands.prior_method import prior_separator
+from commands.prior_method import made_of_priors, prior_separator
 from data.audio import AudioFileError
 from inference.bridge_guide import HasBridge
-from inference.prior_separation import PriorSeparator
 from metrics import Quality
 from models import load_separator
 from models.acceleration import accelerate
@@ -113,11 +112,12 @@ def build(options: argparse.Namespace) -> FileSeparator:
     keep_freed_memory()
     device = choose_device(options.device)
     separator = _separator(options, method, device)
-    if isinstance(separator, PriorSeparator) and method.segment_seconds is None:
-        method = replace(method, segment_seconds=separator.segment_seconds)
     if options.sources is not None:
         separator = _selected(separator, options.sources, method)
-    networks: list[Any] = list(separator.models) if isinstance(separator, PriorSeparator) else [separator]
+    made = made_of_priors(separator)
+    if made is not None and method.segment_seconds is None:
+        method = replace(method, segment_seconds=made.segment_seconds)
+    networks: list[Any] = [separator] if made is None else list(made.models)
     for network in networks:
         accelerate(network, precision=options.precision, compiled=options.compile)
     quality = _guide(method, separator, options.separator)

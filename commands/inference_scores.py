@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from commands.prior_method import made_of_priors
 from commands.run_folder import RunFolder
 from data.audio import resample
 from inference.evaluation import score_rows
@@ -164,12 +165,15 @@ def _source_rows(
     base = {"mixture_db": scores["si_sdr"][0] if "si_sdr" in scores else math.nan}
     kind = "fixed" if quality is None else quality.kind
     guide = "none" if quality is None else quality.name
-    calls = 0 if numbers is None else int(numbers.evaluations[0])
+    made = made_of_priors(files.separator)
+    # what a separator of priors is asked for is one call, what it costs many
+    each = 1 if made is None else made.evaluations
+    calls = 0 if numbers is None else each * int(numbers.evaluations[0])
     # a joint guide knows no score of the mixture
     mixture = {metric: values[0] for metric, values in scores.items() if metric in METRIC_NAMES}
     one_step = {metric: values[1] for metric, values in scores.items()}
     rows = score_rows(base, mixture, guide="none", kind="mixture", step=0, evaluations=0)
-    rows += score_rows(base, one_step, guide="none", kind="one_step", step=0, evaluations=min(calls, 1))
+    rows += score_rows(base, one_step, guide="none", kind="one_step", step=0, evaluations=min(calls, each))
     ratios = [math.nan, *([math.nan] * steps if numbers is None else numbers.ratios[:, 0].tolist())]
     for step in range(steps + 1) if steps else ():
         now = {metric: values[step + 1] for metric, values in scores.items()}

@@ -20,6 +20,7 @@ from models import load_prior, load_separator
 from models.denoisers.diffusion_prior import DiffusionPrior
 from models.pretrained import SHIPPED
 from models.processes.diffusion import Diffusion, DiscreteDiffusion, NoiseLevels, Spacing
+from models.selection import Selected
 from models.types import LoadedSeparator
 
 
@@ -109,6 +110,12 @@ def prior_separator(
         )
     except (ValueError, OSError) as error:
         raise UserError(f"--method diffusion_prior: {error}") from error
+
+
+def made_of_priors(separator: LoadedSeparator) -> PriorSeparator | None:
+    """The separator of priors that this one is, or takes some sources of; None for all others."""
+    inner = separator.separator if isinstance(separator, Selected) else separator
+    return inner if isinstance(inner, PriorSeparator) else None
 
 
 def shipped_priors() -> dict[str, Path]:

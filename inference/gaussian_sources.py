@@ -90,7 +90,7 @@ class ExactPosterior:
 
     ``x0hat^k + C_k C^-1 r`` in the place of the estimates, and noise of covariance
     ``betatilde delta_kl I + c1^2 (delta_kl C_k - C_k C^-1 C_l)``, also in the last step; it starts from
-    ``p(x_T | y)``.
+    ``p(x_t | y)`` of the first level.
 
     Args:
         sources: The sources.
@@ -101,7 +101,7 @@ class ExactPosterior:
 
     @torch.no_grad()
     def __call__(self, problem: Problem) -> PosteriorSample:
-        """Sample; of the start nothing counts."""
+        """Sample; of the start only the first level counts."""
         sources, mixture = self.sources, problem.mixture
         ensemble, log = Ensemble(problem.priors), Log(mixture)
 
@@ -111,11 +111,11 @@ class ExactPosterior:
             flat = rearrange(problem.noise(), "b k c t -> b c (k t)").double()
             return rearrange(flat @ root.T, "b c (k t) -> b k c t", k=sources.count).to(mixture)
 
-        last = problem.levels.step(len(problem.levels) - 1)
-        white = (1 - last.signal) * torch.eye(sources.count * sources.length, dtype=torch.float64)
-        states = last.signal**0.5 * sources.mean(mixture).to(mixture)
-        states = states + coloured(last.signal * sources.covariance() + white)
-        for step in problem.steps(whole=True):
+        first = problem.levels.step(problem.start.first(problem.levels))
+        white = (1 - first.signal) * torch.eye(sources.count * sources.length, dtype=torch.float64)
+        states = first.signal**0.5 * sources.mean(mixture).to(mixture)
+        states = states + coloured(first.signal * sources.covariance() + white)
+        for step in problem.steps():
             own, total = sources.left(step)
             found = ensemble(states, step.signal)
             residual = mixture - found.sum(dim=1)

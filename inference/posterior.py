@@ -129,14 +129,9 @@ class Problem:
         # one noise for all sources
         return signal**0.5 * centre + (1 - signal) ** 0.5 * drawn[:, :1].expand_as(drawn)
 
-    def steps(self, *, whole: bool = False) -> Iterator[Step]:
-        """The steps of the chain from the first level down; each is told of once it is done.
-
-        Args:
-            whole: Whether from the noisiest level, wherever the start is.
-        """
-        first = len(self.levels) - 1 if whole else self.start.first(self.levels)
-        for number in range(first, -1, -1):
+    def steps(self) -> Iterator[Step]:
+        """The steps of the chain from the first level down; each is told of once it is done."""
+        for number in range(self.start.first(self.levels), -1, -1):
             yield self.levels.step(number)
             if self.progress is not None:
                 self.progress()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -110,6 +111,21 @@ class PriorSeparator(nn.Module):
         """Levels that are run."""
         return self.start.first(self.levels) + 1
 
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of networks for one mixture, if nothing stops early.
+
+        Of all levels, sources and draws, of the choice among these, and the first separator's.
+        """
+        return self.draws * self.steps * Ensemble(self.priors).evaluations + self._more_evaluations
+
+    @property
+    def _more_evaluations(self) -> int:
+        """Those outside the chains."""
+        judged = self.draws > 1 and self.choose in ("likelihood", "both")
+        choice = self.draws * LIKELIHOOD_LEVELS * Ensemble(self.priors).evaluations if judged else 0
+        return choice + (self.first is not None)
+
     def shortened(self, steps: int) -> PriorSeparator:
         """The same with a chain of so many levels, and without a bar: to see how long one takes."""
         short = copy.copy(self)
@@ -124,13 +140,19 @@ class PriorSeparator(nn.Module):
         """As :meth:`forward`, with what the solver wrote down of all draws, which follow each other.
 
         Returns:
-            Estimates ``(b, s, 1, t)``, and the sample of ``draws`` times b items.
+            Estimates ``(b, s, 1, t)``, and the sample of ``draws`` times b items, with the evaluations for
+            one mixture as they were counted, see :attr:`evaluations`.
 
         Raises:
             ValueError: If the shape is wrong.
         """
         if mixture.ndim != 3 or mixture.shape[1] != 1:
             raise ValueError(f"mixture has shape {tuple(mixture.shape)}: give (batch, 1, time)")
+        # gradients are taken inside, where a caller's mode must not forbid them
+        with torch.inference_mode(False), torch.no_grad():
+            return self._sample(mixture.clone())
+
+    def _sample(self, mixture: Tensor) -> tuple[Tensor, PosteriorSample]:
         gain = self._gain(mixture)
         scaled = (gain * mixture).repeat(self.draws, 1, 1)
         estimate = None if self.first is None else gain[:, None] * self.first(mixture)
@@ -150,7 +172,8 @@ class PriorSeparator(nn.Module):
             )
         found = rearrange(sample.estimates, "(d b) s c t -> d b s c t", d=self.draws)
         kept = self._mean(found) if self.choose == "mean" else self._best(found, gain * mixture)
-        return kept / gain[:, None], sample
+        evaluations = self.draws * sample.evaluations + self._more_evaluations
+        return kept / gain[:, None], replace(sample, evaluations=evaluations)
 
     def _gain(self, mixture: Tensor) -> Tensor:
         """To the priors' level, ``(b, 1, 1)``; of silence 1."""

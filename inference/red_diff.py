@@ -17,7 +17,7 @@ class RedDiff:
 
     ``x_t^k = sqrt(abar) mu^k + sqrt(1 - abar) z^k`` is made anew at each level, from the noisiest down,
     eps is the noise that the prior finds in it, and ``w_t = weight sqrt((1 - abar) / abar)``. It starts
-    at the mixture in equal shares, or at an estimate; of the start only that counts.
+    at the mixture in equal shares, or at an estimate; of the start, that and the first level count.
 
     Args:
         weight: Of the regulariser, from 0 up.
@@ -45,7 +45,7 @@ class RedDiff:
         equal = (mixture / count)[:, None].expand(-1, count, -1, -1)
         means = (equal if problem.estimate is None else problem.estimate).clone().requires_grad_(True)
         adam = torch.optim.Adam([means], lr=self.rate, betas=self.betas)
-        for step in problem.steps(whole=True):
+        for step in problem.steps():
             with torch.no_grad():
                 z = problem.noise()
                 states = step.signal**0.5 * means + (1 - step.signal) ** 0.5 * z
