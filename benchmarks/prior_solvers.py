@@ -11,9 +11,9 @@ are interchangeable; against the first way they are paired by mixture, with the 
 mixture has failed if its mean SI-SDR is below 0 dB. ``left`` is what the estimates leave of the mixture over
 its norm, *rest shared* the SI-SDR where every source is given an equal share of that, ``conflict`` the share
 of steps and sources at which guidance would need a positive strength to turn a step its way. Both are kept
-level by level, and drawn. ``--ways`` names some of the ways, ``--grid`` all of the published study,
-``--beyond`` fewer levels, stopping, several draws, refinement, and a separator trained on mixtures, alone and
-as the start of the chain.
+level by level, and drawn. *NFE* are evaluations of a network for a mixture. ``--ways`` names some of the
+ways, ``--grid`` all of the published study, ``--beyond`` fewer levels, stopping, several draws, refinement,
+and a separator trained on mixtures, alone and as the start of the chain.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from commands.method_options import load_method
 from commands.prior_method import prior_separator
 from data.mixture_recipes import TaskMixture, task_mixtures
 from data.reading import Reader
-from inference import GridSearch, refine
+from inference import GridSearch, Refinement, refine
 from inference.consistency import sum_to_mixture
 from inference.permutation import reference_order, reorder
 from inference.prior_separation import PriorSeparator
@@ -227,15 +227,17 @@ def separated(
         else prior_of(options, mixture, way)
     )
     audio, references = read(mixture, separator)
-    sample = None
+    sample, evaluations = None, 1
     started = time.perf_counter()
     if way.asks == "separator":
         with torch.inference_mode():
             estimates = separator(audio.to(options.device))
     elif way.asks == "refined":
-        estimates = refined(separator, audio.to(options.device), references.to(options.device))
+        found = refined(separator, audio.to(options.device), references.to(options.device))
+        estimates, evaluations = found.estimate, int(found.evaluations) * separator.evaluations
     else:
         estimates, sample = separator.sample(audio.to(options.device))
+        evaluations = sample.evaluations
     estimates = estimates.cpu()
     seconds = time.perf_counter() - started
     estimates = reorder(estimates, reference_order(estimates, references, exchangeable(separator.sources)))
@@ -243,6 +245,7 @@ def separated(
     scores["shared"] = float(si_sdr(sum_to_mixture(estimates, audio), references).mean())
     scores["left"] = float((audio - estimates.sum(1)).norm() / audio.norm())
     scores["seconds"] = seconds
+    scores |= {"conflict": None, "steps": None, "evaluations": evaluations}
     if sample is None:
         return scores, []
     conflicts = None if sample.conflicts is None else (sample.conflicts > 0).double().mean(dim=(1, 2))
@@ -274,9 +277,9 @@ def prior_of(options: argparse.Namespace, mixture: TaskMixture, way: Way) -> Pri
     return separator
 
 
-def refined(separator: PriorSeparator, audio: Tensor, references: Tensor) -> Tensor:
+def refined(separator: PriorSeparator, audio: Tensor, references: Tensor) -> Refinement:
     """All sources after one step under the reference's SI-SDR, of four ratios."""
-    found = refine(
+    return refine(
         separator,
         audio,
         source="all",
@@ -287,7 +290,6 @@ def refined(separator: PriorSeparator, audio: Tensor, references: Tensor) -> Ten
         interchangeable=exchangeable(separator.sources),
         max_batch=1,
     )
-    return found.estimate
 
 
 def read(mixture: TaskMixture, separator: LoadedSeparator) -> tuple[Tensor, Tensor]:
@@ -332,6 +334,7 @@ def table(rows: pd.DataFrame, ways: list[str]) -> pd.DataFrame:
                 "left": number(float(own["left"].mean()), 3),
                 "conflict": number(float(own["conflict"].mean()), 2),
                 "levels": number(float(own["steps"].mean()), 0),
+                "NFE": number(float(own["evaluations"].mean()), 0),
                 "seconds": number(float(own["seconds"].median()), 1),
             }
         )
