@@ -221,7 +221,8 @@ class PseudoInverse:
 class Projection:
     """Shares what the estimates leave of the mixture equally among them: no gradient.
 
-    Source: S. Wisdom et al., "Differentiable Consistency Constraints for Improved Deep Speech Enhancement", 2019.
+    Source: S. Wisdom et al., "Differentiable Consistency Constraints for Improved Deep Speech Enhancement",
+    2019.
     """
 
     differentiates: ClassVar[bool] = False
