@@ -14,6 +14,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from commands.config_kinds import check_kinds
 from commands.evaluation import evaluate
 from commands.memory import keep_freed_memory
 from commands.overrides import UserError, check_complete, check_overrides, one_line_errors
@@ -53,6 +54,8 @@ def build(config: DictConfig) -> tuple[Trainer, Any, Any, Any]:
 def main(config: DictConfig) -> None:
     """Build what the configuration names and fit it."""
     check_complete(config)
+    for resolve in (False, True):  # what was typed before what follows from it
+        check_kinds(OmegaConf.to_container(config, resolve=resolve), "")
     keep_freed_memory()
     if config.threads is not None:
         torch.set_num_threads(config.threads)

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from commands.config_kinds import check_kinds
 from commands.guides import cause
 from commands.method import Method
 from commands.overrides import CONFIGS, UserError
@@ -53,10 +54,13 @@ def load_method(
         _apply(config, override)
     try:
         node: Any = OmegaConf.to_container(config, resolve=True)
+        check_kinds(node, "method")
         # a guide is built later, for the rate of the audio
         chosen = node.pop("guide", None)
         method: Method = instantiate({**node, "_partial_": True, "_convert_": "all"})(guide=chosen)
         return method
+    except UserError as error:
+        raise UserError(f"--set {error}") from error
     except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
         raise UserError(f"--method {name}: {cause(error)}") from error
 

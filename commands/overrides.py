@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -103,6 +103,11 @@ def _nearest(word: str, words: Sequence[str]) -> str:
     return f": did you mean {' or '.join(repr(match) for match in found)}?" if found else ""
 
 
+def _is_mistake(error: BaseException | None) -> TypeGuard[BaseException]:
+    # by its name, so that what needs no training does not load Lightning
+    return isinstance(error, ValueError | OSError) or type(error).__name__ == "MisconfigurationException"
+
+
 def _one_line(error: BaseException) -> str:
     return f"error: {' '.join(str(error).split())}"
 
@@ -110,20 +115,19 @@ def _one_line(error: BaseException) -> str:
 def one_line_errors(run: Callable[..., Any]) -> Callable[..., Any]:
     """Report a user's mistake as one line on standard error with exit status 1, without a traceback.
 
-    ``ValueError`` and missing files are the project's way to name a mistake; anything else is a fault of the
-    program and keeps its traceback.
+    ``ValueError`` is the project's way to name a mistake, ``MisconfigurationException`` Lightning's, and
+    ``OSError`` that of files; anything else is a fault of the program and keeps its traceback.
     """
 
     @functools.wraps(run)
     def wrapped(*arguments: Any, **options: Any) -> Any:
         try:
             return run(*arguments, **options)
-        except (ValueError, FileNotFoundError) as error:
-            sys.exit(_one_line(error))
-        except InstantiationException as error:
-            # Hydra's wrapper of what a constructor said
-            if not isinstance(error.__cause__, ValueError | FileNotFoundError):
+        except Exception as error:
+            # Hydra wraps what a constructor said
+            cause = error.__cause__ if isinstance(error, InstantiationException) else error
+            if not _is_mistake(cause):
                 raise
-            sys.exit(_one_line(error.__cause__))
+            sys.exit(_one_line(cause))
 
     return wrapped

@@ -10,6 +10,7 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -60,6 +61,8 @@ class RunFolder:
             return str(max(written, key=lambda path: path.stat().st_mtime_ns))
         if not Path(choice).is_file():
             raise UserError(f"ckpt={choice}: there is no such file; use ckpt=last or the path of a .ckpt")
+        if not is_zipfile(choice):
+            raise UserError(f"ckpt={choice}: is no whole checkpoint; was it cut off? Copy it anew")
         return choice
 
     def describe(self, config: DictConfig) -> None:

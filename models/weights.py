@@ -94,8 +94,19 @@ def read_safely(path: str | Path, *, classes: Sequence[type] = (), what: str = "
         with torch.serialization.safe_globals(list(classes)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
-        reason = one_line(error).removeprefix("Weights only load failed. ")
-        raise ValueError(f"'{path}' is not a {what} of tensors and plain values: {reason}") from error
+        # what is wrong stands between two pieces of torch's advice
+        reason = one_line(str(error).rpartition("WeightsUnpickler error:")[2] or error).partition(". Please")[
+            0
+        ]
+        raise ValueError(
+            f"'{path}' is not a {what} of tensors and plain values ({reason}): was it cut off, or is it of "
+            "another kind?"
+        ) from error
+    except OSError as error:
+        # what torch says of the start of a file of its own
+        raise ValueError(
+            f"'{path}' cannot be read as a {what} ({one_line(error)}): was it cut off? Copy it anew"
+        ) from error
 
 
 @contextmanager
@@ -227,7 +238,7 @@ def load_completely(
         raise ValueError(f"weights of '{origin}' do not fit {type(module).__name__}: {report.summary()}")
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException | str) -> str:
     """First line of what an exception says, or its name where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

@@ -166,7 +166,9 @@ class Trap:
 def test_objects_in_a_checkpoint_are_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     path = lightning_file(tmp_path / "a.ckpt", callbacks=Trap(marker))
-    with pytest.raises(ValueError, match=r"is not a checkpoint of tensors and plain values: ") as error:
+    with pytest.raises(
+        ValueError, match=r"is not a checkpoint of tensors and plain values \(.*\): was it cut off"
+    ) as error:
         models.load_separator(path)
     assert "\n" not in str(error.value)
     assert not marker.exists()

@@ -203,3 +203,27 @@ def test_ckpt_last_starts_where_there_is_nothing_yet(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "new").checkpoint("last") is None
     with pytest.raises(UserError, match="no such file"):
         RunFolder(tmp_path / "new").checkpoint("other.ckpt")
+
+
+def test_a_checkpoint_that_was_cut_off_is_told(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.ckpt", tmp_path / "cut.ckpt"
+    torch.save({"a": torch.zeros(5000)}, whole)
+    cut.write_bytes(whole.read_bytes()[:5000])
+    assert RunFolder(tmp_path / "new").checkpoint(str(whole)) == str(whole)
+    with pytest.raises(UserError, match=r"cut\.ckpt: is no whole checkpoint"):
+        RunFolder(tmp_path / "new").checkpoint(str(cut))
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("data.sample_rate=abc", "data.sample_rate=abc: give a whole number"),
+        ("trainer.max_steps=two", "trainer.max_steps=two: give a whole number"),
+        ("trainer.max_steps=-5", "`max_steps` must be a non-negative integer"),
+    ],
+)
+def test_wrong_values_are_one_line(tmp_path: Path, corpus: Path, override: str, fault: str) -> None:
+    done = train(tmp_path, corpus, override, "name=run")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {fault}")
+    assert "Traceback" not in done.stderr

@@ -111,6 +111,10 @@ def test_files_without_weights_are_told(tmp_path: Path) -> None:
     path.write_bytes(b"text")
     with pytest.raises(ValueError, match=r"a\.pt' is not a file of tensors and plain values"):
         read_state_dict(path)
+    torch.save({"a": torch.zeros(5000)}, path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"a\.pt' .*was it cut off\?"):
+        read_state_dict(path)
     for name in ("none.pt", "none.safetensors"):
         with pytest.raises(FileNotFoundError, match="does not exist"):
             read_state_dict(tmp_path / name)

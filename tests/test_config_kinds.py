@@ -1,0 +1,115 @@
+"""Values of a configuration that are of no kind which their classes take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from commands.config_kinds import check_kinds, kinds_of
+from commands.method_options import load_method
+from commands.overrides import CONFIGS, UserError
+from commands.run_folder import run_id
+
+OmegaConf.register_new_resolver("run_id", run_id, replace=True)
+METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+GROUPS = ("data", "model", "module", "experiment", "hardware", "logger")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
+
+
+class Whatever:
+    def __init__(
+        self,
+        count: int,
+        share: float = 0.5,
+        name: str | None = None,
+        path: str | Path = "a",
+        choice: Literal["a", 3] = "a",
+        many: Sequence[str] = (),
+        by_name: Mapping[str, int] | None = None,
+        call: Callable[[], int] | None = None,
+        anything: Any = None,
+        unsaid=None,
+    ) -> None:
+        pass
+
+
+def node(**values: Any) -> dict[str, Any]:
+    return {"_target_": f"{__name__}.Whatever", **values}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"count": 3, "share": 1, "name": None, "path": "b", "choice": 3, "many": ["a"], "by_name": {"a": 1}},
+        {"count": 1e5, "call": {"_target_": "builtins.int"}, "anything": [1], "unsaid": "x", "other": 4},
+        # a node may make anything, and what is looked up may be anything
+        {"count": {"_target_": "builtins.int"}, "many": "${data.classes}", "name": "${name}"},
+    ],
+)
+def test_what_fits_passes(values: dict[str, Any]) -> None:
+    check_kinds({"a": [node(**values)]}, "")
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"count": "two"}, r"a\.b\.count=two: give a whole number$"),
+        ({"count": 2.5}, r"a\.b\.count=2\.5: give a whole number$"),
+        ({"count": None}, r"count=None: give a whole number$"),
+        ({"count": True}, r"count=True: give a whole number$"),
+        ({"share": "x"}, r"share=x: give a number$"),
+        ({"name": 3}, r"name=3: give a name or null$"),
+        ({"choice": 2.5}, r"choice=2\.5: give a whole number or a name$"),
+        ({"many": "a"}, r"many=a: give a list such as \[A,B\]"),
+        ({"call": "print"}, r"call=print: give a node \{_target_: \.\.\.\} or null$"),
+        ({"by_name": [1]}, r"by_name=\[1\]: give "),
+    ],
+)
+def test_what_does_not_is_named(values: dict[str, Any], fault: str) -> None:
+    with pytest.raises(UserError, match=fault):
+        check_kinds({"b": node(**values)}, "a")
+
+
+def test_annotations_that_say_nothing_allow_everything() -> None:
+    assert kinds_of(Any) == kinds_of("unknown") >= {"text", "number", "object"}
+    check_kinds({"_target_": "no.such.thing", "a": "b"}, "model")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_all_methods_are_of_the_right_kinds(name: str) -> None:
+    check_kinds(OmegaConf.to_container(OmegaConf.load(CONFIGS / "method" / f"{name}.yaml")), "method")
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_all_configurations_are_of_the_right_kinds(group: str, name: str) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        chosen = [f"{group}={name}", "name=x"]
+        try:
+            config = compose("train", overrides=[*chosen, "data.root=nowhere"])
+        except ConfigCompositionException:
+            config = compose("train", overrides=chosen)  # data without a folder
+    # what refers to other groups is not there without them
+    check_kinds(OmegaConf.to_container(config, resolve=False), "")
+
+
+@pytest.mark.parametrize(
+    ("method", "override"),
+    [
+        ("diffusion_prior", "method.posterior.solver=inference.red_diff.RedDiff"),
+        ("diffusion_prior", "method.posterior.start=noise"),
+        ("diffusion_prior", "method.posterior.levels=abc"),
+        ("diffusion_prior", "method.posterior.solver.guidance.schedule.strength=x"),
+        ("multi_step", "method.search=inference.GoldenSection"),
+        ("multi_step", "method.lanes=abc"),
+        ("bridge", "method.sampler=Foo"),
+    ],
+)
+def test_options_of_infer_are_checked(method: str, override: str) -> None:
+    with pytest.raises(UserError, match=rf"^--set {override}: give "):
+        load_method(method, overrides=[override])
