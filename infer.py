@@ -13,7 +13,9 @@ from commands.file_loop import process_files
 from commands.file_separation import CheckedJob, FileSeparator
 from commands.infer_options import parse
 from commands.infer_setup import Messages, build, check_inputs
-from commands.inference_scores import ScoreBook, describe_run, headline
+from commands.inference_scores import ScoreBook, headline
+from commands.run_folder import RunFolder
+from commands.run_record import describe_run, settle_earlier_scores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,9 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             messages.say("\n".join(describe_plan(files, jobs)))
             return 1 if messages.faults else 0
-        book = None if options.no_scores else ScoreBook(options.out, keep=options.skip_existing)
-        if jobs and book is not None:
-            describe_run(options.out, files, options.separator)
+        book = None
+        if jobs and not options.no_scores:
+            facts = describe_run(options.out, files, options.separator, options.priors)
+            aside = settle_earlier_scores(options.out, facts, skip_existing=options.skip_existing)
+            if aside is not None:
+                messages.note(f"{aside}: scores of an earlier run, with other settings")
+            book = ScoreBook(options.out)
+            RunFolder(options.out).update(**facts)
     except (ValueError, OSError) as error:
         messages.fault(None, error)
         return 1
@@ -50,6 +57,7 @@ def run(
 ) -> int:
     """Process the files, on a CPU as many at a time as there are cores; returns the exit status."""
     start, done, interrupted = time.monotonic(), 0, False
+    total = len(jobs) + len(messages.faults)
     try:
         for was_done in process_files(files, jobs, book, messages):
             done += was_done
@@ -59,11 +67,15 @@ def run(
     finally:
         seconds = time.monotonic() - start
         left_out = f", {skipped} were there already" if skipped else ""
-        messages.say(f"{done} of {len(jobs)} files written to {options.out}{left_out}, {seconds:.1f} s")
-        if book is not None and jobs:
+        messages.say(f"{done} of {total} files written to {options.out}{left_out}, {seconds:.1f} s")
+        if book is not None:
             try:
                 facts = {"files": done, "skipped": skipped, "faults": messages.faults, "seconds": seconds}
-                messages.say("\n".join(headline(book.finish(**facts))))
+                lines = headline(book.finish(**facts))
+                if lines:
+                    messages.say("\n".join(lines))
+                elif done:
+                    messages.note("there are no scores: no measure fits; give --reference, or --no-scores")
             except (ValueError, OSError) as error:
                 messages.fault(book.path, error)
     return 130 if interrupted else int(bool(messages.faults))

@@ -61,9 +61,10 @@ def check_kinds(node: Any, key: str) -> None:
         allowed = kinds_of(hints[name]) if name in hints else _ALL
         # what a node makes may be of any kind, and so may what is to be looked up
         if kind_of(value) not in allowed | {"object"} and "${" not in str(value):
-            # any number may be whole
-            said = allowed - {"whole"} if "number" in allowed else allowed
-            wanted = [words for kind, words in _WORDS.items() if kind in said]
+            # any number may be whole, and any value a node
+            understood = {"whole"} if "number" in allowed else set()
+            understood |= {"object"} if allowed - {"object", "nothing"} else set()
+            wanted = [words for kind, words in _WORDS.items() if kind in allowed - understood]
             raise UserError(f"{own}={value}: give {' or '.join(sorted(wanted, key=_null_last))}")
         check_kinds(value, own)
 
@@ -95,7 +96,7 @@ def kinds_of(hint: Any) -> frozenset[Kind]:
         return frozenset().union(*map(kinds_of, get_args(hint)))
     if origin is Literal:
         return frozenset(kind_of(value) for value in get_args(hint))
-    plain = origin or hint
+    plain: Any = origin or hint
     if plain is Any or plain is object or isinstance(plain, TypeVar) or not isinstance(plain, type):
         return _ALL
     if issubclass(plain, Enum):
@@ -113,7 +114,7 @@ def _hints(target: str) -> Mapping[str, Any]:
     """Annotations of what a ``_target_`` is called with; none where they cannot be known."""
     try:
         found = get_object(target)
-        return get_type_hints(found.__init__ if isinstance(found, type) else found)
+        return get_type_hints(found.__init__ if isinstance(found, type) else found)  # type: ignore[misc]
     except (ImportError, AttributeError, NameError, TypeError, ValueError):
         # what is wrong with the name itself is told when it is built
         return {}

@@ -44,7 +44,10 @@ def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]
     # a clip as long as the usual file: the cost of a measure is no multiple of the length
     clip = min(_LONGEST_CLIP_SECONDS, sorted(checked.seconds for checked in jobs)[len(jobs) // 2])
     work = sum(_separated_seconds(files, checked) * checked.info.channels for checked in jobs)
-    segment = " segment" if any(files.segments(checked.info) > 1 for checked in jobs) else ""
+    segmented = any(files.segments(checked.info) > 1 for checked in jobs)
+    segment = " segment" if segmented else ""
+    if segmented and files.method.segment_seconds is not None:
+        clip = min(clip, files.method.segment_seconds)
     per_call, per_score = _seconds_per_call(files, clip)
     per_call *= max(1, files.method.shifts)
     estimate = work / clip * (calls * per_call + scores * per_score)

@@ -157,12 +157,13 @@ class FileSeparator:
             outputs.write(stretch.refinement.estimate[0], recording.active, last=last)
             if not last:
                 give_back_freed_memory()
+        found = mean_scores(tables, numbers.lengths) if keep_trajectory else []
         return Separation(
             numbers=numbers,
-            scores=mean_scores(tables, numbers.lengths) if keep_trajectory else [],
+            scores=found,
             notes=recording.notes
             + self._guide_notes(checked.info)
-            + self._segment_notes(numbers, keep_trajectory),
+            + self._segment_notes(numbers, any(found)),
         )
 
     def outputs(self, checked: CheckedJob) -> Outputs:

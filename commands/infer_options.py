@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from models.acceleration import PRECISIONS
 from models.doors.table import describe_doors
@@ -30,7 +31,8 @@ format that cannot be written becomes WAV, with a note.
 OUT gets <relative path> for one output, <relative path without suffix>/<source>.<suffix> for several, or what
 --filename says; and scores.csv, summary.json and run.json, for python report.py OUT.
 
-exit status: 0 all files done, 1 some or all could not be (one line each on standard error), 130 interrupted.
+exit status: 0 all files done, 1 some or all could not be (one line each on standard error), 2 options that
+cannot be understood, 130 interrupted.
 """
 
 
@@ -43,7 +45,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     Returns:
         The options; ``steps``, ``candidates`` and ``guide`` are None where the method's own hold.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="infer.py",
         usage="python infer.py INPUT [INPUT ...] -o OUT [options]",
         description="Separate audio files, and refine the estimates in several steps.",
@@ -85,6 +87,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what swallowed the inputs."""
+        if "INPUT" in message and "--priors" in sys.argv:
+            message += " (--priors takes all names that follow it: name INPUT before it)"
+        super().error(message)
+
+
 class _ListSeparators(argparse.Action):
     """Prints the doors and ends the program, with or without the arguments that a run needs."""
 
@@ -110,7 +120,8 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         "--priors",
         nargs="+",
         metavar="P[:CLASS]",
-        help="of --method diffusion_prior: one for each source, a checkpoint or a shipped prior by its name",
+        help="of --method diffusion_prior: one for each source, a checkpoint or a shipped prior (speech, "
+        "sound, sound:Flute), 8 kHz",
     )
     add(
         "--guide",

@@ -1,10 +1,9 @@
-"""What ``infer.py`` measures of its outputs, and writes: ``scores.csv``, ``summary.json``, ``run.json``."""
+"""What ``infer.py`` measures of its outputs, and writes: ``scores.csv`` and ``summary.json``."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from commands.prior_method import made_of_priors
-from commands.run_folder import RunFolder
 from data.audio import resample
 from inference.evaluation import score_rows
 from inference.segments import mean_over_stretches
 from metrics import METRIC_NAMES, MetricPanel, usual_names
-from models.costs import macs_per_second, parameters
 from reporting import COLUMNS, final_steps, read_scores, summarise, write_scores
 from reporting.labels import decimals, title
 
@@ -48,16 +45,15 @@ class ScoreBook:
     """Collects the rows of all files, and writes them now and then and at the end.
 
     Args:
-        out: The output folder.
-        keep: Start from the score table that is already there.
+        out: The output folder; rows of other files in a table that is already there are kept.
 
     Raises:
         ScoreTableError: If there is one and it cannot be read.
     """
 
-    def __init__(self, out: Path, *, keep: bool) -> None:
+    def __init__(self, out: Path) -> None:
         self.path, self.run = out / "scores.csv", out.resolve().name or "infer"
-        self._earlier = read_scores(self.path) if keep and self.path.exists() else None
+        self._earlier = read_scores(self.path) if self.path.exists() else None
         self._tables: list[pd.DataFrame] = []
         self._written = time.monotonic()
 
@@ -111,35 +107,20 @@ class ScoreBook:
         return summary
 
 
-def describe_run(out: Path, files: FileSeparator, uri: str | None) -> None:
-    """Write ``run.json``: what ``report.py`` needs to know about the separator and its cost."""
-    separator = files.separator
-    facts: dict[str, Any] = {}
-    if isinstance(separator, nn.Module):
-        facts = {"parameters": parameters(separator), "macs_per_second": macs_per_second(separator)}
-    RunFolder(out).update(
-        name=out.resolve().name or "infer",
-        model="shipped" if uri is None else Path(uri).stem,
-        separator=uri,
-        sources=list(separator.sources),
-        **facts,
-        sample_rate=separator.sample_rate,
-        method=files.method.describe(),
-        seed=files.seed,
-        device=str(files.device),
-        threads=torch.get_num_threads(),
-        command=sys.argv,
-    )
-
-
 def headline(summary: dict[str, Any]) -> list[str]:
     """The summary's last steps as lines for the terminal: mixture, one step, refined."""
     lines = []
     for metric, columns in summary["final"].items():
-        values = [
-            f"{column} {own['mean']:.{decimals(metric)}f}"
+        known = {
+            column: own
             for column, own in columns.items()
             if own["mean"] is not None and math.isfinite(own["mean"])
+        }
+        # means over different files do not compare
+        differ = len({own["count"] for own in known.values()}) > 1
+        values = [
+            f"{column} {own['mean']:.{decimals(metric)}f}" + (f" (of {own['count']})" if differ else "")
+            for column, own in known.items()
         ]
         if values:
             lines.append(f"  {title(metric):<14} {'   '.join(values)}")

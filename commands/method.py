@@ -67,6 +67,7 @@ class Method:
             no meaning, but for ``segment_seconds`` and the like.
         posterior: Samples the sources from diffusion priors, of which the separator is then made; it is
             asked once.
+        recipe: The configuration that it was built of, for a run's record.
     """
 
     steps: int
@@ -88,6 +89,7 @@ class Method:
     level: Level = "mixture"
     sampler: BridgeSampler | None = None
     posterior: PosteriorSettings | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _batch_sizes: dict[tuple[int, int], BatchSize] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -123,7 +125,8 @@ class Method:
         if overlap < 0 or context < 0 or not overlap + 2 * context < (math.inf if length is None else length):
             raise UserError(
                 f"overlap_seconds={overlap}: must be from 0 up and, with twice context_seconds={context},"
-                f" below segment_seconds={length}"
+                f" below segment_seconds={length}; give a longer --segment, or --set "
+                "method.overlap_seconds=null for half of it"
             )
 
     def _check_sampler(self, sampler: BridgeSampler) -> None:
@@ -372,7 +375,7 @@ class Method:
             "noise": self.noise,
             "level": self.level,
             "sampler": None if self.sampler is None else self.sampler.name,
-            "posterior": None if self.posterior is None else repr(self.posterior),
+            "posterior": self.recipe.get("posterior"),
         }
 
 

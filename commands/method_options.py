@@ -55,12 +55,14 @@ def load_method(
     try:
         node: Any = OmegaConf.to_container(config, resolve=True)
         check_kinds(node, "method")
-        # a guide is built later, for the rate of the audio
-        chosen = node.pop("guide", None)
-        method: Method = instantiate({**node, "_partial_": True, "_convert_": "all"})(guide=chosen)
+    except (OmegaConfBaseException, UserError) as error:
+        raise UserError(f"--set {cause(error)}") from error
+    # a guide is built later, for the rate of the audio
+    chosen = node.pop("guide", None)
+    try:
+        built = instantiate({**node, "_partial_": True, "_convert_": "all"})
+        method: Method = built(guide=chosen, recipe=node)
         return method
-    except UserError as error:
-        raise UserError(f"--set {error}") from error
     except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
         raise UserError(f"--method {name}: {cause(error)}") from error
 

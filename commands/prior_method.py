@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -73,7 +74,11 @@ def prior_separator(
         UserError: If a prior or class does not exist, or priors do not fit each other.
     """
     if len(names) < 2:
-        raise UserError(f"--priors {' '.join(names)}: give one for each source of the mixture, two or more")
+        given = f"--priors {names[0]}" if names else "--priors is missing"
+        raise UserError(
+            f"{given}: give one for each source of the mixture, two or more with spaces between: "
+            f"{_known_priors()}"
+        )
     loaded: dict[Path, DiffusionPrior] = {}
     priors, asked = [], []
     for name in names:
@@ -162,14 +167,19 @@ def _split(name: str) -> tuple[Path, str | None]:
             return shipped[whole], label
         if whole and Path(whole).is_file():
             return Path(whole), label
-    known = f"one of {', '.join(sorted(shipped))}, or " if shipped else ""
-    raise UserError(f"--priors {name}: there is no such file or prior; give {known}the path of a checkpoint")
+    raise UserError(f"--priors {name}: there is no such file or prior; give {_known_priors()}")
+
+
+def _known_priors() -> str:
+    return f"one of {', '.join(sorted(shipped_priors()))}, or the path of a checkpoint"
 
 
 def _class_number(name: str, label: str, model: DiffusionPrior) -> int:
     if label not in model.classes:
         known = ", ".join(model.classes) or "none"
-        raise UserError(f"--priors {name}: the prior has no class {label!r}; it has {known}")
+        near = get_close_matches(label.capitalize(), model.classes, n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(f"--priors {name}: the prior has no class {label!r}; {meant}it has {known}")
     return model.classes.index(label)
 
 

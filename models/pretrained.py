@@ -41,8 +41,10 @@ def load_separator(uri: str | Path | None = None, *, device: str | torch.device 
     module: nn.Module = load_checkpoint(uri) if isinstance(uri, Path) else open_uri(uri)
     missing = [name for name in ("sources", "sample_rate", "channels") if not hasattr(module, name)]
     if missing or not isinstance(module, LoadedSeparator):
+        together = isinstance(module, DiffusionPrior)
+        other = "; priors separate together (--method diffusion_prior)" if together else ""
         raise ValueError(
-            f"'{uri}' holds a {type(module).__name__}, no separator: it lacks {', '.join(missing)}"
+            f"'{uri}' holds a {type(module).__name__}, no separator: it lacks {', '.join(missing)}{other}"
         )
     module.to(device).eval().requires_grad_(False)
     return module

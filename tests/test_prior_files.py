@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from commands.overrides import UserError
 from commands.prior_method import PosteriorSettings, prior_separator
 from inference.guidance import Projection
 from inference.posterior import Ancestral, Start
+from models import load_prior
 from models.checkpoint import instantiate, save_separator
+from models.costs import macs_per_second
 from models.processes.diffusion import ContinuousDiffusion, DiscreteDiffusion
 from models.types import exchangeable
 
@@ -98,6 +101,11 @@ def test_a_plain_file_of_any_length_is_separated(tmp_path: Path, priors: tuple[s
     assert run(*given, "--sources", "flute", "--steps", "4", "--reference", str(clean)) == 0
     rows = pd.read_csv(out / "scores.csv")
     assert set(rows["item"]) == {"scene.wav"}
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["priors"] == [speech, f"{sound}:Flute", speech]
+    assert facts["method"]["posterior"]["solver"]["guidance"]["schedule"]["floor"] == 0.002
+    one, other = (macs_per_second(load_prior(path)) for path in (speech, sound))
+    assert facts["macs_per_second"] == pytest.approx(4 * (2 * one + other))
     assert rows.set_index("kind")["evaluations"].to_dict() == {"mixture": 0, "one_step": 12}
 
 
@@ -163,8 +171,9 @@ def test_a_separator_at_the_start_fits_the_priors(
 @pytest.mark.parametrize(
     ("given", "fault"),
     [
-        (["--priors", "{speech}"], "two or more"),
-        ([], "--priors : give one for each source"),
+        (["--priors", "{speech}"], "two or more with spaces between"),
+        ([], "--priors is missing: give one for each source"),
+        (["--priors", "{speech}", "{sound}:flute"], "no class 'flute'; did you mean 'Flute'?"),
         (["--priors", "{speech}", "nowhere.ckpt"], "--priors nowhere.ckpt: there is no such file"),
         (["--priors", "{speech}", "{sound}:Oboe"], "no class 'Oboe'; it has Bark, Flute, Gong"),
         (["--priors", "{speech}", "{speech}", "--separator", "x.ckpt"], "--separator x.ckpt"),
