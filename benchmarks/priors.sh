@@ -11,17 +11,17 @@ classes="Acoustic_guitar Applause Bass_drum Cowbell Flute Glockenspiel Gong Keys
 if [ "$size" = large ]; then
   # all classes that the synthesised corpus has; the real one has 41: data.classes as configured
   classes=$(cut -d, -f2 datasets/fsd/FSDKaggle2018.meta/train_post_competition.csv 2>/dev/null | tail -n +2 | sort -u | tr '\n' ' ')
-  rate=16000 seconds=4 count=400 device=cuda
+  rate=16000 seconds=4 count=400 more=400 device=cuda
   training="data.batch_size=16 data.num_workers=8 trainer.max_steps=200000 trainer.precision=bf16-mixed"
   supervised="model=conv_tasnet_large data.batch_size=16 data.num_workers=8 trainer.max_steps=100000 module.optimizer.lr=1e-3"
-  written=10000 grid=""
+  written=10000
 else
-  rate=8000 seconds=1 count=8 device=cpu
+  rate=8000 seconds=1 count=8 more=24 device=cpu  # mixtures of every way, and of those that are near each other
   # at any level, for the noise of noisy levels is too fine a target; sampled at the published ones
   training="data.batch_size=8 data.num_workers=0 data.epoch_size=1600 data.limit_valid=40 trainer.max_steps=2400
     module.optimizer.lr=2e-3 callbacks.averaging.decay=0.995 model/diffusion=continuous"
   supervised="model=conv_tasnet_small data.batch_size=8 data.num_workers=0 trainer.max_steps=2400 module.optimizer.lr=2e-3"
-  written=1600 grid="--levels 50"
+  written=1600
 fi
 
 test -f datasets/vctk/utterances.jsonl ||
@@ -52,18 +52,20 @@ supervise speech_sound speech,sound &
 supervise 2speech speaker1,speaker2 module/loss=permutation_invariant &
 wait
 
-solve() { # task, file, options...
+solve() { # task, options...
   $python benchmarks/prior_solvers.py datasets/tasks_$size/$1 --device $device --mixtures $count \
     --speech outputs/prior_speech_$size/checkpoints/last.ckpt --sound outputs/prior_sound_$size/checkpoints/last.ckpt \
-    --separator outputs/supervised_$1_$size/checkpoints/last.ckpt --out outputs/priors_$size/$2.csv "${@:3}"
+    --separator outputs/supervised_$1_$size/checkpoints/last.ckpt --out outputs/priors_$size/$1.csv "${@:2}"
 }
 for task in speech_sound 2speech speech_2sounds 2sounds 3sounds; do
-  mix $task datasets/tasks_$size/$task --count $count
+  mix $task datasets/tasks_$size/$task --count $more
 done
-solve speech_sound speech_sound
-solve 2speech 2speech
-solve speech_sound speech_sound --beyond
-solve 2speech 2speech --ways hybrid "50 levels, logarithmic" "50 log levels, mean of 4" "supervised separator"
-for task in speech_2sounds 2sounds 3sounds; do solve $task $task --ways hybrid projection; done
-solve speech_sound grid --grid $grid
+solve speech_sound
+solve 2speech
+solve speech_sound --grid
+solve speech_sound --beyond
+solve speech_sound --mixtures $more --ways hybrid "50 levels" "start in noise"
+solve 2speech --ways hybrid "50 levels, logarithmic" "50 log levels, mean of 4" "supervised separator"
+for task in speech_2sounds 2sounds 3sounds; do solve $task --ways hybrid projection; done
+solve 2sounds --ways hybrid "50 levels" "50 levels, class guidance 1" "50 levels, no class"
 $python benchmarks/prior_batching.py --model prior_$size --sample-rate $rate --seconds $seconds --device $device
