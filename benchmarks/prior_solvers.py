@@ -114,7 +114,12 @@ MEAN = ["posterior.draws=4", "posterior.choose=mean"]
 BEYOND: dict[str, Way] = {
     "50 levels": Way(["posterior.levels=50"]),
     "50 levels, steps of their own": Way(["posterior.levels=50", f"{GUIDANCE}.shortened=own"]),
-    "50 levels, class guidance 1": Way(["posterior.levels=50", "posterior.class_guidance=1"]),
+    **{
+        f"50 levels, class guidance {strength}": Way(
+            ["posterior.levels=50", f"posterior.class_guidance={strength}"]
+        )
+        for strength in (1, 3)
+    },
     "50 levels, no class": Way(["posterior.levels=50"], classes=False),
     "50 levels, logarithmic": Way(FAST),
     "25 levels, logarithmic": Way(["posterior.levels=25", "posterior.spacing=log"]),

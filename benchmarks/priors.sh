@@ -67,5 +67,5 @@ solve speech_sound --beyond
 solve speech_sound --mixtures $more --ways hybrid "50 levels" "start in noise"
 solve 2speech --ways hybrid "50 levels, logarithmic" "50 log levels, mean of 4" "supervised separator"
 for task in speech_2sounds 2sounds 3sounds; do solve $task --ways hybrid projection; done
-solve 2sounds --ways hybrid "50 levels" "50 levels, class guidance 1" "50 levels, no class"
+solve 2sounds --ways hybrid "50 levels" "50 levels, class guidance 1" "50 levels, class guidance 3" "50 levels, no class"
 $python benchmarks/prior_batching.py --model prior_$size --sample-rate $rate --seconds $seconds --device $device
