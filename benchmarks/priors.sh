@@ -64,7 +64,7 @@ solve speech_sound
 solve 2speech
 solve speech_sound --grid
 solve speech_sound --beyond
-solve speech_sound --mixtures $more --ways hybrid "50 levels" "start in noise"
+solve speech_sound --mixtures $more --ways hybrid "50 levels" "start in noise" "start 150, from there" "start 100, from there"
 solve 2speech --ways hybrid "50 levels, logarithmic" "50 log levels, mean of 4" "supervised separator"
 for task in speech_2sounds 2sounds 3sounds; do solve $task --ways hybrid projection; done
 solve 2sounds --ways hybrid "50 levels" "50 levels, class guidance 1" "50 levels, class guidance 3" "50 levels, no class"
