@@ -57,8 +57,8 @@ def main() -> None:
     print(f"{options.model}, {options.seconds:g} s at {options.sample_rate} Hz, {options.device}")
     for count in options.sources:
         priors = [SourcePrior(model=model)] * count  # type: ignore[arg-type]
-        for checkpointed in (False, True):
-            model.network.checkpointed = checkpointed  # type: ignore[union-attr]
+        for checkpointing in (False, True):
+            model.network.checkpointing = checkpointing  # type: ignore[union-attr]
             seconds: dict[bool, list[float]] = {True: [], False: []}
             for repeat in range(options.repeats + 1):
                 for batched in (True, False):
@@ -72,7 +72,7 @@ def main() -> None:
                     if repeat:  # the first one loads and plans
                         seconds[batched].append(time.perf_counter() - start)
             together, apart = median(seconds[True]) / len(levels), median(seconds[False]) / len(levels)
-            again = ", activations computed again" if checkpointed else ""
+            again = ", activations computed again" if checkpointing else ""
             print(
                 f"{count} sources{again}: {together:.3f} s a step in one call, {apart:.3f} s one by one, "
                 f"ratio {together / apart:.2f}"

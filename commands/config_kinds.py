@@ -20,7 +20,6 @@ from commands.overrides import UserError
 Kind = Literal["nothing", "switch", "whole", "number", "text", "list", "mapping", "object"]
 
 _WORDS: Mapping[Kind, str] = {
-    "nothing": "null",
     "switch": "true or false",
     "whole": "a whole number",
     "number": "a number",
@@ -28,6 +27,7 @@ _WORDS: Mapping[Kind, str] = {
     "list": "a list such as [A,B]",
     "mapping": "keys and values",
     "object": "a node {_target_: ...}",
+    "nothing": "null",
 }
 _SIMPLE: Mapping[Any, frozenset[Kind]] = {
     type(None): frozenset({"nothing"}),
@@ -65,7 +65,7 @@ def check_kinds(node: Any, key: str) -> None:
             understood = {"whole"} if "number" in allowed else set()
             understood |= {"object"} if allowed - {"object", "nothing"} else set()
             wanted = [words for kind, words in _WORDS.items() if kind in allowed - understood]
-            raise UserError(f"{own}={value}: give {' or '.join(sorted(wanted, key=_null_last))}")
+            raise UserError(f"{own}={value}: give {' or '.join(wanted)}")
         check_kinds(value, own)
 
 
@@ -101,7 +101,7 @@ def kinds_of(hint: Any) -> frozenset[Kind]:
         return _ALL
     if issubclass(plain, Enum):
         return frozenset({"text"})
-    if plain is Callable or issubclass(plain, Callable):  # type: ignore[arg-type]
+    if issubclass(plain, Callable):  # type: ignore[arg-type]
         return frozenset({"object"})
     if issubclass(plain, Mapping):
         return frozenset({"mapping", "object"})
@@ -118,7 +118,3 @@ def _hints(target: str) -> Mapping[str, Any]:
     except (ImportError, AttributeError, NameError, TypeError, ValueError):
         # what is wrong with the name itself is told when it is built
         return {}
-
-
-def _null_last(words: str) -> bool:
-    return words == _WORDS["nothing"]

@@ -39,7 +39,7 @@ class PosteriorSettings:
         level_db: RMS of a source in dB of full scale, to which a mixture is brought; None leaves it.
         draws: How many times each segment is separated; the best is kept, or the mean.
         choose: Which, see :class:`inference.prior_separation.PriorSeparator`.
-        checkpointed: Whether priors compute activations again for a gradient, which takes a fraction of the
+        checkpointing: Whether priors compute activations again for a gradient, which takes a fraction of the
             memory, instead of keeping them.
         class_guidance: Strength of guidance by class, for priors that are given one.
         estimate: A separator of the same sources in the same order, whose estimate the chain starts from; for
@@ -54,7 +54,7 @@ class PosteriorSettings:
     level_db: float | None = -22.5
     draws: int = 1
     choose: Choice = "both"
-    checkpointed: bool = False
+    checkpointing: bool = False
     class_guidance: float = 0.0
     estimate: str | None = None
 
@@ -86,7 +86,7 @@ def prior_separator(
         if path not in loaded:
             try:
                 loaded[path] = load_prior(path, device=device)
-                if settings.checkpointed:
+                if settings.checkpointing:
                     loaded[path].save_memory()
             except (ValueError, OSError) as error:
                 raise UserError(f"--priors {name}: {error}") from error

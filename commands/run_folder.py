@@ -88,13 +88,14 @@ class RunFolder:
         if self.shared:
             return
         path = self.path / "run.json"
-        path.write_text(json.dumps(self._facts() | facts, indent=2) + "\n")
+        path.write_text(json.dumps(self.facts() | facts, indent=2) + "\n")
 
     def add_seconds(self, seconds: float) -> None:
         """Count the wall time of training, over all sessions of a resumed run."""
-        self.update(training_seconds=round(self._facts().get("training_seconds", 0) + seconds, 1))
+        self.update(training_seconds=round(self.facts().get("training_seconds", 0) + seconds, 1))
 
-    def _facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """What ``run.json`` holds; nothing where there is none."""
         path = self.path / "run.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from commands.overrides import UserError
 from commands.prior_method import made_of_priors
+from commands.run_folder import RunFolder
 from models.costs import macs_per_second, parameters
 
 if TYPE_CHECKING:
@@ -73,18 +74,16 @@ def settle_earlier_scores(out: Path, facts: Mapping[str, Any], *, skip_existing:
     Raises:
         UserError: If ``skip_existing`` would mix outputs of both.
     """
-    table, record = out / "scores.csv", out / "run.json"
-    if not table.exists():
+    if not (out / "scores.csv").exists():
         return None
-    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    new = json.loads(json.dumps(facts))
+    known, new = RunFolder(out).facts(), json.loads(json.dumps(facts))
     differ = [name for name in SETTINGS if known.get(name) != new.get(name)]
     if not differ:
         return None
     if skip_existing:
         raise UserError(
-            f"--skip-existing: outputs in {out} are of a run with other {', '.join(differ)} ({record}): "
-            "give another -o, or leave it out"
+            f"--skip-existing: outputs in {out} are of a run with other {', '.join(differ)} "
+            f"({out / 'run.json'}): give another -o, or leave it out"
         )
     number = next(number for number in count(1) if not (out / f"scores.{number}.csv").exists())
     for name in _WRITTEN:

@@ -17,6 +17,10 @@ AUDIO = 0.005
 """Power of sources at the level of the published mixtures, -23 dB."""
 
 
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def prior_config(
     *, classes: list[str] | None = None, sample_rate: int = 8000, source: str = "speech"
 ) -> dict:
@@ -72,9 +76,7 @@ def smooth_and_rough() -> tuple[GaussianSources, Tensor]:
     pair = (stationary(AUDIO, 0.98, 100), stationary(AUDIO, -0.9, 100))
     sources = GaussianSources(torch.stack(pair))
     root = torch.linalg.cholesky(pair[0] + pair[1])
-    return sources, (root @ torch.randn(100, 20, generator=torch.Generator().manual_seed(0)).double()).T[
-        :, None
-    ]
+    return sources, (root @ torch.randn(100, 20, generator=generator()).double()).T[:, None]
 
 
 def solved(solver, priors, mixture: Tensor, levels, **options) -> PosteriorSample:

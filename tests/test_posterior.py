@@ -8,6 +8,7 @@ import pytest
 import torch
 from prior_toys import (
     alike_sources,
+    generator,
     smooth_and_rough,
     solved,
     stationary,
@@ -47,10 +48,6 @@ SOLVERS = {
     "gaussian": SourceFlow(),
     "red_diff": RedDiff(rate=0.05),
 }
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def drawn(solver, sources: GaussianSources, *, count: int = 20_000, levels=LEVELS) -> tuple[Tensor, Tensor]:

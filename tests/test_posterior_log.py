@@ -7,17 +7,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from prior_toys import solved, unlike_sources
+from prior_toys import generator, solved, unlike_sources
 from torch import Tensor
 
 from inference.guidance import LossGuidance, Projection, hybrid
 from inference.posterior import Ancestral
 from inference.posterior_log import PosteriorSample
 from models.processes.diffusion import DiscreteDiffusion
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_conflict_is_the_strength_that_turns_a_step() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from prior_toys import CLASSES, solved, toy_prior
+from prior_toys import CLASSES, generator, solved, toy_prior
 from torch import Tensor
 
 from inference.posterior import published
@@ -43,12 +43,12 @@ def test_sources_that_share_a_model_are_one_call_with_the_same_result() -> None:
 
 def test_checkpointed_gradients_are_the_same_and_keep_less() -> None:
     prior = SourcePrior(model=toy_prior())
-    mixture = 0.1 * torch.randn(1, 1, 300, generator=torch.Generator().manual_seed(0))
+    mixture = 0.1 * torch.randn(1, 1, 300, generator=generator())
     levels = prior.model.diffusion.levels(3)
     kept: dict[bool, int] = {}
     found: dict[bool, Tensor] = {}
     for again in (False, True):
-        prior.model.network.checkpointed = again
+        prior.model.network.checkpointing = again
         sizes: list[int] = []
 
         def keep(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
@@ -56,9 +56,7 @@ def test_checkpointed_gradients_are_the_same_and_keep_less() -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            sample = solved(
-                published(), [prior, prior], mixture, levels, generator=torch.Generator().manual_seed(1)
-            )
+            sample = solved(published(), [prior, prior], mixture, levels, generator=generator(1))
         kept[again], found[again] = sum(sizes), sample.estimates
     torch.testing.assert_close(found[False], found[True])
     assert kept[True] < 0.5 * kept[False]

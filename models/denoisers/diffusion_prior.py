@@ -100,9 +100,9 @@ class DiffusionPrior(nn.Module):
         Raises:
             ValueError: If it cannot.
         """
-        if not hasattr(self.network, "checkpointed"):
-            raise ValueError(f"network={type(self.network).__name__}: it cannot; leave checkpointed=false")
-        self.network.checkpointed = True
+        if not hasattr(self.network, "checkpointing"):
+            raise ValueError(f"network={type(self.network).__name__}: it cannot; leave checkpointing=false")
+        self.network.checkpointing = True
 
     def _weights(self, state: Tensor, signal: Tensor) -> tuple[Tensor, ...]:
         # in float64, because 1 - abar is tiny at clean levels

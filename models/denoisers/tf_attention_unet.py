@@ -62,7 +62,7 @@ class TFAttentionUNet(nn.Module):
         frame_channels: Channels that it reduces them to.
         embedding: Features of the level's sinusoids; half of them after two layers.
         zero_init: Whether every block starts as the identity, and the output at 0.
-        checkpointed: Whether blocks keep their inputs only and compute the rest again for a gradient: half
+        checkpointing: Whether blocks keep their inputs only and compute the rest again for a gradient: half
             more time for a fraction of the memory. May be changed at any time.
 
     Raises:
@@ -85,7 +85,7 @@ class TFAttentionUNet(nn.Module):
         frame_channels: int = 16,
         embedding: int = 256,
         zero_init: bool = True,
-        checkpointed: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         layout = _Layout(tuple(widths), tuple(depths))
@@ -96,7 +96,7 @@ class TFAttentionUNet(nn.Module):
                 f"window={window}: its {bins} bins must be a multiple of {self.multiple * fold}, "
                 f"such as {2 * max(1, round(bins / self.multiple / fold)) * self.multiple * fold - 2}"
             )
-        self.checkpointed = checkpointed
+        self.checkpointing = checkpointing
         count = classes if isinstance(classes, int) else len(classes)
         if count < 0:
             raise ValueError(f"classes={classes}: give 0 or more")
@@ -167,7 +167,7 @@ class TFAttentionUNet(nn.Module):
         return _convolved(self.out, x)[:, :, :frames]
 
     def _asked(self, block: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
-        if not (self.checkpointed and torch.is_grad_enabled()):
+        if not (self.checkpointing and torch.is_grad_enabled()):
             return block(x, condition)
         return checkpoint(block, x, condition, use_reentrant=False)
 
