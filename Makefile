@@ -16,6 +16,7 @@ setup: .venv/installed  ## make .venv with the pinned packages and this project 
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check --no-build-isolation -e .
+	mkdir -p .venv/source && ln -sfn ../.. .venv/source/encore  # mypy does not follow an editable installation
 	touch $@
 
 demo: setup  ## write a corpus, train, validate, refine files, report: about 5 minutes on 2 cores
@@ -42,8 +43,8 @@ results: setup  ## the tables of docs/results.md, from training on: about 9 hour
 	benchmarks/music.sh
 
 requirements:  ## pin requirements.txt anew from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra synthesis --extra separators --extra export \
-	  --extra measures --extra dev --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
+	echo asteroid==0.7.0 | uv pip compile pyproject.toml - --universal --python-version 3.11 --extra synthesis --extra pretrained --extra onnx \
+	  --extra metrics --extra dev --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
 
 clean:  ## remove .venv and caches; datasets and outputs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import Sequence
 
-from commands.dry_run import describe_plan
-from commands.file_loop import process_files
-from commands.file_separation import CheckedJob, FileSeparator
-from commands.infer_options import parse
-from commands.infer_setup import Messages, build, check_inputs
-from commands.inference_scores import ScoreBook, headline
-from commands.run_folder import RunFolder
-from commands.run_record import describe_run, settle_earlier_scores
+from encore.cli.dry_run import describe_plan
+from encore.cli.file_loop import process_files
+from encore.cli.file_separation import CheckedJob, FileSeparator
+from encore.cli.infer_options import parse
+from encore.cli.infer_setup import Messages, build, check_inputs
+from encore.cli.inference_scores import ScoreBook, headline
+from encore.cli.run_folder import RunFolder
+from encore.cli.run_record import describe_run, settle_earlier_scores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

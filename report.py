@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reporting import load_all, write_report
+from encore.reporting import load_all, write_report
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

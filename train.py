@@ -14,15 +14,15 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from commands.config_kinds import check_kinds
-from commands.evaluation import evaluate
-from commands.memory import keep_freed_memory
-from commands.overrides import UserError, check_complete, check_overrides, one_line_errors
-from commands.run_folder import RunFolder, run_id
-from models.acceleration import compile_blocks
-from models.checkpoint import initial_weights
-from models.costs import macs_per_second, parameters
-from models.weights import load_completely, load_partially
+from encore.cli.config_kinds import check_kinds
+from encore.cli.evaluation import evaluate
+from encore.cli.memory import keep_freed_memory
+from encore.cli.overrides import UserError, check_complete, check_overrides, one_line_errors
+from encore.cli.run_folder import RunFolder, run_id
+from encore.models.acceleration import compile_blocks
+from encore.models.checkpoint import initial_weights
+from encore.models.costs import macs_per_second, parameters
+from encore.models.weights import load_completely, load_partially
 
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)
 

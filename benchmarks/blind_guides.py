@@ -25,17 +25,17 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.memory import keep_freed_memory
-from data.datamodule import SeparationData
-from data.music_corpora import musdb18_hq
-from inference import GridSearch, Lanes, refine
-from inference.execution import usual_lanes
-from metrics import Quality, get_quality
-from metrics.self_checks import SELF_CHECKS
-from metrics.summary import summarise
-from models import load_separator
-from models.types import LoadedSeparator, Separator
-from reporting.tables import to_markdown
+from encore.cli.memory import keep_freed_memory
+from encore.data.datamodule import SeparationData
+from encore.data.music_corpora import musdb18_hq
+from encore.inference import GridSearch, Lanes, refine
+from encore.inference.execution import usual_lanes
+from encore.metrics import Quality, get_quality
+from encore.metrics.self_consistency import SELF_CHECKS
+from encore.metrics.summary import summarise
+from encore.models import load_separator
+from encore.models.types import LoadedSeparator, Separator
+from encore.reporting.tables import to_markdown
 
 CONSISTENCY = "mixture_consistency"
 

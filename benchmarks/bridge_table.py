@@ -19,11 +19,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from models import load_separator
-from reporting.labels import decimals, title
-from reporting.scores import column_name, read_scores
-from reporting.summary import final_steps, summarise
-from reporting.tables import number, to_markdown
+from encore.models import load_separator
+from encore.reporting.labels import decimals, title
+from encore.reporting.scores import column_name, read_scores
+from encore.reporting.summary import final_steps, summarise
+from encore.reporting.tables import number, to_markdown
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ theory() { # name, options...
 }
 
 test -f $speech/manifest.jsonl ||
-  $python -m data.synthesis voicebank_demand $speech --train 1200 --test 60 --sample-rate 16000 --seed 0
+  $python -m encore.data.synthesis voicebank_demand $speech --train 1200 --test 60 --sample-rate 16000 --seed 0
 
 plain="module.mixing.linear_path=0 module.mixing.estimate_path=0"
 # two at a time, one core each
@@ -40,7 +40,7 @@ train b_wave bridge_bsrnn_speech bridge 1200 $plain $brownian &
 train p_plain bsrnn_speech separation 1200 $plain &
 wait
 # the Schroedinger bridge with what is known of its states beforehand: their second moments in datasets/vbd
-linear='{_target_: models.denoisers.preconditioning.LinearEstimate, source: 0.0103, mixture: 0.0165, covariance: 0.0097}'
+linear='{_target_: encore.models.denoisers.preconditioning.LinearEstimate, source: 0.0103, mixture: 0.0165, covariance: 0.0097}'
 train b_pre bridge_bsrnn_speech bridge 1200 $plain "model.preconditioning=$linear"
 # a step of the multi-step objective costs three: a third of the steps
 train p_unrolled bsrnn_speech separation 400 module.mixing.linear_path=0.25 module.mixing.estimate_path=0 \
@@ -54,8 +54,8 @@ distil c_sb b_sb &
 distil c_wave b_wave ${brownian% module/loss=*} &
 wait
 
-measure='{_target_: metrics.get_quality, name: si_sdr, sample_rate: 16000}'
-search='{_target_: inference.GridSearch, candidates: 10, include_estimate: true}'
+measure='{_target_: encore.metrics.get_quality, name: si_sdr, sample_rate: 16000}'
+search='{_target_: encore.inference.GridSearch, candidates: 10, include_estimate: true}'
 oracle="{_target_: inference.Guide, quality: $measure, steps: 5, search: $search, tell_share: true, label: si_sdr_told}"
 ode='{_target_: inference.BridgeSampler, steps: 5, path: ode, whole_path: false}'
 second='{_target_: inference.BridgeSampler, steps: 5, path: ode, order: 2, whole_path: false}'

@@ -13,11 +13,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from data.datamodule import SeparationData
-from data.music_corpora import musdb18_hq
-from metrics import usdr
-from models import load_separator
-from reporting.tables import to_markdown
+from encore.data.datamodule import SeparationData
+from encore.data.music_corpora import musdb18_hq
+from encore.metrics import usdr
+from encore.models import load_separator
+from encore.reporting.tables import to_markdown
 
 
 def main() -> None:

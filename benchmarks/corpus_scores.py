@@ -26,19 +26,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.memory import keep_freed_memory
-from data.corpora import Item, spread, voicebank_demand
-from data.dataset import SegmentDataset
-from data.speaker_corpora import librimix
-from inference import FixedSchedule, GridSearch, Guide, evaluate
-from metrics import MetricPanel, get_quality, usual_names
-from models import load_separator
-from models.costs import macs_per_second, parameters
-from models.types import Separator, interchangeable
-from reporting.labels import decimals, title
-from reporting.scores import read_scores, write_scores
-from reporting.summary import summarise
-from reporting.tables import overview_table, to_markdown
+from encore.cli.memory import keep_freed_memory
+from encore.data.corpora import Item, spread, voicebank_demand
+from encore.data.dataset import SegmentDataset
+from encore.data.speaker_corpora import librimix
+from encore.inference import FixedSchedule, GridSearch, Guide, evaluate
+from encore.metrics import MetricPanel, get_quality, usual_names
+from encore.models import load_separator
+from encore.models.costs import macs_per_second, parameters
+from encore.models.types import Separator, interchangeable
+from encore.reporting.labels import decimals, title
+from encore.reporting.scores import read_scores, write_scores
+from encore.reporting.summary import summarise
+from encore.reporting.tables import overview_table, to_markdown
 
 BETAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 

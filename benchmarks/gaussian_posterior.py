@@ -17,13 +17,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from inference.gaussian_sources import ExactPosterior, GaussianSources
-from inference.guidance import LossGuidance, Projection, PseudoInverse, constant, hybrid, proportional
-from inference.posterior import Ancestral, Problem, Solver, Start
-from inference.posterior_flow import SourceFlow
-from inference.red_diff import RedDiff
-from models.processes.diffusion import DiscreteDiffusion
-from reporting.tables import number, to_markdown
+from encore.inference.gaussian_sources import ExactPosterior, GaussianSources
+from encore.inference.guidance import LossGuidance, Projection, PseudoInverse, constant, hybrid, proportional
+from encore.inference.posterior import Ancestral, Problem, Solver, Start
+from encore.inference.posterior_flow import SourceFlow
+from encore.inference.red_diff import RedDiff
+from encore.models.processes.diffusion import DiscreteDiffusion
+from encore.reporting.tables import number, to_markdown
 
 POWER, LENGTH = 0.005, 32
 

@@ -23,16 +23,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.memory import keep_freed_memory
-from data.corpora import voicebank_demand
-from data.dataset import SegmentDataset
-from inference import BatchSize, GreedySearch, Refinement, overlap_add, refine
-from inference.segments import refine_in_segments
-from metrics import Quality, get_quality
-from metrics.summary import summarise
-from models import load_separator
-from models.types import LoadedSeparator
-from reporting.tables import to_markdown
+from encore.cli.memory import keep_freed_memory
+from encore.data.corpora import voicebank_demand
+from encore.data.dataset import SegmentDataset
+from encore.inference import BatchSize, GreedySearch, Refinement, overlap_add, refine
+from encore.inference.segments import refine_in_segments
+from encore.metrics import Quality, get_quality
+from encore.metrics.summary import summarise
+from encore.models import load_separator
+from encore.models.types import LoadedSeparator
+from encore.reporting.tables import to_markdown
 
 OVERLAP_SECONDS = 0.5
 

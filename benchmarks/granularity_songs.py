@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.audio import read_audio
-from metrics.music import usdr
-from metrics.summary import summarise, summarise_gain
-from reporting.tables import to_markdown
+from encore.data.audio import read_audio
+from encore.metrics.music import usdr
+from encore.metrics.summary import summarise, summarise_gain
+from encore.reporting.tables import to_markdown
 
 
 def main() -> None:

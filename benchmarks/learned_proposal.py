@@ -29,23 +29,30 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.memory import keep_freed_memory
-from data.corpora import spread, voicebank_demand
-from data.dataset import SegmentDataset
-from inference.execution import BatchSize
-from inference.fitting import fit_schedule
-from inference.greedy_search import GreedySearch
-from inference.interpolation import ParabolicSearch
-from inference.learned_search import FEATURES, SHARES, LearnedSearch, Recording, ShareModel, fit_share_model
-from inference.line_search import CoarseToFine, GoldenSection
-from inference.refinement import refine
-from inference.search import Search, Trace
-from inference.warm_search import ScheduledSearch, WarmSearch
-from metrics import get_quality
-from metrics.summary import Summary, summarise, summarise_gain
-from models import load_separator
-from reporting.scores import read_scores
-from reporting.tables import to_markdown
+from encore.cli.memory import keep_freed_memory
+from encore.data.corpora import spread, voicebank_demand
+from encore.data.dataset import SegmentDataset
+from encore.inference.execution import BatchSize
+from encore.inference.fitting import fit_schedule
+from encore.inference.greedy_search import GreedySearch
+from encore.inference.interpolation import ParabolicSearch
+from encore.inference.learned_search import (
+    FEATURES,
+    SHARES,
+    LearnedSearch,
+    Recording,
+    ShareModel,
+    fit_share_model,
+)
+from encore.inference.line_search import CoarseToFine, GoldenSection
+from encore.inference.refinement import refine
+from encore.inference.search import Search, Trace
+from encore.inference.warm_search import ScheduledSearch, WarmSearch
+from encore.metrics import get_quality
+from encore.metrics.summary import Summary, summarise, summarise_gain
+from encore.models import load_separator
+from encore.reporting.scores import read_scores
+from encore.reporting.tables import to_markdown
 
 BUDGETS = (2, 3, 4, 6, 8)
 DECISIVE = 4

@@ -29,9 +29,9 @@ import soundfile
 from tqdm import tqdm
 
 # nothing here may import torch: the record of a process begins with the memory of the one that started it
-from data.synthesis import FloatArray
-from data.synthesis.noise import NOISES, draw_noise
-from data.synthesis.speech import draw_utterance, draw_voice
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.noise import NOISES, draw_noise
+from encore.data.synthesis.speech import draw_utterance, draw_voice
 
 INFER = Path(__file__).parents[1] / "infer.py"
 RATE = 16000
@@ -41,7 +41,7 @@ MUSIC_RATE = 44100
 MUSIC_SEPARATOR = """
 import sys
 import yaml
-from models.checkpoint import instantiate, save_separator
+from encore.models.checkpoint import instantiate, save_separator
 config = yaml.safe_load(open("configs/model/hdemucs_tiny.yaml"))
 config |= {"sources": ["drums", "bass", "other", "vocals"], "sample_rate": 44100, "channels": 2}
 save_separator(sys.argv[1], instantiate(config), config)

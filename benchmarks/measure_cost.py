@@ -25,9 +25,9 @@ from speechmos import dnsmos as speechmos_dnsmos
 from torch import Tensor
 from tqdm import tqdm
 
-from metrics import dnsmos, estoi, pesq, stoi
-from metrics.blind import DNSMOS_NAMES
-from reporting.tables import to_markdown
+from encore.metrics import dnsmos, estoi, pesq, stoi
+from encore.metrics.blind import DNSMOS_NAMES
+from encore.reporting.tables import to_markdown
 
 RATE = 16000
 PRIMARY_NAMES = ("dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from reporting.scores import read_scores
-from reporting.summary import final_steps, summarise
-from reporting.tables import to_markdown
+from encore.reporting.scores import read_scores
+from encore.reporting.summary import final_steps, summarise
+from encore.reporting.tables import to_markdown
 
 
 def row(folder: Path) -> dict[str, str]:

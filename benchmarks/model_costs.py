@@ -25,9 +25,9 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from models.checkpoint import instantiate
-from models.costs import macs_per_second, parameters
-from reporting.tables import to_markdown
+from encore.models.checkpoint import instantiate
+from encore.models.costs import macs_per_second, parameters
+from encore.reporting.tables import to_markdown
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "model"
 SPEECH = {"sample_rate": 16000, "channels": 1, "sources": 1}

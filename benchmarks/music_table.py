@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from reporting.scores import read_scores
-from reporting.stem_report import stem_summary
-from reporting.tables import number, to_markdown
+from encore.reporting.scores import read_scores
+from encore.reporting.stem_report import stem_summary
+from encore.reporting.tables import number, to_markdown
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from commands.overrides import CONFIGS
-from inference.posterior import Problem, published
-from inference.source_priors import SourcePrior
-from models.acceleration import accelerate
-from models.checkpoint import instantiate
+from encore.cli.overrides import CONFIGS
+from encore.inference.posterior import Problem, published
+from encore.inference.source_priors import SourcePrior
+from encore.models.acceleration import accelerate
+from encore.models.checkpoint import instantiate
 
 
 def main() -> None:

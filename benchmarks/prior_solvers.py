@@ -1,6 +1,6 @@
 r"""Solvers of the posterior under source priors, side by side on mixtures of a task.
 
-    python -m data.mixture_recipes speech_sound datasets/tasks/speech_sound --speech datasets/vctk \
+    python -m encore.data.mixture_recipes speech_sound datasets/tasks/speech_sound --speech datasets/vctk \
         --sounds datasets/fsd
     python benchmarks/prior_solvers.py datasets/tasks/speech_sound --speech speech.ckpt \
         --sound sound.ckpt --mixtures 8 --out outputs/priors_speech_sound.csv
@@ -30,27 +30,28 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.method_options import load_method
-from commands.prior_method import prior_separator
-from data.mixture_recipes import TaskMixture, task_mixtures
-from data.reading import Reader
-from inference import GridSearch, Refinement, refine
-from inference.consistency import sum_to_mixture
-from inference.permutation import reference_order, reorder
-from inference.prior_separation import PriorSeparator
-from metrics import MetricPanel, get_quality
-from metrics.reference import si_sdr
-from models import load_separator
-from models.types import LoadedSeparator, exchangeable
-from reporting.prior_figures import solver_traces_figure
-from reporting.summary import statistics
-from reporting.tables import number, to_markdown
+from encore.cli.method_options import load_method
+from encore.cli.prior_method import prior_separator
+from encore.data.mixture_recipes import TaskMixture, task_mixtures
+from encore.data.reading import Reader
+from encore.inference import GridSearch, Refinement, refine
+from encore.inference.consistency import sum_to_mixture
+from encore.inference.permutation import reference_order, reorder
+from encore.inference.prior_separation import PriorSeparator
+from encore.metrics import MetricPanel, get_quality
+from encore.metrics.reference import si_sdr
+from encore.models import load_separator
+from encore.models.types import LoadedSeparator, exchangeable
+from encore.reporting.prior_figures import solver_traces_figure
+from encore.reporting.summary import statistics
+from encore.reporting.tables import number, to_markdown
 
 GUIDANCE = "posterior.solver.guidance"
 ANCESTRAL = (
-    "posterior.solver={_target_: inference.posterior.Ancestral, guidance: {_target_: inference.guidance."
+    "posterior.solver={_target_: encore.inference.posterior.Ancestral, "
+    "guidance: {_target_: encore.inference.guidance."
 )
-FLOW = "posterior.solver={_target_: inference.posterior_flow.SourceFlow, "
+FLOW = "posterior.solver={_target_: encore.inference.posterior_flow.SourceFlow, "
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,10 @@ class Way:
 
 WAYS: dict[str, Way] = {
     "hybrid": Way(),
-    "noise-proportional": Way([f"{GUIDANCE}.schedule={{_target_: inference.guidance.proportional}}"]),
+    "noise-proportional": Way([f"{GUIDANCE}.schedule={{_target_: encore.inference.guidance.proportional}}"]),
     "constant (DPS)": Way(
         [
-            f"{GUIDANCE}.schedule={{_target_: inference.guidance.constant, strength: 1.5}}",
+            f"{GUIDANCE}.schedule={{_target_: encore.inference.guidance.constant, strength: 1.5}}",
             f"{GUIDANCE}.normalise=none",
         ]
     ),
@@ -87,7 +88,7 @@ WAYS: dict[str, Way] = {
     "projection": Way([f"{ANCESTRAL}Projection}}}}"]),
     "Dirac flow": Way([f"{FLOW}constrained: 0}}"]),
     "Gaussian flow": Way([f"{FLOW}constrained: null}}"]),
-    "RED-diff": Way(["posterior.solver={_target_: inference.red_diff.RedDiff}"]),
+    "RED-diff": Way(["posterior.solver={_target_: encore.inference.red_diff.RedDiff}"]),
 }
 """The solvers."""
 
@@ -194,7 +195,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("task", type=Path, help="folder written by data.mixture_recipes")
+    add("task", type=Path, help="folder written by encore.data.mixture_recipes")
     add("--speech", help="prior of speech")
     add("--sound", help="prior of sounds")
     add("--separator", help="supervised separator of the same sources, for the ways that name one")

@@ -25,16 +25,16 @@ else
 fi
 
 test -f datasets/vctk/utterances.jsonl ||
-  $python -m data.synthesis vctk datasets/vctk --speakers 40 --utterances 60 --sample-rate 16000
+  $python -m encore.data.synthesis vctk datasets/vctk --speakers 40 --utterances 60 --sample-rate 16000
 test -f datasets/fsd/clips.jsonl ||
-  $python -m data.synthesis fsdkaggle2018 datasets/fsd --train 80 --test 15 --sample-rate 16000
+  $python -m encore.data.synthesis fsdkaggle2018 datasets/fsd --train 80 --test 15 --sample-rate 16000
 
 train() { # name, options...
   grep -q '"finished": true' outputs/$1_$size/run.json 2>/dev/null && return
   OMP_NUM_THREADS=1 $python train.py name=$1_$size ckpt=last data.sample_rate=$rate data.segment_seconds=$seconds "${@:2}"
 }
 mix() { # task, folder, options...
-  test -d $2 || $python -m data.mixture_recipes $1 $2 --speech datasets/vctk --sounds datasets/fsd --classes $classes \
+  test -d $2 || $python -m encore.data.mixture_recipes $1 $2 --speech datasets/vctk --sounds datasets/fsd --classes $classes \
     --seconds $seconds --sample-rate $rate "${@:3}"
 }
 # separators of mixtures of the same recordings, as many as the priors are trained on segments

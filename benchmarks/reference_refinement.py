@@ -1,4 +1,4 @@
-"""The published loop written plainly: the control that :func:`inference.refine` is compared with.
+"""The published loop written plainly: the control that `encore.inference.refine` is compared with.
 
 One separator call and one score at a time, 1 + T K of each for every item, nothing reused, nothing stopped
 early. Kept simple on purpose; it is what ``refine`` must equal and beat.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.types import Separator
+from encore.models.types import Separator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""How much faster ``inference.refine`` is than the published loop written plainly, at the same result.
+"""How much faster ``encore.inference.refine`` is than the published loop written plainly, at the same result.
 
     python benchmarks/refinement_speed.py [--separator URI ...] [--guides si_sdr pesq dnsmos_ovrl] [--items 5]
         [--data CORPUS] [--device cuda] [--trace trace.json]
@@ -39,15 +39,15 @@ from torch import Tensor
 from torch.profiler import profile
 from tqdm import tqdm
 
-from commands.memory import keep_freed_memory
-from data.synthesis.noise import NOISES, draw_noise
-from data.synthesis.speech import draw_utterance, draw_voice
-from inference import BatchSize, GreedySearch, GridSearch, Lanes, Refinement, Search, refine
-from metrics import Quality, get_quality
-from models import load_separator
-from models.costs import macs_per_second
-from models.types import LoadedSeparator
-from reporting.tables import to_markdown
+from encore.cli.memory import keep_freed_memory
+from encore.data.synthesis.noise import NOISES, draw_noise
+from encore.data.synthesis.speech import draw_utterance, draw_voice
+from encore.inference import BatchSize, GreedySearch, GridSearch, Lanes, Refinement, Search, refine
+from encore.metrics import Quality, get_quality
+from encore.models import load_separator
+from encore.models.costs import macs_per_second
+from encore.models.types import LoadedSeparator
+from encore.reporting.tables import to_markdown
 
 SCORE_TOLERANCE = 1e-3
 TIE = 1e-4

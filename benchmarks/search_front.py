@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.memory import keep_freed_memory
-from data.corpora import Item, spread, voicebank_demand
-from data.dataset import SegmentDataset
-from inference import (
+from encore.cli.memory import keep_freed_memory
+from encore.data.corpora import Item, spread, voicebank_demand
+from encore.data.dataset import SegmentDataset
+from encore.inference import (
     BatchSize,
     CoarseToFine,
     FixedSchedule,
@@ -48,12 +48,12 @@ from inference import (
     WarmSearch,
     refine,
 )
-from inference.fitting import fit_schedule
-from metrics import Quality, get_quality
-from models import load_separator
-from models.types import LoadedSeparator
-from reporting.labels import title
-from reporting.tables import to_markdown
+from encore.inference.fitting import fit_schedule
+from encore.metrics import Quality, get_quality
+from encore.models import load_separator
+from encore.models.types import LoadedSeparator
+from encore.reporting.labels import title
+from encore.reporting.tables import to_markdown
 
 EXHAUSTIVE = "grid 10"
 STEPS = 20

@@ -20,11 +20,11 @@ import torch
 from measure_cost import faster, in_turns
 from torch import Tensor
 
-from commands.memory import keep_freed_memory
-from models import load_separator
-from models.acceleration import accelerate
-from models.types import LoadedSeparator
-from reporting.tables import to_markdown
+from encore.cli.memory import keep_freed_memory
+from encore.models import load_separator
+from encore.models.acceleration import accelerate
+from encore.models.types import LoadedSeparator
+from encore.reporting.tables import to_markdown
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},

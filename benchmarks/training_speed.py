@@ -1,6 +1,6 @@
 """Training steps per second, against asteroid's own training of the same network on the same segments.
 
-    python -m data.synthesis voicebank_demand datasets/vbd --train 400 --test 60 --sample-rate 16000 --seed 0
+    python -m encore.data.synthesis voicebank_demand datasets/vbd --train 400 --test 60 --sample-rate 16000
     python benchmarks/training_speed.py [--data datasets/vbd] [--steps 30] [--rounds 3] [--ablate]
     python benchmarks/training_speed.py --device cuda --model bsrnn_medium --precisions 32-true bf16-mixed
 
@@ -38,12 +38,12 @@ from hydra.utils import instantiate
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from commands.memory import keep_freed_memory
-from commands.overrides import CONFIGS
-from data.loaders import DrawSampler
-from models.costs import macs_per_second
-from models.separators import asteroid as asteroid_separators
-from reporting.tables import to_markdown
+from encore.cli.memory import keep_freed_memory
+from encore.cli.overrides import CONFIGS
+from encore.data.loaders import DrawSampler
+from encore.models.costs import macs_per_second
+from encore.models.separators import asteroid as asteroid_separators
+from encore.reporting.tables import to_markdown
 
 PARTS = {
     "norms": "global layer norm in one kernel",
@@ -51,8 +51,8 @@ PARTS = {
     "fused": "fused Adam",
 }
 LOSS = (
-    "{_target_:lightning_modules.losses.FixedOrder,source_loss:"
-    "{_target_:lightning_modules.losses.negative_si_sdr,_partial_:true}}"
+    "{_target_:encore.lightning_modules.losses.FixedOrder,source_loss:"
+    "{_target_:encore.lightning_modules.losses.negative_si_sdr,_partial_:true}}"
 )
 Record = dict[str, Any]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from reporting.bridge_report import PREDICTORS, correlation
-from reporting.tables import number, to_markdown
+from encore.reporting.bridge_report import PREDICTORS, correlation
+from encore.reporting.tables import number, to_markdown
 
 GAINS = {"gain_oracle": "oracle", "gain_blind": "blind"}
 

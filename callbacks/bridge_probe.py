@@ -13,11 +13,11 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Generator
 
-from callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
-from inference.bridge_guide import HasBridge
-from inference.theory import bridge_path_errors, ideal_linear_errors, norms, path_errors, secant
-from reporting.bridge_figures import path_figure
-from reporting.palette import save_png
+from encore.callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
+from encore.inference.bridge_guide import HasBridge
+from encore.inference.theory import bridge_path_errors, ideal_linear_errors, norms, path_errors, secant
+from encore.reporting.bridge_figures import path_figure
+from encore.reporting.palette import save_png
 
 TENTHS = tuple(tenth / 10 for tenth in range(11))
 

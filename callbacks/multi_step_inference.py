@@ -12,20 +12,20 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.refinement_media import Example, log_media
-from callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
-from data.corpora import spread
-from inference.evaluation import Evaluation, Way, evaluate
-from inference.execution import Lanes, usual_lanes
-from inference.refinement_run import Source
-from metrics import MetricPanel, usual_names
-from models.types import interchangeable
-from reporting.scores import column_name, write_scores
-from reporting.summary import final_steps, summarise
+from encore.callbacks.refinement_media import Example, log_media
+from encore.callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
+from encore.data.corpora import spread
+from encore.inference.evaluation import Evaluation, Way, evaluate
+from encore.inference.execution import Lanes, usual_lanes
+from encore.inference.refinement_run import Source
+from encore.metrics import MetricPanel, usual_names
+from encore.models.types import interchangeable
+from encore.reporting.scores import column_name, write_scores
+from encore.reporting.summary import final_steps, summarise
 
 
 class MultiStepInference(ValidationCallback):
-    """Run :func:`inference.refine` on validation items under any number of guides and score every step.
+    """Run `encore.inference.refine` on validation items under any number of guides and score every step.
 
     Runs at every ``every_n_epochs``-th validation and always once when training ends, also when ``max_steps``
     cuts an epoch, with the weights that validation uses (put averaging callbacks before this one). Each item

@@ -10,14 +10,14 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Generator, Tensor
 
-from callbacks.validation_items import ValidationCallback
-from data.audio_writing import write_audio
-from inference.guidance import Unguided
-from inference.posterior import Ancestral, Problem, Start
-from inference.source_priors import SourcePrior
-from models.denoisers.diffusion_prior import DiffusionPrior
-from reporting.palette import save_png
-from reporting.spectrograms import spectrogram_figure
+from encore.callbacks.validation_items import ValidationCallback
+from encore.data.audio_writing import write_audio
+from encore.inference.guidance import Unguided
+from encore.inference.posterior import Ancestral, Problem, Start
+from encore.inference.source_priors import SourcePrior
+from encore.models.denoisers.diffusion_prior import DiffusionPrior
+from encore.reporting.palette import save_png
+from encore.reporting.spectrograms import spectrogram_figure
 
 
 class PriorSamples(ValidationCallback):

@@ -11,11 +11,11 @@ import pandas as pd
 from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import Tensor
 
-from data.audio_writing import write_audio
-from reporting.palette import save_png
-from reporting.plots import step_figure
-from reporting.spectrograms import spectrogram_figure
-from reporting.tables import overview_table, to_markdown
+from encore.data.audio_writing import write_audio
+from encore.reporting.palette import save_png
+from encore.reporting.plots import step_figure
+from encore.reporting.spectrograms import spectrogram_figure
+from encore.reporting.tables import overview_table, to_markdown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ def log_media(
         folder: The run folder.
         loggers: All of the trainer's; those of Weights & Biases get pictures, table and audio too.
         step: Training step.
-        summary: From :func:`reporting.summary.summarise`.
+        summary: From `encore.reporting.summary.summarise`.
         examples: Items that gained least and most.
         sample_rate: Of the examples, in Hz.
     """

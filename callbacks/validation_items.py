@@ -10,7 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from data.corpora import spread
+from encore.data.corpora import spread
 
 
 @dataclass(frozen=True, slots=True)

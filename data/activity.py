@@ -44,7 +44,7 @@ def active_start(signals: Iterable[Tensor], *, below_db: float = BELOW_PEAK_DB) 
     Args:
         signals: Each ``(..., time)``, the sources of an item and their mixture; one that is silent
             throughout is not waited for.
-        below_db: As for :func:`first_sound`.
+        below_db: As for `first_sound`.
 
     Returns:
         A place in samples, a multiple of 512; 0 for no signals.

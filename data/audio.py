@@ -1,7 +1,7 @@
 """Reading and resampling audio files.
 
 A sample of full scale is 1.0, nothing is ever normalised, and channels are kept as they are: an integer of
-``b`` bits is read as ``q / 2 ** (b - 1)``. :mod:`data.audio_writing` writes it back.
+``b`` bits is read as ``q / 2 ** (b - 1)``. `encore.data.audio_writing` writes it back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from torchaudio.transforms import Resample
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
-"""What folder scans take for audio; :func:`read_audio` itself reads whatever libsndfile does."""
+"""What folder scans take for audio; `read_audio` itself reads whatever libsndfile does."""
 
 # The resampling filter of librosa's "kaiser_best": torchaudio's default of 6 zero crossings folds the
 # octave's edge back into the band, which a metric at 16 kHz sees.
@@ -47,7 +47,7 @@ class AudioInfo:
         channels: Number of channels.
         format: libsndfile's name of the container, such as ``"WAV"``.
         subtype: libsndfile's name of the encoding, such as ``"PCM_16"``: pass it to
-            :func:`data.audio_writing.write_audio` to write a file as this one was.
+            `encore.data.audio_writing.write_audio` to write a file as this one was.
     """
 
     frames: int
@@ -127,7 +127,7 @@ def read_audio(
 
 
 def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
-    """Frames that :func:`resample` returns for ``frames`` frames: ``ceil(frames * to_rate / from_rate)``."""
+    """Frames that `resample` returns for ``frames`` frames: ``ceil(frames * to_rate / from_rate)``."""
     divisor = gcd(from_rate, to_rate)
     return ceil(frames * (to_rate // divisor) / (from_rate // divisor))
 
@@ -160,7 +160,7 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
 
 class StreamResampler:
-    """:func:`resample` of a waveform that comes in parts; what comes out are parts of the same result.
+    """`resample` of a waveform that comes in parts; what comes out are parts of the same result.
 
     Args:
         from_rate: Rate in Hz of what comes in.

@@ -190,7 +190,7 @@ def write_audio(
     """Write a file in the format of its suffix, at once or not at all.
 
     Args:
-        path: See :class:`AudioWriter`, here and below.
+        path: See `AudioWriter`, here and below.
         waveform: ``(channel, time)``, full scale 1.0.
         sample_rate: In Hz.
         subtype: The encoding.

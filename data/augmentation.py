@@ -2,7 +2,7 @@
 
 A separator trained on one synthesiser learns that synthesiser: it takes the speech of another one for noise.
 Speed (which moves pitch and formants together, like another vocal tract) and equalisation (another room,
-microphone or throat) widen what it hears. As in :mod:`data.mixing`, everything is a pure function of
+microphone or throat) widen what it hears. As in `encore.data.mixing`, everything is a pure function of
 components ``(batch, source + 1, channel, time)``, each component of each item drawn on its own.
 """
 
@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from data.mixing import uniform
+from encore.data.mixing import uniform
 
 EQUALISER_BANDS = 10
 LOWEST_BAND = 1 / 160  # of the Nyquist frequency: 50 Hz at 16 kHz

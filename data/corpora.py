@@ -2,7 +2,7 @@
 
 Every function returns its items sorted by name, so that a list depends on the files alone. A folder that
 does not look as expected is a ``ValueError`` or ``FileNotFoundError`` of one line with the folder, what was
-expected and the fix. Lists kept in CSV or JSON lines are read by :mod:`data.manifest`.
+expected and the fix. Lists kept in CSV or JSON lines are read by `encore.data.manifest`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.audio import AUDIO_SUFFIXES
+from encore.data.audio import AUDIO_SUFFIXES
 
 Split = Literal["train", "valid", "test"]
 
@@ -253,7 +253,7 @@ def blind_folder(folder: str | Path) -> list[Item]:
 
 
 def mixed_folders(folders: Mapping[str, str | Path | Sequence[str | Path]]) -> dict[str, list[Path]]:
-    """A folder, or several, per source, whose files :class:`data.dataset.PoolDataset` mixes on the fly.
+    """A folder, or several, per source, whose files `encore.data.dataset.PoolDataset` mixes on the fly.
 
     Args:
         folders: Source name to folder or folders, such as ``{"speech": "clean", "noise": ["DEMAND",

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data.corpora import Item, Pool, check_choice, spread
-from data.dataset import Crop, PoolDataset, Sample, SegmentDataset, pool_size
-from data.loaders import EVALUATION_SEED, LoaderModule
-from data.song_dataset import SongDataset
+from encore.data.corpora import Item, Pool, check_choice, spread
+from encore.data.dataset import Crop, PoolDataset, Sample, SegmentDataset, pool_size
+from encore.data.loaders import EVALUATION_SEED, LoaderModule
+from encore.data.song_dataset import SongDataset
 
 Corpus = Sequence[Item] | Mapping[str, Pool]
-"""What a function of :mod:`data.corpora` returns: items, or pools of files that are mixed on the fly."""
+"""What a function of `encore.data.corpora` returns: items, or pools of files that are mixed on the fly."""
 
 
 Samples = SegmentDataset | PoolDataset | SongDataset
@@ -38,7 +38,7 @@ class SeparationData(LoaderModule):
     """A corpus as loaders.
 
     Args:
-        train: Returns the training corpus when called; a function of :mod:`data.corpora` with its arguments
+        train: Returns the training corpus when called; a function of `encore.data.corpora` with its arguments
             bound, as ``_partial_: true`` does in a config. Called at set-up, not before.
         valid: The same for validation; None for no validation.
         test: The same for test; None for no test.
@@ -55,15 +55,15 @@ class SeparationData(LoaderModule):
         limit_test: The same for test.
         valid_seconds: Validation items are cut to this length; None for whole recordings.
         test_seconds: The same for test.
-        crop: Where these are cut, ``"start"`` or ``"active"``, see :class:`data.dataset.SegmentDataset`.
+        crop: Where these are cut, ``"start"`` or ``"active"``, see `encore.data.dataset.SegmentDataset`.
         residual: A source taken as the rest of the mixture, see there.
         rebuild_mixture: Whether mixtures are the sum of all references even if recorded, see there.
         mix: What training on items is: segments of the ``"items"`` as they are, or mixtures of
-            ``"songs"`` made on the fly by :class:`data.song_dataset.SongDataset`. Pools are always mixed.
+            ``"songs"`` made on the fly by `encore.data.song_dataset.SongDataset`. Pools are always mixed.
         same_song: Share of mixtures of songs with all sources from one song at one time, see there.
         gain_db: Range in dB of a gain of each source in mixtures of songs, and of pools with ``snr_db=None``.
         skip_silent: Whether silent segments of songs and pools are drawn anew.
-        snr_db: Range in dB of mixtures of pools, see :class:`data.dataset.PoolDataset`; None keeps levels.
+        snr_db: Range in dB of mixtures of pools, see `encore.data.dataset.PoolDataset`; None keeps levels.
         root: The corpus folder that a config refers to as ``${data.root}``; checked to exist at set-up.
 
     Raises:

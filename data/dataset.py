@@ -2,8 +2,8 @@
 
 Every random choice is a function of ``(seed, draw, index)``: workers, ranks and the number of either do not
 change it. A dataset is therefore asked for an index, or for a pair ``(index, draw)`` where ``draw`` counts
-the passes through the corpus, as :class:`data.loaders.DrawSampler` does. How files become a waveform is
-said in :mod:`data.reading`.
+the passes through the corpus, as `encore.data.loaders.DrawSampler` does. How files become a waveform is
+said in `encore.data.reading`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
-from data.activity import is_silent
-from data.corpora import Item, Pool, check_choice
-from data.reading import Reader, random_place
+from encore.data.activity import is_silent
+from encore.data.corpora import Item, Pool, check_choice
+from encore.data.reading import Reader, random_place
 
 
 class Sample(TypedDict):
@@ -52,7 +52,7 @@ class SegmentDataset(Dataset[Sample]):
             padded with zeros at the end, in training only.
         max_frames: With ``segment=None``: longest length in samples; None for no limit.
         crop: Where a recording that is longer is cut: from its ``"start"``, or from the first point at which
-            all sources are ``"active"`` (:func:`data.activity.active_start`), or as far from it as leaves
+            all sources are ``"active"`` (`encore.data.activity.active_start`), or as far from it as leaves
             the full length.
         residual: A source that is the mixture less the items' other references, for corpora that do not
             store it, such as ``"noise"`` in VoiceBank-DEMAND.

@@ -14,7 +14,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from data.dataset import Index
+from encore.data.dataset import Index
 
 EVALUATION_SEED = 2**31 - 1
 """Of what is made for validation and test: the same whatever the run's seed, so that runs compare, and
@@ -40,7 +40,7 @@ class DrawSampler(DistributedSampler[Index]):
         skip: An epoch and how many of its draws to leave out on this rank: where an interrupted run goes on.
 
     Note:
-        Lightning calls :meth:`set_epoch`; a loop of your own must, or every epoch is the first.
+        Lightning calls `set_epoch`; a loop of your own must, or every epoch is the first.
     """
 
     def __init__(

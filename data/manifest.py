@@ -4,7 +4,7 @@ Columns: ``name``, ``mixture``, and one per source, holding paths that are absol
 list's own folder. An empty ``mixture`` means the sum of all references, an empty source that the item has
 no such reference. A cell with ``|`` is a reference that is the sum of the files between, such as
 ``guitar.wav|piano.wav``; ``|`` alone is silence, and ``piano.wav|`` one file that may be shorter than the
-item (see :class:`data.corpora.Item`). JSON lines with ``noisy_filepath`` and ``clean_filepath`` (NeMo) are
+item (see `encore.data.corpora.Item`). JSON lines with ``noisy_filepath`` and ``clean_filepath`` (NeMo) are
 read as well.
 Columns that hold no path are named in ``IGNORED``.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.audio import AudioFileError, AudioInfo, audio_info
-from data.corpora import Item, Reference
+from encore.data.audio import AudioFileError, AudioInfo, audio_info
+from encore.data.corpora import Item, Reference
 
 IGNORED = ("duration", "length", "sample_rate", "snr", "speaker", "split", "text")
 """Columns that say something of an item without naming a file."""
@@ -33,7 +33,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusSummary:
-    """What :func:`validate` found.
+    """What `validate` found.
 
     Attributes:
         items: Number of items.
@@ -79,7 +79,7 @@ def manifest(path: str | Path) -> list[Item]:
 
 
 def write_manifest(path: str | Path, items: Iterable[Item]) -> None:
-    """Write a list of items that :func:`manifest` reads back as it was.
+    """Write a list of items that `manifest` reads back as it was.
 
     Args:
         path: Ends in ``.csv``, ``.jsonl`` or ``.json``. Files below its folder are named relative to it,

@@ -5,7 +5,7 @@ and, last, what the mixture holds besides them (the noise). Their sum is the mix
 here is a gain on components or a permutation of them among the items, and mixture and references stay
 consistent.
 
-Ratios are shares of the mixture throughout, as in :func:`blend`.
+Ratios are shares of the mixture throughout, as in `blend`.
 """
 
 from __future__ import annotations

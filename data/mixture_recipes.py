@@ -1,12 +1,12 @@
-"""Mixtures of isolated sources for tests: ``python -m data.mixture_recipes TASK OUT --speech VCTK``.
+"""Mixtures of isolated sources for tests: ``python -m encore.data.mixture_recipes TASK OUT --speech VCTK``.
 
     OUT/mix/0000.wav, OUT/s1/0000.wav, OUT/s2/0000.wav ..   32-bit float
-    OUT/manifest.jsonl    for data.manifest, a column a source
+    OUT/manifest.jsonl    for encore.data.manifest, a column a source
     OUT/sources.jsonl     classes, speakers, files, places and levels of every mixture
 
 Each source comes to lie at a random place of a canvas of 4 s, each but the first beginning to sound while the
 one before it sounds, at a level drawn from -25 to -20 dB of full scale, RMS over the whole canvas
-(:mod:`data.source_placing`). The mixture is their plain sum, neither clipped nor normalised, so that a source
+(`data.source_placing`). The mixture is their plain sum, neither clipped nor normalised, so that a source
 which sounds for a moment only has peaks far above 1. The speakers of a mixture differ, and so do its classes
 of sound; each speaker and each class is as likely as any other, however many recordings there are of it.
 
@@ -27,13 +27,13 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from data.audio_writing import write_audio
-from data.corpora import Item, check_choice
-from data.manifest import manifest, write_manifest
-from data.reading import Reader
-from data.source_corpora import Recording, fsdkaggle2018, vctk
-from data.source_placing import BLOCK, Place, draw_integer, draw_places, lay_out, sounding_blocks
-from data.synthesis.corpus_files import prepare_folder, write_listing
+from encore.data.audio_writing import write_audio
+from encore.data.corpora import Item, check_choice
+from encore.data.manifest import manifest, write_manifest
+from encore.data.reading import Reader
+from encore.data.source_corpora import Recording, fsdkaggle2018, vctk
+from encore.data.source_placing import BLOCK, Place, draw_integer, draw_places, lay_out, sounding_blocks
+from encore.data.synthesis.corpus_files import prepare_folder, write_listing
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     "speech_sound": ("speech", "sound"),
@@ -71,7 +71,7 @@ def draw_recordings(
     """Draw what a mixture is made of: different speakers, different classes, then a recording of each.
 
     Args:
-        task: One of :data:`TASKS`.
+        task: One of `TASKS`.
         speech: Recordings with speakers.
         sounds: Recordings with classes.
         generator: Of the draws.
@@ -107,7 +107,7 @@ def write_task(
     """Write the mixtures of a task, their sources and both lists, with a progress bar.
 
     Args:
-        task: One of :data:`TASKS`.
+        task: One of `TASKS`.
         out: Folder to write into.
         speech: Recordings with speakers; not used by tasks without speech.
         sounds: Recordings with classes; not used by tasks without sounds.
@@ -157,7 +157,7 @@ def write_task(
 
 
 def task_mixtures(root: str | Path) -> list[TaskMixture]:
-    """Read a task that :func:`write_task` has written.
+    """Read a task that `write_task` has written.
 
     Args:
         root: Its folder.
@@ -174,7 +174,7 @@ def task_mixtures(root: str | Path) -> list[TaskMixture]:
     listing = base / LISTING
     if not listing.is_file():
         raise FileNotFoundError(
-            f"{listing} is missing: write the task anew with python -m data.mixture_recipes"
+            f"{listing} is missing: write the task anew with python -m encore.data.mixture_recipes"
         )
     try:
         lines = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()]
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m data.mixture_recipes", description="Write mixtures of isolated sources."
+        prog="python -m encore.data.mixture_recipes", description="Write mixtures of isolated sources."
     )
     parser.add_argument("task", choices=tuple(TASKS), metavar="TASK", help=f"one of {', '.join(TASKS)}")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, empty or new")

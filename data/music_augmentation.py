@@ -1,6 +1,6 @@
 """Augmentation of music: channels, signs, tempo and pitch of components.
 
-As in :mod:`data.augmentation`, everything is a pure function of components
+As in `encore.data.augmentation`, everything is a pure function of components
 ``(batch, source + 1, channel, time)`` on their device, each component of each item drawn on its own.
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torchaudio.functional import phase_vocoder
 
-from data.mixing import uniform
+from encore.data.mixing import uniform
 
 WINDOW, HOP = 2048, 512  # samples of the phase vocoder: 46 ms at 44.1 kHz resolve the partials of a low chord
 

@@ -11,7 +11,7 @@ references. A *grouping* says which stems a source is made of:
 Where a grouping may be None, configs have ``null``, which an override can replace: to a mapping Hydra would
 add keys, and in place of a list it puts none.
 
-As in :mod:`data.corpora`, lists are sorted by name and a mistake is one line.
+As in `encore.data.corpora`, lists are sorted by name and a mistake is one line.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from data.audio import AUDIO_SUFFIXES
-from data.corpora import (
+from encore.data.audio import AUDIO_SUFFIXES
+from encore.data.corpora import (
     Item,
     Reference,
     Split,
@@ -78,10 +78,10 @@ def musdb18_hq(
     Args:
         root: The folder with ``train`` and ``test``.
         split: ``"train"``, ``"valid"`` or ``"test"``.
-        sources: The grouping of stems; the four of :data:`MUSIC_SOURCES` if None. Another is
+        sources: The grouping of stems; the four of `MUSIC_SOURCES` if None. Another is
             ``{"vocals": ["vocals"], "accompaniment": None}``.
         valid_songs: Titles of the songs of ``train`` that make up ``"valid"`` and are absent from
-            ``"train"``; or how many, evenly spread over the sorted titles; :data:`VALID_SONGS` if None.
+            ``"train"``; or how many, evenly spread over the sorted titles; `VALID_SONGS` if None.
         rebuild_mixture: Whether the mixture is the sum of the references even if it is recorded, which it
             is only up to rounding.
 
@@ -109,7 +109,7 @@ def song_folders(
 
     Args:
         root: The folder of the songs' folders; those without audio are left out.
-        sources: The grouping of stems; the four of :data:`MUSIC_SOURCES` if None.
+        sources: The grouping of stems; the four of `MUSIC_SOURCES` if None.
         rebuild_mixture: Whether the mixture is the sum of the references even if it is recorded.
 
     Returns:
@@ -162,7 +162,7 @@ def moisesdb(
     Args:
         root: The folder with the songs' folders (``moisesdb_v0.1``).
         split: ``"train"``, ``"valid"`` or ``"test"``.
-        groups: Which stems a source is made of, or None for all that are left; :data:`MOISESDB_GROUPS`, the
+        groups: Which stems a source is made of, or None for all that are left; `MOISESDB_GROUPS`, the
             four sources of MUSDB18, if None. The stems are vocals, bass, drums, percussion, guitar, piano,
             other_keys, bowed_strings, wind, other_plucked and other.
         valid_songs: Names of the songs for validation; or how many, evenly spread over the sorted names of

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from data.activity import active_start
-from data.audio import AudioFileError, AudioInfo, audio_info, read_audio, resampled_length
-from data.corpora import Item, Reference, parts_of
+from encore.data.activity import active_start
+from encore.data.audio import AudioFileError, AudioInfo, audio_info, read_audio, resampled_length
+from encore.data.corpora import Item, Reference, parts_of
 
 
 class Reader:
@@ -76,7 +76,7 @@ class Reader:
     def item_start(self, item: Item) -> int:
         """Where all sources of an item and its mixture sound for the first time, in frames.
 
-        Found at the files' own rate by :func:`data.activity.active_start`, so that the place depends on the
+        Found at the files' own rate by `encore.data.activity.active_start`, so that the place depends on the
         item alone. The whole item is read, one source after the other.
         """
         frames, rate = self._extent(item)

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
-from data.activity import is_silent
-from data.corpora import Item, parts_of
-from data.dataset import TRIES, Index, Sample, check_positive, check_ranges, random_levels
-from data.reading import Reader, random_place
+from encore.data.activity import is_silent
+from encore.data.corpora import Item, parts_of
+from encore.data.dataset import TRIES, Index, Sample, check_positive, check_ranges, random_levels
+from encore.data.reading import Reader, random_place
 
 
 class SongDataset(Dataset[Sample]):
-    """Random mixtures of the sources of songs, as :class:`data.dataset.PoolDataset` makes them of pools.
+    """Random mixtures of the sources of songs, as `encore.data.dataset.PoolDataset` makes them of pools.
 
     A share ``same_song`` of the mixtures has all sources from one song at one time, as they were played;
     in the others the song and the place of every source are drawn on their own. A sample is made of its draw

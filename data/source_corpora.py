@@ -1,7 +1,7 @@
 """Corpora of isolated sources: one source a recording, speech of known speakers or sounds of known classes.
 
 They train models of one source (diffusion priors) and are what mixtures for tests are made of, by
-:mod:`data.mixture_recipes`. As in :mod:`data.corpora`, lists are sorted by name and a mistake is one line.
+`data.mixture_recipes`. As in `encore.data.corpora`, lists are sorted by name and a mistake is one line.
 
 Source: R. Shi et al., "Unsupervised Single-Channel Audio Separation with Diffusion Source Priors", 2025, for
 the choice of the corpora and of 100 training and 10 test speakers.
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from data.audio import AUDIO_SUFFIXES
-from data.corpora import Split, check_choice, existing_folder
-from data.sound_classes import FSD_CLASSES
+from encore.data.audio import AUDIO_SUFFIXES
+from encore.data.corpora import Split, check_choice, existing_folder
+from encore.data.sound_classes import FSD_CLASSES
 
 Member = TypeVar("Member")
 
@@ -147,7 +147,7 @@ def fsdkaggle2018(
     Args:
         root: The folder with these.
         split: ``"train"``, ``"valid"`` or ``"test"``.
-        classes: Which to use, of :data:`data.sound_classes.FSD_CLASSES`; all that there are if None.
+        classes: Which to use, of `encore.data.sound_classes.FSD_CLASSES`; all that there are if None.
         verified_only: Whether to leave out training and validation clips whose label no human has verified:
             about 60 % of them, whose labels are right at least 65 % of the time. Those of ``"test"`` all are
             verified. Which clips are for validation does not change.

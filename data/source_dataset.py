@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.corpora import spread
-from data.dataset import Index, check_positive, check_ranges
-from data.loaders import EVALUATION_SEED, LoaderModule
-from data.reading import Reader
-from data.source_corpora import Recording
+from encore.data.corpora import spread
+from encore.data.dataset import Index, check_positive, check_ranges
+from encore.data.loaders import EVALUATION_SEED, LoaderModule
+from encore.data.reading import Reader
+from encore.data.source_corpora import Recording
 
 FRAME_SECONDS = 0.032
 """Length of the frames whose energies say where a recording sounds."""
@@ -47,9 +47,9 @@ class SourceDataset(Dataset[SourceSample]):
     A frame of the recording is drawn with a probability in proportion to its activity, its root mean square
     to the power 0.5, and the segment laid at random so that the frame is in it. A recording that is shorter
     than the segment lies in it at a random place, between zeros. The level of the whole segment is uniform
-    in dB, as it is in mixtures by :mod:`data.mixture_recipes`.
+    in dB, as it is in mixtures by `encore.data.mixture_recipes`.
 
-    Every random choice is a function of ``(seed, draw, index)``, as in :mod:`data.dataset`.
+    Every random choice is a function of ``(seed, draw, index)``, as in `encore.data.dataset`.
 
     Args:
         recordings: What to read; one channel is made of them.
@@ -131,7 +131,7 @@ class SourceData(LoaderModule):
     """A corpus of isolated sources as loaders.
 
     Args:
-        train: Returns the training recordings when called; a function of :mod:`data.source_corpora` with its
+        train: Returns the training recordings when called; a function of `data.source_corpora` with its
             arguments bound. Called at set-up, not before.
         valid: The same for validation; None for no validation.
         source: Name of the source.
@@ -139,7 +139,7 @@ class SourceData(LoaderModule):
         segment_seconds: Length of all segments.
         batch_size: Training segments per batch on each process.
         classes: Names of the classes in the order of their numbers; empty for one class only.
-        level_db: Range of levels, see :class:`SourceDataset`.
+        level_db: Range of levels, see `SourceDataset`.
         epoch_size: Training draws per epoch over all processes; one pass through the corpus if None.
         limit_valid: At most this many validation recordings, evenly spread; all if None.
         num_workers: Loader processes; 0 reads in the training process.

@@ -1,4 +1,4 @@
-"""How isolated sources come to lie on a canvas: the law of the mixtures of :mod:`data.mixture_recipes`.
+"""How isolated sources come to lie on a canvas: the law of the mixtures of `encore.data.mixture_recipes`.
 
 A signal *sounds* in those blocks of 256 samples whose energy lies within 30 dB of its loudest block's; its
 *sounding part* reaches from the first of them to the last.
@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from data.mixing import uniform
+from encore.data.mixing import uniform
 
 BLOCK = 256  # samples
 BELOW_DB = 30.0  # the noise of a recording lies lower
@@ -79,7 +79,7 @@ def draw_places(
     generator: Generator,
     level_db: tuple[float, float] = LEVEL_DB,
 ) -> list[Place]:
-    """Draw what :func:`place_sources` lays out; arguments and errors are its own."""
+    """Draw what `place_sources` lays out; arguments and errors are its own."""
     if frames < BLOCK:
         raise ValueError(
             f"frames={frames} is no canvas: give {BLOCK} or more, such as 64000 for 4 s at 16 kHz"

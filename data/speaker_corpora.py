@@ -2,7 +2,7 @@
 
 The sources are ``"speaker1"``, ``"speaker2"`` .., and ``"speech"`` where the task is enhancement. With
 ``task="sep_noisy"`` the noise is what the mixture holds besides them: ``data.residual=noise``. As in
-:mod:`data.corpora`, lists are sorted by name and a mistake is one line.
+`encore.data.corpora`, lists are sorted by name and a mistake is one line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from data.corpora import Item, Split, check_choice, existing_folder, pair_sources
+from encore.data.corpora import Item, Split, check_choice, existing_folder, pair_sources
 
 Task = Literal["sep_clean", "sep_noisy", "enh_single", "enh_both"]
 TASKS = ("sep_clean", "sep_noisy", "enh_single", "enh_both")
@@ -46,7 +46,7 @@ def librimix(
         speakers: In a mixture, 2 or 3.
         sample_rate: 8000 or 16000 Hz.
         mode: Mixtures as long as their shortest (``"min"``) or longest utterance.
-        task: One of :data:`TASKS`, asteroid's names.
+        task: One of `TASKS`, asteroid's names.
 
     Returns:
         Items named like ``4077-13754-0001_5142-33396-0065``.
@@ -131,7 +131,7 @@ def wham(
         split: ``"train"``, ``"valid"`` or ``"test"``.
         sample_rate: 8000 or 16000 Hz.
         mode: Mixtures as long as their shortest (``"min"``) or longest utterance.
-        task: One of :data:`TASKS`.
+        task: One of `TASKS`.
         reverb: Which half of WHAMR!; None for WHAM!.
         dereverberate: Whether the references of reverberant mixtures are the anechoic ones.
 

@@ -1,4 +1,4 @@
-"""Utterances by speaker, which :class:`data.dataset.PoolDataset` mixes on the fly, never a speaker twice."""
+"""Utterances by speaker, which `encore.data.dataset.PoolDataset` mixes on the fly, never a speaker twice."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from data.corpora import Pool, Split, audio_files, check_choice, mixed_folders, parts_of
-from data.speaker_corpora import librimix
+from encore.data.corpora import Pool, Split, audio_files, check_choice, mixed_folders, parts_of
+from encore.data.speaker_corpora import librimix
 
 
 def librimix_pools(
@@ -23,7 +23,7 @@ def librimix_pools(
     """The utterances of LibriMix by speaker, for mixtures made on the fly of any two who are not one.
 
     Args:
-        root: As for :func:`librimix`, and so are the others.
+        root: As for `librimix`, and so are the others.
         split: Which part.
         subsets: What ``"train"`` is made of.
         speakers: In a mixture.
@@ -33,11 +33,11 @@ def librimix_pools(
 
     Returns:
         ``"speaker1"``, ``"speaker2"`` .. to the utterances by speaker, and ``"noise"`` to files, for
-        :class:`data.dataset.PoolDataset`.
+        `encore.data.dataset.PoolDataset`.
 
     Raises:
         FileNotFoundError: If a folder or file is missing.
-        ValueError: As :func:`librimix`, and if a name does not say who speaks or too few speak.
+        ValueError: As `librimix`, and if a name does not say who speaks or too few speak.
     """
     check_choice("task", task, ("sep_clean", "sep_noisy"))
     items = librimix(
@@ -72,7 +72,7 @@ def speaker_pools(
         noise: Folder or folders of noise that is added to every mixture; None for none.
 
     Returns:
-        As :func:`librimix_pools`.
+        As `librimix_pools`.
 
     Raises:
         FileNotFoundError: If a folder is missing.

@@ -1,4 +1,4 @@
-"""Recordings of stems by stem, whatever song they are of, for :class:`data.dataset.PoolDataset`."""
+"""Recordings of stems by stem, whatever song they are of, for `encore.data.dataset.PoolDataset`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.corpora import audio_files, existing_folder, parts_of
-from data.music_corpora import MUSIC_SOURCES, song_folders
+from encore.data.corpora import audio_files, existing_folder, parts_of
+from encore.data.music_corpora import MUSIC_SOURCES, song_folders
 
 
 def song_pools(root: str | Path, sources: Sequence[str] = MUSIC_SOURCES) -> dict[str, list[Path]]:
-    """The files of each stem over all songs, for :class:`data.dataset.PoolDataset`.
+    """The files of each stem over all songs, for `encore.data.dataset.PoolDataset`.
 
-    Unlike :class:`data.song_dataset.SongDataset` it forgets which song a file is of; a stem that is a folder
+    Unlike `encore.data.song_dataset.SongDataset` it forgets which song a file is of; a stem that is a folder
     gives its files one by one.
 
     Args:
@@ -35,7 +35,7 @@ def song_pools(root: str | Path, sources: Sequence[str] = MUSIC_SOURCES) -> dict
 
 
 def stem_folders(path: str | Path, sources: Sequence[str] | None = None) -> dict[str, list[Path]]:
-    """A folder per stem with any files in it, for :class:`data.dataset.PoolDataset`.
+    """A folder per stem with any files in it, for `encore.data.dataset.PoolDataset`.
 
     Args:
         path: The folder of the stems' folders, searched with their subfolders.
@@ -66,7 +66,7 @@ def stem_folders(path: str | Path, sources: Sequence[str] | None = None) -> dict
 def stem_csv(
     path: str | Path | Sequence[str | Path], sources: Sequence[str] | None = None
 ) -> dict[str, list[Path]]:
-    """Lists of files with their stems, for :class:`data.dataset.PoolDataset`.
+    """Lists of files with their stems, for `encore.data.dataset.PoolDataset`.
 
     Args:
         path: A CSV file with the columns ``instrum`` and ``path``, or several; paths are absolute or

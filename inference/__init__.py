@@ -1,19 +1,19 @@
 """Multi-step inference: pure loops over callables."""
 
-from inference.bridge_guide import BridgeSampler
-from inference.bridge_sampling import BridgeSample, sample_bridge, time_grid
-from inference.chunking import overlap_add
-from inference.evaluation import Evaluation, Guide, Way, evaluate
-from inference.execution import BatchSize, Lanes
-from inference.fitting import fit_schedule
-from inference.greedy_search import GreedySearch
-from inference.interpolation import ParabolicSearch, SlopeSearch
-from inference.limits import Capped, Stopping
-from inference.line_search import CoarseToFine, GoldenSection
-from inference.refinement import Refinement, refine
-from inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Search, Trace
-from inference.warm_search import ScheduledSearch, WarmSearch
-from inference.wiener import Wiener
+from encore.inference.bridge_guide import BridgeSampler
+from encore.inference.bridge_sampling import BridgeSample, sample_bridge, time_grid
+from encore.inference.chunking import overlap_add
+from encore.inference.evaluation import Evaluation, Guide, Way, evaluate
+from encore.inference.execution import BatchSize, Lanes
+from encore.inference.fitting import fit_schedule
+from encore.inference.greedy_search import GreedySearch
+from encore.inference.interpolation import ParabolicSearch, SlopeSearch
+from encore.inference.limits import Capped, Stopping
+from encore.inference.line_search import CoarseToFine, GoldenSection
+from encore.inference.refinement import Refinement, refine
+from encore.inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Search, Trace
+from encore.inference.warm_search import ScheduledSearch, WarmSearch
+from encore.inference.wiener import Wiener
 
 __all__ = [
     "AnnealedGridSearch",

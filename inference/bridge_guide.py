@@ -9,12 +9,12 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from inference.bridge_sampling import Path, Start, check_path, sample_bridge, time_grid
-from inference.permutation import matching_order, reference_order, reorder
-from inference.refinement import Refinement
-from inference.refinement_run import Source
-from models.processes.bridge import Bridge, LinearBridge
-from models.types import Groups, Separator
+from encore.inference.bridge_sampling import Path, Start, check_path, sample_bridge, time_grid
+from encore.inference.permutation import matching_order, reference_order, reorder
+from encore.inference.refinement import Refinement
+from encore.inference.refinement_run import Source
+from encore.models.processes.bridge import Bridge, LinearBridge
+from encore.models.types import Groups, Separator
 
 
 @runtime_checkable
@@ -43,7 +43,7 @@ class HasBridge(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BridgeSampler:
-    """One way of sampling a bridge; takes the place of a :class:`inference.Guide`.
+    """One way of sampling a bridge; takes the place of a `inference.Guide`.
 
     A separator that was trained as a bridge brings its own. Any other is read as the data predictor of
     ``bridge`` that is not told the time: ``D(x_t, t) = f(x_t)``, for each source in a state of its own.
@@ -51,7 +51,7 @@ class BridgeSampler:
     Args:
         steps: Steps, each one network call, or two but for the last one in second order.
         path: ``"sde"``, ``"ode"``, ``"renoise"``, ``"endpoint"`` or ``"state"``, see
-            :func:`inference.sample_bridge`; None for the SDE where the bridge has noise, else endpoints.
+            `encore.inference.sample_bridge`; None for the SDE where the bridge has noise, else endpoints.
         order: Of the ODE, 1 or 2.
         start: ``"noise"`` or ``"mean"``, see there.
         last_time: The time in [0, 1) at which sampling ends.
@@ -116,7 +116,7 @@ class BridgeSampler:
             separate: Maps ``(b, c, t)`` to ``(b, s, c, t)``; a bridge, or any other.
             mixture: ``(b, c, t)``.
             source: Index of the source to return, or ``"all"``.
-            interchangeable: As for :func:`inference.refine`.
+            interchangeable: As for `encore.inference.refine`.
             reference: ``(b, s, c, t)``; for the order of interchangeable sources only.
             generator: For the noise.
 

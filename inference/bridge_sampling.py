@@ -9,18 +9,18 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from models.processes.bridge import Bridge
-from models.types import Denoiser
+from encore.models.processes.bridge import Bridge
+from encore.models.types import Denoiser
 
 Path = Literal["sde", "ode", "renoise", "endpoint", "state"]
-"""How a state follows from the one before: see :func:`sample_bridge`."""
+"""How a state follows from the one before: see `sample_bridge`."""
 
 Start = Literal["noise", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BridgeSample:
-    """What :func:`sample_bridge` found and what it cost.
+    """What `sample_bridge` found and what it cost.
 
     Args:
         state: ``(b, ...)``, the last state.
@@ -212,7 +212,7 @@ def _correction(u: _Moments, t: _Moments) -> float:
 
 
 def check_path(path: str, order: int, start: str) -> None:
-    """Check what :func:`sample_bridge` is told but its times.
+    """Check what `sample_bridge` is told but its times.
 
     Raises:
         ValueError: If there is no such path, order or start, or they do not go together.

@@ -17,8 +17,8 @@ from einops import rearrange
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from inference.permutation import matching_order, reorder
-from models.types import Groups, Separator
+from encore.inference.permutation import matching_order, reorder
+from encore.models.types import Groups, Separator
 
 Read = Callable[[int, int], Tensor]
 """Samples ``start`` up to ``stop`` of an item, as ``(b, c, stop - start)``; from a tensor, or from disk."""
@@ -187,8 +187,8 @@ def overlap_add(
 ) -> Separator:
     """A separator of items of any length, made of one of segments.
 
-    It is a separator like any other: :func:`inference.refine` can ask it again about a whole item, or be
-    used inside segments, see :func:`inference.segments.refine_in_segments`.
+    It is a separator like any other: `encore.inference.refine` can ask it again about a whole item, or be
+    used inside segments, see `encore.inference.segments.refine_in_segments`.
 
     Args:
         separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``, item by item.
@@ -261,6 +261,6 @@ def shifted(
 
 
 def cut_out(item: Tensor, start: int, stop: int) -> Tensor:
-    """Samples ``start`` up to ``stop`` of ``(..., t)``: with the item bound, a :data:`Read`."""
+    """Samples ``start`` up to ``stop`` of ``(..., t)``: with the item bound, a `Read`."""
     # contiguous, for separators may view what they get in another shape
     return item[..., start:stop].contiguous()

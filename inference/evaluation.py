@@ -10,15 +10,15 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Generator, Tensor
 
-from inference.consistency import Consistency
-from inference.execution import BatchSize
-from inference.refinement import Refinement, refine
-from inference.refinement_run import PostFilter, Source
-from inference.search import GridSearch, Search
-from metrics.quality import Quality
-from metrics.reference import si_sdr
-from models.levels import Level, unstandardised
-from models.types import Separator
+from encore.inference.consistency import Consistency
+from encore.inference.execution import BatchSize
+from encore.inference.refinement import Refinement, refine
+from encore.inference.refinement_run import PostFilter, Source
+from encore.inference.search import GridSearch, Search
+from encore.metrics.quality import Quality
+from encore.metrics.reference import si_sdr
+from encore.models.levels import Level, unstandardised
+from encore.models.types import Separator
 
 Panel = Callable[..., Mapping[str, Tensor]]
 """``panel(estimate (b, c, t), reference=None, mixture=None)`` to scores ``(b,)`` by measure."""
@@ -33,13 +33,13 @@ class Guide:
         quality: The measure; None for a schedule.
         steps: Steps, for searches that do not bring their own.
         keep_previous: Let the previous estimate compete.
-        blend: ``"endpoint"`` or ``"state"``, see :func:`inference.refine`.
+        blend: ``"endpoint"`` or ``"state"``, see `encore.inference.refine`.
         max_batch: Largest number of blends in one separator call; by default found by timing. A number makes
             two runs on one machine equal to the last bit.
-        lanes: Parts of a round that are worked on at the same time, see :func:`inference.refine`.
+        lanes: Parts of a round that are worked on at the same time, see `encore.inference.refine`.
         consistency: Where all sources are refined, move their estimates to where they sum to the mixture.
-        post_filter: Applied to every estimate, such as :class:`inference.Wiener`.
-        noise: White noise in every blend, see :func:`inference.refine`.
+        post_filter: Applied to every estimate, such as `encore.inference.Wiener`.
+        noise: White noise in every blend, see `encore.inference.refine`.
         level: What a separator that standardises its input goes by: ``"mixture"`` the original mixture's mean
             and deviation in every step, ``"own"`` those of each blend.
         tell_share: Tell a bridge's data predictor the mixture's share as its time; one that takes no shares
@@ -92,7 +92,7 @@ class Guide:
         reference: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Refinement:
-        """Run :func:`inference.refine` on ``(b, c, t)`` with this guide, keeping the trajectory."""
+        """Run `encore.inference.refine` on ``(b, c, t)`` with this guide, keeping the trajectory."""
         bare = unstandardised(separate) if self.level == "mixture" else None
         return refine(
             bare or separate,
@@ -118,7 +118,7 @@ class Guide:
 
 
 class Way(Protocol):
-    """One way of going on from the one-step estimate: a :class:`Guide`, or a sampler of bridges."""
+    """One way of going on from the one-step estimate: a `Guide`, or a sampler of bridges."""
 
     @property
     def name(self) -> str:
@@ -193,7 +193,7 @@ def evaluate(
         items: Names of the items, for the table.
         source: Index of the source that is refined; ``"all"`` refines all of them together, and scores are
             means over them.
-        interchangeable: Whether the separator gives its sources in any order, see :func:`inference.refine`.
+        interchangeable: Whether the separator gives its sources in any order, see `encore.inference.refine`.
         reference: ``(b, c, t)``, for all sources ``(b, s, c, t)``, or None.
         generator: For searches that draw.
 

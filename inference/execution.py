@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
-from models.types import Separator
+from encore.models.types import Separator
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -108,7 +108,7 @@ class BatchSize:
         """Note what a call took; one with half as many blends as was said, or fewer, tells nothing.
 
         Args:
-            size: What :meth:`choose` had said.
+            size: What `choose` had said.
             blends: ``(n, c, t)`` that were separated, about as many.
             seconds: How long that took.
             lanes: How many calls were made at a time.
@@ -269,7 +269,7 @@ class Execution(Lanes):
         return estimates
 
     def unfused_call(self, mixtures: Tensor, plan: Plan, told: Sequence[Tensor] = ()) -> Tensor:
-        """As :meth:`call`, by kernels that have a forward-mode derivative: oneDNN's recurrent ones have none.
+        """As `call`, by kernels that have a forward-mode derivative: oneDNN's recurrent ones have none.
 
         Within a derivative only, whose lock keeps the switch, one for all threads, from being changed twice.
         """

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from inference.execution import BatchSize, Lanes
-from inference.refinement import refine
-from inference.search import Trace
-from metrics.quality import Quality
-from models.types import Separator
+from encore.inference.execution import BatchSize, Lanes
+from encore.inference.refinement import refine
+from encore.inference.search import Trace
+from encore.metrics.quality import Quality
+from encore.models.types import Separator
 
 TENTHS = tuple(tenth / 10 for tenth in range(10))
 """Mixture shares 0, 0.1 .. 0.9."""
@@ -40,8 +40,8 @@ def fit_schedule(
         steps: Number of shares to find.
         shares: What is tried.
         source: Index of the source that is refined.
-        keep_previous: Fit for :class:`ScheduledSearch`, where an item keeps its estimate if a new one scores
-            no higher; else for :class:`FixedSchedule`, where it never does.
+        keep_previous: Fit for `ScheduledSearch`, where an item keeps its estimate if a new one scores
+            no higher; else for `FixedSchedule`, where it never does.
         lanes: Items that are worked on at the same time.
 
     Returns:

@@ -8,11 +8,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from inference.posterior import Problem
-from inference.posterior_log import Log, PosteriorSample
-from inference.source_priors import Ensemble
-from models.processes.diffusion import Step
-from models.types import Denoiser
+from encore.inference.posterior import Problem
+from encore.inference.posterior_log import Log, PosteriorSample
+from encore.inference.source_priors import Ensemble
+from encore.models.processes.diffusion import Step
+from encore.models.types import Denoiser
 
 
 class GaussianSources:

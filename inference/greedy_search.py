@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inference.search import Trace
+from encore.inference.search import Trace
 
 
 class GreedySearch:

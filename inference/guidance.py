@@ -10,9 +10,9 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from inference.consistency import sum_to_mixture
-from inference.reconstruction import ReconstructionLoss
-from models.processes.diffusion import Step
+from encore.inference.consistency import sum_to_mixture
+from encore.inference.reconstruction import ReconstructionLoss
+from encore.models.processes.diffusion import Step
 
 FLOOR, SHARPNESS, STRENGTH = 0.002, 1000.0, 0.09
 """Of the hybrid schedule, as published."""
@@ -95,7 +95,7 @@ class LossGuidance:
     levels, which is half as far with a fourth of the levels.
 
     Args:
-        schedule: Step to N; :func:`constant`, :func:`proportional` and :func:`hybrid` make the published
+        schedule: Step to N; `constant`, `proportional` and `hybrid` make the published
             ones.
         normalise: See above.
         shortened: See above.
@@ -161,7 +161,7 @@ def hybrid(
         floor: From 0 up.
         sharpness: c, above 0.
 
-    >>> from models.processes.diffusion import DiscreteDiffusion
+    >>> from encore.models.processes.diffusion import DiscreteDiffusion
     >>> levels = DiscreteDiffusion().levels()
     >>> [round(64000**0.5 * hybrid()(levels.step(t)), 3) for t in (199, 99, 9, 0)]
     [3.215, 2.26, 0.764, 0.538]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inference.line_search import (
+from encore.inference.line_search import (
     SAME_SHARE,
     SMALL_SECTION,
     LineSearch,
@@ -14,7 +14,7 @@ from inference.line_search import (
     distance,
     heights,
 )
-from inference.search import Trace
+from encore.inference.search import Trace
 
 
 class ParabolicSearch(LineSearch):

@@ -1,7 +1,7 @@
 """A learned search: a small network that has seen which shares paid off proposes the ones to try.
 
-It looks at how mixture and estimate sound and at what the steps before have gained. :class:`Recording` notes
-both, and what every share would gain, during exhaustive refinements; :func:`fit_share_model` fits the network
+It looks at how mixture and estimate sound and at what the steps before have gained. `Recording` notes
+both, and what every share would gain, during exhaustive refinements; `fit_share_model` fits the network
 to it. Derived for this project.
 """
 
@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
-from inference.line_search import at_least_one
-from inference.search import Trace
+from encore.inference.line_search import at_least_one
+from encore.inference.search import Trace
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 """Mixture shares that are told apart: closer where gains change faster."""
@@ -48,7 +48,7 @@ FEATURES = (
     *("pause_mixture_db", "pause_left_db", "mask_mean", "mask_undecided", "mask_undecided_level"),
     *("first", "moves", "last_share", "last_gain", "last_gain_root", "gain", "gain_root", "share_and_gain"),
 )
-"""Names of what :func:`features` returns, in its order."""
+"""Names of what `features` returns, in its order."""
 
 
 def features(
@@ -73,7 +73,7 @@ def features(
         gain_so_far: ``(b,)``, gain over the one-step estimate.
 
     Returns:
-        ``(b, n)``, a column for each of :data:`FEATURES`.
+        ``(b, n)``, a column for each of `FEATURES`.
     """
     columns = [
         *_sounds(mixture, estimate),
@@ -90,7 +90,7 @@ def features(
 
 
 def _sounds(mixture: Tensor, estimate: Tensor) -> list[Tensor]:
-    """The columns ``(b,)`` that are heard, in the order of :data:`FEATURES`."""
+    """The columns ``(b,)`` that are heard, in the order of `FEATURES`."""
     peak = torch.maximum(mixture.abs().amax((1, 2, 3)), estimate.abs().amax((1, 2, 3)))
     scale = peak.clamp_min(torch.finfo(mixture.dtype).tiny)[:, None, None, None]
     mixture, estimate = mixture / scale, estimate / scale
@@ -242,7 +242,7 @@ class ShareModel(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote, ready to propose.
+        """Read what `save` wrote, ready to propose.
 
         Raises:
             FileNotFoundError: If there is no such file.

@@ -3,7 +3,7 @@
 Within a step the score is a curve over the mixture's share in [0, 1]: mostly smooth and with one maximum, not
 always. A line search looks at the scores of the step's earlier rounds; it comes close to such a maximum, and
 on any other curve it still ends within a stated number of calls. This module has those that enclose the
-maximum, :mod:`inference.interpolation` those that guess where it is.
+maximum, `encore.inference.interpolation` those that guess where it is.
 
 Share 1 costs no call, so searches that can use the height of the curve there propose it.
 """
@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from inference.search import Trace
+from encore.inference.search import Trace
 
 #: The golden section: parts of a line of length 1.
 SMALL_SECTION, LARGE_SECTION = (3 - math.sqrt(5)) / 2, (math.sqrt(5) - 1) / 2

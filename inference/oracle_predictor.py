@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from data.mixing import components_of, linear_path
-from metrics.reference import si_sdr
-from models.levels import at_level, standardised, unstandardised
-from models.types import Separator
+from encore.data.mixing import components_of, linear_path
+from encore.metrics.reference import si_sdr
+from encore.models.levels import at_level, standardised, unstandardised
+from encore.models.types import Separator
 
 Form = Literal["intended", "published_code"]
 """How much accompaniment is left: ``1 - beta``; or what the paper's figures were made with, see `share`."""

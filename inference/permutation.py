@@ -12,8 +12,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from metrics.reference import si_sdr
-from models.types import Groups
+from encore.metrics.reference import si_sdr
+from encore.models.types import Groups
 
 
 def matching_order(estimates: Tensor, known: Tensor, interchangeable: bool | Groups = True) -> Tensor:
@@ -52,7 +52,7 @@ def reference_order(estimates: Tensor, references: Tensor, interchangeable: bool
     Args:
         estimates: See above.
         references: See above.
-        interchangeable: As in :func:`matching_order`.
+        interchangeable: As in `matching_order`.
 
     Returns:
         ``(b, s)`` indices into the sources of ``estimates``; a silent reference takes what is left.
@@ -69,7 +69,7 @@ def best_assignment(scores: Tensor, interchangeable: bool | Groups = True) -> Te
 
     Args:
         scores: ``(b, known, estimate)``, square; NaN counts as 0.
-        interchangeable: As in :func:`matching_order`.
+        interchangeable: As in `matching_order`.
 
     Returns:
         ``(b, known)``: the estimate for each known signal.

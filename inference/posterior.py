@@ -1,8 +1,8 @@
 """Sources sampled from diffusion priors so that they sum to a mixture: one call, many solvers.
 
-A solver is a function of a :class:`Problem` and returns a
-:class:`inference.posterior_log.PosteriorSample`. This file has the problem and the ancestral solver;
-:mod:`inference.posterior_flow` and :mod:`inference.red_diff` have those that are not ancestral.
+A solver is a function of a `Problem` and returns a
+`encore.inference.posterior_log.PosteriorSample`. This file has the problem and the ancestral solver;
+`encore.inference.posterior_flow` and `encore.inference.red_diff` have those that are not ancestral.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from inference.guidance import Guidance, LossGuidance, Place, hybrid
-from inference.posterior_log import Log, PosteriorSample, Stopping
-from inference.source_priors import Ensemble
-from models.processes.diffusion import NoiseLevels, Step
-from models.types import Denoiser
+from encore.inference.guidance import Guidance, LossGuidance, Place, hybrid
+from encore.inference.posterior_log import Log, PosteriorSample, Stopping
+from encore.inference.source_priors import Ensemble
+from encore.models.processes.diffusion import NoiseLevels, Step
+from encore.models.types import Denoiser
 
 StartKind = Literal["mixture", "noise", "estimate"]
 
@@ -153,7 +153,7 @@ class Ancestral:
         guidance: The rule.
         stop: Ends an item when its estimates have changed by less than this share of the mixture's norm from
             a level to the next, for three levels; the estimates at that level are its result. None never.
-        batched: See :class:`inference.source_priors.Ensemble`.
+        batched: See `encore.inference.source_priors.Ensemble`.
 
     Source: J. Ho et al., "Denoising Diffusion Probabilistic Models", 2020 (small variance).
     """

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference.posterior import Problem
-from inference.posterior_log import Log, PosteriorSample
-from inference.source_priors import Ensemble
+from encore.inference.posterior import Problem
+from encore.inference.posterior_log import Log, PosteriorSample
+from encore.inference.source_priors import Ensemble
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class SourceFlow:
     Args:
         constrained: Number of the source that is constrained, or None.
         width: Of the Gaussian likelihood, above 0.
-        batched: See :class:`inference.source_priors.Ensemble`.
+        batched: See `encore.inference.source_priors.Ensemble`.
 
     Source: G. Mariani et al., "Multi-Source Diffusion Models for Simultaneous Music Generation and
     Separation", 2023.

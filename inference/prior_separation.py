@@ -12,15 +12,15 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor, nn
 
-from inference.permutation import matching_order, reorder
-from inference.posterior import Problem, Solver, Start
-from inference.posterior_log import PosteriorSample
-from inference.source_priors import Ensemble, SourcePrior
-from models.processes.diffusion import NoiseLevels
-from models.types import Separator, exchangeable
+from encore.inference.permutation import matching_order, reorder
+from encore.inference.posterior import Problem, Solver, Start
+from encore.inference.posterior_log import PosteriorSample
+from encore.inference.source_priors import Ensemble, SourcePrior
+from encore.models.processes.diffusion import NoiseLevels
+from encore.models.types import Separator, exchangeable
 
 Choice = Literal["consistency", "likelihood", "both", "mean"]
-"""What is made of several draws: see :class:`PriorSeparator`."""
+"""What is made of several draws: see `PriorSeparator`."""
 
 Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
 """Opens a bar of so many levels; what it gives is called after each."""
@@ -58,7 +58,7 @@ class PriorSeparator(nn.Module):
 
     Attributes:
         segment_seconds: Length of the windows in which long mixtures should be separated, see
-            :mod:`inference.segments`: the shortest that a prior was trained on.
+            `encore.inference.segments`: the shortest that a prior was trained on.
 
     Raises:
         ValueError: If the arguments do not fit each other.
@@ -137,11 +137,11 @@ class PriorSeparator(nn.Module):
         return self.sample(mixture)[0]
 
     def sample(self, mixture: Tensor) -> tuple[Tensor, PosteriorSample]:
-        """As :meth:`forward`, with what the solver wrote down of all draws, which follow each other.
+        """As `forward`, with what the solver wrote down of all draws, which follow each other.
 
         Returns:
             Estimates ``(b, s, 1, t)``, and the sample of ``draws`` times b items, with the evaluations for
-            one mixture as they were counted, see :attr:`evaluations`.
+            one mixture as they were counted, see `evaluations`.
 
         Raises:
             ValueError: If the shape is wrong.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from inference.posterior import Problem
-from inference.posterior_log import Log, PosteriorSample
-from inference.source_priors import Ensemble
+from encore.inference.posterior import Problem
+from encore.inference.posterior_log import Log, PosteriorSample
+from encore.inference.source_priors import Ensemble
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +23,7 @@ class RedDiff:
         weight: Of the regulariser, from 0 up.
         rate: Of Adam.
         betas: Of Adam.
-        batched: See :class:`inference.source_priors.Ensemble`.
+        batched: See `encore.inference.source_priors.Ensemble`.
 
     Source: M. Mardani et al., "A Variational Perspective on Solving Inverse Problems with Diffusion
     Models", 2023.

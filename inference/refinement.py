@@ -8,17 +8,17 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from inference.consistency import Consistency
-from inference.execution import BatchSize, Execution
-from inference.refinement_run import PostFilter, RefinementRun, Source
-from inference.search import Search, Trace
-from metrics.quality import Quality
-from models.types import Groups, Separator
+from encore.inference.consistency import Consistency
+from encore.inference.execution import BatchSize, Execution
+from encore.inference.refinement_run import PostFilter, RefinementRun, Source
+from encore.inference.search import Search, Trace
+from encore.metrics.quality import Quality
+from encore.models.types import Groups, Separator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refinement:
-    """What :func:`refine` found and what it cost.
+    """What `refine` found and what it cost.
 
     Args:
         estimate: ``(b, c, t)``, the last estimate; with ``source="all"`` ``(b, s, c, t)``, here and below.
@@ -84,23 +84,23 @@ def refine(
         blend: ``"endpoint"`` blends with the mixture, ``"state"`` with the previous blend
             (``x_t = r x_{t-1} + (1 - r) y_{t-1}``, which stays if the previous estimate is kept).
         interchangeable: The separator gives its sources in any order, as it does speakers, or those of each
-            group among themselves (:func:`models.types.exchangeable`): those of every blend are put into the
+            group among themselves (`encore.models.types.exchangeable`): those of every blend are put into the
             order of the estimates before, and these from the first on into that of the reference where there
             is one. With ``source="all"`` only.
         consistency: Every estimate, the first one too, is moved to where the sources sum to the mixture, see
-            :func:`inference.consistency.sum_to_mixture`; None leaves them. With ``source="all"`` only.
+            `encore.inference.consistency.sum_to_mixture`; None leaves them. With ``source="all"`` only.
         post_filter: Applied to every estimate, the first one too, with what it was separated from, such as
-            :class:`inference.Wiener`.
+            `encore.inference.Wiener`.
         noise: White noise in every blend, in units of the mixture's level (RMS) at a Brownian bridge's
-            deviation, see :class:`inference.refinement_run.Noise`; the same for all candidates of a step.
+            deviation, see `encore.inference.refinement_run.Noise`; the same for all candidates of a step.
             Items never finish early then. In endpoint form only; needs the generator.
         standardise: Every blend is brought to mean 0 and deviation 1 by the numbers of the *mixture*, and the
             estimates back: for separators that want such input and leave it to their caller, see
-            :func:`models.levels.unstandardised`.
+            `encore.models.levels.unstandardised`.
         tell_share: Blends are separated by ``separate(blend, share, mixture)`` with shares ``(n,)``: for the
             data predictor of a bridge, whose time the share is. In endpoint form, without ``standardise``.
         max_batch: Largest number of blends in one separator call; None for all of a round at once; a
-            :class:`BatchSize` finds the fastest by timing, and with it whether lanes pay.
+            `BatchSize` finds the fastest by timing, and with it whether lanes pay.
         lanes: Parts of a round that are separated and scored at the same time, each in a thread of its own
             that uses one processor core; with 2 or more, ``separate`` and ``quality`` must bear that.
         keep_trajectory: Return the estimates of all steps.

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from data.mixing import blend as blend_of
-from inference.consistency import Consistency, sum_to_mixture
-from inference.execution import FORWARD_MODE, Execution, Plan
-from inference.permutation import matching_order, reference_order, reorder
-from inference.search import Search
-from metrics.quality import Quality
-from models.levels import at_level, standardised
-from models.types import Groups
+from encore.data.mixing import blend as blend_of
+from encore.inference.consistency import Consistency, sum_to_mixture
+from encore.inference.execution import FORWARD_MODE, Execution, Plan
+from encore.inference.permutation import matching_order, reference_order, reorder
+from encore.inference.search import Search
+from encore.metrics.quality import Quality
+from encore.models.levels import at_level, standardised
+from encore.models.types import Groups
 
 Source = int | Literal["all"]
 """Which source is refined: an index, or all of them together."""

@@ -1,7 +1,7 @@
 """Searches: which blends of mixture and estimate are tried in a refinement step.
 
-A search is stateless: everything it may look at stands in the :class:`Trace`, row by row and item by item,
-so no item's result depends on its batch-mates. A step runs in rounds: :meth:`Search.propose` is asked again,
+A search is stateless: everything it may look at stands in the `Trace`, row by row and item by item,
+so no item's result depends on its batch-mates. A step runs in rounds: `Search.propose` is asked again,
 with the scores of what was tried, until it proposes nothing more. Grids need one round; searches that look at
 the scores can take several.
 """
@@ -198,7 +198,7 @@ class FixedSchedule(_OneRound):
 
     @classmethod
     def linear_state(cls, steps: int) -> FixedSchedule:
-        """The blends of :meth:`linear` in state form, whose shares are of the previous blend.
+        """The blends of `linear` in state form, whose shares are of the previous blend.
 
         The mixture's share is to go from ``1 - (n - 1) / N`` to ``1 - n / N``, by the ratio of the two.
 

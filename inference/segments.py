@@ -1,6 +1,6 @@
 """Refinement of items of any length in bounded memory: segment by segment, each with ratios of its own.
 
-Where to cut and how to fade: :mod:`inference.chunking`. What is done is given out and forgotten: an hour
+Where to cut and how to fade: `encore.inference.chunking`. What is done is given out and forgotten: an hour
 costs a few segments, and the copies of the whole that the caller keeps.
 """
 
@@ -14,17 +14,17 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from inference.chunking import Cut, Read, Seam, cut_out, cuts
-from inference.execution import Lanes
-from inference.permutation import reorder
-from inference.refinement import Refinement
-from models.types import Groups
+from encore.inference.chunking import Cut, Read, Seam, cut_out, cuts
+from encore.inference.execution import Lanes
+from encore.inference.permutation import reorder
+from encore.inference.refinement import Refinement
+from encore.models.types import Groups
 
 WAVEFORMS = ("estimate", "one_step", "trajectory")
 
 
 class RefineOne(Protocol):
-    """Refines a mixture ``(b, c, t)`` that is short enough, such as :func:`inference.refine` in a partial."""
+    """Refines a mixture ``(b, c, t)`` that is short enough, such as `inference.refine` in a partial."""
 
     def __call__(
         self, mixture: Tensor, /, *, reference: Tensor | None, generator: Generator | None
@@ -141,7 +141,7 @@ def join_stretches(stretches: Iterable[Stretch], length: int) -> Refinement:
     """One refinement of all stretches of an item of ``length`` samples.
 
     Returns:
-        The waveforms side by side, and of scores, ratios and evaluations what :class:`Numbers` says. The
+        The waveforms side by side, and of scores, ratios and evaluations what `Numbers` says. The
         refinement of a single stretch is returned as it is.
 
     Raises:
@@ -188,7 +188,7 @@ def refine_in_segments(
     generator: Generator | None = None,
     lanes: int = 1,
 ) -> Refinement:
-    """Refine an item of any length: :func:`refined_stretches`, joined by :func:`join_stretches`.
+    """Refine an item of any length: `refined_stretches`, joined by `join_stretches`.
 
     Beside what a few segments need, memory holds the joined waveforms only: two of the item's length for each
     source, and with a trajectory one more for each step.
@@ -250,7 +250,7 @@ class Numbers:
 
     @property
     def scores(self) -> Tensor:
-        """``(steps + 1, b)``: mean of the segments' own, see :func:`mean_over_stretches`.
+        """``(steps + 1, b)``: mean of the segments' own, see `mean_over_stretches`.
 
         Not what the measure would say of the joined audio.
         """

@@ -10,11 +10,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from models.types import Denoiser
+from encore.models.types import Denoiser
 
 
 class SourceModel(Protocol):
-    """A model of one kind of source, such as :class:`models.denoisers.diffusion_prior.DiffusionPrior`."""
+    """A model of one kind of source, such as `encore.models.denoisers.diffusion_prior.DiffusionPrior`."""
 
     classes: tuple[str, ...]
     """Names of its classes; label ``len(classes)`` stands for any."""
@@ -61,7 +61,7 @@ class Ensemble:
     """All sources of a mixture, those that share a model in one call of it.
 
     Args:
-        priors: Of each source: a :class:`SourcePrior`, or any function of state and level. Levels are in
+        priors: Of each source: a `SourcePrior`, or any function of state and level. Levels are in
             float64, in the main memory whatever device the states are on: some have no such numbers.
         batched: Whether sources that share a model are estimated in one call; on a CPU one by one may be
             faster.

@@ -15,10 +15,10 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
-from data.mixing import blend
-from inference.bridge_guide import HasBridge
-from inference.execution import FORWARD_MODE, without_fused_kernels
-from inference.refinement import Refinement
+from encore.data.mixing import blend
+from encore.inference.bridge_guide import HasBridge
+from encore.inference.execution import FORWARD_MODE, without_fused_kernels
+from encore.inference.refinement import Refinement
 
 Map = Callable[[Tensor], Tensor]
 """A separator of one source, ``(n, c, t)`` to ``(n, c, t)``."""
@@ -63,7 +63,7 @@ def bridge_path_errors(
     source: int = 0,
     generator: Generator | None = None,
 ) -> Tensor:
-    """As :func:`path_errors`, of a bridge's data predictor that is told the time, in states of its own path.
+    """As `path_errors`, of a bridge's data predictor that is told the time, in states of its own path.
 
     Args:
         bridge: The bridge.
@@ -95,7 +95,7 @@ def bridge_path_errors(
 def ideal_linear_errors(
     reference: Tensor, mixture: Tensor, ratios: Sequence[float], *, window: int = 512
 ) -> Tensor:
-    """As :func:`path_errors`, for the one linear filter that is best for this item at each ratio.
+    """As `path_errors`, for the one linear filter that is best for this item at each ratio.
 
     One complex gain a frequency bin, the same at all times: the least-squares solution on the spectra of the
     very item, which no separator knows.

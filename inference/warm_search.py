@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference.line_search import SAME_SHARE
-from inference.search import Trace
+from encore.inference.line_search import SAME_SHARE
+from encore.inference.search import Trace
 
 
 class ScheduledSearch:

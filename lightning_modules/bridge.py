@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from lightning_modules.separation import Batch, SeparationModule
-from models.denoisers.bridge_separator import BridgeSeparator
+from encore.lightning_modules.separation import Batch, SeparationModule
+from encore.models.denoisers.bridge_separator import BridgeSeparator
 
 _SMALLEST_WEIGHT = 1e-4
 """Squares of ``c_out`` below this one, near t = 0, count as this one in the weight of the loss."""
@@ -29,7 +29,7 @@ class Place:
 class BridgeModule(SeparationModule):
     """Train the data predictor of a bridge: find the sources in states at random times.
 
-    Mixtures are made anew in every step as in :class:`SeparationModule`. Then each item gets a time, uniform
+    Mixtures are made anew in every step as in `SeparationModule`. Then each item gets a time, uniform
     in ``[first_time, last]`` with the last one at which the bridge is sampled, and the state
     ``a s + b x_0 + c z`` is given to the network with that time and the mixture. Estimates and references are
     compared as waveforms in units of the mixture's level.
@@ -39,7 +39,7 @@ class BridgeModule(SeparationModule):
         first_time: Smallest time in [0, 1).
         weighted: Weight losses by ``1 / c_out^2`` of the separator's preconditioning, which makes a squared
             loss of the estimate one of the network's own output.
-        **options: As of :class:`SeparationModule`; ``mixing.unroll`` has no meaning here.
+        **options: As of `SeparationModule`; ``mixing.unroll`` has no meaning here.
 
     Raises:
         ValueError: If an option does not fit.

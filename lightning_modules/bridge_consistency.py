@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_modules.bridge import BridgeModule, Place
-from models.checkpoint import load_checkpoint
-from models.denoisers.bridge_separator import BridgeSeparator
+from encore.lightning_modules.bridge import BridgeModule, Place
+from encore.models.checkpoint import load_checkpoint
+from encore.models.denoisers.bridge_separator import BridgeSeparator
 
 
 class ConsistencyModule(BridgeModule):
@@ -29,7 +29,7 @@ class ConsistencyModule(BridgeModule):
         separator: The bridge with its network, best started from the teacher's weights.
         teacher: Checkpoint of a bridge with the same process, domain and sources; None to train without.
         grid: Steps of the grid, 1 or more.
-        **options: As of :class:`BridgeModule`.
+        **options: As of `BridgeModule`.
 
     Raises:
         ValueError: If an option does not fit, or the teacher.

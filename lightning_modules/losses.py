@@ -1,7 +1,7 @@
 """Training losses: lower is better, one value per item, finite for silence.
 
-A *source loss* maps ``(b, c, t)`` estimates and references of one source to ``(b,)``; :class:`FixedOrder` and
-:class:`PermutationInvariant` lift it to ``(b, s, c, t)``.
+A *source loss* maps ``(b, c, t)`` estimates and references of one source to ``(b,)``; `FixedOrder` and
+`PermutationInvariant` lift it to ``(b, s, c, t)``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def negative_si_sdr(estimate: Tensor, reference: Tensor, eps: float = 1e-8) -> T
 def negative_snr(
     estimate: Tensor, reference: Tensor, eps: float = 1e-8, max_db: float | None = None
 ) -> Tensor:
-    """Negative signal-to-noise ratio in dB, mean over channels; arguments as :func:`negative_si_sdr`.
+    """Negative signal-to-noise ratio in dB, mean over channels; arguments as `negative_si_sdr`.
 
     Args:
         estimate: ``(b, c, t)``.

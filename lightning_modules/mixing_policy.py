@@ -1,4 +1,4 @@
-"""Which mixing a training batch gets: the switches of :mod:`data.mixing`, drawn and applied in one place."""
+"""Which mixing a training batch gets: the switches of `data.mixing`, drawn and applied in one place."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from data.augmentation import random_equaliser, random_speed
-from data.mixing import (
+from encore.data.augmentation import random_equaliser, random_speed
+from encore.data.mixing import (
     batch_remix,
     components_of,
     estimate_path,
@@ -18,8 +18,8 @@ from data.mixing import (
     random_ratios,
     random_snr,
 )
-from data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
-from inference.permutation import reference_order, reorder
+from encore.data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
+from encore.inference.permutation import reference_order, reorder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

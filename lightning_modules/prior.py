@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from lightning_modules.guarded_steps import GuardedSteps, NonFinite, optimizers
-from models.denoisers.diffusion_prior import DiffusionPrior
+from encore.lightning_modules.guarded_steps import GuardedSteps, NonFinite, optimizers
+from encore.models.denoisers.diffusion_prior import DiffusionPrior
 
 Batch = dict[str, Any]
 """``source`` ``(b, 1, time)``, ``labels`` ``(b,)``, ``names``."""
@@ -31,7 +31,7 @@ class PriorModule(GuardedSteps):
         seed: Seeds levels and noise, together with step and rank: a resumed run draws what it would have
             drawn.
         model_config: Plain configuration of the prior, saved in the checkpoint so that it can be rebuilt.
-        nonfinite: What to do about a loss that is not finite, see :class:`GuardedSteps`.
+        nonfinite: What to do about a loss that is not finite, see `GuardedSteps`.
         skip_limit: See there.
 
     Raises:

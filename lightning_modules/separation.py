@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from data.mixing import blend, path_gains, random_ratios
-from inference.permutation import reference_order, reorder
-from lightning_modules.guarded_steps import GuardedSteps, NonFinite, optimizers
-from lightning_modules.mixing_policy import MixingPolicy
-from models.types import interchangeable
+from encore.data.mixing import blend, path_gains, random_ratios
+from encore.inference.permutation import reference_order, reorder
+from encore.lightning_modules.guarded_steps import GuardedSteps, NonFinite, optimizers
+from encore.lightning_modules.mixing_policy import MixingPolicy
+from encore.models.types import interchangeable
 
 Batch = dict[str, Any]
 """``mixture`` ``(b, c, t)``, ``references`` ``(b, s, c, t)`` (absent for blind items), ``names``."""
@@ -29,7 +29,7 @@ class SeparationModule(GuardedSteps):
         mixing: Data mixing of training batches; validation mixtures are never touched.
         seed: Seeds the mixing, together with step and rank: a resumed run draws what it would have drawn.
         model_config: Plain configuration of the separator, saved in the checkpoint so that it can be rebuilt.
-        nonfinite: What to do about a loss that is not finite, see :class:`GuardedSteps`.
+        nonfinite: What to do about a loss that is not finite, see `GuardedSteps`.
         skip_limit: See there.
     """
 
@@ -88,7 +88,7 @@ class SeparationModule(GuardedSteps):
     def _batch_loss(self, mixture: Tensor, references: Tensor, generator: Generator) -> Tensor:
         """Weighted mean loss of the estimate and ``mixing.unroll`` further ones from randomly mixed blends.
 
-        Each item refines one random source throughout, as :func:`inference.refine` does.
+        Each item refines one random source throughout, as `encore.inference.refine` does.
         """
         count, first = len(mixture), self.mixing.first_weight
         source = torch.randint(references.shape[1], (count,), generator=generator, device=generator.device)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from metrics.blind import dnsmos
-from metrics.doors import DOOR_NAMES, is_door
-from metrics.measures import METRIC_NAMES, usual_names
-from metrics.music import bss_eval, csdr, usdr
-from metrics.panel import MetricPanel
-from metrics.quality import GuardedQuality, JointQuality, MeasureQuality, Quality, get_quality
-from metrics.reference import estoi, pesq, sdr, si_sdr, snr, stoi
-from metrics.summary import Summary, summarise, summarise_gain
+from encore.metrics.blind import dnsmos
+from encore.metrics.external import DOOR_NAMES, is_door
+from encore.metrics.measures import METRIC_NAMES, usual_names
+from encore.metrics.music import bss_eval, csdr, usdr
+from encore.metrics.panel import MetricPanel
+from encore.metrics.quality import GuardedQuality, JointQuality, MeasureQuality, Quality, get_quality
+from encore.metrics.reference import estoi, pesq, sdr, si_sdr, snr, stoi
+from encore.metrics.summary import Summary, summarise, summarise_gain
 
 __all__ = [
     "DOOR_NAMES",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metrics.dnsmos_networks import HOP, P808Scorer, PrimaryScorer, p808_scorer, primary_scorer
+from encore.metrics.dnsmos_networks import HOP, P808Scorer, PrimaryScorer, p808_scorer, primary_scorer
 
 DNSMOS_NAMES = ("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")
 DNSMOS_RATE = 16000

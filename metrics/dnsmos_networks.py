@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from metrics.onnx_weights import read_weights
+from encore.metrics.onnx_weights import read_weights
 
 WINDOW_FRAMES = 900
 HOP = 160

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.single_items import OnDevices, SingleItemQuality
+from encore.metrics.single_items import OnDevices, SingleItemQuality
 
 Graph = Callable[[Sequence[Tensor]], Tensor]
 """``(estimate,)`` or ``(estimate, reference)``, with the axes that the file wants, to its first output."""

@@ -10,10 +10,10 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from metrics.blind import DNSMOS_NAMES, DNSMOS_RATE, dnsmos
-from metrics.music import csdr, usdr
-from metrics.reference import STOI_MINIMUM_RATE, estoi, pesq, sdr, si_sdr, snr, stoi
-from metrics.single_signals import PESQ_RATES
+from encore.metrics.blind import DNSMOS_NAMES, DNSMOS_RATE, dnsmos
+from encore.metrics.music import csdr, usdr
+from encore.metrics.reference import STOI_MINIMUM_RATE, estoi, pesq, sdr, si_sdr, snr, stoi
+from encore.metrics.single_signals import PESQ_RATES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

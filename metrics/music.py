@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metrics.reference import snr
+from encore.metrics.reference import snr
 
 FILTERS = 512
 """Taps by which BSSEval lets a stem differ from its reference as spatial distortion."""

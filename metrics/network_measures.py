@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metrics.single_items import SILENCE, OnDevices, SingleItemQuality
+from encore.metrics.single_items import SILENCE, OnDevices, SingleItemQuality
 
 MINIMUM_SECONDS = 0.2
 """Clips below it score NaN: NISQA needs 0.15 s, and no listener has judged shorter ones."""
@@ -129,7 +129,7 @@ def fetch_weights(name: str) -> Path:
         except OSError as error:
             raise ValueError(
                 f"name={name!r} needs the weights '{path}', which could not be fetched ({error}): run "
-                "python -m commands.prefetch --measures where there is a network, or copy the file there"
+                "python -m encore.cli.prefetch --measures where there is a network, or copy the file there"
             ) from error
     return path
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
-from metrics.blind import DNSMOS_NAMES, DNSMOS_RATE, dnsmos
-from metrics.measures import MEASURES, resolve_name, score_measure, to_rate
-from metrics.processes import check_workers
+from encore.metrics.blind import DNSMOS_NAMES, DNSMOS_RATE, dnsmos
+from encore.metrics.measures import MEASURES, resolve_name, score_measure, to_rate
+from encore.metrics.processes import check_workers
 
 _SINGLE_SIGNAL_MEASURES = ("pesq", "pesq_nb", "stoi", "estoi")
 

@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from metrics import single_signals
-from metrics.single_signals import SCORES, FloatArray
+from encore.metrics import single_signals
+from encore.metrics.single_signals import SCORES, FloatArray
 
 
 def score_pairs(
@@ -29,7 +29,7 @@ def score_pairs(
     """Score pairs ``(estimate, reference)`` of ``(time,)`` with a measure of single signals.
 
     Args:
-        name: A key of `metrics.single_signals.SCORES`.
+        name: A key of `encore.metrics.single_signals.SCORES`.
         pairs: The signals.
         workers: Processes; 0 scores in this one. The values are the same, save that the last of the 53 bits
             of STOI can follow the threads that NumPy's matrix products use: one there, maybe more here.
@@ -125,7 +125,7 @@ class ScorePool:
 
 
 class Process:
-    """A running `metrics.single_signals`, with one thread of its own.
+    """A running `encore.metrics.single_signals`, with one thread of its own.
 
     Attributes:
         pid: Its number in the system.

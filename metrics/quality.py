@@ -11,8 +11,8 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from metrics.measures import MEASURES, resolve_name, score_measure
-from metrics.processes import check_workers
+from encore.metrics.measures import MEASURES, resolve_name, score_measure
+from encore.metrics.processes import check_workers
 
 
 class Quality(ABC):
@@ -116,11 +116,11 @@ class MeasureQuality(Quality):
 
 
 def get_quality(name: str, *, sample_rate: int, workers: int = 0) -> Quality:
-    """Return a measure by its name; see `MeasureQuality`, and `metrics.doors` for the others.
+    """Return a measure by its name; see `MeasureQuality`, and `encore.metrics.external` for the others.
 
     Args:
-        name: One of `METRIC_NAMES`; one of `metrics.self_checks.SELF_CHECKS`; or one of
-            ``metrics.doors.DOOR_NAMES``, or the file of a measure, such as
+        name: One of `METRIC_NAMES`; one of `encore.metrics.self_consistency.SELF_CHECKS`; or one of
+            ``encore.metrics.external.DOOR_NAMES``, or the file of a measure, such as
             ``"onnx:mos.onnx?sample_rate=16000"``.
         sample_rate: Rate in Hz of the audio that it will be given.
         workers: See `MeasureQuality`.
@@ -135,8 +135,8 @@ def get_quality(name: str, *, sample_rate: int, workers: int = 0) -> Quality:
         ('si_sdr', 'oracle', 1.0)
     """
     # they build on this module
-    from metrics.doors import is_door, open_measure
-    from metrics.self_checks import SELF_CHECKS, self_check
+    from encore.metrics.external import is_door, open_measure
+    from encore.metrics.self_consistency import SELF_CHECKS, self_check
 
     if name in SELF_CHECKS:
         return self_check(name, sample_rate=sample_rate)

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.processes import score_pairs
-from metrics.single_signals import PESQ_RATES
+from encore.metrics.processes import score_pairs
+from encore.metrics.single_signals import PESQ_RATES
 
 STOI_MINIMUM_RATE = 10000
 """STOI is defined on audio of 10 kHz; pystoi resamples anything above it by itself, in Hz."""

@@ -10,8 +10,8 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-from metrics.measures import to_rate
-from metrics.quality import Quality
+from encore.metrics.measures import to_rate
+from encore.metrics.quality import Quality
 
 # a 16-bit file would hold zeros below it
 SILENCE = 2.0**-16

@@ -36,7 +36,7 @@ _numpy_generator = Lock()
 
 
 def pesq_of_signal(estimate: FloatArray, reference: FloatArray, mode: str) -> float:
-    """Score ``(time,)`` as `metrics.pesq` does: in equal pieces if it is long.
+    """Score ``(time,)`` as `encore.metrics.pesq` does: in equal pieces if it is long.
 
     Args:
         estimate: Finite samples, at the rate of the mode.
@@ -65,7 +65,7 @@ def pesq_of_signal(estimate: FloatArray, reference: FloatArray, mode: str) -> fl
 def stoi_of_signal(
     estimate: FloatArray, reference: FloatArray, sample_rate: int, extended: bool = False
 ) -> float:
-    """Score ``(time,)`` as `metrics.stoi` and `metrics.estoi` do.
+    """Score ``(time,)`` as `encore.metrics.stoi` and `encore.metrics.estoi` do.
 
     Args:
         estimate: Finite samples.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.pretrained import load_prior, load_separator
-from models.types import LoadedSeparator, Separator
+from encore.models.loading import load_prior, load_separator
+from encore.models.types import LoadedSeparator, Separator
 
 __all__ = ["LoadedSeparator", "Separator", "load_prior", "load_separator"]

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from models.types import LoadedSeparator
+from encore.models.types import LoadedSeparator
 
 Precision = Literal["32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -63,7 +63,7 @@ def accelerate(separator: LoadedSeparator, *, precision: Precision = "32", compi
 
 
 def wrap_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
-    """Policy for torch's fully sharded data parallel: every block of :data:`BLOCKS` is a shard of its own.
+    """Policy for torch's fully sharded data parallel: every block of `BLOCKS` is a shard of its own.
 
     Args:
         module: A module of the network.
@@ -81,10 +81,10 @@ def compile_blocks(separator: nn.Module) -> int:
 
     The blocks keep their classes and the state dictionary its keys, so checkpoints are the same with and
     without. Blocks of one class share their code: a deep network compiles as fast as a shallow one. Call it
-    after :func:`models.costs.count_macs`: torch never compiles what first ran under a counter.
+    after `encore.models.costs.count_macs`: torch never compiles what first ran under a counter.
 
     Args:
-        separator: A network with blocks of :data:`BLOCKS`.
+        separator: A network with blocks of `BLOCKS`.
 
     Returns:
         How many blocks were found.
@@ -96,7 +96,7 @@ def compile_blocks(separator: nn.Module) -> int:
     if not blocks:
         raise ValueError(
             f"compile=true: {type(separator).__name__} repeats none of {', '.join(sorted(BLOCKS))}:"
-            " use compile=false, or add its block to models.acceleration.BLOCKS"
+            " use compile=false, or add its block to encore.models.acceleration.BLOCKS"
         )
     for block in blocks:
         # batches of unrolled training and of validation differ in size and length

@@ -5,7 +5,7 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor
 
-from models.types import LoadedSeparator, Separator
+from encore.models.types import LoadedSeparator, Separator
 
 
 def match_channels(separator: LoadedSeparator, channels: int) -> Separator:

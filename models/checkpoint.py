@@ -16,12 +16,12 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.denoisers.preconditioning import Preconditioning
-from models.processes.bridge import Bridge
-from models.processes.diffusion import Diffusion
-from models.weights import load_completely, one_line, read_safely, read_safetensors, read_state_dict
+from encore.models.denoisers.preconditioning import Preconditioning
+from encore.models.processes.bridge import Bridge
+from encore.models.processes.diffusion import Diffusion
+from encore.models.weights import load_completely, one_line, read_safely, read_safetensors, read_state_dict
 
-ALLOWED_PREFIXES = ("models.separators.", "models.denoisers.", "models.processes.")
+ALLOWED_PREFIXES = ("encore.models.separators.", "encore.models.denoisers.", "encore.models.processes.")
 """Where the classes live that a configuration may name."""
 
 ALLOWED_KINDS = (nn.Module, Bridge, Diffusion, Preconditioning)
@@ -92,7 +92,7 @@ def initial_weights(path: str | Path) -> dict[str, Tensor]:
 
     Args:
         path: A ``.ckpt`` or ``.safetensors`` file of ours, whose averaged weights are taken where it has
-            them; or what :func:`models.weights.read_state_dict` reads.
+            them; or what `encore.models.weights.read_state_dict` reads.
 
     Returns:
         Tensors on the CPU by name.
@@ -108,7 +108,7 @@ def initial_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def checkpoint_config(path: str | Path) -> dict[str, Any]:
-    """The plain model configuration that a checkpoint holds; errors as :func:`load_checkpoint`."""
+    """The plain model configuration that a checkpoint holds; errors as `load_checkpoint`."""
     return dict(_read(Path(path), averaged=True)[0])
 
 
@@ -116,7 +116,7 @@ def instantiate(config: Mapping[str, Any]) -> nn.Module:
     """Build the network that a plain configuration describes; nested ones with ``_target_`` are built first.
 
     Args:
-        config: ``_target_`` names a class below :data:`ALLOWED_PREFIXES`, the other keys are its keywords.
+        config: ``_target_`` names a class below `ALLOWED_PREFIXES`, the other keys are its keywords.
 
     Returns:
         The network, freshly initialised.
@@ -161,7 +161,7 @@ def _class_named(config: Mapping[str, Any]) -> type[Any]:
     target = config.get("_target_")
     places = " and ".join(prefix + "*" for prefix in ALLOWED_PREFIXES)
     # no part may begin with an underscore, and a module lies between the prefix and the class
-    pattern = r"[a-z]+(\.[A-Za-z]\w*){3,}"
+    pattern = r"[a-z]+(\.[A-Za-z]\w*){4,}"
     if not (
         isinstance(target, str) and target.startswith(ALLOWED_PREFIXES) and re.fullmatch(pattern, target)
     ):

@@ -44,7 +44,7 @@ def macs_per_second(
         channels: Channels of the measured input; ``separator.channels`` if left out.
 
     Returns:
-        Multiply-accumulates per second of audio, all channels together; see :func:`count_macs` for what
+        Multiply-accumulates per second of audio, all channels together; see `count_macs` for what
         is counted.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from models.types import Separator
+from encore.models.types import Separator
 
 AnySeparator = TypeVar("AnySeparator", bound=Separator)
 
@@ -53,7 +53,7 @@ class Standardising(nn.Module):
     """A separator whose network wants standardised mixtures, and which sees to that.
 
     Attributes:
-        standardises: Whether it does; False where the caller does, see :func:`unstandardised`.
+        standardises: Whether it does; False where the caller does, see `unstandardised`.
     """
 
     standardises = True

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.types import LoadedSeparator, exchangeable
+from encore.models.types import LoadedSeparator, exchangeable
 
 
 class Selected(nn.Module):

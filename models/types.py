@@ -16,7 +16,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 @runtime_checkable
 class LoadedSeparator(Protocol):
-    """A separator that also says what it separates: what :func:`models.load_separator` returns."""
+    """A separator that also says what it separates: what `encore.models.load_separator` returns."""
 
     sources: tuple[str, ...]
     """Names of the estimated sources, in the order of the estimates' source axis."""

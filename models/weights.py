@@ -133,7 +133,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Args:
         path: A ``.safetensors`` file, or one of ``torch.save`` that is a state dictionary or holds one under
-            a key of :data:`NESTS`.
+            a key of `NESTS`.
 
     Returns:
         Tensors on the CPU by name, the names as they are in the file.
@@ -174,7 +174,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def state_dict_in(content: Any) -> dict[str, Tensor] | None:
-    """The state dictionary that a loaded file is, or keeps under a key of :data:`NESTS`; None if neither."""
+    """The state dictionary that a loaded file is, or keeps under a key of `NESTS`; None if neither."""
     if not isinstance(content, Mapping):
         return None
     nested = [content[key] for key in NESTS if key in content]
@@ -222,7 +222,7 @@ def load_partially(
 def load_completely(
     module: nn.Module, weights: Mapping[str, Tensor], origin: object, *, prefixes: Sequence[str] = PREFIXES
 ) -> None:
-    """Set all weights of a network, like :func:`load_partially`.
+    """Set all weights of a network, like `load_partially`.
 
     Args:
         module: The network, changed in place.

@@ -9,14 +9,14 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reporting.cost import equal_cost, equal_cost_cells, operating_points
-from reporting.labels import title as metric_title
-from reporting.page import Block, Section, render_html, render_markdown
-from reporting.palette import Look, guide_looks, save_png
-from reporting.plots import gain_figure, ratio_figure, scale_figure, step_figure
-from reporting.runs import Run
-from reporting.summary import pair_scores, summarise
-from reporting.tables import comparison_frame, comparison_table, overview_table, runs_table, step_table
+from encore.reporting.cost import equal_cost, equal_cost_cells, operating_points
+from encore.reporting.labels import title as metric_title
+from encore.reporting.page import Block, Section, render_html, render_markdown
+from encore.reporting.palette import Look, guide_looks, save_png
+from encore.reporting.plots import gain_figure, ratio_figure, scale_figure, step_figure
+from encore.reporting.runs import Run
+from encore.reporting.summary import pair_scores, summarise
+from encore.reporting.tables import comparison_frame, comparison_table, overview_table, runs_table, step_table
 
 READING = (
     "Values are means over items, higher is better; in brackets the improvement over the unprocessed "
@@ -36,7 +36,7 @@ def write_report(
     """Compare runs and write everything about it into a folder.
 
     Args:
-        runs: Runs with distinct names, from :func:`reporting.runs.load_all`; at least one.
+        runs: Runs with distinct names, from `encore.reporting.runs.load_all`; at least one.
         out: Folder to write; it is made, and files of the same names in it are replaced.
         title: Heading of the pages.
         seed: Seed of the bootstrap.

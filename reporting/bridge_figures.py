@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reporting.palette import HUES, MIXTURE_COLOUR, ONE_STEP_COLOUR, styled
+from encore.reporting.palette import HUES, MIXTURE_COLOUR, ONE_STEP_COLOUR, styled
 
 PATHS = {
     "separator": ("separator, not told the time", HUES[0], "-", "o"),
@@ -56,7 +56,7 @@ def bounds_figure(steps: pd.DataFrame) -> Figure:
     """What happened against what the bounds allow: above the diagonals nothing may lie.
 
     Args:
-        steps: Columns of :class:`inference.theory.StepCheck`, a row for every item and step.
+        steps: Columns of `encore.inference.theory.StepCheck`, a row for every item and step.
 
     Returns:
         Two panels: how far a score may be below the best on a finer grid, and how large an error may be.

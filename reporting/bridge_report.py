@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from reporting.bridge_figures import (
+from encore.reporting.bridge_figures import (
     PATHS,
     bounds_figure,
     gain_figure,
@@ -17,10 +17,10 @@ from reporting.bridge_figures import (
     ratio_figure,
     time_figure,
 )
-from reporting.page import Block, Section, render_html, render_markdown
-from reporting.palette import save_png
-from reporting.summary import statistics
-from reporting.tables import number
+from encore.reporting.page import Block, Section, render_html, render_markdown
+from encore.reporting.palette import save_png
+from encore.reporting.summary import statistics
+from encore.reporting.tables import number
 
 TOLERANCE = 1e-3
 """Of bounds, in dB and in relative error: what estimates computed in other batches differ by."""
@@ -45,7 +45,7 @@ def write_bridge_report(folder: str | Path, tables: Mapping[str, pd.DataFrame], 
 
     Args:
         folder: Exists.
-        tables: By the file names of :class:`commands.theory_experiment.TheoryExperiment`; empty ones are
+        tables: By the file names of `encore.cli.theory_experiment.TheoryExperiment`; empty ones are
             left out.
         name: Of the run.
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from reporting.labels import decimals, title
-from reporting.summary import final_steps, statistics
-from reporting.tables import number, quantity
+from encore.reporting.labels import decimals, title
+from encore.reporting.summary import final_steps, statistics
+from encore.reporting.tables import number, quantity
 
 EQUAL_COST_COLUMNS = (
     "metric",
@@ -26,14 +26,14 @@ EQUAL_COST_COLUMNS = (
     "high",
     "items",
 )
-"""Columns of :func:`equal_cost`, in order."""
+"""Columns of `equal_cost`, in order."""
 
 
 def operating_points(summary: pd.DataFrame, macs_per_second: Mapping[str, float | None]) -> pd.DataFrame:
     """What every run's one-step estimate and every guide's last step cost.
 
     Args:
-        summary: From :func:`reporting.summary.summarise`.
+        summary: From `encore.reporting.summary.summarise`.
         macs_per_second: Multiply-accumulates of one separator call per second of audio, by run name.
 
     Returns:
@@ -53,8 +53,8 @@ def equal_cost(
     """Set every refined estimate against the strongest one-step estimate that costs no more.
 
     Args:
-        paired: Score table with failed values as NaN, from :func:`reporting.summary.pair_scores`.
-        points: From :func:`operating_points`.
+        paired: Score table with failed values as NaN, from `encore.reporting.summary.pair_scores`.
+        points: From `operating_points`.
         tolerance: How much more, relatively, the one-step estimate may cost.
         seed: Seed of the bootstrap.
 
@@ -100,7 +100,7 @@ def _differences(paired: pd.DataFrame, refined: pd.Series, other: pd.Series) -> 
 
 
 def equal_cost_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of :func:`equal_cost` as text cells for a page."""
+    """The table of `equal_cost` as text cells for a page."""
     rows = []
     for _, row in table.iterrows():
         places = decimals(row["metric"])

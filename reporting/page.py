@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reporting.tables import to_markdown
+from encore.reporting.tables import to_markdown
 
 CSS = """
 :root { color-scheme: light; }

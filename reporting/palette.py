@@ -53,10 +53,10 @@ def guide_looks(columns: Iterable[str]) -> dict[str, Look]:
     """Give every guide its look.
 
     Args:
-        columns: Column names of guides (see :func:`reporting.scores.column_name`) in a report.
+        columns: Column names of guides (see `encore.reporting.scores.column_name`) in a report.
 
     Returns:
-        A look per name. Guides of :data:`PREFERRED` always keep theirs; the others share out, in
+        A look per name. Guides of `PREFERRED` always keep theirs; the others share out, in
         alphabetical order, the colours that are left, and start again when none is.
     """
     names = sorted(set(columns))
@@ -76,7 +76,7 @@ R = TypeVar("R")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function that draws, so that it has :data:`STYLE` and leaves the caller's settings alone."""
+    """Decorate a function that draws, so that it has `STYLE` and leaves the caller's settings alone."""
 
     @wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from reporting.labels import axis_label, title, unit_suffix
-from reporting.palette import MIXTURE_COLOUR, ONE_STEP_COLOUR, Look, guide_looks, styled
-from reporting.scores import KINDS
-from reporting.summary import final_steps
-from reporting.tables import quantity
+from encore.reporting.labels import axis_label, title, unit_suffix
+from encore.reporting.palette import MIXTURE_COLOUR, ONE_STEP_COLOUR, Look, guide_looks, styled
+from encore.reporting.scores import KINDS
+from encore.reporting.summary import final_steps
+from encore.reporting.tables import quantity
 
 PANELS_PER_ROW = 4
 UNGUIDED = ("mixture", "one_step")
@@ -58,7 +58,7 @@ def bottom_legend(figure: Figure, axes: list[Axes], columns: int | None = None) 
 def _panels(
     runs: list[str], heights: tuple[float, float]
 ) -> tuple[Figure, list[Axes], list[tuple[Axes, Axes]]]:
-    """An upper and a lower panel for every run, in bands of :data:`PANELS_PER_ROW`, with shared axes."""
+    """An upper and a lower panel for every run, in bands of `PANELS_PER_ROW`, with shared axes."""
     bands = -(-len(runs) // PANELS_PER_ROW)
     width = -(-len(runs) // bands)
     size = (max(2.7 * width + 0.6, 5.2), 1.85 * sum(heights) * bands + 0.5)
@@ -91,9 +91,9 @@ def step_figure(summary: pd.DataFrame, metric: str, *, looks: Mapping[str, Look]
     """A metric at every refinement step, one panel per run, one line per guide.
 
     Args:
-        summary: From :func:`reporting.summary.summarise`.
+        summary: From `encore.reporting.summary.summarise`.
         metric: A metric of the summary.
-        looks: How guides are drawn, from :func:`reporting.palette.guide_looks`; made for this figure if None.
+        looks: How guides are drawn, from `reporting.palette.guide_looks`; made for this figure if None.
 
     Returns:
         The upper panels show the mean with its 95 % interval beside one step and mixture; the lower ones the
@@ -121,7 +121,7 @@ def ratio_figure(summary: pd.DataFrame, *, looks: Mapping[str, Look] | None = No
     """What the guides chose: the mixture share of every step, and how many items moved on at all.
 
     Args:
-        summary: From :func:`reporting.summary.summarise`.
+        summary: From `encore.reporting.summary.summarise`.
         looks: How guides are drawn; made for this figure if None.
 
     Returns:
@@ -193,7 +193,7 @@ def scale_figure(points: pd.DataFrame, *, looks: Mapping[str, Look] | None = Non
     """Quality against cost, a panel per metric: is refining a small model worth a larger one?
 
     Args:
-        points: From :func:`reporting.cost.operating_points`.
+        points: From `encore.reporting.cost.operating_points`.
         looks: How guides are drawn; made for this figure if None.
 
     Returns:
@@ -259,7 +259,7 @@ def gain_figure(paired: pd.DataFrame, metric: str, *, looks: Mapping[str, Look] 
     """Gain of every item at the last step against its one-step score, with histograms beside.
 
     Args:
-        paired: From :func:`reporting.summary.pair_scores`.
+        paired: From `encore.reporting.summary.pair_scores`.
         metric: A metric of the table.
         looks: How guides are drawn; made for this figure if None.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reporting.palette import HUES, styled
+from encore.reporting.palette import HUES, styled
 
 DASHES = ("-", "--", ":", "-.")
 """One style for each round of the colours."""
@@ -24,7 +24,7 @@ def solver_traces_figure(traces: pd.DataFrame) -> Figure:
 
     Returns:
         Two panels side by side, from the noisiest level to the cleanest; means over the mixtures, of the
-        conflicts over :data:`SMOOTHED` levels too.
+        conflicts over `SMOOTHED` levels too.
     """
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     panels = figure.subplots(1, 2)

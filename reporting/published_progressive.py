@@ -10,7 +10,7 @@ FIXED_SCHEDULE: dict[str, tuple[float, ...]] = {
     "bass": (11.146, 11.260, 11.342, 11.389, 11.399, 11.363, 11.268, 11.107, 10.871, 10.569),
     "other": (6.667, 6.695, 6.704, 6.687, 6.638, 6.547, 6.395, 6.165, 5.833, 5.470),
 }
-"""Target SI-SDR in dB at each of :data:`BETAS`: Hybrid Demucs, 30 s of each of the 50 songs of MUSDB18-HQ.
+"""Target SI-SDR in dB at each of `BETAS`: Hybrid Demucs, 30 s of each of the 50 songs of MUSDB18-HQ.
 
 Source: Magalini, Manattini and Marri, "Progressive inference for music demixing", 2025.
 """

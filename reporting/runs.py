@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from reporting.scores import ScoreTableError, read_scores
+from encore.reporting.scores import ScoreTableError, read_scores
 
 SCORE_FILES = ("scores.parquet", "scores.csv")
 """File names looked for in a run folder, the first one found is read."""
@@ -67,7 +67,7 @@ def read_record(path: str | Path) -> RunRecord:
     """Read a ``run.json``.
 
     Args:
-        path: The file. It need not exist: an empty record then; keys that :class:`RunRecord` lacks are
+        path: The file. It need not exist: an empty record then; keys that `RunRecord` lacks are
             ignored.
 
     Returns:
@@ -104,7 +104,7 @@ def load_runs(path: str | Path) -> list[Run]:
     """Load the run or runs whose scores lie in a folder.
 
     Args:
-        path: Folder that holds :data:`SCORE_FILES` and perhaps ``run.json``, or the score file itself.
+        path: Folder that holds `SCORE_FILES` and perhaps ``run.json``, or the score file itself.
 
     Returns:
         One run as a rule. A table in which several runs were put together gives one each; the record then
@@ -142,7 +142,7 @@ def load_all(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
     """Load many runs; a bad one does not stop the others.
 
     Args:
-        paths: As for :func:`load_runs`; a path given twice is read once.
+        paths: As for `load_runs`; a path given twice is read once.
 
     Returns:
         The runs, with distinct names, and one line for every path that could not be read.

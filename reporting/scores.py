@@ -19,7 +19,7 @@ TEXT = ("run", "item", "guide", "kind", "metric")
 NUMBERS = ("mixture_db", "value", "ratio")
 COUNTS = ("step", "evaluations")
 COLUMNS = ("run", "item", "mixture_db", "step", "guide", "kind", "metric", "value", "ratio", "evaluations")
-"""Columns in file order: :data:`TEXT` are strings, :data:`NUMBERS` float64, :data:`COUNTS` int64.
+"""Columns in file order: `TEXT` are strings, `NUMBERS` float64, `COUNTS` int64.
 
 ``mixture_db`` is the mixture's own SI-SDR in dB (NaN without a reference); ``step`` 0 the one-step estimate;
 ``guide`` the quality that steered, ``"none"`` where there was none; ``value`` the metric, higher is better,
@@ -41,7 +41,7 @@ def column_name(guide: str, kind: str) -> str:
 
     Args:
         guide: Quality that steered, for example ``"si_sdr"``.
-        kind: One of :data:`KINDS`.
+        kind: One of `KINDS`.
 
     Returns:
         ``"si_sdr_oracle"``, ``"dnsmos_ovrl_blind"``, ``"fixed"``, ``"one_step"`` or ``"mixture"``: oracle or
@@ -58,16 +58,16 @@ def validate_scores(scores: pd.DataFrame, *, origin: str = "scores") -> pd.DataF
     """Check a score table and give every column its dtype.
 
     Args:
-        scores: Table with at least :data:`COLUMNS`; further columns are kept, after them.
+        scores: Table with at least `COLUMNS`; further columns are kept, after them.
         origin: How error messages call the table, a file name for example.
 
     Returns:
-        A new table with the columns in order, the dtypes of :data:`COLUMNS` and a fresh index.
+        A new table with the columns in order, the dtypes of `COLUMNS` and a fresh index.
 
     Raises:
         ScoreTableError: One line, if a column is missing, a cell has the wrong type, a kind is unknown, a
         step or
-            an evaluation count is negative, or two rows have the same :data:`KEY`.
+            an evaluation count is negative, or two rows have the same `KEY`.
     """
     missing = [name for name in COLUMNS if name not in scores.columns]
     if missing:
@@ -106,7 +106,7 @@ def _numbers(column: pd.Series, origin: str) -> pd.Series:
 
 
 def _check_values(table: pd.DataFrame, origin: str) -> None:
-    """Raise where a value cannot be meant, see :func:`validate_scores`."""
+    """Raise where a value cannot be meant, see `validate_scores`."""
     unknown = sorted(set(table["kind"]) - set(KINDS))
     if unknown:
         raise ScoreTableError(f"{origin}: kind {unknown[0]!r} is unknown; use one of {', '.join(KINDS)}")
@@ -158,7 +158,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
         path: ``.parquet`` or ``.csv`` file.
 
     Returns:
-        The table, as :func:`validate_scores` gives it.
+        The table, as `validate_scores` gives it.
 
     Raises:
         ScoreTableError: One line that names the file, if it is missing, unreadable or no score table.

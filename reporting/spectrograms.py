@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reporting.palette import HUES, styled
+from encore.reporting.palette import HUES, styled
 
 WINDOW_SECONDS = 0.032
 DYNAMIC_RANGE_DB = 80.0
@@ -98,7 +98,7 @@ def spectrogram_figure(waveforms: Mapping[str, Tensor], sample_rate: int, *, tit
 
 
 def _check(waveforms: Mapping[str, Tensor]) -> None:
-    """Raise where the signals cannot stand side by side, see :func:`spectrogram_figure`."""
+    """Raise where the signals cannot stand side by side, see `spectrogram_figure`."""
     if not waveforms:
         raise ValueError("waveforms: is empty; give at least one signal (channel, time)")
     shapes = {name: tuple(waveform.shape) for name, waveform in waveforms.items()}
@@ -126,7 +126,7 @@ def _draw_wave(panel: Axes, signal: Tensor, seconds: float) -> None:
 
 
 def _thinned(image: Tensor) -> Tensor:
-    """At most :data:`MOST_COLUMNS` frames, each the maximum of those it stands for: no click disappears."""
+    """At most `MOST_COLUMNS` frames, each the maximum of those it stands for: no click disappears."""
     block = -(-image.shape[-1] // MOST_COLUMNS)
     if block == 1:
         return image

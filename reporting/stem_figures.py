@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reporting.labels import axis_label, title, unit_suffix
-from reporting.palette import HUES, MIXTURE_COLOUR, ONE_STEP_COLOUR, guide_looks, styled
-from reporting.plots import UNGUIDED, bottom_legend
-from reporting.published_progressive import BETAS, FIXED_SCHEDULE, ORACLE_PREDICTOR
+from encore.reporting.labels import axis_label, title, unit_suffix
+from encore.reporting.palette import HUES, MIXTURE_COLOUR, ONE_STEP_COLOUR, guide_looks, styled
+from encore.reporting.plots import UNGUIDED, bottom_legend
+from encore.reporting.published_progressive import BETAS, FIXED_SCHEDULE, ORACLE_PREDICTOR
 
 _PUBLISHED: dict[str, Any] = {"color": MIXTURE_COLOUR, "linestyle": ":", "label": "published (HDemucs)"}
 
@@ -23,7 +23,7 @@ def one_step_bars(summary: pd.DataFrame, metric: str) -> Figure:
     """One-step scores of every stem beside the mixture's own and, for SI-SDR, the published ones.
 
     Args:
-        summary: From :func:`reporting.stem_report.stem_summary`.
+        summary: From `encore.reporting.stem_report.stem_summary`.
         metric: Of the summary.
 
     Returns:
@@ -65,7 +65,7 @@ def schedule_curves(summary: pd.DataFrame, metric: str) -> Figure:
     """What every guide gains over one step, stem by stem, with the published fixed schedule for SI-SDR.
 
     Args:
-        summary: From :func:`reporting.stem_report.stem_summary`.
+        summary: From `encore.reporting.stem_report.stem_summary`.
         metric: Of the summary.
 
     Returns:
@@ -103,7 +103,7 @@ def predictor_curves(curves: pd.DataFrame) -> Figure:
     """SI-SDR of every stem of remixes in which one of them, the target, stays and the others fade.
 
     Args:
-        curves: From :func:`reporting.stem_report.predictor_summary`.
+        curves: From `encore.reporting.stem_report.predictor_summary`.
 
     Returns:
         A panel per target; solid what the paper means, dashed the remixes of its code, for the target.

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from reporting.labels import decimals, title
-from reporting.page import Block, Section, render_html, render_markdown
-from reporting.palette import save_png
-from reporting.plots import UNGUIDED
-from reporting.published_progressive import FIXED_SCHEDULE, ORACLE_PREDICTOR
-from reporting.scores import write_scores
-from reporting.stem_figures import one_step_bars, predictor_curves, schedule_curves
-from reporting.summary import statistics, summarise
-from reporting.tables import number
+from encore.reporting.labels import decimals, title
+from encore.reporting.page import Block, Section, render_html, render_markdown
+from encore.reporting.palette import save_png
+from encore.reporting.plots import UNGUIDED
+from encore.reporting.published_progressive import FIXED_SCHEDULE, ORACLE_PREDICTOR
+from encore.reporting.scores import write_scores
+from encore.reporting.stem_figures import one_step_bars, predictor_curves, schedule_curves
+from encore.reporting.summary import statistics, summarise
+from encore.reporting.tables import number
 
 _MEDIANS = ("csdr",)
 """Measures that papers report as the median over songs; all others as the mean."""
@@ -50,7 +50,7 @@ def write_stem_report(folder: str | Path, scores: pd.DataFrame, predictor: pd.Da
 
 
 def stem_summary(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """:func:`reporting.summary.summarise` for every stem by itself, with the column ``source``."""
+    """`encore.reporting.summary.summarise` for every stem by itself, with the column ``source``."""
     parts = [
         summarise(group, seed=seed).assign(source=source)
         for source, group in scores.groupby("source", sort=False)

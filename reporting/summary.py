@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from metrics.summary import Summary
-from metrics.summary import summarise as summarise_column
-from reporting.scores import KINDS, column_name
+from encore.metrics.summary import Summary
+from encore.metrics.summary import summarise as summarise_column
+from encore.reporting.scores import KINDS, column_name
 
 GROUP = ["run", "guide", "kind", "metric", "step"]
 """What one row of a summary stands for: a mean over items."""
@@ -31,7 +31,7 @@ SUMMARY_COLUMNS = (
     "ratio",
     "kept",
 )
-"""Columns of :func:`summarise`, in order."""
+"""Columns of `summarise`, in order."""
 
 
 def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
         The table with the columns ``mixture_value``, ``one_step``, ``improvement`` (value minus mixture
         value) and ``gain`` (value minus one-step value) in the metric's unit, NaN where either of the two is
         missing or failed. ``column`` is the guide's name in tables (see
-        :func:`reporting.scores.column_name`). Infinite values count as failed. For ``si_sdr`` the column
+        `encore.reporting.scores.column_name`). Infinite values count as failed. For ``si_sdr`` the column
         ``mixture_db`` stands in for missing mixture rows (it is the same number). Where a run has no rows of
         kind ``"one_step"``, those of step 0 are added as such, with the one separator call that ``y_0 =
         f(x_0)`` takes.
@@ -103,7 +103,7 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     Returns:
         One row per run, guide, kind, metric and step, with
 
-        - ``column``: the guide's name in tables (see :func:`reporting.scores.column_name`);
+        - ``column``: the guide's name in tables (see `encore.reporting.scores.column_name`);
         - ``mean``, ``low``, ``high``, ``median`` of the values that did not fail; ``low`` and ``high`` end
           the 95 % bootstrap interval of the mean; ``count`` of those values, ``failed`` of the others;
         - ``improvement``: mean over the mixture's value, paired by item, of ``improvement_count`` items;
@@ -144,7 +144,7 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort a summary: runs and metrics as they came, kinds as :data:`KINDS`."""
+    """Sort a summary: runs and metrics as they came, kinds as `KINDS`."""
     orders = {name: list(dict.fromkeys(frame[name])) for name in ("run", "metric")} | {"kind": list(KINDS)}
 
     def rank(column: pd.Series) -> pd.Series:
@@ -159,7 +159,7 @@ def final_steps(summary: pd.DataFrame) -> pd.DataFrame:
     """The rows of a summary at each guide's last step.
 
     Args:
-        summary: From :func:`summarise`.
+        summary: From `summarise`.
 
     Returns:
         One row per run, guide, kind and metric, in the summary's order.

@@ -8,9 +8,9 @@ from dataclasses import fields
 import numpy as np
 import pandas as pd
 
-from reporting.labels import decimals, is_own_metric, title
-from reporting.runs import Run, RunRecord
-from reporting.summary import final_steps
+from encore.reporting.labels import decimals, is_own_metric, title
+from encore.reporting.runs import Run, RunRecord
+from encore.reporting.summary import final_steps
 
 NOT_RECORDED = "not recorded"
 NO_VALUE = "-"
@@ -79,7 +79,7 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
         runs: The report's runs.
 
     Returns:
-        One row of text per run; what a run's ``run.json`` lacks is :data:`NOT_RECORDED`.
+        One row of text per run; what a run's ``run.json`` lacks is `NOT_RECORDED`.
     """
     rows = []
     for run in runs:
@@ -106,7 +106,7 @@ def overview_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Systems by metrics: the table of a paper.
 
     Args:
-        summary: From :func:`reporting.summary.summarise`.
+        summary: From `encore.reporting.summary.summarise`.
 
     Returns:
         Text cells. A row per run and system (the mixture, one step, then every guide at its last step) with
@@ -138,7 +138,7 @@ def comparison_frame(summary: pd.DataFrame) -> pd.DataFrame:
     """One step beside every guide's last step, as numbers for a CSV file.
 
     Args:
-        summary: From :func:`reporting.summary.summarise`.
+        summary: From `encore.reporting.summary.summarise`.
 
     Returns:
         A row per metric, run and guide with ``mixture``, ``one_step``, ``one_step_improvement``,
@@ -170,7 +170,7 @@ def comparison_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One step beside every guide's last step, for one metric.
 
     Args:
-        summary: From :func:`reporting.summary.summarise`.
+        summary: From `encore.reporting.summary.summarise`.
         metric: A metric of the summary.
 
     Returns:
@@ -196,7 +196,7 @@ def step_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Every step of every guide beside one step, for one metric.
 
     Args:
-        summary: From :func:`reporting.summary.summarise`.
+        summary: From `encore.reporting.summary.summarise`.
         metric: A metric of the summary.
 
     Returns:

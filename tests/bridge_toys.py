@@ -6,22 +6,22 @@ from typing import Any
 
 import torch
 
-from models.checkpoint import instantiate
-from models.denoisers.bridge_separator import BridgeSeparator
+from encore.models.checkpoint import instantiate
+from encore.models.denoisers.bridge_separator import BridgeSeparator
 
 BSRNN = {
-    "_target_": "models.denoisers.conditioned_bsrnn.ConditionedBSRNN",
+    "_target_": "encore.models.denoisers.conditioned_bsrnn.ConditionedBSRNN",
     "features": 6,
     "layers": 1,
     "window_seconds": 0.032,
     "max_sample_rate": 16000,
 }
 MASKS = {
-    "_target_": "models.denoisers.conditioned_masks.ConditionedMasks",
+    "_target_": "encore.models.denoisers.conditioned_masks.ConditionedMasks",
     "filters": [4, 4, 4],
     "features": 2,
 }
-BROWNIAN = {"_target_": "models.processes.bridge.BrownianBridge", "g": 0.5}
+BROWNIAN = {"_target_": "encore.models.processes.bridge.BrownianBridge", "g": 0.5}
 
 
 def bridge_config(
@@ -33,7 +33,7 @@ def bridge_config(
 ) -> dict[str, Any]:
     described = {"sources": list(sources), "sample_rate": 16000, "channels": channels}
     return {
-        "_target_": "models.denoisers.bridge_separator.BridgeSeparator",
+        "_target_": "encore.models.denoisers.bridge_separator.BridgeSeparator",
         "network": network | described,
         "bridge": BROWNIAN,
         **options,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference.search import Search, Trace
+from encore.inference.search import Search, Trace
 
 NAN = math.nan
 # scores (n, k) of shares (n, k), given the item, how often it moved and what it scores, each (n, 1); the

@@ -9,7 +9,7 @@ import torch
 from infer_toys import separator_file
 from torch import Generator
 
-from commands import inference_scores
+from encore.cli import inference_scores
 
 RATE = 16000
 

@@ -8,9 +8,9 @@ import numpy as np
 import soundfile
 import torch
 
-import infer
-from models.checkpoint import save_separator
-from models.separators.bsrnn import BSRNN
+from encore import infer
+from encore.models.checkpoint import save_separator
+from encore.models.separators.bsrnn import BSRNN
 
 ROOT = Path(infer.__file__).parent
 RATE = 16000
@@ -28,7 +28,7 @@ def separator_file(
         "sample_rate": rate,
     }
     path = folder / f"{name}.safetensors"
-    save_separator(path, BSRNN(**options), {"_target_": "models.separators.bsrnn.BSRNN", **options})
+    save_separator(path, BSRNN(**options), {"_target_": "encore.models.separators.bsrnn.BSRNN", **options})
     return str(path)
 
 

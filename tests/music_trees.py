@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from data.music_corpora import VALID_SONGS
+from encore.data.music_corpora import VALID_SONGS
 
 RATE = 8000
 SOURCES = ("vocals", "drums", "bass", "other")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inference.gaussian_sources import GaussianSources
-from inference.posterior import Problem
-from inference.posterior_log import PosteriorSample
-from models.checkpoint import instantiate
-from models.denoisers.diffusion_prior import DiffusionPrior
+from encore.inference.gaussian_sources import GaussianSources
+from encore.inference.posterior import Problem
+from encore.inference.posterior_log import PosteriorSample
+from encore.models.checkpoint import instantiate
+from encore.models.denoisers.diffusion_prior import DiffusionPrior
 
 CLASSES = ["Bark", "Flute", "Gong"]
 
@@ -26,14 +26,14 @@ def prior_config(
 ) -> dict:
     names = classes or []
     return {
-        "_target_": "models.denoisers.diffusion_prior.DiffusionPrior",
+        "_target_": "encore.models.denoisers.diffusion_prior.DiffusionPrior",
         "sample_rate": sample_rate,
         "source": source,
         "classes": names,
         "segment_seconds": 0.1,
-        "diffusion": {"_target_": "models.processes.diffusion.DiscreteDiffusion", "steps": 20},
+        "diffusion": {"_target_": "encore.models.processes.diffusion.DiscreteDiffusion", "steps": 20},
         "network": {
-            "_target_": "models.denoisers.tf_attention_unet.TFAttentionUNet",
+            "_target_": "encore.models.denoisers.tf_attention_unet.TFAttentionUNet",
             "classes": names,
             "widths": [8, 16, 8],
             "depths": [1, 1, 1],

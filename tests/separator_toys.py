@@ -11,8 +11,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from models.checkpoint import instantiate
-from models.costs import macs_per_second, parameters
+from encore.models.checkpoint import instantiate
+from encore.models.costs import macs_per_second, parameters
 
 MODELS = Path(__file__).parents[1] / "configs" / "model"
 

@@ -14,8 +14,8 @@ from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel
 from torch.multiprocessing.spawn import spawn
 from torch.optim import AdamW
 
-from models.acceleration import wrap_blocks
-from models.separators.bsrnn import BSRNN
+from encore.models.acceleration import wrap_blocks
+from encore.models.separators.bsrnn import BSRNN
 
 
 def steps(network: torch.nn.Module, rank: int | None) -> Tensor:

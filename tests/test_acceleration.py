@@ -10,9 +10,9 @@ from bridge_toys import BSRNN as BSRNN_BRIDGE
 from bridge_toys import MASKS as MASKS_BRIDGE
 from bridge_toys import toy_bridge
 
-from inference import BridgeSampler
-from models.acceleration import accelerate
-from models.separators.bsrnn import BSRNN
+from encore.inference import BridgeSampler
+from encore.models.acceleration import accelerate
+from encore.models.separators.bsrnn import BSRNN
 
 
 def small() -> BSRNN:

@@ -9,9 +9,9 @@ import torch
 from music_trees import RATE, tone, write
 from torch import Tensor
 
-from data.activity import HOP, active_start, first_sound, is_silent
-from data.corpora import Item
-from data.dataset import SegmentDataset
+from encore.data.activity import HOP, active_start, first_sound, is_silent
+from encore.data.corpora import Item
+from encore.data.dataset import SegmentDataset
 
 
 def noise(frames: int, seed: int = 0, channels: int = 1) -> Tensor:

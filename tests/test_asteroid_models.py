@@ -11,10 +11,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from models.checkpoint import instantiate
-from models.costs import macs_per_second, parameters
-from models.separators.asteroid import ARCHITECTURES, AsteroidSeparator
-from models.types import LoadedSeparator
+from encore.models.checkpoint import instantiate
+from encore.models.costs import macs_per_second, parameters
+from encore.models.separators.asteroid import ARCHITECTURES, AsteroidSeparator
+from encore.models.types import LoadedSeparator
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = ("conv_tasnet", "dprnn_tasnet", "sudormrf", "dptnet")

@@ -9,8 +9,15 @@ import soundfile
 import torch
 from torchaudio.functional import resample as torchaudio_resample
 
-from data.audio import AudioFileError, StreamResampler, audio_info, read_audio, resample, resampled_length
-from data.audio_writing import AudioWriter, write_audio
+from encore.data.audio import (
+    AudioFileError,
+    StreamResampler,
+    audio_info,
+    read_audio,
+    resample,
+    resampled_length,
+)
+from encore.data.audio_writing import AudioWriter, write_audio
 
 
 def _noise(frames: int = 5000, channels: int = 2, seed: int = 0, scale: float = 0.1) -> torch.Tensor:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from data.augmentation import EQUALISER_BANDS, random_equaliser, random_speed
-from data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
+from encore.data.augmentation import EQUALISER_BANDS, random_equaliser, random_speed
+from encore.data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
 
 RATE = 16_000
 DRAWS: dict[str, Callable[[Tensor, Generator], Tensor]] = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.processes import bridge as bridges
-from models.processes.bridge import (
+from encore.models.processes import bridge as bridges
+from encore.models.processes.bridge import (
     BBED,
     DDBMVE,
     DDBMVP,

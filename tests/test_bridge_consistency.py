@@ -11,12 +11,12 @@ from bridge_toys import MASKS, bridge_config, toy_bridge
 from test_bridge_sampling import GaussianData, generator
 from toys import toy_data, toy_trainer
 
-from inference import sample_bridge
-from lightning_modules.bridge import Place
-from lightning_modules.bridge_consistency import ConsistencyModule
-from lightning_modules.losses import FixedOrder, negative_snr
-from models.checkpoint import save_separator
-from models.processes.bridge import BrownianBridge
+from encore.inference import sample_bridge
+from encore.lightning_modules.bridge import Place
+from encore.lightning_modules.bridge_consistency import ConsistencyModule
+from encore.lightning_modules.losses import FixedOrder, negative_snr
+from encore.models.checkpoint import save_separator
+from encore.models.processes.bridge import BrownianBridge
 
 
 def module(**options) -> ConsistencyModule:
@@ -105,7 +105,10 @@ def test_distillation_trains_and_leaves_the_teacher_alone(domain: str, tmp_path:
         ({"network": MASKS}, None),
         ({"domain": "compressed"}, "domain='compressed'"),
         ({"sources": ("speech", "rest")}, r"sources=\('speech', 'rest'\)"),
-        ({"bridge": {"_target_": "models.processes.bridge.SchroedingerVE"}}, "SchroedingerVE of other"),
+        (
+            {"bridge": {"_target_": "encore.models.processes.bridge.SchroedingerVE"}},
+            "SchroedingerVE of other",
+        ),
     ],
 )
 def test_a_teacher_is_a_bridge_of_the_same_process(tmp_path: Path, options: dict, fault: str | None) -> None:

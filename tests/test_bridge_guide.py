@@ -13,7 +13,7 @@ from infer_toys import run, write_pair
 from separator_toys import close, noise
 from torch import Tensor
 
-from inference import (
+from encore.inference import (
     BridgeSampler,
     FixedSchedule,
     GridSearch,
@@ -23,9 +23,9 @@ from inference import (
     sample_bridge,
     time_grid,
 )
-from metrics import MetricPanel, get_quality
-from models.checkpoint import instantiate, save_separator
-from models.processes.bridge import BrownianBridge
+from encore.metrics import MetricPanel, get_quality
+from encore.models.checkpoint import instantiate, save_separator
+from encore.models.processes.bridge import BrownianBridge
 
 
 def generator() -> torch.Generator:
@@ -223,7 +223,7 @@ def test_infer_reads_any_separator_as_a_bridge(mono: str, tmp_path: Path) -> Non
     write_pair(tmp_path, "a.wav")
     arguments = ("--separator", mono, "--method", "bridge", "--steps", 3, "--no-scores")
     assert run(tmp_path / "noisy", "-o", tmp_path / "out", *arguments) == 0
-    brownian = "method.sampler.bridge={_target_: models.processes.bridge.BrownianBridge, g: 0.3}"
+    brownian = "method.sampler.bridge={_target_: encore.models.processes.bridge.BrownianBridge, g: 0.3}"
     assert run(tmp_path / "noisy", "-o", tmp_path / "noised", *arguments, "--set", brownian) == 0
     plain, noised = (soundfile.read(tmp_path / name / "a.wav")[0] for name in ("out", "noised"))
     assert abs(plain - noised).max() > 1e-4

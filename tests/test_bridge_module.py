@@ -10,9 +10,9 @@ from bridge_toys import toy_bridge
 from separator_toys import noise
 from toys import Shrink, toy_data, toy_trainer
 
-from lightning_modules.bridge import BridgeModule
-from lightning_modules.losses import CompressedL2, FixedOrder, negative_snr
-from lightning_modules.mixing_policy import MixingPolicy
+from encore.lightning_modules.bridge import BridgeModule
+from encore.lightning_modules.losses import CompressedL2, FixedOrder, negative_snr
+from encore.lightning_modules.mixing_policy import MixingPolicy
 
 
 def module(**options) -> BridgeModule:
@@ -72,7 +72,7 @@ def test_states_have_the_moments_of_the_bridge() -> None:
 
 
 def test_weights_are_those_of_the_preconditioning() -> None:
-    node = {"_target_": "models.denoisers.preconditioning.LinearEstimate"}
+    node = {"_target_": "encore.models.denoisers.preconditioning.LinearEstimate"}
     separator = toy_bridge(preconditioning=node)
     mixture, source, t = noise(2, 1, 2000), noise(2, 1, 1, 2000, seed=1), torch.tensor([0.2, 0.8])
     plain, weighted = (

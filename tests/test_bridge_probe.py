@@ -11,10 +11,10 @@ from bridge_toys import toy_bridge
 from lightning.pytorch.loggers import CSVLogger
 from toys import Shrink, toy_data, toy_module, toy_trainer
 
-from callbacks.bridge_probe import BridgeProbe
-from inference.theory import norms, path_errors
-from lightning_modules.bridge import BridgeModule
-from lightning_modules.losses import FixedOrder, negative_snr
+from encore.callbacks.bridge_probe import BridgeProbe
+from encore.inference.theory import norms, path_errors
+from encore.lightning_modules.bridge import BridgeModule
+from encore.lightning_modules.losses import FixedOrder, negative_snr
 
 
 def test_it_logs_and_writes_what_the_trained_separator_does(tmp_path: Path, corpus: Path) -> None:

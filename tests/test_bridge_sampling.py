@@ -9,8 +9,8 @@ import torch
 from test_bridge import ALL, NOISY, at
 from torch import Tensor
 
-from inference import FixedSchedule, refine, sample_bridge, time_grid
-from models.processes.bridge import (
+from encore.inference import FixedSchedule, refine, sample_bridge, time_grid
+from encore.models.processes.bridge import (
     BBED,
     DDBMVE,
     OUVE,

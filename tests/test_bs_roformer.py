@@ -11,13 +11,13 @@ import torch
 from separator_toys import check_stated_costs, close, configured, noise
 from torch import Tensor, nn
 
-from models import load_separator
-from models.acceleration import accelerate
-from models.checkpoint import instantiate, save_separator
-from models.costs import parameters
-from models.separators.bs_roformer import PUBLISHED_BANDS, BSRoFormer
-from models.separators.bsrnn import BSRNN
-from models.types import LoadedSeparator
+from encore.models import load_separator
+from encore.models.acceleration import accelerate
+from encore.models.checkpoint import instantiate, save_separator
+from encore.models.costs import parameters
+from encore.models.separators.bs_roformer import PUBLISHED_BANDS, BSRoFormer
+from encore.models.separators.bsrnn import BSRNN
+from encore.models.types import LoadedSeparator
 
 pytest.importorskip("bs_roformer", reason="the extra separators is not installed")
 
@@ -199,7 +199,7 @@ def test_dropout_is_for_training_only() -> None:
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     sizes = {"dim": 8, "depth": 2, "heads": 2, "dim_head": 4, "bands": [[10, 100.0], [6, 500.0]]}
     options = {"sources": ["a", "b"], "sample_rate": 8000, "channels": 2, **sizes}
-    target = {"_target_": "models.separators.bs_roformer.BSRoFormer", **options}
+    target = {"_target_": "encore.models.separators.bs_roformer.BSRoFormer", **options}
     separator, mixture = BSRoFormer(**options).eval(), noise(1, 2, 3000)
     save_separator(tmp_path / "saved.safetensors", separator, target)
     with torch.no_grad():

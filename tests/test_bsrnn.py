@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from separator_toys import close, noise
 from torch import Tensor
 
-from models.checkpoint import instantiate
-from models.separators.band_split import PUBLISHED_BANDS, bins_per_band, used_bands
-from models.separators.bsrnn import BSRNN
+from encore.models.checkpoint import instantiate
+from encore.models.separators.band_split import PUBLISHED_BANDS, bins_per_band, used_bands
+from encore.models.separators.bsrnn import BSRNN
 
 ROOT = Path(__file__).parents[1]
 # millions of parameters in the papers

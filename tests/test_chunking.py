@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from inference import FixedSchedule, refine
-from inference.chunking import Cut, cuts, fade_in, overlap_add, separated_parts, shifted
-from models import load_separator
+from encore.inference import FixedSchedule, refine
+from encore.inference.chunking import Cut, cuts, fade_in, overlap_add, separated_parts, shifted
+from encore.models import load_separator
 
 SEGMENT, OVERLAP, CONTEXT = 40, 8, 3
 HOP = SEGMENT - OVERLAP - 2 * CONTEXT

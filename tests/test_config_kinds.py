@@ -11,10 +11,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from commands.config_kinds import check_kinds, kinds_of
-from commands.method_options import load_method
-from commands.overrides import CONFIGS, UserError
-from commands.run_folder import run_id
+from encore.cli.config_kinds import check_kinds, kinds_of
+from encore.cli.method_options import load_method
+from encore.cli.overrides import CONFIGS, UserError
+from encore.cli.run_folder import run_id
 
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)
 METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
@@ -101,7 +101,7 @@ def test_all_configurations_are_of_the_right_kinds(group: str, name: str) -> Non
 @pytest.mark.parametrize(
     ("method", "override"),
     [
-        ("diffusion_prior", "method.posterior.solver=inference.red_diff.RedDiff"),
+        ("diffusion_prior", "method.posterior.solver=encore.inference.red_diff.RedDiff"),
         ("diffusion_prior", "method.posterior.start=noise"),
         ("diffusion_prior", "method.posterior.levels=abc"),
         ("diffusion_prior", "method.posterior.solver.guidance.schedule.strength=x"),

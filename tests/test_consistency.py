@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from inference.consistency import sum_to_mixture
+from encore.inference.consistency import sum_to_mixture
 
 
 def noise(*shape: int) -> Tensor:

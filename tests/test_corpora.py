@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data.corpora import (
+from encore.data.corpora import (
     Item,
     audio_files,
     blind_folder,
@@ -18,7 +18,7 @@ from data.corpora import (
     spread,
     voicebank_demand,
 )
-from data.manifest import manifest, validate, write_manifest
+from encore.data.manifest import manifest, validate, write_manifest
 
 
 def _touch(*files: Path) -> None:

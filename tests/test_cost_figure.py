@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from inference.evaluation import score_rows
-from reporting.cost import operating_points
-from reporting.plots import scale_figure
-from reporting.summary import summarise
+from encore.inference.evaluation import score_rows
+from encore.reporting.cost import operating_points
+from encore.reporting.plots import scale_figure
+from encore.reporting.summary import summarise
 
 
 def rows(item: str, one_step: float, refined: float | None) -> list[dict]:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
-from models.costs import count_macs, macs_per_second, parameters
-from models.separators.asteroid import AsteroidSeparator
-from models.separators.bsrnn import BSRNN
-from models.separators.hdemucs import HDemucs
+from encore.models.costs import count_macs, macs_per_second, parameters
+from encore.models.separators.asteroid import AsteroidSeparator
+from encore.models.separators.bsrnn import BSRNN
+from encore.models.separators.hdemucs import HDemucs
 
 BATCH, STEPS, FEATURES, HIDDEN = 3, 11, 8, 6
 

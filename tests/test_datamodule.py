@@ -13,14 +13,14 @@ from music_trees import musdb, of_config
 from omegaconf import OmegaConf
 from speaker_trees import audio, libri2mix, tree
 
-from data.audio import read_audio
-from data.audio_writing import write_audio
-from data.corpora import blind_folder, mixed_folders, paired_folders
-from data.datamodule import SeparationData
-from data.loaders import DrawSampler, ShardSampler
-from data.manifest import write_manifest
-from data.music_corpora import song_folders
-from data.stem_pools import song_pools
+from encore.data.audio import read_audio
+from encore.data.audio_writing import write_audio
+from encore.data.corpora import blind_folder, mixed_folders, paired_folders
+from encore.data.datamodule import SeparationData
+from encore.data.loaders import DrawSampler, ShardSampler
+from encore.data.manifest import write_manifest
+from encore.data.music_corpora import song_folders
+from encore.data.stem_pools import song_pools
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "data"
 MUSIC = ("musdb18_hq", "moisesdb", "song_folders", "stem_folders")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data.audio import AudioFileError, read_audio, resample
-from data.audio_writing import write_audio
-from data.corpora import Item
-from data.dataset import PoolDataset, SegmentDataset
+from encore.data.audio import AudioFileError, read_audio, resample
+from encore.data.audio_writing import write_audio
+from encore.data.corpora import Item
+from encore.data.dataset import PoolDataset, SegmentDataset
 
 RATE = 8000
 
@@ -149,7 +149,7 @@ def test_blind_items_have_no_references(tmp_path: Path) -> None:
 
 
 def test_headers_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import data.reading as module
+    import encore.data.reading as module
 
     asked: list[Path] = []
     real = module.audio_info

@@ -9,11 +9,11 @@ import torch
 from bridge_toys import BSRNN, MASKS, bridge_config, toy_bridge
 from separator_toys import close, noise
 
-from models import load_separator
-from models.checkpoint import instantiate, load_checkpoint, save_separator
-from models.denoisers.preconditioning import LinearEstimate, NoisePrediction
-from models.denoisers.time_embedding import TimeFilms
-from models.processes.bridge import I2SB, BrownianBridge, SchroedingerVE
+from encore.models import load_separator
+from encore.models.checkpoint import instantiate, load_checkpoint, save_separator
+from encore.models.denoisers.preconditioning import LinearEstimate, NoisePrediction
+from encore.models.denoisers.time_embedding import TimeFilms
+from encore.models.processes.bridge import I2SB, BrownianBridge, SchroedingerVE
 
 NETWORKS = pytest.mark.parametrize("network", [BSRNN, MASKS], ids=["bsrnn", "masks"])
 DOMAINS = pytest.mark.parametrize("domain", ["waveform", "compressed"])
@@ -73,13 +73,13 @@ def test_one_step_is_the_denoiser_at_the_mixture(network: dict) -> None:
 def test_checkpoints_hold_network_bridge_and_preconditioning(tmp_path: Path) -> None:
     config = bridge_config(
         preconditioning={
-            "_target_": "models.denoisers.preconditioning.LinearEstimate",
+            "_target_": "encore.models.denoisers.preconditioning.LinearEstimate",
             "source": 0.5,
             "covariance": 0.5,
         },
         bridge={
-            "_target_": "models.processes.bridge.Scaled",
-            "bridge": {"_target_": "models.processes.bridge.BBED"},
+            "_target_": "encore.models.processes.bridge.Scaled",
+            "bridge": {"_target_": "encore.models.processes.bridge.BBED"},
             "scale": 0.3,
         },
     )
@@ -94,13 +94,13 @@ def test_checkpoints_hold_network_bridge_and_preconditioning(tmp_path: Path) -> 
 
 def test_a_part_of_a_network_is_no_checkpoint() -> None:
     with pytest.raises(ValueError, match="it is no network"):
-        instantiate({"_target_": "models.processes.bridge.BBED"})
+        instantiate({"_target_": "encore.models.processes.bridge.BBED"})
     with pytest.raises(ValueError, match="not allowed"):
-        instantiate(bridge_config(bridge={"_target_": "models.weights.read_safely"}))
+        instantiate(bridge_config(bridge={"_target_": "encore.models.weights.read_safely"}))
 
 
 def test_a_bridge_needs_a_network_that_is_told_the_time() -> None:
-    plain = {"_target_": "models.separators.bsrnn.BSRNN", "features": 4, "layers": 1}
+    plain = {"_target_": "encore.models.separators.bsrnn.BSRNN", "features": 4, "layers": 1}
     with pytest.raises(ValueError, match="network=BSRNN"):
         instantiate(bridge_config() | {"network": plain})
     with pytest.raises(ValueError, match="domain='mel'"):
@@ -137,9 +137,9 @@ def test_noise_prediction_is_that_of_i2sb() -> None:
 @DOMAINS
 @pytest.mark.parametrize("kind", ["LinearEstimate", "NoisePrediction"])
 def test_preconditioned_estimates_are_the_weighted_sum(network: dict, domain: str, kind: str) -> None:
-    options = {"domain": domain, "bridge": {"_target_": "models.processes.bridge.SchroedingerVE"}}
+    options = {"domain": domain, "bridge": {"_target_": "encore.models.processes.bridge.SchroedingerVE"}}
     separator = toy_bridge(
-        network, **options, preconditioning={"_target_": f"models.denoisers.preconditioning.{kind}"}
+        network, **options, preconditioning={"_target_": f"encore.models.denoisers.preconditioning.{kind}"}
     )
     mixture = noise(1, 1, 4000)
     level = separator.level(mixture)

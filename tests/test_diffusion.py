@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from models.processes.diffusion import ContinuousDiffusion, Diffusion, DiscreteDiffusion, NoiseLevels
+from encore.models.processes.diffusion import ContinuousDiffusion, Diffusion, DiscreteDiffusion, NoiseLevels
 
 BOTH = [DiscreteDiffusion(), ContinuousDiffusion()]
 

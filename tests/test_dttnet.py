@@ -9,13 +9,13 @@ import torch
 from separator_toys import check_stated_costs, close, configured, noise
 from torch import nn
 
-from models import load_separator
-from models.acceleration import accelerate
-from models.checkpoint import instantiate, save_separator
-from models.costs import count_macs, parameters
-from models.export import Extent, write
-from models.separators.dttnet import DTTNet
-from models.types import LoadedSeparator
+from encore.models import load_separator
+from encore.models.acceleration import accelerate
+from encore.models.checkpoint import instantiate, save_separator
+from encore.models.costs import count_macs, parameters
+from encore.models.export import Extent, write
+from encore.models.separators.dttnet import DTTNet
+from encore.models.types import LoadedSeparator
 
 SIZES = ("tiny", "small", "medium", "large", "bass")
 STEMS = ("vocals", "drums", "bass", "other")
@@ -217,7 +217,7 @@ def test_it_learns() -> None:
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     options = {"sources": ["a", "b"], "sample_rate": 8000, "channels": 2, **SMALL, **WINDOW, "output": "mask"}
-    target = {"_target_": "models.separators.dttnet.DTTNet", **options}
+    target = {"_target_": "encore.models.separators.dttnet.DTTNet", **options}
     separator, mixture = DTTNet(**options).eval(), noise(1, 2, 3000)
     assert not [name for name in separator.state_dict() if "window" in name]
     save_separator(tmp_path / "saved.safetensors", separator, target)

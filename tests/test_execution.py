@@ -7,10 +7,10 @@ import threading
 import pytest
 import torch
 
-from inference import BatchSize, GridSearch, Lanes, refine
-from inference.execution import Execution
-from metrics import get_quality
-from models import load_separator
+from encore.inference import BatchSize, GridSearch, Lanes, refine
+from encore.inference.execution import Execution
+from encore.metrics import get_quality
+from encore.models import load_separator
 
 
 @pytest.fixture(scope="module")

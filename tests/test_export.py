@@ -12,13 +12,13 @@ import yaml
 from asteroid.models import ConvTasNet
 from torch import Tensor, nn
 
-from models.checkpoint import instantiate, save_separator
-from models.export import Extent, largest_difference, write
-from models.export.__main__ import main
-from models.export.spectral import RealValuedBSRNN
-from models.pretrained import load_separator
-from models.separators.asteroid import AsteroidSeparator
-from models.separators.bsrnn import BSRNN
+from encore.models.checkpoint import instantiate, save_separator
+from encore.models.export import Extent, largest_difference, write
+from encore.models.export.__main__ import main
+from encore.models.export.spectral import RealValuedBSRNN
+from encore.models.loading import load_separator
+from encore.models.separators.asteroid import AsteroidSeparator
+from encore.models.separators.bsrnn import BSRNN
 
 OPTIONS = {
     "ConvTasNet": {
@@ -40,7 +40,7 @@ OPTIONS = {
     },
 }
 BSRNN_CONFIG = {
-    "_target_": "models.separators.bsrnn.BSRNN",
+    "_target_": "encore.models.separators.bsrnn.BSRNN",
     "sources": ["speech"],
     "sample_rate": 8000,
     "channels": 2,
@@ -200,7 +200,7 @@ def test_a_file_that_differs_is_deleted(checkpoint: Path, capsys, monkeypatch) -
     # the comparison is with a separator that is as it was
     separator = load_separator(checkpoint)
     monkeypatch.setattr(
-        "models.export.__main__.largest_difference",
+        "encore.models.export.__main__.largest_difference",
         lambda run, _, extent: largest_difference(run, separator, extent),
     )
     assert main([str(checkpoint), str(out)]) == 1

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from inference.fitting import fit_schedule
-from metrics import Quality
+from encore.inference.fitting import fit_schedule
+from encore.metrics import Quality
 
 
 class Closeness(Quality):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from data.synthesis import FloatArray, flite
-from data.synthesis.flite import FliteVoice, check_flite, draw_utterance, draw_voice, say, vary_prosody
-from data.synthesis.speech import SynthesisError
-from data.synthesis.voicebank_demand import (
+from encore.data.synthesis import FloatArray, flite
+from encore.data.synthesis.flite import FliteVoice, check_flite, draw_utterance, draw_voice, say, vary_prosody
+from encore.data.synthesis.speech import SynthesisError
+from encore.data.synthesis.voicebank_demand import (
     FOLDERS,
     MANIFEST,
     TRAIN_SPEAKERS,
@@ -147,8 +147,8 @@ def test_a_pair_says_its_synthesiser_and_babble_stays_as_it_was(monkeypatch: pyt
     def hum(*_: object) -> tuple[str, FloatArray]:
         return "Hm.", np.sin(np.arange(3 * RATE))
 
-    monkeypatch.setattr("data.synthesis.voicebank_demand.draw_noise", silent_noise)
-    monkeypatch.setattr("data.synthesis.voicebank_demand.draw_utterance", hum)
+    monkeypatch.setattr("encore.data.synthesis.voicebank_demand.draw_noise", silent_noise)
+    monkeypatch.setattr("encore.data.synthesis.voicebank_demand.draw_utterance", hum)
     monkeypatch.setattr(flite, "draw_utterance", hum)
     flites, espeaks = (
         make_pair(VoicebankDemand(out=Path("unused"), synthesiser=name), "test", 3)[2]

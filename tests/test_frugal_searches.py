@@ -11,14 +11,14 @@ import torch
 from climbing import CURVES, NAN, climb, falling, flat, nowhere, saturating
 from torch import Tensor
 
-from inference.greedy_search import GreedySearch
-from inference.interpolation import ParabolicSearch, SlopeSearch
-from inference.limits import Stopping
-from inference.line_search import CoarseToFine, GoldenSection
-from inference.refinement import Refinement, refine
-from inference.search import FixedSchedule, GridSearch, Search, Trace
-from inference.warm_search import ScheduledSearch, WarmSearch
-from metrics.quality import Quality
+from encore.inference.greedy_search import GreedySearch
+from encore.inference.interpolation import ParabolicSearch, SlopeSearch
+from encore.inference.limits import Stopping
+from encore.inference.line_search import CoarseToFine, GoldenSection
+from encore.inference.refinement import Refinement, refine
+from encore.inference.search import FixedSchedule, GridSearch, Search, Trace
+from encore.inference.warm_search import ScheduledSearch, WarmSearch
+from encore.metrics.quality import Quality
 
 # with the most calls of a step
 SEARCHES: list[tuple[Search, int]] = [

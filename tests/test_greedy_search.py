@@ -6,7 +6,7 @@ import pytest
 import torch
 from climbing import NAN, climb, hill, trace_of
 
-from inference.greedy_search import GreedySearch
+from encore.inference.greedy_search import GreedySearch
 
 
 def proposed(search: GreedySearch, *chosen: float) -> float:

@@ -19,10 +19,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from test_train import ROOT, train
 
-from commands.overrides import CONFIGS, UserError
-from commands.run_folder import RunFolder
-from models import load_separator
-from reporting.scores import read_scores
+from encore.cli.overrides import CONFIGS, UserError
+from encore.cli.run_folder import RunFolder
+from encore.models import load_separator
+from encore.reporting.scores import read_scores
 
 
 def composed(*overrides: str) -> DictConfig:

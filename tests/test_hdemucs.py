@@ -7,12 +7,12 @@ import pytest
 import torch
 from separator_toys import check_stated_costs, close, configured, noise
 
-from models import load_separator
-from models.acceleration import accelerate
-from models.checkpoint import instantiate, save_separator
-from models.costs import parameters
-from models.separators.hdemucs import FFT_LENGTHS, HDemucs, nearest_fft_length
-from models.types import LoadedSeparator
+from encore.models import load_separator
+from encore.models.acceleration import accelerate
+from encore.models.checkpoint import instantiate, save_separator
+from encore.models.costs import parameters
+from encore.models.separators.hdemucs import FFT_LENGTHS, HDemucs, nearest_fft_length
+from encore.models.types import LoadedSeparator
 
 SIZES = ("tiny", "small", "medium", "large")
 RATES = (8000, 16000, 22050, 44100)
@@ -149,7 +149,7 @@ def test_it_runs_in_bfloat16() -> None:
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     options = {"sources": ["a", "b"], "sample_rate": 8000, "channels": 2, "width": 4, "depth": 5}
-    target = {"_target_": "models.separators.hdemucs.HDemucs", **options}
+    target = {"_target_": "encore.models.separators.hdemucs.HDemucs", **options}
     torch.manual_seed(0)
     separator, mixture = HDemucs(**options).eval(), noise(1, 2, 3000)
     save_separator(tmp_path / "saved.safetensors", separator, target)

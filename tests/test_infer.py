@@ -13,14 +13,14 @@ import torch
 from infer_toys import RATE, ROOT, audio_files, oracle, run, signals, write_pair
 from torch import Tensor
 
-from commands.file_separation import FileSeparator
-from commands.guides import build_guide
-from commands.method_options import load_method
-from commands.overrides import UserError
-from data.audio import resample
-from models.channels import match_channels
-from models.pretrained import load_separator
-from reporting import load_all, read_scores
+from encore.cli.file_separation import FileSeparator
+from encore.cli.guides import build_guide
+from encore.cli.method_options import load_method
+from encore.cli.overrides import UserError
+from encore.data.audio import resample
+from encore.models.channels import match_channels
+from encore.models.loading import load_separator
+from encore.reporting import load_all, read_scores
 
 
 def test_every_file_keeps_name_tree_format_rate_channels_and_length(tmp_path: Path, mono: str) -> None:

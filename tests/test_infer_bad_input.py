@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from infer_toys import RATE, audio_files, oracle, run, separator_file, signals, write_pair
 
-from reporting import read_scores
+from encore.reporting import read_scores
 
 
 def bad_files(root: Path) -> dict[str, str]:

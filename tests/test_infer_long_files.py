@@ -9,14 +9,14 @@ import torch
 from infer_toys import RATE, oracle, run, signals, write_pair
 from torch import Tensor
 
-from commands import dry_run, file_separation, recordings
-from commands.outputs import Outputs
-from inference import GridSearch, overlap_add, refine
-from inference.segments import refine_in_segments
-from metrics import get_quality, si_sdr
-from models.channels import match_channels
-from models.pretrained import load_separator
-from reporting import read_scores
+from encore.cli import dry_run, file_separation, recordings
+from encore.cli.outputs import Outputs
+from encore.inference import GridSearch, overlap_add, refine
+from encore.inference.segments import refine_in_segments
+from encore.metrics import get_quality, si_sdr
+from encore.models.channels import match_channels
+from encore.models.loading import load_separator
+from encore.reporting import read_scores
 
 SEGMENTS = [
     *("--segment", "0.2", "--set", "method.overlap_seconds=0.0525"),

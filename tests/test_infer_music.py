@@ -10,10 +10,10 @@ import soundfile
 import torch
 from infer_toys import audio_files, run, separator_file, signals
 
-from metrics.self_checks import SELF_CHECKS
-from models.pretrained import load_separator
-from models.selection import Selected
-from reporting.scores import read_scores
+from encore.metrics.self_consistency import SELF_CHECKS
+from encore.models.loading import load_separator
+from encore.models.selection import Selected
+from encore.reporting.scores import read_scores
 
 STEMS = ("vocals", "drums", "bass")
 

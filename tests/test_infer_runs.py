@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from infer_toys import oracle, run, separator_file, signals, write_pair
 
-from commands.inference_scores import headline
-from reporting import read_scores
+from encore.cli.inference_scores import headline
+from encore.reporting import read_scores
 
 
 def items(out: Path, name: str = "scores.csv") -> set[str]:

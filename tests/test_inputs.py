@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.inputs import find_inputs, plan_jobs
-from commands.output_names import OutputNames, is_writable, without_suffix
+from encore.cli.inputs import find_inputs, plan_jobs
+from encore.cli.output_names import OutputNames, is_writable, without_suffix
 
 SPEECH = OutputNames(sources=("speech",))
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from inference import FixedSchedule, GridSearch, SlopeSearch, refine
-from inference.consistency import sum_to_mixture
-from metrics import get_quality
-from metrics.reference import si_sdr
-from models.types import Separator
+from encore.inference import FixedSchedule, GridSearch, SlopeSearch, refine
+from encore.inference.consistency import sum_to_mixture
+from encore.metrics import get_quality
+from encore.metrics.reference import si_sdr
+from encore.models.types import Separator
 
 STEPS, K = 3, 4
 OPTIONS = {"source": "all", "steps": STEPS, "search": GridSearch(K, include_estimate=True)}

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from toys import toy_data, toy_module, toy_trainer
 
-from callbacks.last_checkpoint import LastCheckpoint
+from encore.callbacks.last_checkpoint import LastCheckpoint
 
 
 class Raw(lightning.Callback):

@@ -12,7 +12,7 @@ from climbing import CURVES, NAN, climb, falling, saturating
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inference.learned_search import (
+from encore.inference.learned_search import (
     FEATURES,
     SHARES,
     LearnedSearch,
@@ -22,10 +22,10 @@ from inference.learned_search import (
     fit_share_model,
     trace_features,
 )
-from inference.refinement import Refinement, refine
-from inference.search import Search, Trace
-from inference.warm_search import ScheduledSearch
-from metrics.quality import Quality
+from encore.inference.refinement import Refinement, refine
+from encore.inference.search import Search, Trace
+from encore.inference.warm_search import ScheduledSearch
+from encore.metrics.quality import Quality
 
 every_curve = pytest.mark.parametrize("curve", CURVES, ids=lambda c: c.__name__)
 

@@ -5,12 +5,12 @@ import torch
 from separator_toys import close, noise
 from torch import Tensor, nn
 
-from inference import FixedSchedule, GridSearch, Guide, refine
-from metrics import get_quality
-from models.doors.contract import Levelled, OpenedSeparator, Resampled
-from models.doors.conventions import LEVELS
-from models.levels import standardised, unstandardised
-from models.separators.hdemucs import HDemucs
+from encore.inference import FixedSchedule, GridSearch, Guide, refine
+from encore.metrics import get_quality
+from encore.models.levels import standardised, unstandardised
+from encore.models.pretrained.contract import Levelled, OpenedSeparator, Resampled
+from encore.models.pretrained.conventions import LEVELS
+from encore.models.separators.hdemucs import HDemucs
 
 
 class Squash(OpenedSeparator):

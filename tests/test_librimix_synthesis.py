@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from data.speaker_corpora import TASKS, librimix
-from data.speaker_pools import librimix_pools
-from data.synthesis import flite
-from data.synthesis.__main__ import main
-from data.synthesis.librimix import MANIFEST, MIXTURES, LibriMix, make_parts, write_corpus
-from data.synthesis.librimix_voices import (
+from encore.data.speaker_corpora import TASKS, librimix
+from encore.data.speaker_pools import librimix_pools
+from encore.data.synthesis import flite
+from encore.data.synthesis.__main__ import main
+from encore.data.synthesis.librimix import MANIFEST, MIXTURES, LibriMix, make_parts, write_corpus
+from encore.data.synthesis.librimix_voices import (
     SPEAKERS,
     crowd_variants,
     draw_speakers,
@@ -21,7 +21,7 @@ from data.synthesis.librimix_voices import (
     flite_voices,
     timbre,
 )
-from data.synthesis.speech import VARIANTS
+from encore.data.synthesis.speech import VARIANTS
 
 pytest.importorskip("espeakng_loader")
 
@@ -101,7 +101,7 @@ def test_levels_are_the_manifests_within_librimix_ranges(corpus: Path) -> None:
 def test_a_peak_above_the_largest_scales_all_parts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = LibriMix(out=Path("unused"), seconds=1)
     plain, entry = make_parts(settings, "dev", 0)
-    monkeypatch.setattr("data.synthesis.librimix.LARGEST_PEAK", 0.01)
+    monkeypatch.setattr("encore.data.synthesis.librimix.LARGEST_PEAK", 0.01)
     scaled, scaled_entry = make_parts(settings, "dev", 0)
     gains = [float((scaled[part] * plain[part]).sum() / (plain[part] ** 2).sum()) for part in PARTS]
     assert gains == pytest.approx([gains[0]] * 3, rel=1e-9)
@@ -202,7 +202,7 @@ def test_flite_speaks_at_8_khz_in_two_voices() -> None:
 def test_the_readme_says_how_to_make_it_again(corpus: Path) -> None:
     text = (corpus / "README.md").read_text(encoding="utf-8")
     sizes = "--train 5 --valid 2 --test 3 --seconds 1.0 --sample-rate 8000 --speakers 2"
-    assert f"python -m data.synthesis librimix OUT {sizes} --synthesiser espeak --seed 3\n" in text
+    assert f"python -m encore.data.synthesis librimix OUT {sizes} --synthesiser espeak --seed 3\n" in text
     assert "Cosentino" in text
 
 

@@ -7,9 +7,9 @@ import torch
 from climbing import CURVES, climb, saturating
 from test_frugal_searches import SEARCHES, Nearness, refined
 
-from inference.limits import Capped
-from inference.refinement import refine
-from inference.search import FixedSchedule, GridSearch
+from encore.inference.limits import Capped
+from encore.inference.refinement import refine
+from encore.inference.search import FixedSchedule, GridSearch
 
 SEARCHES_AND_GRID = [*(search for search, _ in SEARCHES), GridSearch(10, include_estimate=True)]
 

@@ -7,8 +7,8 @@ import torch
 from climbing import NAN, climb, flat, hill, nowhere, trace_of
 from torch import Tensor
 
-from inference.interpolation import ParabolicSearch, SlopeSearch
-from inference.line_search import CoarseToFine, GoldenSection
+from encore.inference.interpolation import ParabolicSearch, SlopeSearch
+from encore.inference.line_search import CoarseToFine, GoldenSection
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio, signal_noise_ratio
 
-from lightning_modules.losses import (
+from encore.lightning_modules.losses import (
     FixedOrder,
     PermutationInvariant,
     SourceLoss,

@@ -9,8 +9,8 @@ import torch
 from speechmos import dnsmos as speechmos_dnsmos
 from torch import Tensor
 
-from metrics import blind
-from metrics.blind import DNSMOS_NAMES, dnsmos
+from encore.metrics import blind
+from encore.metrics.blind import DNSMOS_NAMES, dnsmos
 
 RATE = 16000
 

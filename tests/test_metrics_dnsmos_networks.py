@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metrics import blind, dnsmos_networks
-from metrics.blind import dnsmos
-from metrics.dnsmos_networks import P808Scorer, PrimaryScorer
+from encore.metrics import blind, dnsmos_networks
+from encore.metrics.blind import dnsmos
+from encore.metrics.dnsmos_networks import P808Scorer, PrimaryScorer
 
 RATE = 16000
 WINDOW = 144160

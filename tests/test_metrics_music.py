@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metrics import MetricPanel, get_quality, music, usual_names
-from metrics.music import bss_eval, csdr, usdr
-from metrics.reference import snr
+from encore.metrics import MetricPanel, get_quality, music, usual_names
+from encore.metrics.music import bss_eval, csdr, usdr
+from encore.metrics.reference import snr
 
 RATE = 2000
 

@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metrics import (
+from encore.metrics import (
     GuardedQuality,
     JointQuality,
     MetricPanel,
@@ -31,7 +31,7 @@ from metrics import (
     pesq,
     single_signals,
 )
-from metrics.processes import close_score_pools, score_pairs, score_pool
+from encore.metrics.processes import close_score_pools, score_pairs, score_pool
 
 RATE = 16000
 POOLED = ["pesq", "pesq_nb", "stoi", "estoi"]
@@ -176,7 +176,7 @@ def test_a_script_needs_no_guard_and_takes_its_processes_along_even_if_it_is_kil
     script.write_text(
         "import os, signal, sys\n"
         "import numpy as np\n"
-        "from metrics.processes import score_pairs, score_pool\n"
+        "from encore.metrics.processes import score_pairs, score_pool\n"
         "signals = np.random.default_rng(0).standard_normal((3, 2, 16000))\n"
         "expected = score_pairs('pesq', signals, mode='wb')\n"
         "assert score_pairs('pesq', signals, workers=2, mode='wb') == expected\n"

@@ -10,7 +10,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from metrics import (
+from encore.metrics import (
     METRIC_NAMES,
     GuardedQuality,
     JointQuality,
@@ -282,7 +282,7 @@ def test_panel_leaves_oracle_measures_out_without_a_reference() -> None:
 def test_panel_runs_each_dnsmos_network_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(
-        "metrics.panel.dnsmos",
+        "encore.metrics.panel.dnsmos",
         lambda estimate, names: calls.append(tuple(names)) or dnsmos(estimate, names=names),
     )
     MetricPanel(["dnsmos_sig", "snr", "dnsmos_ovrl"], sample_rate=RATE)(voices(1, 1), voices(1, 1))

@@ -20,7 +20,7 @@ from torchmetrics.functional.audio import (
     signal_noise_ratio,
 )
 
-from metrics.reference import estoi, pesq, sdr, si_sdr, snr, stoi
+from encore.metrics.reference import estoi, pesq, sdr, si_sdr, snr, stoi
 
 RATE = 16000
 
@@ -232,7 +232,8 @@ def test_unknown_modes_and_low_rates_are_errors() -> None:
 def test_sdr_works_in_threads_whose_number_was_set() -> None:
     """Torch's batched solver does not (pytorch issue 142815); in another process, as tests use one."""
     program = (
-        "import torch; from concurrent.futures import ThreadPoolExecutor; from metrics.reference import sdr\n"
+        "import torch; from concurrent.futures import ThreadPoolExecutor\n"
+        "from encore.metrics.reference import sdr\n"
         "torch.set_num_threads(2); x = torch.randn(6, 16000); y = x + 0.1 * torch.randn(6, 16000)\n"
         "with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:\n"
         "    list(pool.map(sdr, (y, y), (x, x)))\n"

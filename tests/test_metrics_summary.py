@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from metrics import summarise, summarise_gain
+from encore.metrics import summarise, summarise_gain
 
 
 def test_failed_items_are_counted_and_left_out() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from data.mixing import (
+from encore.data.mixing import (
     batch_remix,
     blend,
     components_of,

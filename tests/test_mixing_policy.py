@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from data.augmentation import random_equaliser, random_speed
-from data.mixing import components_of
-from data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
-from lightning_modules.mixing_policy import MixingPolicy
-from lightning_modules.schedules import warmup_cosine
+from encore.data.augmentation import random_equaliser, random_speed
+from encore.data.mixing import components_of
+from encore.data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
+from encore.lightning_modules.mixing_policy import MixingPolicy
+from encore.lightning_modules.schedules import warmup_cosine
 
 COUNT = 4000
 

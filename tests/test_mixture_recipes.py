@@ -12,12 +12,20 @@ import torch
 from speaker_trees import audio
 from torch import Generator, Tensor
 
-from data.audio import read_audio
-from data.manifest import manifest, validate
-from data.mixture_recipes import LISTING, MANIFEST, TASKS, draw_recordings, main, task_mixtures, write_task
-from data.reading import Reader
-from data.source_corpora import Recording
-from data.source_placing import Place, draw_places, lay_out, place_sources, sounding_blocks
+from encore.data.audio import read_audio
+from encore.data.manifest import manifest, validate
+from encore.data.mixture_recipes import (
+    LISTING,
+    MANIFEST,
+    TASKS,
+    draw_recordings,
+    main,
+    task_mixtures,
+    write_task,
+)
+from encore.data.reading import Reader
+from encore.data.source_corpora import Recording
+from encore.data.source_placing import Place, draw_places, lay_out, place_sources, sounding_blocks
 
 FRAMES = 64_000
 

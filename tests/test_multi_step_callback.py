@@ -13,16 +13,16 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from toys import toy_data, toy_module, toy_trainer
 
-from callbacks.multi_step_inference import MultiStepInference
-from data.audio import read_audio
-from data.audio_writing import write_audio
-from data.corpora import Item
-from data.datamodule import SeparationData
-from inference import FixedSchedule, GridSearch, Guide, refine
-from lightning_modules.losses import PermutationInvariant, negative_snr
-from lightning_modules.separation import SeparationModule
-from metrics import get_quality, si_sdr
-from reporting.scores import read_scores
+from encore.callbacks.multi_step_inference import MultiStepInference
+from encore.data.audio import read_audio
+from encore.data.audio_writing import write_audio
+from encore.data.corpora import Item
+from encore.data.datamodule import SeparationData
+from encore.inference import FixedSchedule, GridSearch, Guide, refine
+from encore.lightning_modules.losses import PermutationInvariant, negative_snr
+from encore.lightning_modules.separation import SeparationModule
+from encore.metrics import get_quality, si_sdr
+from encore.reporting.scores import read_scores
 
 METRICS = ["si_sdr", "snr", "stoi"]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.mixing import random_ratios
-from lightning_modules.losses import PermutationInvariant, negative_snr
-from lightning_modules.mixing_policy import MixingPolicy
-from lightning_modules.separation import SeparationModule
+from encore.data.mixing import random_ratios
+from encore.lightning_modules.losses import PermutationInvariant, negative_snr
+from encore.lightning_modules.mixing_policy import MixingPolicy
+from encore.lightning_modules.separation import SeparationModule
 
 
 class Scale(nn.Module):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from data.synthesis.__main__ import main
-from data.synthesis.musdb18_hq import Musdb18Hq, write_corpus
-from data.synthesis.song import STEMS, Song, compose
-from data.synthesis.song_bass import bass
-from data.synthesis.song_effects import panned
-from data.synthesis.song_titles import artist_and_title
+from encore.data.synthesis.__main__ import main
+from encore.data.synthesis.musdb18_hq import Musdb18Hq, write_corpus
+from encore.data.synthesis.song import STEMS, Song, compose
+from encore.data.synthesis.song_bass import bass
+from encore.data.synthesis.song_effects import panned
+from encore.data.synthesis.song_titles import artist_and_title
 
 RATE = 22050
 SECONDS = 12.0

@@ -10,10 +10,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from music_trees import RATE, SOURCES, TITLES, hertz, moises, musdb, song, songs, tone, write
 
-from data.corpora import Item
-from data.dataset import PoolDataset, SegmentDataset
-from data.music_corpora import VALID_SONGS, moisesdb, musdb18_hq, song_folders
-from data.stem_pools import song_pools, stem_csv, stem_folders
+from encore.data.corpora import Item
+from encore.data.dataset import PoolDataset, SegmentDataset
+from encore.data.music_corpora import VALID_SONGS, moisesdb, musdb18_hq, song_folders
+from encore.data.stem_pools import song_pools, stem_csv, stem_folders
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -310,7 +310,7 @@ def test_groupings_and_lists_can_be_given_on_the_command_line(
             "stem_folders",
             root,
             "train",
-            "data.train._target_=data.stem_pools.stem_csv",
+            "data.train._target_=encore.data.stem_pools.stem_csv",
             f"data.train.path={table}",
         )
     for items in songs_of_two:

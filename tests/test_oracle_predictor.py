@@ -5,9 +5,9 @@ import torch
 from separator_toys import close, noise
 from torch import Tensor
 
-from inference.oracle_predictor import oracle_predictor, share
-from metrics.reference import si_sdr
-from models.doors.contract import Levelled, OpenedSeparator
+from encore.inference.oracle_predictor import oracle_predictor, share
+from encore.metrics.reference import si_sdr
+from encore.models.pretrained.contract import Levelled, OpenedSeparator
 
 PUBLISHED = (1, 0.964, 0.923, 0.875, 0.818, 0.75, 0.667, 0.563, 0.429, 0.25)
 

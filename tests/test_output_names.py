@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.output_names import OutputNames
-from commands.overrides import UserError
+from encore.cli.output_names import OutputNames
+from encore.cli.overrides import UserError
 
 OUT = Path("out")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from inference.permutation import best_assignment, matching_order, reference_order, reorder
-from metrics.reference import si_sdr
+from encore.inference.permutation import best_assignment, matching_order, reference_order, reorder
+from encore.metrics.reference import si_sdr
 
 
 def noise(*shape: int) -> Tensor:

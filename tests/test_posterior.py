@@ -17,8 +17,8 @@ from prior_toys import (
 )
 from torch import Tensor
 
-from inference.gaussian_sources import ExactPosterior, GaussianSources
-from inference.guidance import (
+from encore.inference.gaussian_sources import ExactPosterior, GaussianSources
+from encore.inference.guidance import (
     LossGuidance,
     Projection,
     PseudoInverse,
@@ -27,13 +27,13 @@ from inference.guidance import (
     hybrid,
     proportional,
 )
-from inference.posterior import Ancestral, Problem, Start
-from inference.posterior_flow import SourceFlow
-from inference.posterior_log import PosteriorSample
-from inference.reconstruction import ReconstructionLoss
-from inference.red_diff import RedDiff
-from inference.source_priors import Ensemble
-from models.processes.diffusion import DiscreteDiffusion
+from encore.inference.posterior import Ancestral, Problem, Start
+from encore.inference.posterior_flow import SourceFlow
+from encore.inference.posterior_log import PosteriorSample
+from encore.inference.reconstruction import ReconstructionLoss
+from encore.inference.red_diff import RedDiff
+from encore.inference.source_priors import Ensemble
+from encore.models.processes.diffusion import DiscreteDiffusion
 
 LEVELS = DiscreteDiffusion().levels(50)
 SHORT = ReconstructionLoss(chunk=2, window=4, hop=2)

@@ -10,10 +10,10 @@ import torch
 from prior_toys import generator, solved, unlike_sources
 from torch import Tensor
 
-from inference.guidance import LossGuidance, Projection, hybrid
-from inference.posterior import Ancestral
-from inference.posterior_log import PosteriorSample
-from models.processes.diffusion import DiscreteDiffusion
+from encore.inference.guidance import LossGuidance, Projection, hybrid
+from encore.inference.posterior import Ancestral
+from encore.inference.posterior_log import PosteriorSample
+from encore.models.processes.diffusion import DiscreteDiffusion
 
 
 def test_conflict_is_the_strength_that_turns_a_step() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from reporting.prior_figures import solver_traces_figure
+from encore.reporting.prior_figures import solver_traces_figure
 
 
 def test_traces_are_means_by_level_from_the_noisiest_on() -> None:

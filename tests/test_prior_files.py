@@ -14,15 +14,15 @@ from infer_toys import run, separator_file
 from prior_toys import CLASSES, prior_config, toy_prior
 from separator_toys import noise
 
-from commands.overrides import UserError
-from commands.prior_method import PosteriorSettings, prior_separator
-from inference.guidance import Projection
-from inference.posterior import Ancestral, Start
-from models import load_prior
-from models.checkpoint import instantiate, save_separator
-from models.costs import macs_per_second
-from models.processes.diffusion import ContinuousDiffusion, DiscreteDiffusion
-from models.types import exchangeable
+from encore.cli.overrides import UserError
+from encore.cli.prior_method import PosteriorSettings, prior_separator
+from encore.inference.guidance import Projection
+from encore.inference.posterior import Ancestral, Start
+from encore.models import load_prior
+from encore.models.checkpoint import instantiate, save_separator
+from encore.models.costs import macs_per_second
+from encore.models.processes.diffusion import ContinuousDiffusion, DiscreteDiffusion
+from encore.models.types import exchangeable
 
 SOLVER = Ancestral(guidance=Projection())
 
@@ -37,7 +37,7 @@ def priors(tmp_path: Path) -> tuple[str, str]:
 
 def test_a_prior_of_any_level_is_sampled_at_the_published_ones(tmp_path: Path, capsys) -> None:
     config = prior_config()
-    config["diffusion"] = {"_target_": "models.processes.diffusion.ContinuousDiffusion"}
+    config["diffusion"] = {"_target_": "encore.models.processes.diffusion.ContinuousDiffusion"}
     path = str(tmp_path / "any.safetensors")
     save_separator(path, instantiate(config), config)
     settings = {"solver": SOLVER, "start": Start(), "levels": 5}

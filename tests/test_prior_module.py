@@ -16,14 +16,14 @@ from separator_toys import noise
 from test_train import ROOT
 from toys import Shrink, toy_trainer
 
-from commands.overrides import CONFIGS
-from data.source_corpora import Recording
-from data.source_dataset import SourceData
-from lightning_modules.prior import PriorModule
-from models import load_prior
-from models.checkpoint import load_checkpoint, save_separator
-from models.denoisers.diffusion_prior import DiffusionPrior
-from models.processes.diffusion import ContinuousDiffusion
+from encore.cli.overrides import CONFIGS
+from encore.data.source_corpora import Recording
+from encore.data.source_dataset import SourceData
+from encore.lightning_modules.prior import PriorModule
+from encore.models import load_prior
+from encore.models.checkpoint import load_checkpoint, save_separator
+from encore.models.denoisers.diffusion_prior import DiffusionPrior
+from encore.models.processes.diffusion import ContinuousDiffusion
 
 
 def module(prior: DiffusionPrior | None = None, **options) -> PriorModule:

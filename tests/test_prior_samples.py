@@ -11,8 +11,8 @@ from prior_toys import CLASSES
 from test_prior_module import module, source_data
 from toys import toy_trainer
 
-from callbacks.prior_samples import PriorSamples
-from inference.gaussian_sources import GaussianSources
+from encore.callbacks.prior_samples import PriorSamples
+from encore.inference.gaussian_sources import GaussianSources
 
 
 def test_samples_are_written_and_logged_when_training_ends(tmp_path: Path) -> None:

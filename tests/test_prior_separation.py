@@ -9,15 +9,15 @@ import torch
 from prior_toys import smooth_and_rough
 from torch import Tensor
 
-from inference import GridSearch, refine
-from inference.guidance import Projection
-from inference.posterior import Ancestral, Problem, Start, published
-from inference.posterior_log import PosteriorSample
-from inference.prior_separation import PriorSeparator
-from inference.source_priors import SourcePrior
-from metrics import get_quality
-from models.processes.diffusion import DiscreteDiffusion
-from models.types import LoadedSeparator
+from encore.inference import GridSearch, refine
+from encore.inference.guidance import Projection
+from encore.inference.posterior import Ancestral, Problem, Start, published
+from encore.inference.posterior_log import PosteriorSample
+from encore.inference.prior_separation import PriorSeparator
+from encore.inference.source_priors import SourcePrior
+from encore.metrics import get_quality
+from encore.models.processes.diffusion import DiscreteDiffusion
+from encore.models.types import LoadedSeparator
 
 SOLVER = Ancestral(guidance=Projection())
 

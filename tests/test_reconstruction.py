@@ -7,7 +7,7 @@ import pytest
 import torch
 from separator_toys import noise
 
-from inference.reconstruction import ReconstructionLoss
+from encore.inference.reconstruction import ReconstructionLoss
 
 
 def written_out(estimate: np.ndarray, mixture: np.ndarray) -> float:

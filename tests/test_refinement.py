@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.refinement import refine
-from inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Trace
-from metrics.quality import Quality
-from models.types import Separator
+from encore.inference.refinement import refine
+from encore.inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Trace
+from encore.metrics.quality import Quality
+from encore.models.types import Separator
 
 STEPS, K = 6, 5
 

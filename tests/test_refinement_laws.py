@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from inference.refinement import Refinement, refine
-from inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Trace
-from metrics.quality import Quality
+from encore.inference.refinement import Refinement, refine
+from encore.inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Trace
+from encore.metrics.quality import Quality
 
 STEPS, K = 8, 5
 SEARCHES = [

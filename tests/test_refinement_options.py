@@ -9,9 +9,9 @@ import torch
 from separator_toys import close, noise
 from torch import Generator, Tensor
 
-from inference import FixedSchedule, GridSearch, SlopeSearch, refine
-from inference.refinement_run import Noise
-from metrics import get_quality
+from encore.inference import FixedSchedule, GridSearch, SlopeSearch, refine
+from encore.inference.refinement_run import Noise
+from encore.metrics import get_quality
 
 SI_SDR = get_quality("si_sdr", sample_rate=8000)
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import report
-from reporting import load_all, write_scores
-from reporting.runs import read_record
+from encore import report
+from encore.reporting import load_all, write_scores
+from encore.reporting.runs import read_record
 
 FILES = {
     "report.html",

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
-from reporting import (
+from encore.reporting import (
     ScoreTableError,
     comparison_frame,
     comparison_table,
@@ -35,10 +35,10 @@ from reporting import (
     write_report,
     write_scores,
 )
-from reporting.assembly import _items_note
-from reporting.labels import is_own_metric
-from reporting.page import Block, Section, render_html, render_markdown
-from reporting.spectrograms import spectrogram_db
+from encore.reporting.assembly import _items_note
+from encore.reporting.labels import is_own_metric
+from encore.reporting.page import Block, Section, render_html, render_markdown
+from encore.reporting.spectrograms import spectrogram_db
 
 NAN = float("nan")
 

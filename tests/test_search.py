@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.refinement import Refinement, refine
-from inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Search, Trace
-from metrics.quality import Quality
+from encore.inference.refinement import Refinement, refine
+from encore.inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Search, Trace
+from encore.metrics.quality import Quality
 
 
 def trace(step: int, steps: int, items: int = 2, tried: int = 0) -> Trace:

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from inference import FixedSchedule, GridSearch, Lanes, Refinement, Trace, refine
-from inference.chunking import cut_out, cuts
-from inference.segments import join_stretches, refine_in_segments, refined_stretches
-from metrics import Quality, get_quality
+from encore.inference import FixedSchedule, GridSearch, Lanes, Refinement, Trace, refine
+from encore.inference.chunking import cut_out, cuts
+from encore.inference.segments import join_stretches, refine_in_segments, refined_stretches
+from encore.metrics import Quality, get_quality
 
 SEGMENT, OVERLAP = 40, 12
 HOP = SEGMENT - OVERLAP

@@ -9,9 +9,9 @@ import torch
 from music_trees import RATE, SOURCES, hertz, song, songs, tone, write
 from torch import Tensor
 
-from data.corpora import Item
-from data.music_corpora import song_folders
-from data.song_dataset import SongDataset
+from encore.data.corpora import Item
+from encore.data.music_corpora import song_folders
+from encore.data.song_dataset import SongDataset
 
 COUNT = 300
 NAMES = ("Ana", "Bob", "Cat")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from speaker_trees import audio
 
-from data.source_corpora import FSD_CLASSES, Recording, fsdkaggle2018, labels_of, vctk
+from encore.data.source_corpora import FSD_CLASSES, Recording, fsdkaggle2018, labels_of, vctk
 
 SPEAKERS = [f"p{number}" for number in range(225, 235)] + ["p280", "s5"]
 UTTERANCES = range(1, 7)

@@ -13,9 +13,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from speaker_trees import audio
 
-from commands.overrides import CONFIGS
-from data.source_corpora import FSD_CLASSES, Recording
-from data.source_dataset import SourceData, SourceDataset, active_segment
+from encore.cli.overrides import CONFIGS
+from encore.data.source_corpora import FSD_CLASSES, Recording
+from encore.data.source_dataset import SourceData, SourceDataset, active_segment
 
 RATE = 8000
 

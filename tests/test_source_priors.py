@@ -7,8 +7,8 @@ import torch
 from prior_toys import CLASSES, generator, solved, toy_prior
 from torch import Tensor
 
-from inference.posterior import published
-from inference.source_priors import Ensemble, SourcePrior
+from encore.inference.posterior import published
+from encore.inference.source_priors import Ensemble, SourcePrior
 
 
 def test_sources_that_share_a_model_are_one_call_with_the_same_result() -> None:

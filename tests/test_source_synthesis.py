@@ -10,15 +10,16 @@ import pytest
 import soundfile
 from scipy.signal import stft
 
-from data.source_corpora import FSD_CLASSES, fsdkaggle2018, labels_of, vctk
-from data.synthesis import FloatArray, events_shared
-from data.synthesis.__main__ import main
-from data.synthesis.events import EVENTS, draw_event
-from data.synthesis.events_plucked import karplus_strong
-from data.synthesis.fsdkaggle2018 import LISTING, FsdKaggle2018, clip_name, make_clip
-from data.synthesis.vctk import LISTING as UTTERANCES
-from data.synthesis.vctk import SPEAKERS, Vctk, make_utterance, speaker_voices
+from encore.data.source_corpora import FSD_CLASSES, fsdkaggle2018, labels_of, vctk
+from encore.data.synthesis import FloatArray, events_shared
+from encore.data.synthesis.__main__ import main
+from encore.data.synthesis.events import EVENTS, draw_event
+from encore.data.synthesis.events_plucked import karplus_strong
+from encore.data.synthesis.fsdkaggle2018 import LISTING, FsdKaggle2018, clip_name, make_clip
+from encore.data.synthesis.vctk import LISTING as UTTERANCES
+from encore.data.synthesis.vctk import SPEAKERS, Vctk, make_utterance, speaker_voices
 
+PROGRAM = "python -m encore.data.synthesis"
 RATE = 16_000
 CLASSES = ("Knock", "Hi-hat", "Finger_snapping", "Bass_drum")  # quick ones
 MEASURED = [
@@ -335,13 +336,9 @@ def test_flite_tests_with_two_voices_and_trains_with_two() -> None:
 
 
 def test_the_readmes_say_how_to_make_them_again(sounds: Path, voices: Path) -> None:
-    ours = (
-        "python -m data.synthesis fsdkaggle2018 OUT --train 5 --test 2 --sample-rate 16000 --seed 3 --classes"
-    )
+    ours = f"{PROGRAM} fsdkaggle2018 OUT --train 5 --test 2 --sample-rate 16000 --seed 3 --classes"
     assert f"{ours} {' '.join(CLASSES)}\n" in (sounds / "README.md").read_text(encoding="utf-8")
-    theirs = (
-        "python -m data.synthesis vctk OUT --speakers 4 --utterances 2 --test-speakers 2 --sample-rate 16000"
-    )
+    theirs = f"{PROGRAM} vctk OUT --speakers 4 --utterances 2 --test-speakers 2 --sample-rate 16000"
     assert f"{theirs} --synthesiser espeak --seed 3\n" in (voices / "README.md").read_text(encoding="utf-8")
 
 

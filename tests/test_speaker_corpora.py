@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from speaker_trees import KINDS, MIXTURES, audio, libri2mix, tree
 
-from data.corpora import Item
-from data.speaker_corpora import librimix, wham, wsj0_mix
+from encore.data.corpora import Item
+from encore.data.speaker_corpora import librimix, wham, wsj0_mix
 
 
 def _names(items: list[Item]) -> list[str]:

@@ -9,9 +9,9 @@ import torch
 from speaker_trees import KINDS, MIXTURES, RATE, audio, libri2mix, tree
 from torch import Tensor
 
-from data.datamodule import SeparationData
-from data.dataset import PoolDataset
-from data.speaker_pools import librimix_pools, speaker_pools
+from encore.data.datamodule import SeparationData
+from encore.data.dataset import PoolDataset
+from encore.data.speaker_pools import librimix_pools, speaker_pools
 
 
 @pytest.fixture

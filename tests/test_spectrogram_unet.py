@@ -9,14 +9,14 @@ import torch
 from separator_toys import check_stated_costs, close, configured, noise
 from torch import nn
 
-from models import load_separator
-from models.acceleration import accelerate
-from models.checkpoint import instantiate, save_separator
-from models.costs import count_macs, parameters
-from models.export import Extent, write
-from models.separators.spectral import WindowedTransform
-from models.separators.spectrogram_unet import SpectrogramUNet
-from models.types import LoadedSeparator
+from encore.models import load_separator
+from encore.models.acceleration import accelerate
+from encore.models.checkpoint import instantiate, save_separator
+from encore.models.costs import count_macs, parameters
+from encore.models.export import Extent, write
+from encore.models.separators.spectral import WindowedTransform
+from encore.models.separators.spectrogram_unet import SpectrogramUNet
+from encore.models.types import LoadedSeparator
 
 SIZES = ("tiny", "small", "large")
 STEMS = ("vocals", "drums", "bass", "other")
@@ -210,7 +210,7 @@ def test_it_learns(masks: str) -> None:
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     options = {"sources": ["a", "b"], "sample_rate": 8000, "channels": 2, **SMALL, **WINDOW, "shared": True}
-    target = {"_target_": "models.separators.spectrogram_unet.SpectrogramUNet", **options}
+    target = {"_target_": "encore.models.separators.spectrogram_unet.SpectrogramUNet", **options}
     separator, mixture = SpectrogramUNet(**options).eval(), noise(1, 2, 3000)
     assert not [name for name in separator.state_dict() if "window" in name]
     save_separator(tmp_path / "saved.safetensors", separator, target)

@@ -13,8 +13,8 @@ import pytest
 from infer_toys import separator_file
 from music_trees import RATE, SOURCES, musdb
 
-from commands.overrides import CONFIGS
-from reporting.scores import read_scores
+from encore.cli.overrides import CONFIGS
+from encore.reporting.scores import read_scores
 
 SMALL = (
     "data.test_seconds=0.2",

@@ -9,10 +9,10 @@ import pytest
 import torch
 from music_trees import RATE, tone, write
 
-from data.audio import AudioFileError, read_audio
-from data.corpora import Item, Reference
-from data.dataset import SegmentDataset
-from data.manifest import manifest, validate, write_manifest
+from encore.data.audio import AudioFileError, read_audio
+from encore.data.corpora import Item, Reference
+from encore.data.dataset import SegmentDataset
+from encore.data.manifest import manifest, validate, write_manifest
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from data.synthesis import FloatArray
-from data.synthesis.__main__ import main
-from data.synthesis.noise import NOISES, draw_noise
-from data.synthesis.room import Room, draw_room, impulse_response
-from data.synthesis.speech import (
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.__main__ import main
+from encore.data.synthesis.noise import NOISES, draw_noise
+from encore.data.synthesis.room import Room, draw_room, impulse_response
+from encore.data.synthesis.speech import (
     ENGLISH,
     FOREIGN,
     VARIANTS,
@@ -25,8 +25,8 @@ from data.synthesis.speech import (
     say,
     trim,
 )
-from data.synthesis.text import VOCABULARY, draw_sentence
-from data.synthesis.voicebank_demand import (
+from encore.data.synthesis.text import VOCABULARY, draw_sentence
+from encore.data.synthesis.voicebank_demand import (
     FOLDERS,
     MANIFEST,
     TEST_SPEAKERS,
@@ -142,7 +142,7 @@ def test_babble_leaves_out_the_target_and_the_test_speakers(monkeypatch: pytest.
         crowds.append(variants)
         return rng.standard_normal(frames)
 
-    monkeypatch.setattr("data.synthesis.voicebank_demand.draw_noise", silent_noise)
+    monkeypatch.setattr("encore.data.synthesis.voicebank_demand.draw_noise", silent_noise)
     settings = VoicebankDemand(out=Path("unused"))
     _, _, entry = make_pair(settings, "train", 0)
     voices = speaker_voices(0)
@@ -265,7 +265,7 @@ def test_utterances_fit_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(5):
         _, speech = draw_utterance(draw_voice(rng), RATE, rng, shortest_seconds=3, longest_seconds=4)
         assert 3 * RATE <= speech.size <= 4 * RATE
-    monkeypatch.setattr("data.synthesis.speech._ATTEMPTS", 3)
+    monkeypatch.setattr("encore.data.synthesis.speech._ATTEMPTS", 3)
     with pytest.raises(SynthesisError, match="widen the limits"):
         draw_utterance(VOICE, RATE, rng, shortest_seconds=0.0, longest_seconds=0.01)
 
@@ -360,7 +360,7 @@ def test_missing_espeak_is_one_line(
     def refuse(name: str) -> Callable[[], None]:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr("data.synthesis.speech.importlib.import_module", refuse)
+    monkeypatch.setattr("encore.data.synthesis.speech.importlib.import_module", refuse)
     assert main(["voicebank_demand", str(tmp_path / "corpus")]) == 1
     assert "pip install 'encore-separation[synthesis]'" in capsys.readouterr().err
     assert not (tmp_path / "corpus").exists()

@@ -10,9 +10,9 @@ import pytest
 import torch
 from separator_toys import noise
 
-import models.denoisers
-from models.denoisers.attention import rotated
-from models.denoisers.tf_attention_unet import TFAttentionUNet
+import encore.models.denoisers
+from encore.models.denoisers.attention import rotated
+from encore.models.denoisers.tf_attention_unet import TFAttentionUNet
 
 TINY = {"widths": (8, 16, 8), "depths": (1, 1, 1), "window": 62, "heads": 2}
 
@@ -33,9 +33,11 @@ def test_the_default_has_the_published_size() -> None:
 def test_it_is_the_only_network_of_its_name() -> None:
     names = {
         name
-        for module in pkgutil.iter_modules(models.denoisers.__path__)
-        for name, found in vars(import_module(f"models.denoisers.{module.name}")).items()
-        if inspect.isclass(found) and found.__module__.startswith("models.denoisers") and "UNet" in name
+        for module in pkgutil.iter_modules(encore.models.denoisers.__path__)
+        for name, found in vars(import_module(f"encore.models.denoisers.{module.name}")).items()
+        if inspect.isclass(found)
+        and found.__module__.startswith("encore.models.denoisers")
+        and "UNet" in name
     }
     assert names == {"TFAttentionUNet"}
 

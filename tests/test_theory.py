@@ -9,9 +9,9 @@ import torch
 from separator_toys import close, noise
 from torch import Tensor
 
-from inference import GridSearch, refine
-from inference.probing import band_levels, layer_statistics, linear_probe
-from inference.theory import (
+from encore.inference import GridSearch, refine
+from encore.inference.probing import band_levels, layer_statistics, linear_probe
+from encore.inference.theory import (
     check_refinement,
     ideal_linear_errors,
     noise_of_measure,
@@ -20,7 +20,7 @@ from inference.theory import (
     secant,
     worst_direction,
 )
-from metrics import get_quality
+from encore.metrics import get_quality
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -11,12 +11,12 @@ from bridge_toys import bridge_config
 from infer_toys import separator_file
 from test_stem_experiment import train
 
-from commands.evaluation import Table
-from commands.overrides import UserError
-from commands.theory_experiment import TheoryExperiment
-from models.checkpoint import instantiate, save_separator
-from reporting.bridge_report import correlation
-from reporting.scores import read_scores
+from encore.cli.evaluation import Table
+from encore.cli.overrides import UserError
+from encore.cli.theory_experiment import TheoryExperiment
+from encore.models.checkpoint import instantiate, save_separator
+from encore.reporting.bridge_report import correlation
+from encore.reporting.scores import read_scores
 
 SMALL = (
     "experiment=bridge_theory",

@@ -12,11 +12,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from speaker_trees import libri2mix
 
-from commands.overrides import CONFIGS, UserError, check_overrides
-from commands.run_folder import RunFolder, run_id
-from models import load_separator
-from models.costs import parameters
-from reporting.scores import read_scores
+from encore.cli.overrides import CONFIGS, UserError, check_overrides
+from encore.cli.run_folder import RunFolder, run_id
+from encore.models import load_separator
+from encore.models.costs import parameters
+from encore.reporting.scores import read_scores
 
 ROOT = CONFIGS.parent
 SMALL = (
@@ -120,7 +120,7 @@ def test_two_processes_count_each_item_once(tmp_path: Path, corpus: Path) -> Non
         "trainer.devices=2",
         "trainer.strategy=ddp",
         "callbacks.averaging=null",
-        "+callbacks.probe={_target_: callbacks.bridge_probe.BridgeProbe, ratios: [0.5]}",
+        "+callbacks.probe={_target_: encore.callbacks.bridge_probe.BridgeProbe, ratios: [0.5]}",
     )
     assert done.returncode == 0, done.stderr[-2000:]
     scores = read_scores(tmp_path / "outputs" / "run" / "scores.parquet")
@@ -180,7 +180,7 @@ def test_right_overrides_and_sweeps_pass() -> None:
 def test_every_model_config_composes(model: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train", overrides=[f"model={model}", "data.root=nowhere", "name=x"])
-    assert config.model._target_.startswith(("models.separators.", "models.denoisers."))
+    assert config.model._target_.startswith(("encore.models.separators.", "encore.models.denoisers."))
 
 
 def test_a_missing_corpus_is_one_line(tmp_path: Path) -> None:

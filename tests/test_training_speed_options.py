@@ -14,12 +14,12 @@ from lightning import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from commands.overrides import CONFIGS
-from lightning_modules.schedules import warmup_cosine
-from lightning_modules.separation import SeparationModule
-from models.acceleration import BLOCKS, compile_blocks, wrap_blocks
-from models.costs import macs_per_second
-from models.separators.bsrnn import BSRNN
+from encore.cli.overrides import CONFIGS
+from encore.lightning_modules.schedules import warmup_cosine
+from encore.lightning_modules.separation import SeparationModule
+from encore.models.acceleration import BLOCKS, compile_blocks, wrap_blocks
+from encore.models.costs import macs_per_second
+from encore.models.separators.bsrnn import BSRNN
 
 
 class Gain(nn.Module):
@@ -167,7 +167,7 @@ def test_a_network_without_blocks_says_so() -> None:
 def test_the_fused_global_norm_is_asteroids() -> None:
     from asteroid.masknn.norms import GlobLN
 
-    from models.separators.asteroid import AsteroidSeparator, _GlobalNorm
+    from encore.models.separators.asteroid import AsteroidSeparator, _GlobalNorm
 
     torch.manual_seed(0)
     options = {"n_filters": 16, "bn_chan": 8, "hid_chan": 12, "skip_chan": 8, "n_blocks": 2, "n_repeats": 1}

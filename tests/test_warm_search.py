@@ -9,10 +9,10 @@ import torch
 from climbing import NAN, climb, falling, trace_of
 from torch import Tensor
 
-from inference.limits import Stopping
-from inference.line_search import CoarseToFine
-from inference.search import Trace
-from inference.warm_search import ScheduledSearch, WarmSearch
+from encore.inference.limits import Stopping
+from encore.inference.line_search import CoarseToFine
+from encore.inference.search import Trace
+from encore.inference.warm_search import ScheduledSearch, WarmSearch
 
 
 def test_a_schedule_tries_a_share_once_on_an_estimate() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from door_toys import BSRNN_OPTIONS, open_file
+from pretrained_toys import BSRNN_OPTIONS, open_file
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.checkpoint import initial_weights
-from models.separators.bsrnn import BSRNN
-from models.weights import (
+from encore.models.checkpoint import initial_weights
+from encore.models.separators.bsrnn import BSRNN
+from encore.models.weights import (
     load_completely,
     load_partially,
     read_safely,
@@ -94,7 +94,7 @@ def test_training_starts_from_ours_or_from_anybodys_weights(tmp_path: Path) -> N
     torch.save(expected, tmp_path / "bare.ckpt")
     assert same(initial_weights(tmp_path / "bare.ckpt"), expected)
     # a run that averaged its weights keeps the average under state_dict, and raw ones elsewhere
-    hyper_parameters = {"model": {"_target_": "models.separators.bsrnn.BSRNN", **BSRNN_OPTIONS}}
+    hyper_parameters = {"model": {"_target_": "encore.models.separators.bsrnn.BSRNN", **BSRNN_OPTIONS}}
     lightning = {"state_dict": {f"separator.{name}": value for name, value in expected.items()}}
     torch.save({**lightning, "hyper_parameters": hyper_parameters}, tmp_path / "run.ckpt")
     assert same(initial_weights(tmp_path / "run.ckpt"), expected)

@@ -7,7 +7,7 @@ import torch
 from separator_toys import close, noise
 from torch import Tensor
 
-from inference.wiener import Wiener, _filtered
+from encore.inference.wiener import Wiener, _filtered
 
 
 def spectra(channels: int, level: float) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,10 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from data.corpora import voicebank_demand
-from data.datamodule import SeparationData
-from lightning_modules.losses import FixedOrder, negative_snr
-from lightning_modules.separation import SeparationModule
+from encore.data.corpora import voicebank_demand
+from encore.data.datamodule import SeparationData
+from encore.lightning_modules.losses import FixedOrder, negative_snr
+from encore.lightning_modules.separation import SeparationModule
 
 
 class Shrink(nn.Module):

@@ -1,4 +1,4 @@
-"""Speech, noise, rooms and whole corpora made from a seed; ``python -m data.synthesis --help``."""
+"""Speech, noise, rooms and whole corpora made from a seed; ``python -m encore.data.synthesis --help``."""
 
 from __future__ import annotations
 

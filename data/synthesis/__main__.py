@@ -1,4 +1,4 @@
-"""Write a synthetic corpus: ``python -m data.synthesis CORPUS OUT``; ``--help`` lists the corpora."""
+"""Write a synthetic corpus: ``python -m encore.data.synthesis CORPUS OUT``; ``--help`` lists the corpora."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.synthesis import fsdkaggle2018, librimix, musdb18_hq, vctk, voicebank_demand
-from data.synthesis.events import EVENTS
-from data.synthesis.speech import SynthesisError
+from encore.data.synthesis import fsdkaggle2018, librimix, musdb18_hq, vctk, voicebank_demand
+from encore.data.synthesis.events import EVENTS
+from encore.data.synthesis.speech import SynthesisError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data.synthesis", description="Write a synthetic corpus.")
+    parser = argparse.ArgumentParser(
+        prog="python -m encore.data.synthesis", description="Write a synthetic corpus."
+    )
     corpora = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
     _add_voicebank_demand(corpora.add_parser("voicebank_demand", help="noisy speech, as VoiceBank-DEMAND"))
     _add_librimix(corpora.add_parser("librimix", help="speakers who talk at once, as LibriMix"))

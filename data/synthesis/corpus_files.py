@@ -14,9 +14,9 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data.synthesis import FloatArray, flite
-from data.synthesis.noise import NOISES
-from data.synthesis.speech import check_espeak
+from encore.data.synthesis import FloatArray, flite
+from encore.data.synthesis.noise import NOISES
+from encore.data.synthesis.speech import check_espeak
 
 Job = TypeVar("Job")
 Entry = TypeVar("Entry")
@@ -39,7 +39,7 @@ def deal_noise(seed: int, index: int, *branch: int) -> str:
         branch: Of the seed, for this split.
 
     Returns:
-        One of :data:`data.synthesis.noise.NOISES`.
+        One of `encore.data.synthesis.noise.NOISES`.
     """
     kinds = list(NOISES)
     block, place = divmod(index, len(kinds))
@@ -55,7 +55,7 @@ def check_choices(
         sample_rate: Hz.
         rates: Those that the corpus can have.
         seed: From 0 up.
-        synthesiser: One of :data:`SYNTHESISERS`; None where nobody speaks.
+        synthesiser: One of `SYNTHESISERS`; None where nobody speaks.
 
     Raises:
         ValueError: If one of them will not do.

@@ -5,12 +5,19 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import oaconvolve
 
-from data.synthesis import FloatArray, events_held, events_noisy, events_plucked, events_struck, events_voiced
-from data.synthesis.events_shared import LONGEST, Event, log_uniform
-from data.synthesis.noise_broadband import shaped
-from data.synthesis.room import Room, impulse_response
-from data.synthesis.song_effects import coloured
-from data.synthesis.song_sounds import filtered
+from encore.data.synthesis import (
+    FloatArray,
+    events_held,
+    events_noisy,
+    events_plucked,
+    events_struck,
+    events_voiced,
+)
+from encore.data.synthesis.events_shared import LONGEST, Event, log_uniform
+from encore.data.synthesis.noise_broadband import shaped
+from encore.data.synthesis.room import Room, impulse_response
+from encore.data.synthesis.song_effects import coloured
+from encore.data.synthesis.song_sounds import filtered
 
 SHORTEST = 0.3  # seconds, as in FSDKaggle2018
 PEAK_DB = (-18.0, -0.5)

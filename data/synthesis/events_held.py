@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis.events_shared import Note, log_uniform, melody, placed
-from data.synthesis.noise_broadband import slow_walk, unit
-from data.synthesis.song_sounds import filtered, times
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.events_shared import Note, log_uniform, melody, placed
+from encore.data.synthesis.noise_broadband import slow_walk, unit
+from encore.data.synthesis.song_sounds import filtered, times
 
 _HARMONICS = 32
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis.events_shared import (
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.events_shared import (
     LONGEST,
     hits,
     log_uniform,
@@ -15,8 +15,8 @@ from data.synthesis.events_shared import (
     scattered,
     struck,
 )
-from data.synthesis.noise_broadband import shaped, slow_walk, swell, unit
-from data.synthesis.song_sounds import filtered, sine, times
+from encore.data.synthesis.noise_broadband import shaped, slow_walk, swell, unit
+from encore.data.synthesis.song_sounds import filtered, sine, times
 
 
 def applause(sample_rate: int, rng: np.random.Generator) -> FloatArray:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis.events_shared import LONGEST, hits, log_uniform, melody, placed, ringing, struck
-from data.synthesis.song_effects import equalised
-from data.synthesis.song_sounds import filtered, plucked, sine, times, wave
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.events_shared import LONGEST, hits, log_uniform, melody, placed, ringing, struck
+from encore.data.synthesis.song_effects import equalised
+from encore.data.synthesis.song_sounds import filtered, plucked, sine, times, wave
 
 
 def double_bass(sample_rate: int, rng: np.random.Generator) -> FloatArray:

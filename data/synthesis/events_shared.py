@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.signal import lfilter
 
-from data.synthesis import FloatArray
-from data.synthesis.song_sounds import mix_in
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.song_sounds import mix_in
 
 LONGEST = 5.0  # seconds of an event, reverberation included
 
@@ -65,7 +65,7 @@ def scattered(rng: np.random.Generator, seconds: float, per_second: float | Floa
     Args:
         rng: Source of the draws.
         seconds: Its length.
-        per_second: Its rate; or its rates at the :func:`moments` of its length.
+        per_second: Its rate; or its rates at the `moments` of its length.
 
     Returns:
         Onsets in seconds, ascending; at least one.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis.events_shared import (
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.events_shared import (
     LONGEST,
     hits,
     log_uniform,
@@ -16,8 +16,8 @@ from data.synthesis.events_shared import (
     scattered,
     struck,
 )
-from data.synthesis.noise_broadband import unit
-from data.synthesis.song_sounds import filtered, sine, times
+from encore.data.synthesis.noise_broadband import unit
+from encore.data.synthesis.song_sounds import filtered, sine, times
 
 _BAR = np.array([1.0, 2.756, 5.404, 8.933])  # modes of a free bar, over the lowest
 _MEMBRANE = np.array([1.0, 1.594, 2.136, 2.296, 2.653, 2.918])  # of a round membrane

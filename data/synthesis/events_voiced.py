@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis.events_shared import LONGEST, hits, log_uniform, placed
-from data.synthesis.noise_broadband import slow_walk, unit
-from data.synthesis.song_sounds import filtered, times
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.events_shared import LONGEST, hits, log_uniform, placed
+from encore.data.synthesis.noise_broadband import slow_walk, unit
+from encore.data.synthesis.song_sounds import filtered, times
 
 _FRAME = 0.004  # seconds at which levels of harmonics are set
 _HARMONICS = 40

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from data.synthesis import FloatArray
-from data.synthesis.speech import LONGEST_SECONDS, SHORTEST_SECONDS, SynthesisError, trim
-from data.synthesis.text import draw_sentence
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.speech import LONGEST_SECONDS, SHORTEST_SECONDS, SynthesisError, trim
+from encore.data.synthesis.text import draw_sentence
 
 VOICES = ("awb", "kal16", "rms", "slt")
 """A Scot, an American as diphones, an American man, an American woman."""

@@ -4,7 +4,7 @@
     OUT/FSDKaggle2018.meta/train_post_competition.csv, test_post_competition_scoring_clips.csv
     OUT/clips.jsonl      what every clip is, a line each
 
-There are the classes of :data:`data.synthesis.events.EVENTS`, the same number of clips of each. All labels
+There are the classes of `encore.data.synthesis.events.EVENTS`, the same number of clips of each. All labels
 are right, so all clips count as verified; their ``freesound_id`` is 0, for they are not on Freesound. No two
 clips share a draw, so the parts have no sound in common.
 
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from data.sound_classes import FSD_CLASSES
-from data.synthesis import FloatArray
-from data.synthesis.corpus_files import (
+from encore.data.sound_classes import FSD_CLASSES
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.corpus_files import (
     check_choices,
     check_workers,
     generator,
@@ -32,7 +32,7 @@ from data.synthesis.corpus_files import (
     write_listing,
     write_pcm,
 )
-from data.synthesis.events import EVENTS, draw_event
+from encore.data.synthesis.events import EVENTS, draw_event
 
 LISTING = "clips.jsonl"
 SAMPLE_RATES = (16_000, 44_100)
@@ -61,7 +61,7 @@ class FsdKaggle2018:
         out: Folder to write into.
         train: Training clips of every class; the first ones of a larger corpus are those of a smaller one.
         test: Test clips of every class.
-        classes: Which, of :data:`data.synthesis.events.EVENTS`; a clip does not depend on the others.
+        classes: Which, of `encore.data.synthesis.events.EVENTS`; a clip does not depend on the others.
         sample_rate: 16000 or, as the real corpus has, 44100 Hz.
         seed: Of everything.
     """
@@ -178,7 +178,7 @@ def _readme(corpus: FsdKaggle2018) -> str:
 No recordings: sound events made from a seed, in the layout of FSDKaggle2018 (E. Fonseca et al.,
 "General-purpose tagging of Freesound audio with AudioSet labels", 2018). Written by
 
-    python -m data.synthesis fsdkaggle2018 OUT {options} --classes {" ".join(corpus.classes)}
+    python -m encore.data.synthesis fsdkaggle2018 OUT {options} --classes {" ".join(corpus.classes)}
 
 {len(corpus.classes)} of the 41 classes, 0.3 to 5 s a clip. `{LISTING}` has the class and number of every
 clip.

@@ -4,7 +4,7 @@ Written is the ``min`` mode, in which a mixture ends with its shortest utterance
 and ``test``, with all mixtures and sources and the tables of LibriMix. As there, each source's level is drawn
 from -33 to -25 dB and the noise's from -38 to -30 dB, here as RMS over the mixture in dB of full scale
 instead of loudness in LUFS. Sources and noise are rounded to 16 bits first, so that the mixtures are their
-exact sums. Who speaks, and who is held out: :mod:`data.synthesis.librimix_voices`.
+exact sums. Who speaks, and who is held out: `encore.data.synthesis.librimix_voices`.
 
 Source: J. Cosentino et al., "LibriMix: An Open-Source Dataset for Generalizable Speech Separation", 2020.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import resample_poly
 
-from data.synthesis import FloatArray, flite
-from data.synthesis.corpus_files import (
+from encore.data.synthesis import FloatArray, flite
+from encore.data.synthesis.corpus_files import (
     check_choices,
     check_tools,
     deal_noise,
@@ -31,7 +31,7 @@ from data.synthesis.corpus_files import (
     write_listing,
     write_pcm,
 )
-from data.synthesis.librimix_voices import (
+from encore.data.synthesis.librimix_voices import (
     SPEAKERS,
     AnyVoice,
     crowd_variants,
@@ -39,8 +39,8 @@ from data.synthesis.librimix_voices import (
     espeak_voices,
     flite_voices,
 )
-from data.synthesis.noise import draw_noise
-from data.synthesis.speech import draw_utterance, vary_prosody
+from encore.data.synthesis.noise import draw_noise
+from encore.data.synthesis.speech import draw_utterance, vary_prosody
 
 MIXTURES = ("mix_clean", "mix_both", "mix_single")
 MANIFEST = "manifest.jsonl"
@@ -257,7 +257,7 @@ No recordings: speech by {corpus.synthesiser} and noise made from a seed, in the
 (J. Cosentino et al., "LibriMix: An Open-Source Dataset for Generalizable Speech Separation", 2020).
 Written by
 
-    python -m data.synthesis librimix OUT {options}
+    python -m encore.data.synthesis librimix OUT {options}
 
 Levels are RMS over the mixture, {sources} of full scale for each speaker and {noise} for the noise
 (LibriMix: the same figures as loudness in LUFS). `{MANIFEST}` has the voices, texts, noises and

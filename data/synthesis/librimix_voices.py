@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data.synthesis import flite
-from data.synthesis.corpus_files import generator
-from data.synthesis.speech import ENGLISH, FEMALE_VARIANTS, MALE_VARIANTS, VARIANTS, Voice, draw_voice
+from encore.data.synthesis import flite
+from encore.data.synthesis.corpus_files import generator
+from encore.data.synthesis.speech import ENGLISH, FEMALE_VARIANTS, MALE_VARIANTS, VARIANTS, Voice, draw_voice
 
 # half of them men, half women; the held-out ones come first, so that they get espeak-ng's plainest variants
 SPEAKERS = {

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis.corpus_files import (
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.corpus_files import (
     check_choices,
     check_workers,
     generator,
@@ -25,13 +25,13 @@ from data.synthesis.corpus_files import (
     write_listing,
     write_pcm,
 )
-from data.synthesis.song import STEMS, Song, compose
-from data.synthesis.song_bass import bass
-from data.synthesis.song_drums import drums
-from data.synthesis.song_harmony import harmony
-from data.synthesis.song_sounds import level
-from data.synthesis.song_titles import artist_and_title
-from data.synthesis.song_vocals import vocals
+from encore.data.synthesis.song import STEMS, Song, compose
+from encore.data.synthesis.song_bass import bass
+from encore.data.synthesis.song_drums import drums
+from encore.data.synthesis.song_harmony import harmony
+from encore.data.synthesis.song_sounds import level
+from encore.data.synthesis.song_titles import artist_and_title
+from encore.data.synthesis.song_vocals import vocals
 
 LISTING = "songs.jsonl"
 SAMPLE_RATES = (22050, 44100, 48000)

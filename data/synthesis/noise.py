@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis import noise_broadband as broadband
-from data.synthesis import noise_tonal as tonal
-from data.synthesis.noise_broadband import swell, unit
-from data.synthesis.speech import VARIANTS, draw_voice, say
-from data.synthesis.text import draw_sentence
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis import noise_broadband as broadband
+from encore.data.synthesis import noise_tonal as tonal
+from encore.data.synthesis.noise_broadband import swell, unit
+from encore.data.synthesis.speech import VARIANTS, draw_voice, say
+from encore.data.synthesis.text import draw_sentence
 
 
 def babble(

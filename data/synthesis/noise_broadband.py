@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import istft, lfilter, stft
 
-from data.synthesis import FloatArray
+from encore.data.synthesis import FloatArray
 
 _WINDOW_SECONDS = 0.032
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis.noise_broadband import resonate, shaped, slow_walk, swell, unit
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.noise_broadband import resonate, shaped, slow_walk, swell, unit
 
 
 def harmonics(phase: FloatArray, amplitudes: FloatArray, rng: np.random.Generator) -> FloatArray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.synthesis import FloatArray
+from encore.data.synthesis import FloatArray
 
 _EARLY_SECONDS = 0.03
 

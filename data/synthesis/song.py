@@ -80,7 +80,7 @@ class Bar:
         place: Number of the bar in its section.
         last: Whether it is the section's last one.
         energy: How full the section is, from 0 to 1.
-        stems: Which of :data:`STEMS` play.
+        stems: Which of `STEMS` play.
         chord: Pitch classes of the chord, its root first.
     """
 
@@ -99,7 +99,7 @@ class Song:
     """What all stems of a song agree on.
 
     Attributes:
-        genre: One of :data:`GENRES`.
+        genre: One of `GENRES`.
         tempo: Beats a minute.
         beats: Of a bar, 3 or 4.
         swing: Share of an eighth note by which off-beats are late, from 0 to 0.33.

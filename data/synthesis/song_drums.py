@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis.song import Bar, Song
-from data.synthesis.song_effects import coloured, panned, reverberated, warmed
-from data.synthesis.song_sounds import filtered, mix_in, sine, times
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.song import Bar, Song
+from encore.data.synthesis.song_effects import coloured, panned, reverberated, warmed
+from encore.data.synthesis.song_sounds import filtered, mix_in, sine, times
 
 _STEPS = 4  # of a beat
 # chance of a kick at every sixteenth of four beats beside the first

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import lfilter, oaconvolve
 
-from data.synthesis import FloatArray
-from data.synthesis.song_sounds import filtered
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.song_sounds import filtered
 
 
 def panned(signal: FloatArray, place: float) -> FloatArray:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis.song import Bar, Note, Song, pitches
-from data.synthesis.song_effects import coloured, echoed, panned, reverberated, warmed, widened
-from data.synthesis.song_sounds import envelope, filtered, level, mix_in, plucked, sine, times, wave
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.song import Bar, Note, Song, pitches
+from encore.data.synthesis.song_effects import coloured, echoed, panned, reverberated, warmed, widened
+from encore.data.synthesis.song_sounds import envelope, filtered, level, mix_in, plucked, sine, times, wave
 
 _INSTRUMENTS = {
     "rock": ("guitar", "guitar", "organ", "strings"),

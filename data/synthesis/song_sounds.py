@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.signal import butter, sosfilt
 
-from data.synthesis import FloatArray
+from encore.data.synthesis import FloatArray
 
 _TABLE = 4096
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from data.synthesis.corpus_files import generator
+from encore.data.synthesis.corpus_files import generator
 
 _FIRST = ("The", "Slow", "Little", "Northern", "Paper", "Velvet", "Broken", "Silver", "Second", "Distant")
 _SECOND = (

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.synthesis import FloatArray
-from data.synthesis.song import Bar, Note, Song, pitches
-from data.synthesis.song_effects import coloured, echoed, panned, reverberated, warmed, widened
-from data.synthesis.song_sounds import filtered, mix_in
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.song import Bar, Note, Song, pitches
+from encore.data.synthesis.song_effects import coloured, echoed, panned, reverberated, warmed, widened
+from encore.data.synthesis.song_sounds import filtered, mix_in
 
 _VOWELS = {  # formants in Hz of a tall man, after Peterson and Barney, 1952
     "a": (730, 1090, 2440, 3400, 4500),

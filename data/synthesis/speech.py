@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import resample_poly
 
-from data.synthesis import FloatArray
-from data.synthesis.text import draw_sentence
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.text import draw_sentence
 
 _VOICES = {
     "english": """

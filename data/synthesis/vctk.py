@@ -7,7 +7,7 @@
 
 Speakers bear the real corpus's names, in its order. Each has a voice of its own: accent, register, tempo and
 length of the vocal tract, and a variant of espeak-ng that at most a few training speakers share. Those of the
-last ``test_speakers``, whom :func:`data.source_corpora.vctk` tests with, are heard from nobody else. There is
+last ``test_speakers``, whom `data.source_corpora.vctk` tests with, are heard from nobody else. There is
 one microphone, ``mic1``, whose noise lies 50 to 65 dB below the speech.
 
 Source: J. Yamagishi, C. Veaux, K. MacDonald, "CSTR VCTK Corpus: English multi-speaker corpus for CSTR voice
@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.synthesis import FloatArray, flite
-from data.synthesis.corpus_files import (
+from encore.data.synthesis import FloatArray, flite
+from encore.data.synthesis.corpus_files import (
     check_choices,
     check_rate_of_flite,
     check_tools,
@@ -36,9 +36,9 @@ from data.synthesis.corpus_files import (
     write_listing,
     write_pcm,
 )
-from data.synthesis.librimix_voices import AnyVoice
-from data.synthesis.noise_broadband import shaped
-from data.synthesis.speech import (
+from encore.data.synthesis.librimix_voices import AnyVoice
+from encore.data.synthesis.noise_broadband import shaped
+from encore.data.synthesis.speech import (
     ENGLISH,
     FEMALE_VARIANTS,
     MALE_VARIANTS,
@@ -246,7 +246,7 @@ def _readme(corpus: Vctk) -> str:
 No recordings: speech by {corpus.synthesiser}, made from a seed, in the layout of VCTK 0.92 (J. Yamagishi,
 C. Veaux, K. MacDonald, "CSTR VCTK Corpus", 2019). Written by
 
-    python -m data.synthesis vctk OUT {options}
+    python -m encore.data.synthesis vctk OUT {options}
 
 Speech has an RMS of {level} of full scale, and noise of {noise} relative to it. Speakers whose
 timbre no other speaker has: {", ".join(tested) or "none"}. `{LISTING}` has the voice and text of every

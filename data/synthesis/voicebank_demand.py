@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import fftconvolve
 
-from data.synthesis import FloatArray, flite
-from data.synthesis.corpus_files import (
+from encore.data.synthesis import FloatArray, flite
+from encore.data.synthesis.corpus_files import (
     check_choices,
     check_rate_of_flite,
     check_tools,
@@ -35,9 +35,9 @@ from data.synthesis.corpus_files import (
     write_listing,
     write_pcm,
 )
-from data.synthesis.noise import draw_noise
-from data.synthesis.room import draw_room, impulse_response
-from data.synthesis.speech import (
+from encore.data.synthesis.noise import draw_noise
+from encore.data.synthesis.room import draw_room, impulse_response
+from encore.data.synthesis.speech import (
     ENGLISH,
     FEMALE_VARIANTS,
     MALE_VARIANTS,

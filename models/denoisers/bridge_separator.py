@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from models.denoisers.contract import SpectralDenoiser
-from models.denoisers.preconditioning import Preconditioning
-from models.processes.bridge import Bridge
-from models.separators.contract import check_mixture
+from encore.models.denoisers.contract import SpectralDenoiser
+from encore.models.denoisers.preconditioning import Preconditioning
+from encore.models.processes.bridge import Bridge
+from encore.models.separators.contract import check_mixture
 
 Domain = Literal["waveform", "compressed"]
 """``"waveform"``, over the mixture's root mean square: there the mean of a straight bridge is data mixing.
@@ -21,16 +21,16 @@ constants published for SB, BBED and OUVE are for."""
 class BridgeSeparator(nn.Module):
     """Separate in one step, ``D(x_0, 1, x_0)``, or give what a sampler of the bridge needs.
 
-    The sampler asks :meth:`encode` for states, :meth:`denoise` for estimates of the sources in them, and
-    :meth:`decode` for waveforms; :func:`inference.sample_bridge` does.
+    The sampler asks `encode` for states, `denoise` for estimates of the sources in them, and
+    `decode` for waveforms; `encore.inference.sample_bridge` does.
 
     Args:
-        network: Finds the sources, such as :class:`models.denoisers.conditioned_bsrnn.ConditionedBSRNN`.
+        network: Finds the sources, such as `encore.models.denoisers.conditioned_bsrnn.ConditionedBSRNN`.
         bridge: The process; its noise is in the unit of the domain's states.
         domain: Where the bridge lives.
         scale: Of the compressed spectrum, of windows scaled to the waveform's level; the default is
             the published 0.15 of Hann windows of 510 samples that are not scaled.
-        preconditioning: What the network is not left to find, see :mod:`models.denoisers.preconditioning`;
+        preconditioning: What the network is not left to find, see `encore.models.denoisers.preconditioning`;
             None for the network alone.
 
     Raises:
@@ -54,7 +54,7 @@ class BridgeSeparator(nn.Module):
         if domain not in get_args(Domain):
             raise ValueError(f"domain={domain!r}: choose {' or '.join(get_args(Domain))}")
         if not isinstance(network, SpectralDenoiser):
-            raise ValueError(f"network={type(network).__name__}: give a network of models.denoisers")
+            raise ValueError(f"network={type(network).__name__}: give a network of encore.models.denoisers")
         if not scale > 0:
             raise ValueError(f"scale={scale}: give a number above 0")
         self.network: Any = network
@@ -98,7 +98,7 @@ class BridgeSeparator(nn.Module):
 
         Args:
             waveforms: ``(b, n, c, t)``.
-            level: Of their mixtures, from :meth:`level`.
+            level: Of their mixtures, from `level`.
 
         Returns:
             ``(b, n, c, t)``, or complex ``(b, n, c, x, y)``.
@@ -130,7 +130,7 @@ class BridgeSeparator(nn.Module):
         return self._compressed(found)
 
     def estimate(self, state: Tensor, t: Tensor, mixture: Tensor, level: Tensor, time: int) -> Tensor:
-        """As :meth:`denoise`, but waveforms ``(b, s, c, time)`` at the mixture's level; for training."""
+        """As `denoise`, but waveforms ``(b, s, c, time)`` at the mixture's level; for training."""
         return self._waveforms(self._estimate(state, t, mixture), level, time)
 
     def _estimate(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
@@ -159,5 +159,5 @@ class BridgeSeparator(nn.Module):
         return self.scale * spectra * (power + 1e-12) ** -0.25
 
     def _expanded(self, states: Tensor) -> Tensor:
-        """The inverse of :meth:`_compressed`."""
+        """The inverse of `_compressed`."""
         return states * states.abs() / self.scale**2

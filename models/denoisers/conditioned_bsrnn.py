@@ -9,8 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from models.denoisers.time_embedding import TimeFilms
-from models.separators.band_split import BandSplitNetwork
+from encore.models.denoisers.time_embedding import TimeFilms
+from encore.models.separators.band_split import BandSplitNetwork
 
 
 class ConditionedBSRNN(BandSplitNetwork):
@@ -25,7 +25,7 @@ class ConditionedBSRNN(BandSplitNetwork):
     Args:
         sources: Names of the sources.
         embedding: Features of the time's embedding.
-        **options: As of :class:`models.separators.bsrnn.BSRNN`.
+        **options: As of `encore.models.separators.bsrnn.BSRNN`.
     """
 
     compilable = ("_predict",)

@@ -9,10 +9,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.denoisers.time_embedding import TimeFilms
-from models.separators.contract import check_description
-from models.separators.spectral import WindowedTransform
-from models.separators.spectrogram_unet import MaskUNet
+from encore.models.denoisers.time_embedding import TimeFilms
+from encore.models.separators.contract import check_description
+from encore.models.separators.spectral import WindowedTransform
+from encore.models.separators.spectrogram_unet import MaskUNet
 
 
 class ConditionedMasks(nn.Module):
@@ -21,7 +21,7 @@ class ConditionedMasks(nn.Module):
     It sees the magnitudes of every source's state and of the mixture, and gives for each source one mask in
     [0, 1] of its state and one of the mixture: ``estimate = mask * state + mask * mixture``, each with its
     own phase. Above ``highest_frequency`` a mask is the mean of the frame's. The layers are those of
-    :class:`models.separators.spectrogram_unet.SpectrogramUNet`, scaled and shifted by functions of time.
+    `encore.models.separators.spectrogram_unet.SpectrogramUNet`, scaled and shifted by functions of time.
 
     Args:
         sources: Names of the sources.

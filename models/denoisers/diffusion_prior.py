@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.processes.diffusion import Diffusion
+from encore.models.processes.diffusion import Diffusion
 
 
 class DiffusionPrior(nn.Module):
@@ -17,7 +17,7 @@ class DiffusionPrior(nn.Module):
 
     Args:
         network: Maps ``(b, 1, time)``, numbers ``(b,)`` that stand for levels, and labels ``(b,)`` or None to
-            ``(b, 1, time)``, such as :class:`models.denoisers.tf_attention_unet.TFAttentionUNet`.
+            ``(b, 1, time)``, such as `encore.models.denoisers.tf_attention_unet.TFAttentionUNet`.
         diffusion: Its noise levels, and how its output becomes an estimate.
         sample_rate: Rate of the audio in Hz.
         source: Name of the source.
@@ -78,7 +78,7 @@ class DiffusionPrior(nn.Module):
         return found if self.limit is None else found.clamp(-self.limit, self.limit)
 
     def predict(self, state: Tensor, signal: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The network's own output ``(b, 1, time)``, which training compares with :meth:`target`."""
+        """The network's own output ``(b, 1, time)``, which training compares with `target`."""
         _, _, into = self._weights(state, signal)
         told = self.diffusion.told(signal).to(state)
         found: Tensor = self.network(into * state, told, labels)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from models.processes.bridge import Bridge, VarianceExploding
+from encore.models.processes.bridge import Bridge, VarianceExploding
 
 Weights = tuple[Tensor, Tensor, Tensor]
 """``c_skip``, ``c_out`` and ``c_in``."""

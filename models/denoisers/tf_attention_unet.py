@@ -12,8 +12,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.denoisers.attention import Conditioned, GlobalTemporal, GridAttention
-from models.denoisers.time_embedding import StageEmbedding
+from encore.models.denoisers.attention import Conditioned, GlobalTemporal, GridAttention
+from encore.models.denoisers.time_embedding import StageEmbedding
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.export.files import SUFFIXES, Extent, write
-from models.export.verification import largest_difference
+from encore.models.export.files import SUFFIXES, Extent, write
+from encore.models.export.verification import largest_difference
 
 __all__ = ["SUFFIXES", "Extent", "largest_difference", "write"]

@@ -1,10 +1,10 @@
 """Write a separator as a file that is passed on, and compare the file with the separator.
 
-    python -m models.export outputs/RUN/checkpoints/last.ckpt voice.safetensors  weights and configuration
-    python -m models.export voice.safetensors voice.pt2                          a torch.export program
-    python -m models.export voice.safetensors voice.onnx                         ONNX between the transforms
-    python -m models.export voice.safetensors voice.onnx --whole                 ONNX from wave to wave
-    python -m models.export voice.safetensors voice.pt                           TorchScript (deprecated)
+    python -m encore.models.export outputs/RUN/checkpoints/last.ckpt a.safetensors  weights, configuration
+    python -m encore.models.export voice.safetensors voice.pt2                  a torch.export program
+    python -m encore.models.export voice.safetensors voice.onnx                 ONNX between the transforms
+    python -m encore.models.export voice.safetensors voice.onnx --whole         ONNX from wave to wave
+    python -m encore.models.export voice.safetensors voice.pt                   TorchScript (deprecated)
 
 A checkpoint's averaged weights are taken where the run averaged them. Every file is read again and compared
 on noise of two lengths and two batch sizes; a file that differs is deleted.
@@ -18,10 +18,10 @@ from pathlib import Path
 
 from torch import nn
 
-from models.checkpoint import checkpoint_config, load_checkpoint, save_separator
-from models.export.files import SUFFIXES, write
-from models.export.verification import largest_difference
-from models.pretrained import load_separator
+from encore.models.checkpoint import checkpoint_config, load_checkpoint, save_separator
+from encore.models.export.files import SUFFIXES, write
+from encore.models.export.verification import largest_difference
+from encore.models.loading import load_separator
 
 TOLERANCE = 1e-4
 """Largest difference from the separator that passes, relative to the estimates' peak."""
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m models.export",
+        prog="python -m encore.models.export",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

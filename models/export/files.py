@@ -14,10 +14,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from models.export.spectral import RealValuedBSRNN, SpectralCore, transform_parameters
-from models.export.tracing import quiet, traceable
-from models.separators.bsrnn import BSRNN
-from models.types import Separator
+from encore.models.export.spectral import RealValuedBSRNN, SpectralCore, transform_parameters
+from encore.models.export.tracing import quiet, traceable
+from encore.models.separators.bsrnn import BSRNN
+from encore.models.types import Separator
 
 METADATA_FILE = "encore.yaml"
 """Name of the extra file, in ``.pt2`` and ``.pt``, that says what a graph separates."""
@@ -56,7 +56,7 @@ class Extent:
 def write(
     path: str | Path, separator: nn.Module, *, whole: bool = False, seconds: float | None = None
 ) -> tuple[Separator, Extent]:
-    """Write a separator in the format of the file's suffix, one of :data:`SUFFIXES`.
+    """Write a separator in the format of the file's suffix, one of `SUFFIXES`.
 
     Args:
         path: File to write; replaced if it exists, missing folders made.
@@ -88,7 +88,7 @@ def write(
 def write_program(
     path: Path, separator: nn.Module, _whole: bool, seconds: float | None
 ) -> tuple[Separator, Extent]:
-    """Write ``torch.export``'s ``.pt2``; see :func:`write`."""
+    """Write ``torch.export``'s ``.pt2``; see `write`."""
     example = _example(separator, seconds)
     program, extent = _export(separator, example, seconds, time_axis=2)
     if extent.time is None:
@@ -104,7 +104,7 @@ def write_program(
 def write_onnx(
     path: Path, separator: nn.Module, whole: bool, seconds: float | None
 ) -> tuple[Separator, Extent]:
-    """Write ``.onnx``; see :func:`write`."""
+    """Write ``.onnx``; see `write`."""
     onnx = _onnx_package()
     example = _example(separator, seconds)
     extra: dict[str, Any] = {}
@@ -135,7 +135,7 @@ def write_onnx(
 def write_torchscript(
     path: Path, separator: nn.Module, _whole: bool, seconds: float | None
 ) -> tuple[Separator, Extent]:
-    """Write TorchScript's ``.pt``, which torch calls deprecated; see :func:`write`."""
+    """Write TorchScript's ``.pt``, which torch calls deprecated; see `write`."""
     example = _example(separator, seconds)
     try:
         with quiet(), warnings.catch_warnings(), traceable(separator, script=True):

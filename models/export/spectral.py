@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.separators.bsrnn import BSRNN
+from encore.models.separators.bsrnn import BSRNN
 
 
 class SpectralCore(nn.Module):
-    """What lies between the transforms of a :class:`BSRNN`: real-valued spectra in, masks and residuals out.
+    """What lies between the transforms of a `BSRNN`: real-valued spectra in, masks and residuals out.
 
     Args:
         separator: Whose weights it uses.
@@ -28,7 +28,7 @@ class SpectralCore(nn.Module):
 
 
 class RealValuedBSRNN(nn.Module):
-    """A :class:`BSRNN` from waveform to waveform, its transforms written as convolutions.
+    """A `BSRNN` from waveform to waveform, its transforms written as convolutions.
 
     The same estimates up to rounding; slower than with a fast Fourier transform.
 
@@ -91,7 +91,7 @@ class RealValuedBSRNN(nn.Module):
 
 
 def transform_parameters(separator: BSRNN) -> dict[str, Any]:
-    """What another program must know to put its own transforms around a :class:`SpectralCore`."""
+    """What another program must know to put its own transforms around a `SpectralCore`."""
     return {
         "window": "hann, periodic",
         "window_length": separator.window_length,

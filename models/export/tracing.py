@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as symbolic_shapes_config
 from torch.nn import functional as F
 
-from models.separators.asteroid import _PAD_THEMSELVES, AsteroidSeparator
+from encore.models.separators.asteroid import _PAD_THEMSELVES, AsteroidSeparator
 
 
 @contextmanager

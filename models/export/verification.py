@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.export.files import Extent
-from models.types import Separator
+from encore.models.export.files import Extent
+from encore.models.types import Separator
 
 # an odd number of samples, and whole frames of most networks
 _SECONDS = (0.37, 1.0)

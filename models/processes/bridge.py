@@ -1,11 +1,11 @@
 """Diffusion bridges: Gaussian paths ``x_t = a_t s + b_t x_0 + c_t z`` from a clean source to its mixture.
 
 ``t = 0`` is clean and ``t = 1`` the mixture, ``z`` is white. A bridge is nothing but the three coefficients;
-how a state is sampled from them stands in :mod:`inference.bridge_sampling`.
+how a state is sampled from them stands in `encore.inference.bridge_sampling`.
 
-The published constants of :class:`SchroedingerVE`, :class:`BBED` and :class:`OUVE` are for states of
+The published constants of `SchroedingerVE`, `BBED` and `OUVE` are for states of
 about the size of a peak-normalised mixture's compressed spectrum; wherever states are of another size, the
-noise is to be scaled with them: :class:`Scaled`.
+noise is to be scaled with them: `Scaled`.
 
 Source of all coefficients: docs/methods.md, diffusion bridges, which names the papers.
 """
@@ -62,7 +62,7 @@ class Bridge(ABC):
         return a * source + b * mixture + c * noise
 
     def noise_in(self, state: Tensor, t: Tensor, source: Tensor, mixture: Tensor) -> Tensor:
-        """``z`` of a state of :meth:`state`; infinite or not a number where the bridge has none."""
+        """``z`` of a state of `state`; infinite or not a number where the bridge has none."""
         c = self.coefficients(t)[2].reshape(-1, *(1 for _ in source.shape[1:]))
         return (state - self.state(t, source, mixture, torch.zeros_like(source))) / c
 

@@ -2,8 +2,8 @@
 
 A noise level is given by ``abar``, the share of the source's power that is left, from 1 (clean) down to
 0. With ``sigma = sqrt((1 - abar) / abar)`` the state over ``sqrt(abar)`` is ``x + sigma z``, which other
-papers start from. What a sampler needs of a chain of levels is :class:`NoiseLevels`; what training needs,
-and how a network's output becomes an estimate, is a :class:`Diffusion`.
+papers start from. What a sampler needs of a chain of levels is `NoiseLevels`; what training needs,
+and how a network's output becomes an estimate, is a `Diffusion`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 Spacing = Literal["even", "log"]
-"""How a chain is shortened, see :meth:`NoiseLevels.places`."""
+"""How a chain is shortened, see `NoiseLevels.places`."""
 
 _RESOLUTION = 1e-6
 """Two levels count as the same if their ``abar`` differ by less than this share."""
@@ -135,7 +135,7 @@ class NoiseLevels:
 
         Args:
             steps: How many; of one, the noisiest.
-            spacing: See :meth:`places`.
+            spacing: See `places`.
 
         Raises:
             ValueError: If there are not so many, or the spacing is unknown.

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.separators.contract import check_description, check_mixture
+from encore.models.separators.contract import check_description, check_mixture
 
 ARCHITECTURES = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
 """The classes of ``asteroid.models`` that map waveforms to waveforms and build on today's torch."""
@@ -37,7 +37,7 @@ class AsteroidSeparator(nn.Module):
     rounding, under the same parameter names, in less time (docs/results.md).
 
     Args:
-        architecture: Name of a class in ``asteroid.models``, one of :data:`ARCHITECTURES`; or a network
+        architecture: Name of a class in ``asteroid.models``, one of `ARCHITECTURES`; or a network
             already built that maps ``(batch, 1, time)`` to ``(batch, source, time)``.
         sources: Names of the estimated sources, in the order of the source axis.
         sample_rate: Rate in Hz of mixture and estimates.

@@ -22,7 +22,7 @@ Film = tuple[Tensor, Tensor]
 class BandSplitNetwork(nn.Module):
     """Spectra to complex masks and residuals by recurrences along time and along bands.
 
-    See :class:`models.separators.bsrnn.BSRNN` for the arguments.
+    See `encore.models.separators.bsrnn.BSRNN` for the arguments.
 
     Attributes:
         starts: For each group of masks, one mask a source, the real number that it starts out near.

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.separators.band_split import Bands, bins_per_band
-from models.separators.contract import check_description, check_mixture
+from encore.models.separators.band_split import Bands, bins_per_band
+from encore.models.separators.contract import check_description, check_mixture
 
 _BIN = 44100 / 2048
 PUBLISHED_BANDS: Bands = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor
 
-from models.separators.band_split import BandSplitNetwork
+from encore.models.separators.band_split import BandSplitNetwork
 
 
 class BSRNN(BandSplitNetwork):

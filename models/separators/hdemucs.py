@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchaudio import models as torchaudio_models
 
-from models.levels import Standardising
-from models.separators.contract import check_description, check_mixture
+from encore.models.levels import Standardising
+from encore.models.separators.contract import check_description, check_mixture
 
 FFT_LENGTHS = (256, 1024, 2048, 4096, 16384)
 """Those at whose hop, a quarter of them, both branches of torchaudio's network have equally many steps."""
@@ -22,7 +22,7 @@ class HDemucs(Standardising):
 
     Four things are added to the network:
 
-    - *Rate.* The FFT length is the one of :data:`FFT_LENGTHS` that is nearest to ``window_seconds``: with the
+    - *Rate.* The FFT length is the one of `FFT_LENGTHS` that is nearest to ``window_seconds``: with the
       default 1024 at 8 kHz, 2048 at 16 to 24 kHz and 4096 at 32 to 48 kHz.
     - *Length.* Behind its end the normalised mixture is padded with zeros to whole hops of a quarter of the
       FFT length, and the estimates are cut back, so every length from one sample up comes out as it went in.
@@ -109,7 +109,7 @@ def nearest_fft_length(window_seconds: float, sample_rate: int) -> int:
         sample_rate: Rate in Hz.
 
     Returns:
-        One of :data:`FFT_LENGTHS`.
+        One of `FFT_LENGTHS`.
 
     Raises:
         ValueError: If the nearest is more than half as long again as the window, or the window than it.

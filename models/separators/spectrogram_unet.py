@@ -10,8 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.separators.contract import check_description, check_mixture
-from models.separators.spectral import WindowedTransform, group_norm
+from encore.models.separators.contract import check_description, check_mixture
+from encore.models.separators.spectral import WindowedTransform, group_norm
 
 Masks = Literal["ratio", "softmax"]
 Extension = Literal["average", "zeros"]

@@ -1,0 +1,1 @@
+"""Encore: one-step audio source separators, and training-free multi-step inference with them."""

@@ -1,0 +1,111 @@
+"""What a run would do and about how long it would take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from encore.cli.file_separation import CheckedJob, FileSeparator
+from encore.cli.prior_method import made_of_priors
+from encore.models.types import Separator
+
+_LONGEST_CLIP_SECONDS = 4.0
+
+
+def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]:
+    """List files, separator calls and estimated time.
+
+    Args:
+        files: What would separate them.
+        jobs: Checked jobs.
+
+    Returns:
+        Lines of text. Calls and time are upper bounds of the refinement: items that finish early cost less.
+        A long file's calls are made for each of its segments, whose overlap is counted in the time.
+        Reading, writing and scoring come on top.
+    """
+    if not jobs:
+        return ["nothing to do"]
+    count = len(files.separator.sources)
+    quality = files.method.quality(files.separator.sample_rate)
+    asked = 0 if quality is None else quality.separator_calls
+    calls, scores = files.method.most_calls(count, asked), files.method.most_scores(count)
+    made = made_of_priors(files.separator)
+    each = "" if made is None else f" of {made.evaluations} network evaluations each"
+    lines = [
+        f"{checked.job.path} -> {', '.join(map(str, checked.job.outputs))} "
+        f"({checked.seconds:.1f} s, at most {calls} separator calls{each}{_segments(files, checked)})"
+        for checked in jobs
+    ]
+    seconds = sum(checked.seconds for checked in jobs)
+    # a clip as long as the usual file: the cost of a measure is no multiple of the length
+    clip = min(_LONGEST_CLIP_SECONDS, sorted(checked.seconds for checked in jobs)[len(jobs) // 2])
+    work = sum(_separated_seconds(files, checked) * checked.info.channels for checked in jobs)
+    segmented = any(files.segments(checked.info) > 1 for checked in jobs)
+    segment = " segment" if segmented else ""
+    if segmented and files.method.segment_seconds is not None:
+        clip = min(clip, files.method.segment_seconds)
+    per_call, per_score = _seconds_per_call(files, clip)
+    per_call *= max(1, files.method.shifts)
+    estimate = work / clip * (calls * per_call + scores * per_score)
+    return [
+        *lines,
+        f"{len(jobs)} files, {seconds:.1f} s of audio, for each{segment} at most {calls} separator calls "
+        f"and {scores} scores of the guide",
+        f"estimated time: at most about {_readable(estimate)} (a call on {clip:.1f} s of audio takes "
+        f"{per_call:.3f} s, a score {per_score:.3f} s, on {files.device})",
+    ]
+
+
+def _segments(files: FileSeparator, checked: CheckedJob) -> str:
+    """What is to be said of a file that is refined in segments."""
+    count = files.segments(checked.info)
+    return f" for each of {count} segments" if count > 1 else ""
+
+
+def _separated_seconds(files: FileSeparator, checked: CheckedJob) -> float:
+    """Seconds of audio that one call on all of a file works on: its segments overlap."""
+    count, length = files.segments(checked.info), files.method.segment_seconds
+    return checked.seconds if count == 1 or length is None else count * length
+
+
+def _seconds_per_call(files: FileSeparator, clip: float) -> tuple[float, float]:
+    """Time of one separator call and one score of the guide, on noise of ``clip`` seconds."""
+    rate = files.separator.sample_rate
+    shape = (1, files.separator.channels, max(2, round(clip * rate)))
+    noise = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(files.device)
+    separator: Separator = files.separator
+    made, share = made_of_priors(files.separator), 1.0
+    if made is not None:
+        # all of a chain would take as long as a file
+        separator = short = made.shortened(2)
+        share = made.steps / short.steps
+    with torch.no_grad():
+        per_call = share * _timed(lambda: separator(noise))
+        quality = files.method.quality(rate)
+        if quality is None:
+            return per_call, 0.0
+        reference = noise if quality.needs_reference else None
+        mono = noise[:, :1]
+        # what it asks of the separator is counted among the calls
+        quality = quality.bound_to(lambda inputs, _: inputs)
+        return per_call, _timed(
+            lambda: quality(mono, reference=None if reference is None else mono, mixture=mono, one_step=mono)
+        )
+
+
+def _timed(call: Callable[[], Tensor]) -> float:
+    """Seconds of the second call: the first one loads and plans."""
+    call()
+    start = time.perf_counter()
+    call().sum().item()  # waits for the device
+    return time.perf_counter() - start
+
+
+def _readable(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

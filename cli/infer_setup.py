@@ -1,0 +1,240 @@
+"""From options to what separates the files, with every mistake that can be known before a file is touched."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from encore.cli.file_separation import CheckedJob, FileSeparator
+from encore.cli.inputs import plan_jobs
+from encore.cli.memory import keep_freed_memory
+from encore.cli.method import Method
+from encore.cli.method_options import load_method
+from encore.cli.output_names import OutputNames
+from encore.cli.overrides import UserError
+from encore.cli.prior_method import made_of_priors, prior_separator
+from encore.data.audio import AudioFileError
+from encore.inference.bridge_guide import HasBridge
+from encore.metrics import Quality
+from encore.models import load_separator
+from encore.models.acceleration import accelerate
+from encore.models.selection import Selected
+from encore.models.types import LoadedSeparator
+
+
+class Messages:
+    """Lines on standard error that leave a progress bar whole, and the faults among them."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def fault(self, path: Path | None, error: BaseException | str) -> None:
+        """Say in one line why a file, or a thing named in the message itself, cannot be done."""
+        line = one_line(error) if isinstance(error, BaseException) else error
+        if path is not None and not line.startswith(f"{path}:"):
+            line = f"{path}: {line}"
+        self.faults.append(line)
+        self._write(f"error: {line}")
+
+    def note(self, line: str) -> None:
+        """Say what the user should know."""
+        self._write(f"note: {line}")
+
+    def say(self, text: str) -> None:
+        """Print results on standard output."""
+        try:
+            print(_printable(text), flush=True)
+        except BrokenPipeError:
+            # the reader, such as head, has seen enough; the files are what matters
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+
+    def _write(self, line: str) -> None:
+        tqdm.write(_printable(line), file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """Text without the stand-ins of a file name's undecodable bytes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, in one line, with a fix where it is known."""
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror}: check the path, its permissions and the disk"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "too long for the memory: cut it into parts, or --set method.max_batch=1"
+    return " ".join((str(error).strip() or type(error).__name__).split())
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a user names, or a GPU if there is one.
+
+    Raises:
+        UserError: If there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        gpus = torch.cuda.device_count()
+        raise UserError(f"--device {name}: not available here ({gpus} GPUs); use --device cpu") from error
+    return device
+
+
+def build(options: argparse.Namespace) -> FileSeparator:
+    """Load the separator and the method, and check them against each other.
+
+    Raises:
+        ValueError: One line: a wrong option, separator, method or guide.
+        OSError: If the checkpoint cannot be read.
+    """
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"-o {options.out}: is a file; name a folder")
+    if options.reference is not None and not options.reference.exists():
+        raise UserError(f"--reference {options.reference}: there is no such folder")
+    method = load_method(
+        options.method,
+        steps=options.steps,
+        candidates=options.candidates,
+        guide=options.guide,
+        overrides=[*_shortcuts(options), *options.overrides],
+    )
+    keep_freed_memory()
+    device = choose_device(options.device)
+    separator = _separator(options, method, device)
+    if options.sources is not None:
+        separator = _selected(separator, options.sources, method)
+    made = made_of_priors(separator)
+    if made is not None and method.segment_seconds is None:
+        method = replace(method, segment_seconds=made.segment_seconds)
+    networks: list[Any] = [separator] if made is None else list(made.models)
+    for network in networks:
+        accelerate(network, precision=options.precision, compiled=options.compile)
+    quality = _guide(method, separator, options.separator)
+    if quality is not None and quality.needs_reference and options.reference is None:
+        raise UserError(
+            f"--guide {quality.name}: is an oracle measure; give --reference FOLDER with the clean files, "
+            "or a blind guide such as dnsmos_ovrl"
+        )
+    output_names(options, separator)  # says what is wrong before a file is looked at
+    return FileSeparator(
+        separator,
+        method,
+        device=device,
+        references=options.reference,
+        subtype=options.subtype,
+        clip=options.clip,
+        seed=options.seed,
+    )
+
+
+def _separator(options: argparse.Namespace, method: Method, device: torch.device) -> LoadedSeparator:
+    """The separator that is named, or one made of priors.
+
+    Raises:
+        UserError: If what is given does not go with the method.
+    """
+    if method.posterior is None:
+        if options.priors:
+            raise UserError(
+                f"--priors {' '.join(options.priors)}: are for --method diffusion_prior; give it too"
+            )
+        return load_separator(options.separator, device=device)
+    if options.separator is not None:
+        raise UserError(
+            f"--separator {options.separator}: --method diffusion_prior has priors instead; to start from an "
+            "estimate of it, --set method.posterior.estimate=..."
+        )
+    return prior_separator(options.priors or [], method.posterior, device=device, seed=options.seed)
+
+
+def _selected(separator: LoadedSeparator, names: str, method: Method) -> LoadedSeparator:
+    """The separator with some of its sources only.
+
+    Raises:
+        UserError: If it has no such source, or all sources are needed.
+    """
+    if method.consistency is not None:
+        raise UserError(
+            f"--sources {names}: consistency={method.consistency} moves all sources to sum to the mixture; "
+            "leave one of them out"
+        )
+    if method.sampler is not None and isinstance(separator, HasBridge):
+        raise UserError(f"--sources {names}: a bridge's sources are sampled together; leave it out")
+    try:
+        return Selected(separator, [name.strip() for name in names.split(",")])
+    except ValueError as error:
+        raise UserError(f"--{str(error).replace('=', ' ', 1)}") from error
+
+
+def _guide(method: Method, separator: LoadedSeparator, uri: str | None) -> Quality | None:
+    """The guide at the separator's rate.
+
+    Raises:
+        UserError: If there is no such guide, or it wants a higher rate; then with a way out.
+    """
+    try:
+        return method.quality(separator.sample_rate)
+    except UserError as error:
+        rate = separator.sample_rate
+        if f"sample_rate={rate} is below" not in str(error):
+            raise
+        raise UserError(
+            f"{error}; --separator '{uri}?sample_rate=16000' works on audio resampled to another rate"
+        ) from error
+
+
+def _shortcuts(options: argparse.Namespace) -> list[str]:
+    """Options of their own that are values of every method."""
+    values = {"segment_seconds": options.segment, "shifts": options.shifts}
+    return [f"method.{name}={value}" for name, value in values.items() if value is not None]
+
+
+def output_names(options: argparse.Namespace, separator: LoadedSeparator) -> OutputNames:
+    """What the outputs are called.
+
+    Raises:
+        UserError: If a template or format will not do.
+    """
+    return OutputNames(
+        sources=separator.sources,
+        residual=options.residual,
+        template=options.filename,
+        container=options.container,
+    )
+
+
+def check_inputs(
+    options: argparse.Namespace, files: FileSeparator, messages: Messages
+) -> tuple[list[CheckedJob], int]:
+    """Find the inputs and read their headers; every one that cannot be done is told at once.
+
+    Returns:
+        The jobs to do, and how many were left out because their outputs are there.
+    """
+    plan = plan_jobs(options.inputs, options.out, output_names(options, files.separator))
+    for fault in plan.faults:
+        messages.fault(None, fault)
+    if options.reference is not None and options.reference.is_file() and len(plan.jobs) > 1:
+        messages.fault(options.reference, "one reference file for several inputs: give a folder")
+        return [], 0
+    jobs, skipped = [], 0
+    for job in plan.jobs:
+        if options.skip_existing and job.done:
+            skipped += 1
+            continue
+        try:
+            jobs.append(files.check(job))
+        except (AudioFileError, ValueError, OSError) as error:
+            messages.fault(job.path, error)
+    return jobs, skipped

@@ -1,0 +1,104 @@
+"""What ``infer.py`` writes down of a run in ``run.json``, and what becomes of an earlier run's scores."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from encore.cli.overrides import UserError
+from encore.cli.prior_method import made_of_priors
+from encore.cli.run_folder import RunFolder
+from encore.models.costs import macs_per_second, parameters
+
+if TYPE_CHECKING:
+    from encore.cli.file_separation import FileSeparator
+
+SETTINGS = ("separator", "priors", "sources", "sample_rate", "method", "seed")
+"""Facts in which runs must agree for their scores to stand in one table."""
+
+_WRITTEN = ("scores.csv", "summary.json", "run.json")
+
+
+def describe_run(
+    out: Path, files: FileSeparator, uri: str | None, priors: Sequence[str] | None
+) -> dict[str, Any]:
+    """Facts for ``run.json``: what ``report.py`` needs to know about the separator and its cost.
+
+    Args:
+        out: The output folder.
+        files: What separates.
+        uri: Of the separator, None for the shipped one or priors.
+        priors: Their names, if there are any.
+    """
+    separator, made = files.separator, made_of_priors(files.separator)
+    facts: dict[str, Any] = {}
+    if isinstance(separator, nn.Module):
+        facts = {"parameters": parameters(separator), "macs_per_second": _macs_per_second(separator)}
+    model = "shipped" if uri is None else Path(uri).stem
+    return {
+        "name": out.resolve().name or "infer",
+        "model": model if made is None else "diffusion_prior",
+        "separator": uri,
+        "priors": None if priors is None else list(priors),
+        "sources": list(separator.sources),
+        **facts,
+        "sample_rate": separator.sample_rate,
+        "method": files.method.describe(),
+        "seed": files.seed,
+        "device": str(files.device),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+
+
+def settle_earlier_scores(out: Path, facts: Mapping[str, Any], *, skip_existing: bool) -> Path | None:
+    """Let scores of an earlier run into the same folder stand only beside those that compare with them.
+
+    Those of a run with other settings are set aside: ``scores.1.csv``, ``summary.1.json``, ``run.1.json``.
+
+    Args:
+        out: The output folder.
+        facts: Of this run.
+        skip_existing: Whether outputs of the earlier run count as this one's.
+
+    Returns:
+        The table that was set aside; None if there is none, or it stays.
+
+    Raises:
+        UserError: If ``skip_existing`` would mix outputs of both.
+    """
+    if not (out / "scores.csv").exists():
+        return None
+    known, new = RunFolder(out).facts(), json.loads(json.dumps(facts))
+    differ = [name for name in SETTINGS if known.get(name) != new.get(name)]
+    if not differ:
+        return None
+    if skip_existing:
+        raise UserError(
+            f"--skip-existing: outputs in {out} are of a run with other {', '.join(differ)} "
+            f"({out / 'run.json'}): give another -o, or leave it out"
+        )
+    number = next(number for number in count(1) if not (out / f"scores.{number}.csv").exists())
+    for name in _WRITTEN:
+        path = out / name
+        if path.exists():
+            path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))
+    return out / f"scores.{number}.csv"
+
+
+def _macs_per_second(separator: nn.Module) -> float:
+    """Of one call; of priors all evaluations of their networks, forwards."""
+    made = made_of_priors(separator)  # type: ignore[arg-type]
+    if made is None:
+        return macs_per_second(separator)
+    # one evaluation of each is counted, for all of them would take as long as a file
+    each = {id(network): macs_per_second(network) for network in made.models}
+    mean = sum(each[id(prior.model)] for prior in made.priors) / len(made.priors)
+    return mean * made.evaluations

@@ -1,0 +1,1 @@
+"""Helpers below every other folder: names, optional packages, errors, URIs, spectra."""

@@ -1,0 +1,138 @@
+"""Asteroid's models: files of ``model.serialize()``, and the names that asteroid downloads by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encore.models.pretrained.contract import default_names
+from encore.models.pretrained.downloads import fetched
+from encore.models.separators.asteroid import ARCHITECTURES, AsteroidSeparator
+from encore.models.weights import one_line, read_safely
+
+ENHANCERS = ("DCUNet", "DeMask")
+"""Classes of ``asteroid.models`` that are opened besides those that this project trains."""
+
+_UNFIT = {
+    "DCCRNet": "cannot be built on this version of torch",
+    "XUMX": "cannot be built on torch 2 by asteroid 0.7",
+    "FasNetTAC": "maps several microphones to one channel, which is no (batch, source, channel, time)",
+}
+
+
+def open_asteroid(name: str, *, sample_rate: int | None = None) -> nn.Module:
+    """Open one of asteroid's waveform models.
+
+    The file is read without running code from it, which ``BaseModel.from_pretrained`` cannot do on today's
+    torch. Levels are left alone: ``asteroid.separate`` rescales by sums over the whole batch, after which an
+    estimate depends on its batch-mates.
+
+    Args:
+        name: Path of a file of ``torch.save(model.serialize(), path)``, or what asteroid downloads by: a
+            name on the Hugging Face hub with or without ``@revision``, of its Zenodo list, or a URL.
+        sample_rate: Rate in Hz of a model whose file does not say it.
+
+    Returns:
+        A separator of one channel; sources ``speech`` for one, ``speech`` and ``noise`` for a model of both,
+        ``speaker1``, ``speaker2``, ... else.
+
+    Raises:
+        FileNotFoundError: If a path has no file.
+        ValueError: If the name cannot be fetched, or the file holds no model that fits.
+
+    Source: M. Pariente et al., "Asteroid: the PyTorch-based audio source separation toolkit for
+    researchers", 2020.
+    """
+    path = _located(name)
+    content = read_safely(path, classes=[torch.torch_version.TorchVersion])
+    lacking = [key for key in ("model_name", "model_args", "state_dict") if not _has(content, key)]
+    if lacking:
+        raise ValueError(
+            f"'{path}' is no file of asteroid's model.serialize(): it lacks {', '.join(lacking)}; for a bare "
+            "state dictionary there is weights:"
+        )
+    arguments = dict(content["model_args"])
+    arguments["sample_rate"] = _rate(arguments, name, sample_rate)
+    network = _built({**content, "model_args": arguments}, path)
+    count = _count(network)
+    task = str(content.get("task", "")) + name
+    names = ("speech", "noise") if count == 2 and "both" in task.lower() else default_names(count)
+    return AsteroidSeparator(network, names, round(float(arguments["sample_rate"])))
+
+
+class WholeSteps(nn.Module):
+    """A DCUNet that takes any length: its strides in time want whole steps of frames.
+
+    Args:
+        network: With ``encoder.filterbank`` and ``masker.encoders_stride_product``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        part: Any = network
+        self.kernel = int(part.encoder.filterbank.kernel_size)
+        self.step = int(part.encoder.filterbank.stride) * int(part.masker.encoders_stride_product[1])
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Separate ``(batch, 1, time)`` into ``(batch, source, time)``, padded at the end and cut back."""
+        length = mixture.shape[-1]
+        # -(-a // b) rounds up; the deepest layer needs one step at least
+        steps = max(1, -(-(length - self.kernel) // self.step))
+        padded = F.pad(mixture, (0, self.kernel + steps * self.step - length))
+        estimates: Tensor = self.network(padded)
+        return estimates[..., :length]
+
+
+def _located(name: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    if Path(name).suffix in (".pth", ".pt", ".bin", ".ckpt") and not name.startswith(("http:", "https:")):
+        raise FileNotFoundError(f"asteroid model '{name}' does not exist or is not a file: check the path")
+    hub = import_module("asteroid.utils.hub_utils")
+    return fetched(f"asteroid model '{name}'", lambda: hub.cached_download(name))
+
+
+def _has(content: Any, key: str) -> bool:
+    kind = str if key == "model_name" else Mapping
+    return isinstance(content, Mapping) and isinstance(content.get(key), kind)
+
+
+def _rate(arguments: Mapping[str, Any], name: str, given: int | None) -> float:
+    by_name = import_module("asteroid.utils.hub_utils").SR_HASHTABLE
+    rate = arguments.get("sample_rate") or by_name.get(name) or given
+    if rate is None:
+        raise ValueError(f"asteroid model '{name}' does not say its sampling rate: add ?sample_rate=8000")
+    return float(rate)
+
+
+def _built(content: Mapping[str, Any], path: Path) -> nn.Module:
+    allowed = {known.lower(): known for known in (*ARCHITECTURES, *ENHANCERS)}
+    given = content["model_name"]
+    unfit = {known.lower(): reason for known, reason in _UNFIT.items()}.get(given.lower())
+    if given.lower() not in allowed:
+        raise ValueError(
+            f"'{path}' holds a {given}: {unfit or 'unknown'}; known are {', '.join(allowed.values())}"
+        )
+    # asteroid looks names up among all that its package imports, functions too: only networks may be named
+    base = import_module("asteroid.models").BaseModel
+    try:
+        network: nn.Module = base.from_pretrained({**content, "model_name": allowed[given.lower()]})
+    except (TypeError, RuntimeError, ValueError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"'{path}' does not fit asteroid's {given}: {one_line(error)}") from error
+    return WholeSteps(network) if allowed[given.lower()] == "DCUNet" else network
+
+
+@torch.no_grad()
+def _count(network: nn.Module) -> int:
+    """Sources of a network, from a short call: not every class keeps the number."""
+    mono = AsteroidSeparator(network.eval(), ["speech"], 1)
+    length = mono._whole_frames(64)
+    estimates: Tensor = network(torch.zeros(1, 1, length))
+    return estimates.shape[1]

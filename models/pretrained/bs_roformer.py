@@ -1,0 +1,176 @@
+"""BS-RoFormer and Mel-Band RoFormer checkpoints, with the YAML files that their trainers keep beside them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from einops import rearrange
+from torch import Tensor, nn
+
+from encore.models.pretrained.contract import OpenedSeparator
+from encore.models.weights import PREFIXES, load_completely, one_line, read_state_dict
+
+_IGNORED = ("use_torch_checkpoint", "skip_connection", "linear_transformer_depth")
+"""Keywords of other forks of the networks that change nothing where they are false or zero."""
+
+_LAYER = re.compile(r"(layers\.\d+)\.(\d+)\.(?:(layers\.\d+\.\d+)\.)?")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML of plain values, with Python's tuples, which are as plain."""
+
+
+def _tuple(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
+
+
+def open_bs_roformer(path: str, *, config: Path | None = None) -> nn.Module:
+    """Open a BS-RoFormer or a Mel-Band RoFormer.
+
+    Args:
+        path: A state dictionary, raw or under ``state_dict``, ``state`` or ``model_state_dict``.
+        config: Its YAML: ``model`` with the keywords of the network, ``audio`` with ``sample_rate``,
+            ``training`` with ``instruments`` and ``target_instrument``; without it, the file of the same
+            name that ends in ``.yaml``. A network with ``num_bands`` is a Mel-Band RoFormer. Weights of the
+            networks as they were before residual streams (bs-roformer 0.3 and its forks, which most public
+            checkpoints are from) are recognised by their names.
+
+    Returns:
+        A separator of one channel, or two where the network is stereo.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a keyword is unknown to the network, or files do not fit.
+
+    Source: W.-T. Lu et al., "Music source separation with band-split RoPE transformer", 2023; J.-C. Wang et
+    al., "Mel-band RoFormer for music source separation", 2023.
+    """
+    place = config or Path(path).with_suffix(".yaml")
+    content = _read_config(place)
+    model, training = content["model"], content["training"]
+    sources = _sources(training, int(model.get("num_stems", 1)), place)
+    network, weights = _fitting(model, read_state_dict(path), place)
+    load_completely(network, weights, path)
+    rate = content.get("audio", {}).get("sample_rate") or model.get("sample_rate")
+    if not isinstance(rate, int):
+        raise ValueError(f"'{place}' does not say audio.sample_rate: add it")
+    return RoformerSeparator(network, sources, rate)
+
+
+class RoformerSeparator(OpenedSeparator):
+    """A band-split transformer; the mixture is padded at its end to whole hops, and at least one window.
+
+    Args:
+        network: ``bs_roformer.BSRoformer`` or ``bs_roformer.MelBandRoformer``.
+        sources: Names of the estimated sources.
+        sample_rate: Rate in Hz.
+    """
+
+    def __init__(self, network: Any, sources: tuple[str, ...], sample_rate: int) -> None:
+        # centred frames reflect half a window at each end
+        super().__init__(sources, sample_rate, network.audio_channels, shortest=network.stft_kwargs["n_fft"])
+        self.network = network
+        self.hop = int(network.stft_kwargs["hop_length"])
+
+    def padded_length(self, length: int) -> int:
+        """The inverse transform gives whole hops back, and drops what is left over."""
+        return -(-super().padded_length(length) // self.hop) * self.hop
+
+    def estimate(self, mixture: Tensor) -> Tensor:
+        """Of one source the network gives ``(b, c, t)``, of several ``(b, s, c, t)``."""
+        estimates: Tensor = self.network(mixture)
+        return rearrange(estimates, "b c t -> b 1 c t") if estimates.ndim == 3 else estimates
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"bs_roformer configuration '{path}' is missing: name it with ?config=file.yaml"
+        )
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{path}' is not YAML of plain values: {' '.join(str(error).split())}") from error
+    for key in ("model", "training"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), dict):
+            raise ValueError(
+                f"'{path}' holds no mapping '{key}': give the YAML that the model was trained with"
+            )
+    return dict(content)
+
+
+def _sources(training: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
+    target, instruments = training.get("target_instrument"), training.get("instruments")
+    names = [target] if target else list(instruments or [])
+    if len(names) != count:
+        raise ValueError(
+            f"'{path}' names {len(names)} sources ({', '.join(map(str, names))}) for num_stems={count}: "
+            "set training.target_instrument, or as many training.instruments"
+        )
+    return tuple(map(str, names))
+
+
+def _fitting(
+    options: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A network, and its weights under the names of today's package."""
+    if any(".branch." in name for name in weights):
+        return _built(options, path), dict(weights)
+    plain: dict[str, Any] = {"num_residual_streams": 1}
+    if "num_bands" in options:
+        plain |= {"add_value_residual": False, "linear_transformer_depth": 0}
+    network = _built({**plain, **options}, path)
+    part: Any
+    for part in network.modules():
+        if hasattr(part, "to_value_residual_mix"):
+            part.to_value_residual_mix = None
+    prefix = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in weights)), "")
+    bare = {name.removeprefix(prefix): value for name, value in weights.items()}
+    # today's Mel-Band RoFormer keeps an empty place before the transformers of a layer
+    shift = int("num_bands" in options and not options.get("linear_transformer_depth"))
+    return network, {_todays_name(name, shift): value for name, value in bare.items()}
+
+
+def _todays_name(name: str, shift: int) -> str:
+    """``layers.0.1.layers.0.0.norm.gamma`` as ``layers.0.2.layers.0.0.branch.norm.gamma`` for shift 1."""
+    match = _LAYER.match(name)
+    if match is None:
+        return name
+    layer, place, inner = match.groups()
+    branch = f"{inner}.branch." if inner else ""
+    return f"{layer}.{int(place) + shift}.{branch}{name[match.end() :]}"
+
+
+def _built(options: Mapping[str, Any], path: Path) -> nn.Module:
+    package = import_module("bs_roformer")
+
+    kind: type[nn.Module] = package.MelBandRoformer if "num_bands" in options else package.BSRoformer
+    known = inspect.signature(kind).parameters
+    keywords = {n: value for n, value in options.items() if n in known or n not in _IGNORED or value}
+    # the networks check types and want tuples, which plain YAML does not have
+    keywords = {name: tuple(v) if isinstance(v, list) else v for name, v in keywords.items()}
+    unknown = [name for name in keywords if name not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known) or sorted(known)
+        raise ValueError(
+            f"'{path}': model.{', model.'.join(unknown)} unknown to {kind.__name__} of this bs_roformer; "
+            f"nearest to the first: {', '.join(near)}"
+        )
+    try:
+        with warnings.catch_warnings():
+            # it runs a transform without a window, only to count the bins
+            warnings.simplefilter("ignore", UserWarning)
+            return kind(**keywords)
+    except Exception as error:  # beartype raises classes of its own
+        raise ValueError(f"'{path}' does not fit {kind.__name__}: {one_line(error)}") from error

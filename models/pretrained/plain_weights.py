@@ -1,0 +1,86 @@
+"""Bare state dictionaries, for the networks of ``configs/model``."""
+
+from __future__ import annotations
+
+import sys
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from encore.models.checkpoint import instantiate
+from encore.models.weights import load_completely, load_partially, one_line, read_state_dict
+
+
+def open_weights(
+    path: str,
+    *,
+    model: str,
+    sources: tuple[str, ...] | None = None,
+    sample_rate: int | None = None,
+    channels: int | None = None,
+    partial: bool = False,
+) -> nn.Module:
+    """Build a network of ours and set its weights from any file of weights.
+
+    Args:
+        path: What `encore.models.weights.read_state_dict` reads.
+        model: Name of a file in ``configs/model``, such as ``conv_tasnet_small``, or path of such a file.
+        sources: What ``${data.sources}`` stands for in it.
+        sample_rate: What ``${data.sample_rate}`` stands for.
+        channels: What ``${data.channels}`` stands for.
+        partial: Set the weights that fit and print what became of the others, where else all must fit.
+
+    Returns:
+        The separator.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the model is unknown, a value that it needs is not given, or the weights do not fit.
+    """
+    values = {"sources": sources, "sample_rate": sample_rate, "channels": channels}
+    network = instantiate(_filled(_config(model), values, model))
+    weights = read_state_dict(path)
+    if not partial:
+        load_completely(network, weights, path)
+        return network
+    report = load_partially(network, weights)
+    if not report.loaded:
+        raise ValueError(f"weights of '{path}' do not fit {model} at all: {report.summary()}")
+    print(report.describe(), file=sys.stderr)
+    return network
+
+
+def _config(model: str) -> Any:
+    folder = files("configs") / "model"
+    path = Path(model) if Path(model).suffix in (".yaml", ".yml") else folder / f"{model}.yaml"
+    if not path.is_file():
+        known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
+        near = get_close_matches(model, known) or known
+        raise ValueError(f"option model={model} is no network of configs/model: try {', '.join(near)}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"option model={model} is not YAML: {one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"option model={model} holds no mapping: it must name a class under _target_")
+    return config
+
+
+def _filled(config: Any, values: dict[str, Any], model: str) -> Any:
+    """A configuration with the values in place of ``${data.<name>}``."""
+    if isinstance(config, dict):
+        return {key: _filled(item, values, model) for key, item in config.items()}
+    if isinstance(config, list):
+        return [_filled(item, values, model) for item in config]
+    if not isinstance(config, str) or "${" not in config:
+        return config
+    name = config.removeprefix("${data.").removesuffix("}")
+    if name not in values:
+        raise ValueError(f"option model={model} holds {config}, which only training fills: write the value")
+    if values[name] is None:
+        raise ValueError(f"option model={model} needs {name}: add &{name}=...")
+    return values[name]

@@ -1,0 +1,92 @@
+"""The separation bundles of torchaudio: Hybrid Demucs for music, Conv-TasNet for two speakers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from encore.models.levels import Standardising
+from encore.models.pretrained.contract import OpenedSeparator
+from encore.models.pretrained.downloads import fetched
+from encore.models.weights import load_completely, read_state_dict
+
+BUNDLES = {
+    "CONVTASNET_BASE_LIBRI2MIX": ("speaker1", "speaker2"),
+    "HDEMUCS_HIGH_MUSDB": ("drums", "bass", "other", "vocals"),
+    "HDEMUCS_HIGH_MUSDB_PLUS": ("drums", "bass", "other", "vocals"),
+}
+"""Names in ``torchaudio.pipelines``, with the sources that each estimates."""
+
+
+def open_torchaudio(name: str, *, weights: Path | None = None) -> nn.Module:
+    """Open a bundle of torchaudio.
+
+    Args:
+        name: One of `BUNDLES`.
+        weights: A file with other weights for the same network; without it, torchaudio's own are taken from
+            the folder ``torchaudio/models`` in torch's hub cache, or downloaded to it.
+
+    Returns:
+        A separator: Hybrid Demucs takes two channels at 44.1 kHz, Conv-TasNet one at 8 kHz.
+
+    Raises:
+        FileNotFoundError: If ``weights`` does not exist.
+        ValueError: If the name is unknown, or the weights cannot be fetched or do not fit.
+
+    Source: https://pytorch.org/audio/stable/tutorials/hybrid_demucs_tutorial.html for the normalisation.
+    """
+    if name not in BUNDLES:
+        raise ValueError(f"torchaudio bundle '{name}' is unknown: known are {', '.join(BUNDLES)}")
+    import torchaudio
+
+    bundle = getattr(torchaudio.pipelines, name)
+    path = weights or fetched(
+        f"torchaudio bundle '{name}'", lambda: torchaudio.utils._download_asset(bundle._model_path)
+    )
+    network: nn.Module = bundle._model_factory_func()
+    load_completely(network, read_state_dict(path), path)
+    if name.startswith("HDEMUCS"):
+        return HybridDemucs(network, BUNDLES[name], bundle.sample_rate)
+    return SpeakerTasNet(network, BUNDLES[name], bundle.sample_rate)
+
+
+class HybridDemucs(Standardising, OpenedSeparator):
+    """Torchaudio's Hybrid Demucs, which wants a mixture of mean 0 and deviation 1, item by item.
+
+    Args:
+        network: ``torchaudio.models.HDemucs``.
+        sources: Names of the estimated sources.
+        sample_rate: Rate in Hz.
+    """
+
+    def __init__(self, network: nn.Module, sources: tuple[str, ...], sample_rate: int) -> None:
+        part: Any = network
+        # its transform reflects one and a half hops, and rounds up to a whole one
+        shortest = 5 * part.hop_length // 2
+        super().__init__(sources, sample_rate, part.audio_channels, shortest=shortest)
+        self.network = network
+
+    def estimate(self, mixture: Tensor) -> Tensor:
+        """Normalise, separate, undo in every estimate."""
+        return self.at_own_level(self.network, mixture)
+
+
+class SpeakerTasNet(OpenedSeparator):
+    """Torchaudio's Conv-TasNet, as it is.
+
+    Args:
+        network: ``torchaudio.models.ConvTasNet``.
+        sources: Names of the estimated sources.
+        sample_rate: Rate in Hz.
+    """
+
+    def __init__(self, network: nn.Module, sources: tuple[str, ...], sample_rate: int) -> None:
+        super().__init__(sources, sample_rate, 1)
+        self.network = network
+
+    def estimate(self, mixture: Tensor) -> Tensor:
+        """``(b, 1, t)`` to ``(b, s, 1, t)``."""
+        return rearrange(self.network(mixture), "b s t -> b s 1 t")

@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+import yaml
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from encore import models
+from encore.models import pretrained
+from encore.models.checkpoint import instantiate, load_checkpoint, save_separator
+
+TARGET = "encore.models.separators.asteroid.AsteroidSeparator"
+OPTIONS = {
+    "ConvTasNet": {
+        "n_filters": 16,
+        "bn_chan": 8,
+        "hid_chan": 8,
+        "skip_chan": 8,
+        "n_blocks": 2,
+        "n_repeats": 1,
+    },
+    "DPRNNTasNet": {"n_filters": 16, "bn_chan": 8, "hid_size": 8, "chunk_size": 10, "n_repeats": 1},
+    "DPTNet": {"n_filters": 16, "ff_hid": 8, "chunk_size": 10, "n_repeats": 1},
+    "SuDORMRFNet": {
+        "n_filters": 16,
+        "bn_chan": 8,
+        "num_blocks": 1,
+        "upsampling_depth": 2,
+        "mask_act": "sigmoid",
+    },
+}
+NETWORK = {
+    "_target_": TARGET,
+    "architecture": "ConvTasNet",
+    "sources": ["speech"],
+    "sample_rate": 16000,
+    "channels": 1,
+    "options": OPTIONS["ConvTasNet"],
+}
+MIXTURE = 0.1 * torch.randn(2, 1, 700, generator=torch.Generator().manual_seed(0))
+
+
+def network(architecture: str = "ConvTasNet", seed: int = 0) -> tuple[nn.Module, dict]:
+    config = NETWORK | {"architecture": architecture, "options": OPTIONS[architecture]}
+    torch.manual_seed(seed)
+    return instantiate(config), config
+
+
+def same_weights(module: nn.Module, expected: dict[str, Tensor]) -> bool:
+    state = module.state_dict()
+    return state.keys() == expected.keys() and all(torch.equal(state[n], expected[n]) for n in expected)
+
+
+def lightning_file(path: Path, **changes: object) -> Path:
+    module, config = network()
+    content = {
+        "state_dict": {f"separator.{name}": value for name, value in module.state_dict().items()},
+        "hyper_parameters": {"model": config, "seed": 1},
+    }
+    torch.save(content | changes, path)
+    return path
+
+
+@pytest.mark.parametrize("architecture", OPTIONS)
+def test_round_trip_is_exact(architecture: str, tmp_path: Path) -> None:
+    module, config = network(architecture)
+    save_separator(tmp_path / "new" / "a.safetensors", module, config)
+    loaded = models.load_separator(tmp_path / "new" / "a.safetensors")
+    assert same_weights(loaded, module.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(MIXTURE), module.eval()(MIXTURE), rtol=0, atol=0)
+    assert (loaded.sources, loaded.sample_rate, loaded.channels) == (("speech",), 16000, 1)
+    assert not any(part.training for part in loaded.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_hydra_containers_are_saved_plain(tmp_path: Path) -> None:
+    module, config = network()
+    save_separator(tmp_path / "a.safetensors", module, OmegaConf.create(config))
+    assert yaml.safe_load((tmp_path / "a.yaml").read_text()) == config
+
+
+def test_every_spelling_of_a_path_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lightning_file(tmp_path / "ab:c.ckpt")
+    for uri in (path, str(path), f"file:{path}", f"{path}?level=none"):
+        assert models.load_separator(uri).sources == ("speech",)
+    monkeypatch.chdir(tmp_path)
+    assert models.load_separator(Path("ab:c.ckpt")).sources == ("speech",)
+
+
+class Training(lightning.LightningModule):
+    def __init__(self, model: dict) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        torch.manual_seed(0)
+        self.separator = instantiate(model)
+
+    def training_step(self, batch: Tensor) -> Tensor:
+        return (self.separator(batch)[:, 0] - batch).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def fitted(tmp_path: Path, average: EMAWeightAveraging | None) -> tuple[Path, Training]:
+    module = Training(NETWORK)
+    saver = ModelCheckpoint(dirpath=tmp_path, filename="run", every_n_train_steps=4)
+    lightning.Trainer(
+        max_steps=4,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[saver, *([average] if average else [])],
+    ).fit(module, torch.utils.data.DataLoader(MIXTURE, batch_size=1))
+    return tmp_path / "run.ckpt", module
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_checkpoint_holds_the_trained_weights(tmp_path: Path) -> None:
+    path, module = fitted(tmp_path, None)
+    assert same_weights(models.load_separator(path), module.separator.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_average_is_preferred(tmp_path: Path) -> None:
+    path, _ = fitted(tmp_path, EMAWeightAveraging(decay=0.5))
+    content = torch.load(path, weights_only=True)
+    raw = {k.removeprefix("separator."): v for k, v in content["current_model_state"].items()}
+    average = {k.removeprefix("separator."): v for k, v in content["state_dict"].items()}
+    name = "network.masker.bottleneck.1.weight"
+    assert not torch.equal(raw[name], average[name])
+    assert same_weights(models.load_separator(path), average)
+    assert same_weights(load_checkpoint(path, averaged=False), raw)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_average_that_never_began_is_not_taken_for_the_model(tmp_path: Path) -> None:
+    path, _ = fitted(tmp_path, EMAWeightAveraging(decay=0.5, update_starting_at_step=100))
+    content = torch.load(path, weights_only=True)
+    raw = {k.removeprefix("separator."): v for k, v in content["current_model_state"].items()}
+    initial, _ = network()
+    loaded = models.load_separator(path)
+    assert same_weights(loaded, raw)
+    assert not same_weights(loaded, initial.state_dict())
+
+
+class Trap:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch '{self.marker}'",)
+
+
+def test_objects_in_a_checkpoint_are_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    path = lightning_file(tmp_path / "a.ckpt", callbacks=Trap(marker))
+    with pytest.raises(
+        ValueError, match=r"is not a checkpoint of tensors and plain values \(.*\): was it cut off"
+    ) as error:
+        models.load_separator(path)
+    assert "\n" not in str(error.value)
+    assert not marker.exists()
+
+
+def test_objects_in_a_configuration_are_not_run(tmp_path: Path) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "a.safetensors"
+    save_separator(path, *network())
+    path.with_suffix(".yaml").write_text(f"_target_: !!python/object/apply:os.system ['touch {marker}']")
+    with pytest.raises(ValueError, match="is not YAML"):
+        models.load_separator(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "torch.nn.Linear",
+        "torch.nn.modules.linear.Linear",
+        "encore.models.costs.FlopCounterMode",
+        "encore.models.checkpoint.save_separator",
+        "encore.models.separators.asteroid.nn.Linear",
+        "encore.models.separators.asteroid.Tensor",
+        "encore.models.separators.asteroid._build",
+        "encore.models.separators.asteroid.get_close_matches",
+        "encore.models.separators.asteroid.AsteroidSeparator.forward",
+        "encore.models.separators.missing.Network",
+        "encore.models.separators..asteroid.AsteroidSeparator",
+        "encore.models.separators.asteroid.AsteroidSeparator\n",
+        "models.separators_evil.asteroid.AsteroidSeparator",
+        "",
+        None,
+        ["encore.models.separators.asteroid.AsteroidSeparator"],
+    ],
+)
+def test_only_own_networks_can_be_named(target: object, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="_target_"):
+        instantiate(NETWORK | {"_target_": target})
+    with pytest.raises(ValueError, match="_target_"):
+        instantiate(NETWORK | {"architecture": {"_target_": target}})
+    with pytest.raises(ValueError, match="_target_"):
+        models.load_separator(
+            lightning_file(tmp_path / "a.ckpt", hyper_parameters={"model": {"_target_": target}})
+        )
+
+
+def test_networks_that_a_module_merely_imports_cannot_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("encore.models.separators.asteroid.Borrowed", nn.Linear, raising=False)
+    with pytest.raises(ValueError, match="defines no such network"):
+        instantiate(
+            {"_target_": "encore.models.separators.asteroid.Borrowed", "in_features": 1, "out_features": 1}
+        )
+
+
+def test_nested_networks_are_built() -> None:
+    inner = NETWORK | {"sources": ["a", "b"]}
+    outer = {
+        "_target_": TARGET,
+        "architecture": inner,
+        "sources": ["a"],
+        "sample_rate": 8000,
+        "_convert_": "all",
+    }
+    assert type(instantiate(outer).network).__name__ == "AsteroidSeparator"
+    with pytest.raises(ValueError, match="_partial_ is not supported"):
+        instantiate(NETWORK | {"_partial_": True})
+
+
+def fails(uri: object, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=re.escape(message)) as error:
+        models.load_separator(uri)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
+    fails(tmp_path / "no.ckpt", FileNotFoundError, "no.ckpt' does not exist")
+    fails(tmp_path, ValueError, "give a .ckpt or a .safetensors file")
+    (tmp_path / "dir.ckpt").mkdir()
+    fails(tmp_path / "dir.ckpt", FileNotFoundError, "is not a file")
+    for name, content in (
+        ("empty", b""),
+        ("text", b"hello, world\n" * 9),
+        ("cut", b"PK\x03\x04" + bytes(50)),
+    ):
+        for suffix in (".ckpt", ".safetensors"):
+            path = tmp_path / f"{name}{suffix}"
+            path.write_bytes(content)
+            path.with_suffix(".yaml").write_text(yaml.safe_dump(NETWORK))
+            fails(path, ValueError, f"{name}{suffix}' is not a ")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    fails(tmp_path / "list.ckpt", ValueError, "holds no state_dict")
+    fails(
+        lightning_file(tmp_path / "a.ckpt", hyper_parameters={}),
+        ValueError,
+        "hyper_parameters['model'] is missing",
+    )
+    fails(
+        lightning_file(tmp_path / "a.ckpt", state_dict={"x": torch.ones(1)}), ValueError, "holds no network"
+    )
+
+
+def test_configurations_that_do_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_separator(path, *network())
+    path.with_suffix(".yaml").write_text("- 1")
+    fails(path, ValueError, "holds no mapping")
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(NETWORK | {"depth": 3}))
+    fails(path, ValueError, "does not accept the configuration")
+    path.with_suffix(".yaml").unlink()
+    fails(path, FileNotFoundError, "a.yaml' is missing")
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_separator(path, *network())
+    weights = load_file(path)
+    name = "network.masker.bottleneck.1.weight"
+    save_file({key: value for key, value in weights.items() if key != name} | {"extra": torch.ones(1)}, path)
+    fails(path, ValueError, f"do not fit AsteroidSeparator: 1 missing ({name}); 1 unexpected (extra)")
+    save_file(weights | {name: torch.ones(2)}, path)
+    fails(path, ValueError, f"1 of another shape ({name})")
+
+
+def test_schemes_are_named() -> None:
+    fails(
+        "asteroid2:some/model",
+        ValueError,
+        "uri='asteroid2:some/model' has an unknown scheme: did you mean asteroid? Known are asteroid, ",
+    )
+    fails("https://example.org/a.ckpt", ValueError, "has an unknown scheme")
+    fails("C:\\a.ckpt", FileNotFoundError, "C:\\a.ckpt")
+
+
+def test_shipped_separator_is_opened_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path / "s.safetensors")
+    fails(None, FileNotFoundError, "no separator is shipped")
+    module, config = network()
+    save_separator(tmp_path / "s.safetensors", module, config)
+    assert same_weights(models.load_separator(), module.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sources": "${data.sources}"}, "config.sources='${data.sources}' is not resolved"),
+        ({"options": {"n_filters": torch.ones(1)}}, "config.options.n_filters is a Tensor"),
+        ({"_target_": "torch.nn.Linear"}, "is not allowed"),
+    ],
+)
+def test_saving_checks_the_configuration(change: dict, message: str, tmp_path: Path) -> None:
+    module, config = network()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        save_separator(tmp_path / "a.safetensors", module, config | change)
+    assert not list(tmp_path.iterdir())
+
+
+def test_saving_checks_path_and_class(tmp_path: Path) -> None:
+    module, config = network()
+    with pytest.raises(ValueError, match=r"name a \.safetensors file"):
+        save_separator(tmp_path / "a.pt", module, config)
+    with pytest.raises(ValueError, match="is not the module's class Linear"):
+        save_separator(tmp_path / "a.safetensors", nn.Linear(1, 1), config)

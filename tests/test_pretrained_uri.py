@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pretrained_toys import open_file, open_onnx, open_torchscript
+from torch import Generator, Tensor
+
+from encore import infer
+from encore.cli import prefetch
+from encore.data.audio import resample
+from encore.metrics import DOOR_NAMES
+from encore.models import load_separator
+from encore.models.levels import standardised
+from encore.models.pretrained import registry as table
+from encore.models.pretrained.contract import Levelled, OpenedSeparator, Resampled
+from encore.models.pretrained.registry import DOORS, Door
+from encore.models.pretrained.uri import split_uri
+
+ROOT = Path(infer.__file__).parent
+
+
+def fails(uri: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        load_separator(uri)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts"),
+    [
+        ("a.ckpt", ("file", "a.ckpt", {})),
+        ("C:\\a.ckpt", ("file", "C:\\a.ckpt", {})),
+        ("a.ckpt?level=none", ("file", "a.ckpt", {"level": "none"})),
+        ("demucs:htdemucs", ("demucs", "htdemucs", {})),
+        ("demucs:a?repo=/x y/z&sources=a,b", ("demucs", "a", {"repo": "/x y/z", "sources": "a,b"})),
+        ("asteroid:https://x.org/a.pth?download=1?", ("asteroid", "https://x.org/a.pth?download=1", {})),
+        ("onnx:a.onnx?sources=r%26b,rest", ("onnx", "a.onnx", {"sources": "r&b,rest"})),
+    ],
+)
+def test_uris_are_taken_apart(uri: str, parts: tuple[str, str, dict[str, str]]) -> None:
+    assert split_uri(uri) == parts
+
+
+def test_files_that_exist_are_taken_literally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    opened = open_file(tmp_path)
+    for name in ("onnx:a?b=c.safetensors", "what?level=none.safetensors"):
+        for suffix in (".safetensors", ".yaml"):
+            source = tmp_path / f"ours{suffix}"
+            Path(name).with_suffix(suffix).write_bytes(source.read_bytes())
+        assert load_separator(name).sources == ("speech",)
+    assert load_separator(opened.uri + "?sources=voice").sources == ("voice",)
+
+
+def test_mistakes_are_told_with_the_nearest_right_thing(tmp_path: Path) -> None:
+    uri = open_onnx(tmp_path).uri
+    fails("asteroids:x", "unknown scheme: did you mean asteroid? Known are asteroid, ")
+    fails("https://x.org/a", "unknown scheme: known are asteroid, bs_roformer, ")
+    fails(f"{uri}?sample_rat=8000", "option 'sample_rat' is unknown to onnx: did you mean sample_rate?")
+    fails(f"{uri}?weights=x", "option 'weights' is unknown to onnx")
+    fails(f"{uri}?level", "'level' is no option, write key=value")
+    fails(f"{uri}?level=none&level=none", "option 'level' is given twice")
+    fails(f"{uri}?level=loud", "option level=loud: choose one of none, standardise, least_squares")
+    fails(f"{uri}?sample_rate=8k", "option sample_rate=8k: give a whole number, 1 or more")
+    fails(f"{uri}?sources=", "option 'sources' has no value")
+    fails(f"{uri}?sources=a,a", "give different names")
+    fails(f"{uri}?sources=../a,b", "give different names")
+    fails("weights:a.pt", "weights needs the option 'model'")
+    fails("weights:a.pt?model=bsrnn_tiny&partial=yes", "option partial=yes: write true or false")
+    file_uri = open_file(tmp_path).uri
+    fails(f"{file_uri}?sources=a,b", "names 2, but the separator estimates 1 (speech)")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door(
+        "encore.models.pretrained.nowhere:open", "none", "absent:x", "no_such_package", "pip install no-such"
+    )
+    monkeypatch.setitem(table.DOORS, "absent", door)
+    fails("absent:x", "uri='absent:x' needs the package no_such_package: pip install no-such")
+    if not DOORS["espnet"].installed:
+        fails("espnet:x", "needs the package espnet2: pip install espnet espnet_model_zoo")
+
+
+def test_nothing_is_imported_before_its_door_opens() -> None:
+    code = (
+        "import sys; from encore.models import load_separator;"
+        "from encore.models.pretrained.registry import describe_doors;"
+        "describe_doors(); load_separator();"
+        "names = {'asteroid', 'demucs', 'bs_roformer', 'onnxruntime', 'huggingface_hub', 'espnet2'};"
+        "print(sorted(names & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--list-separators"], ["a.wav", "--list-separators", "-o", "x"]])
+def test_the_doors_are_listed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        infer.main(arguments)
+    printed = capsys.readouterr().out
+    assert left.value.code == 0
+    for scheme, door in DOORS.items():
+        assert f"{scheme}:" in printed
+        assert door.example in printed
+        assert ("not installed" in printed.split(f"{scheme}:", 1)[1].split("\n")[0]) == (not door.installed)
+
+
+def test_prefetching_says_what_it_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = open_file(tmp_path).uri
+    assert prefetch.main([uri]) == 0
+    assert capsys.readouterr().out == f"{uri}: speech; 8000 Hz, 1 channel(s)\n"
+    assert prefetch.main([uri, "file:none.ckpt"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "none.ckpt" in captured.err
+
+
+def test_prefetching_measures_says_what_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(name: str) -> str:
+        if name == DOOR_NAMES[0]:
+            raise ValueError(f"{name} cannot be fetched")
+        return f"/cache/{name}"
+
+    monkeypatch.setattr(prefetch, "fetch_weights", fetch)
+    assert prefetch.main(["--measures"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"error: {DOOR_NAMES[0]} cannot be fetched\n"
+    assert captured.out == "".join(f"{name}: /cache/{name}\n" for name in DOOR_NAMES[1:])
+
+
+class Halves(OpenedSeparator):
+    """Keeps what a network could hear: the mixture halved, and its negative."""
+
+    def __init__(self, sample_rate: int = 8000) -> None:
+        super().__init__(("a", "b"), sample_rate, 1)
+        self.heard: list[Tensor] = []
+
+    def estimate(self, mixture: Tensor) -> Tensor:
+        self.heard.append(mixture)
+        return torch.stack([0.5 * mixture, -0.25 * mixture], dim=1)
+
+
+def test_another_rate_is_heard_as_a_file_of_that_rate_would_be(generator: Generator) -> None:
+    inner = Halves()
+    outer = Resampled(inner, 44100)
+    mixture = torch.randn(2, 1, 5001, generator=generator)
+    estimates = outer(mixture)
+    torch.testing.assert_close(inner.heard[0], resample(mixture, 44100, 8000))
+    expected = resample(0.5 * resample(mixture, 44100, 8000), 8000, 44100)[..., :5001]
+    torch.testing.assert_close(estimates[:, 0], expected)
+    assert (outer.sources, outer.sample_rate, outer.channels) == (("a", "b"), 44100, 1)
+
+
+def test_the_rate_of_a_graph_is_its_own(tmp_path: Path) -> None:
+    uri = open_torchscript(tmp_path).uri
+    assert load_separator(f"{uri}?sample_rate=16000").sample_rate == 16000
+    assert isinstance(load_separator(f"{uri}?sample_rate=16000"), Resampled)
+    assert not isinstance(load_separator(f"{uri}?sample_rate=8000"), Resampled)
+
+
+def test_standardising_is_undone(generator: Generator) -> None:
+    inner = Halves()
+    loudness = torch.tensor([0.01, 0.1])[:, None, None]
+    mixture = 3 + loudness * torch.randn(2, 1, 4000, generator=generator)
+    estimates = Levelled(inner, "standardise")(mixture)
+    heard = inner.heard[0]
+    torch.testing.assert_close(heard.mean(-1), torch.zeros(2, 1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(heard.std(-1), torch.ones(2, 1), atol=1e-4, rtol=0)
+    mean = mixture.mean(-1, keepdim=True)
+    torch.testing.assert_close(estimates[:, 0], 0.5 * (mixture - mean) + mean, atol=1e-5, rtol=1e-5)
+    scaled, shift, scale = standardised(torch.full((1, 2, 1), 0.3))
+    torch.testing.assert_close(scaled * scale + shift, torch.full((1, 2, 1), 0.3))
+
+
+def test_least_squares_finds_the_level_that_a_network_lost(generator: Generator) -> None:
+    mixture = torch.randn(3, 1, 1000, generator=generator)
+    mixture[2] = 0
+    estimates = Levelled(Halves(), "least_squares")(mixture)
+    # halves and quarters add up to a quarter of the mixture: four times as loud, they add up to it
+    torch.testing.assert_close(estimates.sum(1), mixture)
+    torch.testing.assert_close(estimates[:, 0], 2 * mixture)
