@@ -1,16 +1,18 @@
-# `make help` lists the targets. Everything runs in .venv, which `setup` makes.
+# `make help` lists the targets. Everything runs in .venv, which `setup` makes; `source .venv/bin/activate` puts its
+# python and the commands encore-train, encore-infer and encore-report first on your path.
 PYTHON ?= python3
 BIN := .venv/bin
-# two processes of one thread each are faster on two cores than one process of two threads, which spin
+# two processes of one thread each are faster on two cores than one process of two threads, which spin;
+# with --dist loadfile one of them runs all tests of a file, and makes its fixtures once
 RUN := OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test lint format bench results requirements clean
+.PHONY: help setup demo test test-package lint format bench results requirements clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: .venv/installed  ## make .venv with the pinned packages and this project (editable)
+setup: .venv/installed  ## make .venv with the pinned packages and this project (editable): source .venv/bin/activate
 
 .venv/installed: requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -23,7 +25,10 @@ demo: setup  ## write a corpus, train, validate, refine files, report: about 5 m
 	benchmarks/demo.sh
 
 test: setup  ## all tests and doctests
-	$(RUN) $(BIN)/python -m pytest -q -n 2
+	$(RUN) $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-package: setup  ## install the wheel into an empty environment and run it: about 2 minutes, 6 GB, network
+	$(BIN)/python tests/check_wheel.py
 
 lint: setup  ## ruff, ruff-format, mypy, import-linter
 	$(BIN)/ruff check .
@@ -42,9 +47,9 @@ results: setup  ## the tables of docs/results.md, from training on: about 9 hour
 	benchmarks/results.sh
 	benchmarks/music.sh
 
-requirements:  ## pin requirements.txt anew from pyproject.toml (needs uv)
-	echo asteroid==0.7.0 | uv pip compile pyproject.toml - --universal --python-version 3.11 --extra synthesis --extra pretrained --extra onnx \
-	  --extra metrics --extra dev --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
+requirements:  ## pin requirements.txt anew from pyproject.toml, and asteroid (needs uv: pip install uv)
+	echo asteroid==0.7.0 | uv pip compile pyproject.toml - --universal --python-version 3.11 --all-extras \
+	  --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
 
 clean:  ## remove .venv and caches; datasets and outputs stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -13,13 +13,13 @@ from encore.cli.file_loop import process_files
 from encore.cli.file_separation import CheckedJob, FileSeparator
 from encore.cli.infer_options import parse
 from encore.cli.infer_setup import Messages, build, check_inputs
-from encore.cli.inference_scores import ScoreBook, headline
 from encore.cli.run_folder import RunFolder
-from encore.cli.run_record import describe_run, settle_earlier_scores
+from encore.cli.run_record import archive_previous_scores, describe_run
+from encore.cli.score_writer import ScoreWriter, headline
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line asks for.
+    """Separate and refine the files of a command line.
 
     Returns:
         0 if every file was done, 1 if one or all could not be, 130 if interrupted. Each fault is one line on
@@ -33,18 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             messages.say("\n".join(describe_plan(files, jobs)))
             return 1 if messages.faults else 0
-        book = None
+        writer = None
         if jobs and not options.no_scores:
             facts = describe_run(options.out, files, options.separator, options.priors)
-            aside = settle_earlier_scores(options.out, facts, skip_existing=options.skip_existing)
+            aside = archive_previous_scores(options.out, facts, skip_existing=options.skip_existing)
             if aside is not None:
                 messages.note(f"{aside}: scores of an earlier run, with other settings")
-            book = ScoreBook(options.out)
+            writer = ScoreWriter(options.out)
             RunFolder(options.out).update(**facts)
     except (ValueError, OSError) as error:
         messages.fault(None, error)
         return 1
-    return run(options, files, jobs, skipped, book, messages)
+    return run(options, files, jobs, skipped, writer, messages)
 
 
 def run(
@@ -52,14 +52,14 @@ def run(
     files: FileSeparator,
     jobs: Sequence[CheckedJob],
     skipped: int,
-    book: ScoreBook | None,
+    writer: ScoreWriter | None,
     messages: Messages,
 ) -> int:
     """Process the files, on a CPU as many at a time as there are cores; returns the exit status."""
     start, done, interrupted = time.monotonic(), 0, False
     total = len(jobs) + len(messages.faults)
     try:
-        for was_done in process_files(files, jobs, book, messages):
+        for was_done in process_files(files, jobs, writer, messages):
             done += was_done
     except KeyboardInterrupt:
         interrupted = True
@@ -68,23 +68,27 @@ def run(
         seconds = time.monotonic() - start
         left_out = f", {skipped} were there already" if skipped else ""
         messages.say(f"{done} of {total} files written to {options.out}{left_out}, {seconds:.1f} s")
-        if book is not None:
+        if writer is not None:
             try:
                 facts = {"files": done, "skipped": skipped, "faults": messages.faults, "seconds": seconds}
-                lines = headline(book.finish(**facts))
+                lines = headline(writer.finish(**facts))
                 if lines:
                     messages.say("\n".join(lines))
                 elif done:
                     messages.note("there are no scores: no measure fits; give --reference, or --no-scores")
             except (ValueError, OSError) as error:
-                messages.fault(book.path, error)
+                messages.fault(writer.path, error)
     return 130 if interrupted else int(bool(messages.faults))
 
 
-if __name__ == "__main__":
-    # a job that is stopped by its scheduler keeps its scores, like one stopped by hand
+def console() -> int:
+    """Run the command line; a job stopped by its scheduler keeps its scores, like one stopped by hand."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(main())
+        return main()
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(console())

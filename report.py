@@ -21,7 +21,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     summary, _, details = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        prog="report.py",
         description=summary,
         epilog=details,
         formatter_class=argparse.RawDescriptionHelpFormatter,

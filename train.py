@@ -16,10 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from encore.cli.config_kinds import check_kinds
 from encore.cli.evaluation import evaluate
-from encore.cli.memory import keep_freed_memory
+from encore.cli.memory import disable_malloc_trim
 from encore.cli.overrides import UserError, check_complete, check_overrides, one_line_errors
 from encore.cli.run_folder import RunFolder, run_id
-from encore.models.acceleration import compile_blocks
+from encore.models.acceleration import check_bfloat16, compile_blocks
 from encore.models.checkpoint import initial_weights
 from encore.models.costs import macs_per_second, parameters
 from encore.models.weights import load_completely, load_partially
@@ -46,17 +46,19 @@ def build(config: DictConfig) -> tuple[Trainer, Any, Any, Any]:
         logger=logger,
         default_root_dir=HydraConfig.get().runtime.output_dir,
     )
+    if trainer.precision.startswith("bf16"):
+        check_bfloat16(network, trainer.strategy.root_device)
     return trainer, module, network, data
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 @one_line_errors
-def main(config: DictConfig) -> None:
+def run(config: DictConfig) -> None:
     """Build what the configuration names and fit it."""
     check_complete(config)
     for resolve in (False, True):  # what was typed before what follows from it
         check_kinds(OmegaConf.to_container(config, resolve=resolve), "")
-    keep_freed_memory()
+    disable_malloc_trim()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = RunFolder(HydraConfig.get().runtime.output_dir, shared=rank_zero_only.rank != 0)  # type: ignore[attr-defined]
@@ -84,9 +86,14 @@ def main(config: DictConfig) -> None:
     rank_zero_only(print)(f"run folder: {folder.path}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Check what was typed, and train."""
     try:
         check_overrides(sys.argv[1:], config_name="train")
     except UserError as error:
         sys.exit(f"error: {error}")
+    run()
+
+
+if __name__ == "__main__":
     main()

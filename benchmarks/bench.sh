@@ -10,10 +10,10 @@ echo "## refine against the published loop, written plainly (T = 5, K = 10)"
 $python benchmarks/refinement_speed.py --items "${ITEMS:-2}" --steps 5
 echo
 echo "## mixed precision and compiling"
-$python benchmarks/separator_options.py --batches 1 --repeats 7
+$python benchmarks/speed.py options --batches 1 --repeats 7
 echo
-echo "## measures"
-$python benchmarks/measure_cost.py --repeats 3
+echo "## metrics"
+$python benchmarks/speed.py metrics --repeats 3
 echo
 echo "## quality against separator calls"
 test -f $data/manifest.jsonl ||
@@ -23,4 +23,4 @@ $python benchmarks/search_front.py --data $data -o outputs/bench --guides si_sdr
 echo "drawn in outputs/bench/front_si_sdr.png"
 echo
 echo "## memory of a long file"
-$python benchmarks/long_file.py --minutes 4 --guides dnsmos_ovrl
+$python benchmarks/long_file.py --minutes 4

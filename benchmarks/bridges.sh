@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tables of bridges in docs/results.md, from nothing: six trainings of 9 to 25 minutes on one core each, with one
-# network and the same data, two distillations, every way to ask them again, and the theory of each. Two to three hours on
-# 2 cores; what is done is skipped.
+# network and the same data, two distillations, all multi-step methods on them, and the theory of each. Two to three hours
+# on 2 cores; finished runs are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -54,23 +54,22 @@ distil c_sb b_sb &
 distil c_wave b_wave ${brownian% module/loss=*} &
 wait
 
-measure='{_target_: encore.metrics.get_quality, name: si_sdr, sample_rate: 16000}'
-search='{_target_: encore.inference.GridSearch, candidates: 10, include_estimate: true}'
-oracle="{_target_: inference.Guide, quality: $measure, steps: 5, search: $search, tell_share: true, label: si_sdr_told}"
-ode='{_target_: inference.BridgeSampler, steps: 5, path: ode, whole_path: false}'
-second='{_target_: inference.BridgeSampler, steps: 5, path: ode, order: 2, whole_path: false}'
+search='{_target_: encore.inference.GridSearch, candidates: 10, include_estimate: true, steps: 5}'
+oracle="{_target_: encore.inference.RefineOptions, guide: si_sdr, search: $search, with_ratio: true, label: si_sdr_ratio}"
+ode='{_target_: encore.inference.BridgeSampler, steps: 5, path: ode, every_step: false}'
+second='{_target_: encore.inference.BridgeSampler, steps: 5, path: ode2, every_step: false}'
 for name in p_plain p_mixed p_unrolled; do compare $name; done
 # the noise of the Brownian bridge: a sampler whose schedule is searched
-noisy="${oracle/label: si_sdr_told/noise: 0.5, label: si_sdr_told_noise}"
-more=("evaluation.guides.told_oracle=$oracle" "evaluation.guides.ode_5=$ode" "+evaluation.guides.second_5=$second")
+noisy="${oracle/label: si_sdr_ratio/noise: 0.5, label: si_sdr_ratio_noise}"
+more=("evaluation.methods.conditioned_oracle=$oracle" "evaluation.methods.ode_5=$ode" "+evaluation.methods.second_5=$second")
 for name in b_sb b_pre; do compare $name "${more[@]}"; done
-compare b_wave "${more[@]}" "+evaluation.guides.told_noisy=$noisy"
-again='{_target_: inference.BridgeSampler, path: renoise, whole_path: false, steps: '
+compare b_wave "${more[@]}" "+evaluation.methods.conditioned_noisy=$noisy"
+again='{_target_: encore.inference.BridgeSampler, path: consistency, every_step: false, steps: '
 for name in c_sb c_wave; do
-  compare $name evaluation.guides.bridge_10=null evaluation.guides.bridge_30=null \
-    "+evaluation.guides.renoise_2=$again 2}" "+evaluation.guides.renoise_4=$again 4}"
+  compare $name evaluation.methods.bridge_10=null evaluation.methods.bridge_30=null \
+    "+evaluation.methods.consistency_2=$again 2}" "+evaluation.methods.consistency_4=$again 4}"
 done
-$python benchmarks/bridge_table.py $(printf "outputs/compare_%s " p_plain p_mixed p_unrolled b_sb b_pre b_wave c_sb c_wave)
+$python benchmarks/tables.py $(printf "outputs/compare_%s " p_plain p_mixed p_unrolled b_sb b_pre b_wave c_sb c_wave) \
+  --rows run column --cells mean calls
 for name in p_plain p_mixed p_unrolled b_wave b_sb; do theory $name; done
 SEPARATOR=models/shipped/speech_denoiser.safetensors theory shipped
-$python benchmarks/will_it_help.py $(printf "outputs/theory_%s " p_plain p_mixed p_unrolled b_wave b_sb shipped)

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
-songs=datasets/songs results=outputs/results
+songs=datasets/songs
 
 train() { # name, model, steps, options...
   grep -q '"finished": true' outputs/$1/run.json 2>/dev/null && return
@@ -18,30 +18,6 @@ evaluate() { # name, options...
   grep -q '"finished": true' outputs/progressive_$1/run.json 2>/dev/null && return
   $python train.py experiment=progressive_musdb data.root=$songs separator=outputs/music_$1/checkpoints/last.ckpt \
     data.test_seconds=12 data.num_workers=0 evaluation.items=6 name=progressive_$1 ckpt=last "${@:2}"
-}
-
-cut_songs() { # 24 s of four test songs, from 10 s on
-  test -d $results/cut_songs && return
-  mkdir -p $results/cut_songs
-  $python - $songs/test $results/cut_songs <<'END'
-import sys
-from pathlib import Path
-
-import soundfile
-
-for path in Path(sys.argv[1]).glob("[DL]*/*.wav"):
-    rate = soundfile.info(path).samplerate
-    out = Path(sys.argv[2], path.parent.name)
-    out.mkdir(exist_ok=True)
-    samples, _ = soundfile.read(path, start=10 * rate, frames=24 * rate)
-    soundfile.write(out / path.name, samples, rate, subtype="FLOAT")
-END
-}
-
-segments() { # name, options...
-  $python infer.py "$results/cut_songs/*/mixture.wav" -o $results/bass_$1 \
-    --separator outputs/music_hdemucs/checkpoints/last.ckpt --reference $results/cut_songs --sources bass --segment 5.92 \
-    --set method.overlap_seconds=2.95 "${@:2}"
 }
 
 test -f $songs/songs.jsonl ||
@@ -60,24 +36,19 @@ train music_unet_linear spectrogram_unet_tiny 600 module.mixing.linear_path=0.5 
 train music_unet_estimate spectrogram_unet_tiny 600 module.mixing.linear_path=0.25 module.mixing.estimate_path=0.25 &
 wait
 
-level="evaluation.guides.fixed_own_level=null" # these do not standardise
-few="evaluation.guides.fixed_wiener=null evaluation.guides.fixed_wiener_single=null evaluation.guides.state=null
-  evaluation.guides.noise=null evaluation.guides.disjointness=null evaluation.guides.remix_agreement=null
-  evaluation.betas=[] evaluation.guides.adaptive.steps=3"
-evaluate unet $level evaluation.guides.adaptive.steps=5 evaluation.guides.disjointness.steps=2 \
-  evaluation.guides.remix_agreement.steps=2
+level="evaluation.methods.fixed_own_level=null" # these do not standardise
+few="evaluation.methods.fixed_wiener=null evaluation.methods.fixed_wiener_single=null evaluation.methods.state=null
+  evaluation.methods.noise=null evaluation.methods.disjointness=null evaluation.methods.remix_agreement=null
+  evaluation.betas=[] evaluation.methods.adaptive.search.steps=3"
+evaluate unet $level evaluation.methods.adaptive.search.steps=5 evaluation.methods.disjointness.search.steps=2 \
+  evaluation.methods.remix_agreement.search.steps=2
 for name in unet_estimate unet_linear dttnet; do evaluate $name $level $few; done
 evaluate hdemucs $few
 evaluate conv_tasnet $level $few evaluation.items=3
-$python benchmarks/blind_guides.py outputs/music_unet/checkpoints/last.ckpt --data $songs --songs 6 --seconds 12 \
-  --steps 2 -o $results/blind_guides_unet
-cut_songs
-segments one_step --method one_step --no-scores
-for per in segment item; do
-  segments per_$per --guide usdr --candidates 10 --steps 2 --set method.refine_per=$per
-done
-$python benchmarks/granularity_songs.py $results/cut_songs bass one_step=$results/bass_one_step \
-  segment=$results/bass_per_segment item=$results/bass_per_item
-$python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_linear unet_estimate dttnet hdemucs)
-$python benchmarks/music_table.py $(printf "outputs/progressive_%s " unet unet_estimate dttnet hdemucs conv_tasnet)
-$python benchmarks/clean_stems.py $songs $(printf "outputs/music_%s/checkpoints/last.ckpt " unet unet_linear unet_estimate dttnet hdemucs conv_tasnet)
+
+compare() { # names...
+  $python benchmarks/tables.py $(printf "outputs/progressive_%s " "$@") --rows source run --metrics si_sdr \
+    --columns one_step fixed si_sdr_oracle --cells best gain calls
+}
+compare unet unet_linear unet_estimate dttnet hdemucs
+compare unet unet_estimate dttnet hdemucs conv_tasnet

@@ -1,350 +1,189 @@
-r"""Solvers of the posterior under source priors, side by side on mixtures of a task.
+r"""Compare solvers of the posterior under source priors on mixtures of a task.
 
     python -m encore.data.mixture_recipes speech_sound datasets/tasks/speech_sound --speech datasets/vctk \
         --sounds datasets/fsd
     python benchmarks/prior_solvers.py datasets/tasks/speech_sound --speech speech.ckpt \
-        --sound sound.ckpt --mixtures 8 --out outputs/priors_speech_sound.csv
+        --sound sound.ckpt --mixtures 8 --out outputs/priors/speech_sound.parquet
 
-A row for every mixture and way is added to the file as soon as it is there, and not made again; then the
-table is printed. SI-SDR and PESQ are means over the sources, which are assigned to the estimates where they
-are interchangeable; against the first way they are paired by mixture, with the 95 % interval of the mean. A
-mixture has failed if its mean SI-SDR is below 0 dB. ``left`` is what the estimates leave of the mixture over
-its norm, *rest shared* the SI-SDR where every source is given an equal share of that, ``conflict`` the share
-of steps and sources at which guidance would need a positive strength to turn a step its way. Both are kept
-level by level, and drawn. *NFE* are evaluations of a network for a mixture. ``--ways`` names some of the
-ways, ``--grid`` all of the published study, ``--beyond`` fewer levels, stopping, several draws, refinement,
-and a separator trained on mixtures, alone and as the start of the chain.
+The variants are those of ``prior_variants.yaml``; what is in the file is not computed again. SI-SDR and PESQ
+are means over the sources, in the best order where they are interchangeable; differences from the first
+variant are paired by mixture. A mixture has failed if its mean SI-SDR is below 0 dB. ``residual`` is the norm
+of the mixture minus the estimates over the mixture's, *consistent* the SI-SDR with the residual divided
+equally among the sources, ``conflict`` the fraction of steps and sources at which guidance needs a positive
+strength to cancel a step. Both are stored level by level, and plotted.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
+import yaml
+from shared import command_line, print_table, timed
 from torch import Tensor
 from tqdm import tqdm
 
+from encore.cli.evaluation import Table
 from encore.cli.method_options import load_method
 from encore.cli.prior_method import prior_separator
+from encore.data.dataset import SegmentDataset
 from encore.data.mixture_recipes import TaskMixture, task_mixtures
-from encore.data.reading import Reader
-from encore.inference import GridSearch, Refinement, refine
+from encore.inference import GridSearch, RefineOptions
 from encore.inference.consistency import sum_to_mixture
 from encore.inference.permutation import reference_order, reorder
-from encore.inference.prior_separation import PriorSeparator
-from encore.metrics import MetricPanel, get_quality
+from encore.inference.posterior_log import PosteriorSample
+from encore.metrics import MetricPanel
 from encore.metrics.reference import si_sdr
 from encore.models import load_separator
-from encore.models.types import LoadedSeparator, exchangeable
+from encore.models.types import permutation_groups
 from encore.reporting.prior_figures import solver_traces_figure
 from encore.reporting.summary import statistics
-from encore.reporting.tables import number, to_markdown
+from encore.reporting.tables import number
 
-GUIDANCE = "posterior.solver.guidance"
-ANCESTRAL = (
-    "posterior.solver={_target_: encore.inference.posterior.Ancestral, "
-    "guidance: {_target_: encore.inference.guidance."
+GROUPS: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
+    Path(__file__).with_name("prior_variants.yaml").read_text()
 )
-FLOW = "posterior.solver={_target_: encore.inference.posterior_flow.SourceFlow, "
+VARIANTS = {name: variant for group in GROUPS.values() for name, variant in group.items()}
+COLUMNS = (
+    ("SI-SDR (dB)", "si_sdr", 2),
+    ("over the mixture (dB)", "improvement", 2),
+    ("consistent (dB)", "consistent", 2),
+    ("PESQ", "pesq", 2),
+    ("residual", "residual", 3),
+    ("conflict", "conflict", 2),
+    ("levels", "steps", 0),
+    ("NFE", "evaluations", 0),
+    ("seconds", "seconds", 1),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a mixture is separated.
-
-    Args:
-        overrides: Of configs/method/diffusion_prior.yaml; ``SEPARATOR`` is filled in.
-        asks: ``"priors"``, ``"separator"`` alone, or ``"refined"``: the priors, and again about blends of the
-            mixture with their estimate, of which the reference's SI-SDR chooses.
-        classes: Whether priors of sounds are told the class of theirs.
-    """
-
-    overrides: Sequence[str] = ()
-    asks: Literal["priors", "separator", "refined"] = "priors"
-    classes: bool = True
-
-    @property
-    def needs_separator(self) -> bool:
-        """Whether it asks one that was trained on mixtures."""
-        return self.asks == "separator" or any("SEPARATOR" in override for override in self.overrides)
+def separator_of(options: argparse.Namespace, mixture: TaskMixture, variant: dict[str, Any]) -> Any:
+    """Return the separator, or the priors of a mixture's sources as one, under a variant."""
+    if variant.get("model") == "separator":
+        return load_separator(options.separator, device=options.device)
+    sound = "{}:{}" if variant.get("classes", True) else "{}"
+    labels = mixture.labels
+    names = [options.speech if label is None else sound.format(options.sound, label) for label in labels]
+    own = [*options.set, *variant.get("overrides", ())]
+    overrides = [f"method.posterior.{each.replace('SEPARATOR', str(options.separator))}" for each in own]
+    posterior = load_method("diffusion_prior", overrides=overrides).posterior
+    assert posterior is not None
+    separator = prior_separator(names, posterior, device=torch.device(options.device), seed=0)
+    separator.progress = None
+    return separator
 
 
-WAYS: dict[str, Way] = {
-    "hybrid": Way(),
-    "noise-proportional": Way([f"{GUIDANCE}.schedule={{_target_: encore.inference.guidance.proportional}}"]),
-    "constant (DPS)": Way(
-        [
-            f"{GUIDANCE}.schedule={{_target_: encore.inference.guidance.constant, strength: 1.5}}",
-            f"{GUIDANCE}.normalise=none",
-        ]
-    ),
-    "pseudo-inverse": Way([f"{ANCESTRAL}PseudoInverse}}}}"]),
-    "projection": Way([f"{ANCESTRAL}Projection}}}}"]),
-    "Dirac flow": Way([f"{FLOW}constrained: 0}}"]),
-    "Gaussian flow": Way([f"{FLOW}constrained: null}}"]),
-    "RED-diff": Way(["posterior.solver={_target_: encore.inference.red_diff.RedDiff}"]),
-}
-"""The solvers."""
+def separated(
+    options: argparse.Namespace, mixture: TaskMixture, variant: dict[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return scores and time of one variant on one mixture, and its trace, level by level."""
+    separator = separator_of(options, mixture, variant)
+    audio: dict[str, Any] = {"sample_rate": separator.sample_rate, "channels": 1, "segment": None, "seed": 0}
+    [read] = SegmentDataset([mixture.item], sources=list(mixture.item.references), **audio)
+    given, references = read["mixture"][None], read["references"][None]
 
-GRID: dict[str, Way] = {
-    **{f"start {place}": Way([f"posterior.start.at={place / 200}"]) for place in (200, 175, 125, 100)},
-    **{
-        f"start {place}, from there": Way(
-            [f"posterior.start.at={place / 200}", "posterior.start.whole_chain=false"]
-        )
-        for place in (150, 100)
-    },
-    "start in noise": Way(["posterior.start.kind=noise"]),
-    **{f"floor {floor}": Way([f"{GUIDANCE}.schedule.floor={floor}"]) for floor in (0.0, 0.001, 0.004)},
-    "without spectra": Way([f"{GUIDANCE}.loss.spectral=0"]),
-    "without chunks": Way([f"{GUIDANCE}.loss.chunks=0"]),
-    "spectra only": Way([f"{GUIDANCE}.loss.time=0", f"{GUIDANCE}.loss.chunks=0"]),
-    "jointly normalised": Way([f"{GUIDANCE}.normalise=joint"]),
-}
-"""The published study of the hybrid guidance, which starts at 150 and has a floor of 0.002."""
+    def separate(given: Tensor) -> tuple[Tensor, PosteriorSample | None, int]:
+        if variant.get("model") == "separator":
+            return separator(given), None, 1
+        if variant.get("model") == "refined":
+            method = RefineOptions(guide="si_sdr", search=GridSearch(4, steps=1), max_batch=1)
+            refined = method(separator, given, references=references.to(given.device))
+            return refined.estimates, None, int(refined.evaluations) * separator.evaluations
+        estimates, sample = separator.sample(given)
+        return estimates, sample, sample.evaluations
 
-FAST = ["posterior.levels=50", "posterior.spacing=log"]
-LOWER = [*FAST, "posterior.start.whole_chain=false"]
-MEAN = ["posterior.draws=4", "posterior.choose=mean"]
-BEYOND: dict[str, Way] = {
-    "50 levels": Way(["posterior.levels=50"]),
-    "50 levels, steps of their own": Way(["posterior.levels=50", f"{GUIDANCE}.shortened=own"]),
-    **{
-        f"50 levels, class guidance {strength}": Way(
-            ["posterior.levels=50", f"posterior.class_guidance={strength}"]
-        )
-        for strength in (1, 3)
-    },
-    "50 levels, no class": Way(["posterior.levels=50"], classes=False),
-    "50 levels, logarithmic": Way(FAST),
-    "25 levels, logarithmic": Way(["posterior.levels=25", "posterior.spacing=log"]),
-    "50 log levels, stop at 0.12": Way([*FAST, "posterior.solver.stop=0.12"]),
-    "50 log levels, best of 4": Way([*FAST, "posterior.draws=4"]),
-    "50 log levels, mean of 4": Way([*FAST, *MEAN]),
-    **{
-        f"50 log levels, from {place} on": Way([*LOWER, f"posterior.start.at={place / 200}"])
-        for place in (100, 50)
-    },
-    "50 log levels, from 50 on, mean of 4": Way([*LOWER, *MEAN, "posterior.start.at=0.25"]),
-    "Dirac flow, 50 log levels": Way([*FAST, f"{FLOW}constrained: 0}}"]),
-    "50 log levels, refined (oracle)": Way(FAST, asks="refined"),
-    "supervised separator": Way(asks="separator"),
-    **{
-        f"50 log levels, its estimate at {place}": Way(
-            [
-                *LOWER,
-                "posterior.start.kind=estimate",
-                "posterior.estimate=SEPARATOR",
-                f"posterior.start.at={place / 200}",
-            ]
-        )
-        for place in (150, 50, 10)
-    },
-}
-"""What goes beyond it."""
+    with torch.no_grad():
+        seconds, (estimates, sample, evaluations) = timed(separate, given.to(options.device))
+    estimates, groups = estimates.cpu(), permutation_groups(separator.sources)
+    estimates = reorder(estimates, reference_order(estimates, references, groups))
+    scores = measure(estimates, references, given, separator.sample_rate)
+    scores |= {"seconds": seconds, "conflict": torch.nan, "steps": torch.nan, "evaluations": evaluations}
+    if sample is None:
+        return scores, []
+    conflicts = torch.full((sample.steps,), torch.nan)
+    if sample.conflicts is not None:
+        conflicts = (sample.conflicts > 0).double().mean(dim=(1, 2))
+    levels = separator.levels.alpha_bar.flip(0)[-separator.steps :][: sample.steps]
+    columns = {"alpha_bar": levels, "residual": sample.residuals.mean(1), "conflict": conflicts}
+    trace = pd.DataFrame({name: own.cpu() for name, own in columns.items()}).to_dict("records")
+    return scores | {"conflict": float(conflicts.mean()), "steps": sample.steps}, trace
 
-EVERY = WAYS | GRID | BEYOND
+
+def measure(estimates: Tensor, references: Tensor, mixture: Tensor, sample_rate: int) -> dict[str, float]:
+    """Return means over the sources, the improvement over the mixture, and what the estimates leave of it."""
+    pesq = "pesq" if sample_rate == 16000 else "pesq_nb"
+    panel = MetricPanel(["si_sdr", pesq], sample_rate=sample_rate)
+    found = panel(estimates[0], references[0])
+    before = si_sdr(mixture[0].expand_as(references[0]), references[0]).mean(-1)
+    return {
+        "si_sdr": float(found["si_sdr"].mean()),
+        "improvement": float((found["si_sdr"] - before).mean()),
+        "pesq": float(found[pesq].nanmean()),
+        "consistent": float(si_sdr(sum_to_mixture(estimates, mixture), references).mean()),
+        "residual": float((mixture - estimates.sum(1)).norm() / mixture.norm()),
+    }
+
+
+def cells(rows: pd.DataFrame, variants: list[str]) -> list[dict[str, str]]:
+    """Return means of every variant over its mixtures, and differences from the first where both have one."""
+    scores, table = rows.pivot(index="mixture", columns="variant", values="si_sdr"), []
+    for variant in variants:
+        own = rows[rows["variant"] == variant]
+        gain = statistics(scores[variant] - scores[variants[0]])
+        mean, low, high = (number(value, 2, signed=True) for value in (gain.mean, gain.low, gain.high))
+        row = {"variant": variant, "mixtures": str(len(own))}
+        row |= {f"over {variants[0]} (dB)": f"{mean} [{low}, {high}]"}
+        row |= {title: number(float(own[column].mean()), digits) for title, column, digits in COLUMNS}
+        table.append(row | {"failed": f"{float((own['si_sdr'] < 0).mean()):.0%}"})
+    return table
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_line(__doc__)
+    add = parser.add_argument
+    add("task", type=Path, help="folder written by encore.data.mixture_recipes")
+    add("--speech", help="prior of speech")
+    add("--sound", help="prior of sounds")
+    add("--separator", help="supervised separator of the same sources, for the variants that use one")
+    add("--mixtures", type=int, default=8, help="number of mixtures (8)")
+    add("--variants", nargs="+", help="names of variants (all of the groups)")
+    add("--groups", nargs="+", choices=GROUPS, default=["solvers"], help="groups of variants, beside hybrid")
+    add("--set", nargs="+", default=[], help="overrides before a variant's own: levels=50; use another --out")
+    add("--device", default="cpu")
+    add("--out", type=Path, required=True, help="Parquet file of all rows; traces and their figure beside it")
+    options = parser.parse_args()
+    grouped = [name for group in options.groups for name in GROUPS[group] if name != "hybrid"]
+    options.variants = options.variants or ["hybrid", *grouped]
+    for name in options.variants:
+        if name not in VARIANTS:
+            parser.error(f"--variants {name}: choose among {', '.join(VARIANTS)}")
+        if options.separator is None and "separator" in str(VARIANTS[name]).lower():
+            parser.error(f"--separator is missing: give a separator of {options.task}, for {name!r}")
+    return options
 
 
 def main() -> None:
     """Separate what is missing, then print the table."""
     options = parse()
-    rows = read_rows(options.out) if options.out.is_file() else pd.DataFrame(columns=["way", "mixture"])
-    found = [*task_mixtures(options.task)[: options.mixtures]]
-    done = set(zip(rows["way"], rows["mixture"], strict=True))
-    torch.set_num_threads(options.threads)
-    todo = [(name, mixture) for mixture in found for name in options.ways if (name, mixture.name) not in done]
-    traces = options.out.with_name(f"{options.out.stem}_traces.csv")
-    for name, mixture in tqdm(todo, desc="ways of mixtures"):
-        scores, trace = separated(options, mixture, EVERY[name])
-        key = {"way": name, "mixture": mixture.name}
-        append(traces, [key | point for point in trace])
-        append(options.out, [key | scores])
-    rows = read_rows(options.out)
-    names = [one.name for one in found]
-    rows = rows[rows["way"].isin(options.ways) & rows["mixture"].isin(names)]
-    print(f"{len(found)} mixtures of {options.task.name}\n")
-    print(to_markdown(table(rows, options.ways)))
-    if traces.is_file():
-        points = read_rows(traces)
-        points = points[points["way"].isin(options.ways) & points["mixture"].isin(names)]
-        solver_traces_figure(points).savefig(traces.with_suffix(".png"), dpi=150)
-
-
-def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Add rows to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if rows:
-        pd.DataFrame(rows).to_csv(path, mode="a", header=not path.is_file(), index=False)
-
-
-def read_rows(path: Path) -> pd.DataFrame:
-    """The file; names of mixtures are digits, but no numbers."""
-    return pd.read_csv(path, dtype={"mixture": str})
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("task", type=Path, help="folder written by encore.data.mixture_recipes")
-    add("--speech", help="prior of speech")
-    add("--sound", help="prior of sounds")
-    add("--separator", help="supervised separator of the same sources, for the ways that name one")
-    add("--mixtures", type=int, default=8, help="the first so many (8)")
-    add("--ways", nargs="+", default=list(WAYS), help="names of ways (all solvers)")
-    add("--grid", action="store_true", help="the published study of start, floor and loss terms instead")
-    add("--beyond", action="store_true", help="what goes beyond it instead")
-    add(
-        "--levels",
-        type=int,
-        help="of the chain, for all ways that do not say (all); in a file apart",
-    )
-    add("--spacing", default="even", help="of these levels, even or log (even)")
-    add("--device", default="cpu")
-    add("--threads", type=int, default=1)
-    add("--out", type=Path, required=True, help="CSV file of all rows; traces and their figure beside it")
-    options = parser.parse_args()
-    if options.grid or options.beyond:
-        options.ways = ["hybrid", *(GRID if options.grid else {}), *(BEYOND if options.beyond else {})]
-    for name in options.ways:
-        if name not in EVERY:
-            parser.error(f"--ways {name}: choose among {', '.join(EVERY)}")
-        if options.separator is None and EVERY[name].needs_separator:
-            parser.error(f"--separator is missing: give a separator of {options.task}, for way {name!r}")
-    return options
-
-
-def separated(
-    options: argparse.Namespace, mixture: TaskMixture, way: Way
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Scores and time of one way on one mixture, and its trace, level by level."""
-    separator: Any = (
-        load_separator(options.separator, device=options.device)
-        if way.asks == "separator"
-        else prior_of(options, mixture, way)
-    )
-    audio, references = read(mixture, separator)
-    sample, evaluations = None, 1
-    started = time.perf_counter()
-    if way.asks == "separator":
-        with torch.inference_mode():
-            estimates = separator(audio.to(options.device))
-    elif way.asks == "refined":
-        found = refined(separator, audio.to(options.device), references.to(options.device))
-        estimates, evaluations = found.estimate, int(found.evaluations) * separator.evaluations
-    else:
-        estimates, sample = separator.sample(audio.to(options.device))
-        evaluations = sample.evaluations
-    estimates = estimates.cpu()
-    seconds = time.perf_counter() - started
-    estimates = reorder(estimates, reference_order(estimates, references, exchangeable(separator.sources)))
-    scores = measure(estimates, references, audio, separator.sample_rate)
-    scores["shared"] = float(si_sdr(sum_to_mixture(estimates, audio), references).mean())
-    scores["left"] = float((audio - estimates.sum(1)).norm() / audio.norm())
-    scores["seconds"] = seconds
-    scores |= {"conflict": None, "steps": None, "evaluations": evaluations}
-    if sample is None:
-        return scores, []
-    conflicts = None if sample.conflicts is None else (sample.conflicts > 0).double().mean(dim=(1, 2))
-    scores["conflict"] = None if conflicts is None else float(conflicts.mean())
-    scores["steps"] = sample.steps
-    levels = separator.levels.signal.flip(0)[-separator.steps :]
-    trace = [
-        {
-            "signal": float(levels[step]),
-            "left": float(sample.residuals[step].mean()),
-            "conflict": float("nan") if conflicts is None else float(conflicts[step]),
-        }
-        for step in range(sample.steps)
-    ]
-    return scores, trace
-
-
-def prior_of(options: argparse.Namespace, mixture: TaskMixture, way: Way) -> PriorSeparator:
-    """The priors of a mixture's sources, under a way."""
-    told = {label: f"{options.sound}:{label}" if way.classes else options.sound for label in mixture.labels}
-    names = [options.speech if label is None else told[label] for label in mixture.labels]
-    own = [f"method.{override}".replace("SEPARATOR", str(options.separator)) for override in way.overrides]
-    if options.levels is not None and not any("posterior.levels" in override for override in own):
-        own += [f"method.posterior.levels={options.levels}", f"method.posterior.spacing={options.spacing}"]
-    method = load_method("diffusion_prior", overrides=own)
-    assert method.posterior is not None
-    separator = prior_separator(names, method.posterior, device=torch.device(options.device), seed=0)
-    separator.progress = None
-    return separator
-
-
-def refined(separator: PriorSeparator, audio: Tensor, references: Tensor) -> Refinement:
-    """All sources after one step under the reference's SI-SDR, of four ratios."""
-    return refine(
-        separator,
-        audio,
-        source="all",
-        steps=1,
-        search=GridSearch(4),
-        quality=get_quality("si_sdr", sample_rate=separator.sample_rate),
-        reference=references,
-        interchangeable=exchangeable(separator.sources),
-        max_batch=1,
-    )
-
-
-def read(mixture: TaskMixture, separator: LoadedSeparator) -> tuple[Tensor, Tensor]:
-    """Mixture ``(1, 1, t)`` and references ``(1, s, 1, t)``."""
-    reader = Reader(separator.sample_rate, 1)
-    frames = reader.item_length(mixture.item)
-    references = [reader.read(file, 0, frames) for file in mixture.item.references.values()]
-    assert mixture.item.mixture is not None
-    return reader.read(mixture.item.mixture, 0, frames)[None], torch.stack(references)[None]
-
-
-def measure(estimates: Tensor, references: Tensor, mixture: Tensor, sample_rate: int) -> dict[str, float]:
-    """Means over the sources, and what the mixture itself would have."""
-    pesq = "pesq" if sample_rate == 16000 else "pesq_nb"
-    panel = MetricPanel(["si_sdr", pesq], sample_rate=sample_rate)
-    found = panel(estimates[0], references[0])
-    before = panel(mixture[0].expand_as(references[0]), references[0])
-    return {
-        "si_sdr": float(found["si_sdr"].mean()),
-        "improvement": float((found["si_sdr"] - before["si_sdr"]).mean()),
-        "pesq": float(found[pesq].nanmean()),
-    }
-
-
-def table(rows: pd.DataFrame, ways: list[str]) -> pd.DataFrame:
-    """Means of every way over its mixtures, and over the first way where both have a mixture."""
-    cells = []
-    scores = rows.pivot(index="mixture", columns="way", values="si_sdr")
-    for way in ways:
-        own = rows[rows["way"] == way]
-        gain = statistics(scores[way] - scores[ways[0]])
-        cells.append(
-            {
-                "way": way,
-                "mixtures": len(own),
-                "SI-SDR (dB)": number(float(own["si_sdr"].mean()), 2),
-                "rest shared (dB)": number(float(own["shared"].mean()), 2),
-                f"over {ways[0]} (dB)": f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]",
-                "over the mixture (dB)": number(float(own["improvement"].mean()), 2),
-                "PESQ": number(float(own["pesq"].mean()), 2),
-                "failed": f"{100 * float((own['si_sdr'] < 0).mean()):.0f} %",
-                "left": number(float(own["left"].mean()), 3),
-                "conflict": number(float(own["conflict"].mean()), 2),
-                "levels": number(float(own["steps"].mean()), 0),
-                "NFE": number(float(own["evaluations"].mean()), 0),
-                "seconds": number(float(own["seconds"].median()), 1),
-            }
-        )
-    return pd.DataFrame(cells)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows, traces = Table(options.out), Table(options.out.with_name(f"{options.out.stem}_traces.parquet"))
+    torch.set_num_threads(1)
+    by_name = {own.name: own for own in task_mixtures(options.task)[: options.mixtures]}
+    keys = [{"variant": name, "mixture": mixture} for mixture in by_name for name in options.variants]
+    done = rows.frame.reindex(columns=list(keys[0])).to_dict("records")
+    for key in tqdm([key for key in keys if key not in done], desc="mixtures"):
+        scores, trace = separated(options, by_name[key["mixture"]], VARIANTS[key["variant"]])
+        traces.add([key | level for level in trace])
+        rows.add([key | scores])
+    print(f"{len(by_name)} mixtures of {options.task.name}\n")
+    print_table(cells(rows.frame.merge(pd.DataFrame(keys)), options.variants))
+    if not traces.frame.empty:
+        figure = solver_traces_figure(traces.frame.merge(pd.DataFrame(keys)))
+        figure.savefig(traces.path.with_suffix(".png"), dpi=150)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ if [ "$size" = large ]; then
   supervised="model=conv_tasnet_large data.batch_size=16 data.num_workers=8 trainer.max_steps=100000 module.optimizer.lr=1e-3"
   written=10000
 else
-  rate=8000 seconds=1 count=8 more=24 device=cpu  # mixtures of every way, and of those that are near each other
+  rate=8000 seconds=1 count=8 more=24 device=cpu  # mixtures of every variant, and of those with close results
   # at any level, for the noise of noisy levels is too fine a target; sampled at the published ones
   training="data.batch_size=8 data.num_workers=0 data.epoch_size=1600 data.limit_valid=40 trainer.max_steps=2400
     module.optimizer.lr=2e-3 callbacks.averaging.decay=0.995 model/diffusion=continuous"
@@ -55,17 +55,16 @@ wait
 solve() { # task, options...
   $python benchmarks/prior_solvers.py datasets/tasks_$size/$1 --device $device --mixtures $count \
     --speech outputs/prior_speech_$size/checkpoints/last.ckpt --sound outputs/prior_sound_$size/checkpoints/last.ckpt \
-    --separator outputs/supervised_$1_$size/checkpoints/last.ckpt --out outputs/priors_$size/$1.csv "${@:2}"
+    --separator outputs/supervised_$1_$size/checkpoints/last.ckpt --out outputs/priors_$size/$1.parquet "${@:2}"
 }
 for task in speech_sound 2speech speech_2sounds 2sounds 3sounds; do
   mix $task datasets/tasks_$size/$task --count $more
 done
 solve speech_sound
 solve 2speech
-solve speech_sound --grid
-solve speech_sound --beyond
-solve speech_sound --mixtures $more --ways hybrid "50 levels" "start in noise" "start 150, from there" "start 100, from there"
-solve 2speech --ways hybrid "50 levels, logarithmic" "50 log levels, mean of 4" "supervised separator"
-for task in speech_2sounds 2sounds 3sounds; do solve $task --ways hybrid projection; done
-solve 2sounds --ways hybrid "50 levels" "50 levels, class guidance 1" "50 levels, class guidance 3" "50 levels, no class"
-$python benchmarks/prior_batching.py --model prior_$size --sample-rate $rate --seconds $seconds --device $device
+solve speech_sound --groups grid
+solve speech_sound --groups beyond
+solve speech_sound --mixtures $more --variants hybrid "50 levels" "start in noise" "start 150, from there" "start 100, from there"
+solve 2speech --variants hybrid "50 levels, logarithmic" "50 log levels, mean of 4" "supervised separator"
+for task in speech_2sounds 2sounds 3sounds; do solve $task --variants hybrid projection; done
+solve 2sounds --variants hybrid "50 levels" "50 levels, class guidance 1" "50 levels, class guidance 3" "50 levels, no class"

@@ -64,9 +64,9 @@ $speed $(last speech_denoiser) --items 12 --guides si_sdr
 $speed $(last speech_denoiser) --items 3 --guides pesq
 $speed $(last speech_denoiser) --items 1 --guides dnsmos_ovrl
 $speed $(last conv_tasnet_tiny) --items 6 --guides si_sdr
-$python benchmarks/separator_options.py --separator $(last speech_denoiser) $(last conv_tasnet_tiny)
-$python benchmarks/measure_cost.py --repeats 3
-$python benchmarks/long_file.py --guides dnsmos_ovrl
+$python benchmarks/speed.py options $(last speech_denoiser) $(last conv_tasnet_tiny)
+$python benchmarks/speed.py metrics --repeats 3
+$python benchmarks/long_file.py
 
 # what data mixing does to refinement: runs of equal length, two at a time on two cores
 seeds=${SEEDS:-0}
@@ -83,5 +83,5 @@ for seed in $seeds; do
       --metrics si_sdr pesq stoi dnsmos_ovrl --items 30 --blind-items 15
   done
 done
-$python benchmarks/mixing_table.py $results/path_*
+$python benchmarks/tables.py $results/path_* --metrics si_sdr relative_delta dnsmos_ovrl --cells gain best
 $python report.py $results/speech_denoiser $results/path_* -o $results/report

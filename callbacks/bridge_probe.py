@@ -1,4 +1,4 @@
-"""How far a separator in training is a bridge's data predictor: error along the path, delta, the secant."""
+"""Probe of a separator in training as a bridge's data predictor: error along the path, delta, secant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Generator
 
 from encore.callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
-from encore.inference.bridge_guide import HasBridge
+from encore.inference.bridges import HasBridge
 from encore.inference.theory import bridge_path_errors, ideal_linear_errors, norms, path_errors, secant
 from encore.reporting.bridge_figures import path_figure
 from encore.reporting.palette import save_png
@@ -23,18 +23,18 @@ TENTHS = tuple(tenth / 10 for tenth in range(11))
 
 
 class BridgeProbe(ValidationCallback):
-    """Measure on validation items what refinement asks of a separator, while it is trained.
+    """Measure the constants on which refinement depends, on validation items while a separator is trained.
 
-    Logs medians over items: ``val/bridge/delta`` (what the separator does to clean sources, over them),
+    Logs medians over items: ``val/bridge/delta`` (the change of clean sources, over them),
     ``val/bridge/secant`` (from the source to its mixture), and the error along the path in dB,
-    ``val/bridge/error_r<percent>`` for each mixture share, with ``told_error_r<percent>`` for a bridge that
-    is told the time. Writes ``bridge_path.parquet`` and ``bridge_path.png`` to the run folder; the picture to
-    Weights & Biases too where that is a logger.
+    ``val/bridge/error_r<percent>`` for each mixing ratio, and ``conditioned_error_r<percent>`` of a bridge
+    that is conditioned on the time. Writes ``bridge_path.parquet`` and ``bridge_path.png`` to the run folder;
+    logs the figure to Weights & Biases too where that is a logger.
 
     Args:
         every_n_epochs: Epochs between measurements; 0 measures only when training ends.
-        items: Validation items, evenly spread; None for all. Those without references are left out.
-        ratios: Mixture shares in [0, 1].
+        items: Validation items, evenly spaced; None for all. Those without references are left out.
+        ratios: Mixing ratios in [0, 1].
         source: Name of the source; None for the first.
         seed: Of the noise in a bridge's states.
     """
@@ -51,14 +51,14 @@ class BridgeProbe(ValidationCallback):
         if every_n_epochs < 0 or (items is not None and items < 1):
             raise ValueError(f"every_n_epochs={every_n_epochs}, items={items}: use 0 or more, and 1 or more")
         if not ratios or not all(0 <= ratio <= 1 for ratio in ratios):
-            raise ValueError(f"ratios={list(ratios)}: give at least one share, each in [0, 1]")
+            raise ValueError(f"ratios={list(ratios)}: give at least one, each in [0, 1]")
         super().__init__(every_n_epochs)
         self.items, self.ratios = items, ratios
         self.source, self.seed = source, seed
 
     @torch.no_grad()
     def measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
-        """Measure this process's items, gather all rows, write them; returns the values to log."""
+        """Measure this process's items, gather and write all rows, and return the values to log."""
         separator: Any = module.separator
         if self.source is not None and self.source not in separator.sources:
             raise ValueError(f"source={self.source}: the separator has {', '.join(separator.sources)}")
@@ -70,21 +70,21 @@ class BridgeProbe(ValidationCallback):
         frame = pd.DataFrame([row for part in of_all_processes(rows) for row in part])
         if frame.empty:
             raise ValueError(
-                "no validation item with a reference that sounds: give data.valid, or bridge_probe=null"
+                "no validation item has a reference that is not silent: give data.valid, or bridge_probe=null"
             )
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
             frame.to_parquet(folder / "bridge_path.parquet", index=False)
-            picture = save_png(path_figure(frame[frame["what"] != "constant"]), folder / "bridge_path.png")
+            figure = save_png(path_figure(frame[frame["what"] != "constant"]), folder / "bridge_path.png")
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
-                    logger.log_image("val/bridge/path", images=[str(picture)], step=trainer.global_step)
+                    logger.log_image("val/bridge/path", images=[str(figure)], step=trainer.global_step)
         return _values(frame)
 
     def _rows(
         self, separator: Any, sample: dict[str, Any], source: int, device: torch.device
     ) -> list[dict[str, Any]]:
-        """Errors along the path and constants of one item; none of a silent one."""
+        """Return the errors along the path and the constants of one item; none of a silent one."""
         mixture, reference = sample["mixture"].to(device), sample["references"][:, source].to(device)
         if not bool(norms(reference) > 0):
             return []
@@ -115,12 +115,12 @@ class BridgeProbe(ValidationCallback):
 
 
 def _values(frame: pd.DataFrame) -> dict[str, float]:
-    """Medians over items by log key."""
+    """Return medians over items by log key."""
     values: dict[str, float] = {}
     constants = frame[frame["what"] == "constant"]
     for name, own in constants.groupby("name"):
         values[f"val/bridge/{name}"] = float(own["error"].median())
-    for what, prefix in (("separator", "error"), ("bridge", "told_error")):
+    for what, prefix in (("separator", "error"), ("bridge", "conditioned_error")):
         for ratio, own in frame[frame["what"] == what].groupby("ratio"):
             decibels = 20 * np.log10(max(float(own["error"].median()), 1e-15))
             values[f"val/bridge/{prefix}_r{round(100 * float(ratio))}"] = decibels  # type: ignore[arg-type]

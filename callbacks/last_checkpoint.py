@@ -1,4 +1,4 @@
-"""A checkpoint to go on from, always of the latest step."""
+"""Keep a checkpoint of the latest step to resume from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source prior makes up by itself, to be looked at and listened to while it is trained."""
+"""Samples of a source prior, to see and hear while it is trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from encore.callbacks.validation_items import ValidationCallback
 from encore.data.audio_writing import write_audio
 from encore.inference.guidance import Unguided
-from encore.inference.posterior import Ancestral, Problem, Start
+from encore.inference.posterior import Ancestral, SeparationProblem, Start
 from encore.inference.source_priors import SourcePrior
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
 from encore.reporting.palette import save_png
@@ -21,22 +21,21 @@ from encore.reporting.spectrograms import spectrogram_figure
 
 
 class PriorSamples(ValidationCallback):
-    """Draws samples of a prior and keeps them as audio and spectrograms.
+    """Sample a prior and keep the samples as audio and spectrograms.
 
     Writes ``prior_samples/<step>_<name>.wav`` and ``prior_samples/<step>.png`` into the run folder, and
     logs both to Weights & Biases where that is a logger. Of a prior with classes each sample is of the
-    next class. Logs ``val/prior/level_db``, their mean RMS: far from that of the training data, something
-    is wrong.
+    next class. Logs ``val/prior/level_db``, their mean RMS, which should be that of the training data.
 
     Args:
         every_n_epochs: Epochs between measurements; 0 measures only when training ends.
-        count: Samples, 1 or more.
+        count: Number of samples, 1 or more.
         seconds: Length of each, above 0.
-        levels: Of the chain, evenly spread; None for all.
+        levels: Levels of the chain, evenly spaced; None for all.
         seed: Of the noise: the same in every epoch.
 
     Raises:
-        ValueError: If a number makes no sense.
+        ValueError: If a number is out of range.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class PriorSamples(ValidationCallback):
 
     @torch.no_grad()
     def measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
-        """Draw, write and log the samples; every process draws the same, the first one writes."""
+        """Sample, write and log; every process draws the same, the first one writes."""
         prior: Any = module.prior
         assert isinstance(prior, DiffusionPrior)
         count = 1 if trainer.fast_dev_run else self.count  # type: ignore[attr-defined]
@@ -73,9 +72,9 @@ class PriorSamples(ValidationCallback):
         return {"val/prior/level_db": 10 * torch.tensor(power).log10().item()}
 
     def _draw(self, prior: DiffusionPrior, labels: list[int | None], device: torch.device) -> Tensor:
-        """Samples ``(n, 1, time)``: as sources of a mixture that nobody listens to."""
+        """Sample ``(n, 1, time)``, as the sources of a mixture that guides nothing."""
         frames = max(1, round(self.seconds * prior.sample_rate))
-        problem = Problem(
+        problem = SeparationProblem(
             priors=[SourcePrior(model=prior, label=label) for label in labels],
             mixture=torch.zeros(1, 1, frames, device=device),
             levels=prior.diffusion.levels(self.levels),

@@ -1,4 +1,4 @@
-"""Pictures, audio and tables of a multi-step validation, in the run folder and on Weights & Biases."""
+"""Log pictures, audio and tables of a multi-step validation to the run folder and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from encore.reporting.tables import overview_table, to_markdown
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One refined item to be looked at and listened to: waveforms ``(c, t)`` by what they are."""
+    """A refined item as an example: waveforms ``(c, t)`` by name."""
 
     label: str
     item: str

@@ -1,4 +1,4 @@
-"""The validation items of this process, for callbacks that do more with them than a validation step."""
+"""Distribute validation items over processes, for callbacks that evaluate them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from encore.data.corpora import spread
+from encore.data.corpora import evenly_spaced
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationItem:
-    """One of the items that a callback takes.
+    """A validation item of this process.
 
     Attributes:
         place: Its number among those that are taken, on all processes.
@@ -29,7 +29,7 @@ class ValidationItem:
 
 
 def validation_items(trainer: Trainer, limit: int | None, what: str) -> Iterator[ValidationItem]:
-    """Items that are this process's to work on, each on one process only, with a progress bar.
+    """Yield this process's items, each on one process only, with a progress bar.
 
     Read from the dataset, not the loader: the loader may be in the middle of its epoch.
 
@@ -44,7 +44,7 @@ def validation_items(trainer: Trainer, limit: int | None, what: str) -> Iterator
     loader: Any = loaders[0] if isinstance(loaders, list) and loaders else loaders
     if not loader:
         return
-    positions = spread(len(loader.dataset), 1 if trainer.fast_dev_run else limit)  # type: ignore[attr-defined]
+    positions = evenly_spaced(len(loader.dataset), 1 if trainer.fast_dev_run else limit)  # type: ignore[attr-defined]
     mine = list(enumerate(positions))[trainer.global_rank :: trainer.world_size]
     for place, position in tqdm(mine, desc=what, disable=not (trainer.is_global_zero and _bar(trainer))):
         yield ValidationItem(place, len(positions), loader.collate_fn([loader.dataset[position]]))
@@ -55,7 +55,7 @@ def _bar(trainer: Trainer) -> bool:
 
 
 class ValidationCallback(Callback):
-    """Measures at every so manieth validation, and always once when training ends.
+    """Measure at every ``n``-th validation, and always once when training ends.
 
     Also when ``max_steps`` cuts an epoch, and not twice at one training step. The weights are those that
     validation uses: put averaging callbacks before this one.
@@ -96,7 +96,7 @@ class ValidationCallback(Callback):
 
 
 def of_all_processes(own: Any) -> list[Any]:
-    """What every process holds, by rank; the same list on each of them."""
+    """Return the objects of all processes, by rank; the same list on each of them."""
     if not torch.distributed.is_initialized():
         return [own]
     parts: list[Any] = [None] * torch.distributed.get_world_size()

@@ -1,4 +1,4 @@
-"""Whether the values of a configuration are of the kind that their classes take, told before any is built.
+"""Check that the values of a configuration are of the kinds that their classes take, before any is built.
 
 ``data.batch_size=two`` would otherwise fail somewhere inside, with the words of whatever first tried to count
 with it. Kinds are coarse (a number, a text, a list, an object), so that nothing is refused which a class
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -70,7 +71,7 @@ def check_kinds(node: Any, key: str) -> None:
 
 
 def kind_of(value: Any) -> Kind:
-    """The kind of a plain value.
+    """Return the kind of a plain value.
 
     >>> [kind_of(value) for value in (None, True, 2.5, 1e5, "a", [1], {"a": 1}, {"_target_": "a.B"})]
     ['nothing', 'switch', 'number', 'whole', 'text', 'list', 'mapping', 'object']
@@ -84,7 +85,7 @@ def kind_of(value: Any) -> Kind:
 
 
 def kinds_of(hint: Any) -> frozenset[Kind]:
-    """The kinds that an annotation takes; all of them where it says nothing.
+    """Return the kinds that an annotation allows; all of them if it is open.
 
     >>> sorted(kinds_of(float | None)), sorted(kinds_of(Literal["a", 32])), sorted(kinds_of(list[int]))
     (['nothing', 'number', 'whole'], ['text', 'whole'], ['list', 'object'])
@@ -111,10 +112,12 @@ def kinds_of(hint: Any) -> frozenset[Kind]:
 
 
 def _hints(target: str) -> Mapping[str, Any]:
-    """Annotations of what a ``_target_`` is called with; none where they cannot be known."""
+    """Return the annotations of the arguments of a ``_target_``; none where they cannot be found."""
     try:
         found = get_object(target)
-        return get_type_hints(found.__init__ if isinstance(found, type) else found)  # type: ignore[misc]
+        # a dataclass says it class by class, in whose modules the names are known
+        whole = is_dataclass(found) or not isinstance(found, type)
+        return get_type_hints(found if whole else found.__init__)
     except (ImportError, AttributeError, NameError, TypeError, ValueError):
-        # what is wrong with the name itself is told when it is built
+        # a wrong name is reported when it is built
         return {}

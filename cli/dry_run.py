@@ -1,4 +1,4 @@
-"""What a run would do and about how long it would take."""
+"""Describe what a run would do and about how long it would take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from encore.cli.file_separation import CheckedJob, FileSeparator
-from encore.cli.prior_method import made_of_priors
+from encore.cli.prior_method import prior_separator_of
+from encore.inference.quality import relative_to
 from encore.models.types import Separator
 
 _LONGEST_CLIP_SECONDS = 4.0
@@ -30,10 +31,10 @@ def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]
     if not jobs:
         return ["nothing to do"]
     count = len(files.separator.sources)
-    quality = files.method.quality(files.separator.sample_rate)
-    asked = 0 if quality is None else quality.separator_calls
-    calls, scores = files.method.most_calls(count, asked), files.method.most_scores(count)
-    made = made_of_priors(files.separator)
+    metric = files.method.metric(files.separator.sample_rate)
+    calls = files.method.max_calls(count, metric)
+    scores = 0 if metric is None else calls - 1 + count
+    made = prior_separator_of(files.separator)
     each = "" if made is None else f" of {made.evaluations} network evaluations each"
     lines = [
         f"{checked.job.path} -> {', '.join(map(str, checked.job.outputs))} "
@@ -61,44 +62,44 @@ def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]
 
 
 def _segments(files: FileSeparator, checked: CheckedJob) -> str:
-    """What is to be said of a file that is refined in segments."""
+    """Say that a file is refined in segments."""
     count = files.segments(checked.info)
     return f" for each of {count} segments" if count > 1 else ""
 
 
 def _separated_seconds(files: FileSeparator, checked: CheckedJob) -> float:
-    """Seconds of audio that one call on all of a file works on: its segments overlap."""
+    """Return the seconds of audio that a call on each segment of a file works on: segments overlap."""
     count, length = files.segments(checked.info), files.method.segment_seconds
     return checked.seconds if count == 1 or length is None else count * length
 
 
 def _seconds_per_call(files: FileSeparator, clip: float) -> tuple[float, float]:
-    """Time of one separator call and one score of the guide, on noise of ``clip`` seconds."""
+    """Return the time of one separator call and one score of the guide, on noise of ``clip`` seconds."""
     rate = files.separator.sample_rate
     shape = (1, files.separator.channels, max(2, round(clip * rate)))
     noise = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(files.device)
     separator: Separator = files.separator
-    made, share = made_of_priors(files.separator), 1.0
+    made, factor = prior_separator_of(files.separator), 1.0
     if made is not None:
         # all of a chain would take as long as a file
         separator = short = made.shortened(2)
-        share = made.steps / short.steps
+        factor = made.steps / short.steps
     with torch.no_grad():
-        per_call = share * _timed(lambda: separator(noise))
-        quality = files.method.quality(rate)
-        if quality is None:
+        per_call = factor * _timed(lambda: separator(noise))
+        metric = files.method.metric(rate)
+        if metric is None:
             return per_call, 0.0
-        reference = noise if quality.needs_reference else None
-        mono = noise[:, :1]
-        # what it asks of the separator is counted among the calls
-        quality = quality.bound_to(lambda inputs, _: inputs)
-        return per_call, _timed(
-            lambda: quality(mono, reference=None if reference is None else mono, mixture=mono, one_step=mono)
+        estimates = noise[:, None, :1]
+        # the calls of a metric that calls the separator are counted among the calls
+        bound = metric.bind(
+            mixture=noise[:, :1], references=estimates, separate=lambda inputs: inputs[:, None]
         )
+        quality = relative_to(bound, estimates)
+        return per_call, _timed(lambda: quality(estimates))
 
 
 def _timed(call: Callable[[], Tensor]) -> float:
-    """Seconds of the second call: the first one loads and plans."""
+    """Return the seconds of the second call: the first one loads and plans."""
     call()
     start = time.perf_counter()
     call().sum().item()  # waits for the device

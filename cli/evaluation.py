@@ -1,4 +1,4 @@
-"""Experiments that train nothing: what is done with a separator on the test data of a corpus."""
+"""Run experiments that train nothing, on the test data of a corpus."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Row = dict[str, Any]
 
 
 class Experiment(Protocol):
-    """What the node ``evaluation`` of a configuration builds; a dataclass."""
+    """An experiment, built from the node ``evaluation`` of a configuration; a dataclass."""
 
     items: int | None
     page: str
-    """File in the run folder that sums it up."""
+    """Report file in the run folder."""
 
     tables: tuple[str, ...]
-    """Files that grow item by item, from which a run that was cut off goes on."""
+    """Tables that grow item by item, from which an interrupted run resumes."""
 
     def run(
         self,
@@ -48,7 +48,7 @@ class Experiment(Protocol):
 
 
 class Table:
-    """Rows of a Parquet file that grows song by song and is whole at any time.
+    """A Parquet file that grows item by item and is complete at any time.
 
     Args:
         path: The file; its rows are taken up if it exists.
@@ -60,11 +60,11 @@ class Table:
 
     @property
     def items(self) -> set[str]:
-        """Items that have rows."""
+        """Names of the items that have rows."""
         return set() if self.frame.empty else set(self.frame["item"])
 
     def keep(self, items: set[str]) -> None:
-        """Forget the rows of all other items; written with the next rows."""
+        """Drop the rows of all other items; written with the next rows."""
         if not self.frame.empty:
             self.frame = self.frame[self.frame["item"].isin(items)]
 

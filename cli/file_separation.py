@@ -1,4 +1,4 @@
-"""One file through the separator: read, refine, measure, write, part by part."""
+"""Separate one file: read, refine, score and write, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ import torch
 from torch import Generator
 from tqdm import tqdm
 
-from encore.cli.inference_scores import Scores, mean_scores, measure, no_scores
+from encore.cli.file_scores import Scores, mean_of_chunks, score_chunk, silence_scores
+from encore.cli.input_audio import InputAudio
 from encore.cli.inputs import Job
-from encore.cli.memory import give_back_freed_memory
+from encore.cli.memory import malloc_trim
 from encore.cli.method import Method
 from encore.cli.outputs import Outputs
-from encore.cli.overrides import UserError
-from encore.cli.recordings import Recording
 from encore.cli.references import check_references, find_references
-from encore.data.audio import AudioFileError, AudioInfo, audio_info, resampled_length
+from encore.common.dsp import resampled_length
+from encore.data.audio import AudioFileError, AudioInfo, audio_info
 from encore.data.audio_writing import CONTAINERS, ClipMode
-from encore.inference import Lanes
-from encore.inference.execution import usual_lanes
-from encore.inference.segments import Numbers, Stretch
+from encore.inference import WorkerPool
+from encore.inference.execution import default_workers
+from encore.inference.segments import Chunk, ChunkStatistics
 from encore.models.channels import match_channels
-from encore.models.levels import unstandardised
-from encore.models.types import LoadedSeparator, exchangeable
+from encore.models.types import LoadedSeparator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,31 +51,31 @@ class CheckedJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Separation:
-    """What came out for one file.
+    """The result of one file.
 
     Attributes:
-        numbers: Guiding scores, ratios and evaluations; None for silence, which is not separated.
-        scores: For each source, see `encore.cli.inference_scores.measure`; of a file that was refined in
-            segments the means over its stretches, weighted by their lengths. Empty if not asked for.
+        statistics: Guiding scores, ratios and evaluations; None for silence, which is not separated.
+        scores: For each source, see `encore.cli.file_scores`; of a file that was refined in segments the
+            means over its chunks, weighted by their lengths. Empty if not wanted.
         notes: What the user should know, a line each.
     """
 
-    numbers: Numbers | None
+    statistics: ChunkStatistics | None
     scores: Scores
     notes: list[str] = field(default_factory=list)
 
 
 class FileSeparator:
-    """Separates files, each on its own.
+    """Separate files, each by itself.
 
     Args:
         separator: The separator, on its device.
         method: How to refine.
-        device: Where the separator lives.
+        device: The separator's device.
         references: Folder of clean files, or None.
         subtype: Encoding of the outputs; None for each input's own.
         clip: What to do beyond full scale; see `encore.data.audio_writing.AudioWriter`.
-        seed: Seed of what the search draws; a file's draws do not depend on the other files.
+        seed: Of shifts and noise; a file's draws do not depend on the other files.
     """
 
     def __init__(
@@ -94,9 +93,9 @@ class FileSeparator:
         self.references, self.subtype, self.clip, self.seed = references, subtype, clip, seed
 
     def score_rate(self, info: AudioInfo) -> int:
-        """Rate in Hz at which a file is scored: resampling it up adds nothing that a measure could judge.
+        """Return the rate in Hz at which a file is scored: upsampling adds nothing that a metric could judge.
 
-        A guide hears it at the separator's rate all the same: it compares estimates of one file.
+        A guide scores at the separator's rate all the same: it compares estimates of one file.
         """
         return min(info.sample_rate, self.separator.sample_rate)
 
@@ -127,86 +126,73 @@ class FileSeparator:
         frames = resampled_length(info.frames, info.sample_rate, self.separator.sample_rate)
         return self.method.segments(frames, self.separator.sample_rate)
 
-    def separate(self, checked: CheckedJob, outputs: Outputs, *, keep_trajectory: bool) -> Separation:
-        """Separate and refine one file; a long one in segments, as many at a time as there are lanes.
+    def separate(self, checked: CheckedJob, outputs: Outputs, *, scored: bool) -> Separation:
+        """Separate and refine one file; a long one in segments, as many at a time as there are workers.
 
         Args:
             checked: From `check`.
             outputs: Gets the estimates, part by part.
-            keep_trajectory: Keep the estimates of all steps until they are scored, and score them.
+            scored: Score the estimates of all steps.
 
         Raises:
             ValueError: If the samples cannot be used.
             OSError: If the disk does not take the estimates.
         """
-        recording = Recording(
+        audio = InputAudio(
             checked.job.path,
             checked.info,
             checked.references,
             sample_rate=self.separator.sample_rate,
             together=self.separator.channels > 1,
         )
-        if not recording.active.any():
+        if not audio.active.any():
             outputs.write_silence()
-            return self._silence(checked, recording, keep_trajectory)
-        numbers, tables = Numbers(), []
-        for stretch, scores in self._refined(checked, recording, keep_trajectory):
-            numbers.add(stretch)
+            return self._silence(checked, audio, scored)
+        statistics, tables = ChunkStatistics(), []
+        for chunk, scores in self._chunks(checked, audio, scored):
+            statistics.add(chunk)
             tables.append(scores)
-            last = stretch.start + stretch.length == recording.frames
-            outputs.write(stretch.refinement.estimate[0], recording.active, last=last)
+            last = chunk.start + chunk.length == audio.frames
+            outputs.write(chunk.waveforms[-1, 0], audio.active, last=last)
             if not last:
-                give_back_freed_memory()
-        found = mean_scores(tables, numbers.lengths) if keep_trajectory else []
-        return Separation(
-            numbers=numbers,
-            scores=found,
-            notes=recording.notes
-            + self._guide_notes(checked.info)
-            + self._segment_notes(numbers, any(found)),
-        )
+                malloc_trim()
+        found = mean_of_chunks(tables, statistics.lengths) if scored else []
+        notes = audio.notes + self._guide_notes(checked.info) + self._segment_notes(statistics, any(found))
+        return Separation(statistics=statistics, scores=found, notes=notes)
 
     def outputs(self, checked: CheckedJob) -> Outputs:
-        """Where a file's estimates are written to, encoded as it is; used in a ``with`` block."""
+        """Return the writers of a file's estimates, encoded as it is; used in a ``with`` block."""
         sources, rate = len(self.separator.sources), self.separator.sample_rate
         return Outputs(checked.job, sources, checked.info, rate, self.subtype, self.clip)
 
-    def _refined(
-        self, checked: CheckedJob, recording: Recording, keep_trajectory: bool
-    ) -> Iterator[tuple[Stretch, Scores]]:
-        """The stretches of a file in order, without their trajectories, and their scores."""
+    def _chunks(self, checked: CheckedJob, audio: InputAudio, scored: bool) -> Iterator[tuple[Chunk, Scores]]:
+        """Yield the refined chunks of a file in order, and their scores."""
         rate, score_rate = self.separator.sample_rate, self.score_rate(checked.info)
 
-        def measured(stretch: Stretch) -> tuple[Stretch, Scores]:
-            scores: Scores = []
-            if (trajectory := stretch.refinement.trajectory) is not None:
-                place = (stretch.start, stretch.start + stretch.length)
-                clean = recording.read_references(*place)[0] if recording.references else None
-                signals = trajectory[:, 0].cpu()
-                mixture = recording.read(*place)[0]
-                scores = measure(mixture, signals, clean, rate=rate, score_rate=score_rate)
-            return replace(stretch, refinement=replace(stretch.refinement, trajectory=None)), scores
+        def score(chunk: Chunk) -> tuple[Chunk, Scores]:
+            if not scored:
+                return chunk, []
+            bounds = (chunk.start, chunk.start + chunk.length)
+            references = audio.read_references(*bounds)[0] if audio.references else None
+            estimates, mixture = chunk.waveforms[:, 0].cpu(), audio.read(*bounds)[0]
+            scores = score_chunk(mixture, estimates, references, rate=rate, score_rate=score_rate)
+            return replace(chunk, waveforms=chunk.waveforms[-1:]), scores
 
-        count = self.method.segments(recording.frames, rate)
-        bare = unstandardised(self.separator) if self.method.level == "mixture" else None
-        with Lanes(min(count, self.method.lanes or usual_lanes(self.device))) as lanes:
-            stretches = self.method.stretches(
-                match_channels(bare or self.separator, int(recording.active.sum())),
-                recording.read,
-                recording.frames,
-                sample_rate=rate,
-                interchangeable=exchangeable(self.separator.sources),
-                standardise=bare is not None,
-                read_reference=recording.read_references if recording.references else None,
-                keep_trajectory=keep_trajectory,
+        count = self.method.segments(audio.frames, rate)
+        with WorkerPool(min(count, self.method.workers or default_workers(self.device))) as pool:
+            chunks = self.method.chunks(
+                self.separator,
+                audio.read,
+                audio.frames,
+                read_references=audio.read_references if audio.references else None,
+                keep_steps=scored,
                 generator=self._generator(checked.job),
                 device=self.device,
-                lanes=lanes,
+                pool=pool,
             )
-            # in the same lanes, which thus have work as long as there is any
-            results = lanes.map(measured, stretches)
+            # by the same workers, which thus have work as long as there is any
             yield from tqdm(
-                results,
+                pool.map(score, chunks),
                 total=count,
                 desc=checked.job.name,
                 unit="segment",
@@ -214,34 +200,31 @@ class FileSeparator:
                 disable=None if count > 1 else True,
             )
 
-    def _silence(self, checked: CheckedJob, recording: Recording, scored: bool) -> Separation:
-        """A silent file comes out as it went in, whatever the separator would make of it."""
-        scores = no_scores(
+    def _silence(self, checked: CheckedJob, audio: InputAudio, scored: bool) -> Separation:
+        """Return the result of a silent file, which is written as it is."""
+        scores = silence_scores(
             len(self.separator.sources),
-            self.method.total_steps,
+            self.method.steps,
             sample_rate=self.score_rate(checked.info),
             channels=checked.info.channels,
-            has_reference=bool(checked.references),
+            has_references=bool(checked.references),
         )
-        return Separation(numbers=None, scores=scores if scored else [], notes=recording.notes)
+        return Separation(statistics=None, scores=scores if scored else [], notes=audio.notes)
 
     def _guide_notes(self, info: AudioInfo) -> list[str]:
-        """That a guide hears a file at a rate which it was not recorded at."""
-        try:
-            self.method.quality(self.score_rate(info))
-        except UserError:
-            rate = info.sample_rate
-            return [
-                f"the guide hears it resampled up from {rate} Hz: its scores compare within this file only"
-            ]
-        return []
+        """Say that the guide scores audio that was recorded at a rate below its own."""
+        metric = self.method.metric(self.separator.sample_rate)
+        if metric is None or self.score_rate(info) >= metric.minimum_rate:
+            return []
+        rate = info.sample_rate
+        return [f"the guide scores it upsampled from {rate} Hz: its scores compare within this file only"]
 
-    def _segment_notes(self, numbers: Numbers, scored: bool) -> list[str]:
-        """What there is to say of the segments of a file."""
-        count, unscored = len(numbers.lengths), int(numbers.unscored) if self.method.guided else 0
+    def _segment_notes(self, statistics: ChunkStatistics, scored: bool) -> list[str]:
+        """Return notes on the segments of a file."""
+        count, unscored = len(statistics.lengths), int(statistics.unscored) if self.method.guided else 0
         if count == 1:
             return ["the guide cannot score it: the one-step estimate is kept"] if unscored else []
-        done = "refined" if self.method.total_steps else "separated"
+        done = "refined" if self.method.steps else "separated"
         means = ", its scores are means over them" if scored else ""
         notes = [f"{done} in {count} segments of {self.method.segment_seconds:g} s{means}"]
         if unscored:

@@ -1,4 +1,4 @@
-"""The options of ``infer.py``: plain flags, as people with files expect them."""
+"""Parse the command line of ``infer.py``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from encore.models.acceleration import PRECISIONS
-from encore.models.pretrained.registry import describe_doors
+from encore.models.pretrained.registry import describe_loaders
 
 EXAMPLES = """examples:
   python infer.py noisy.wav -o out                     shipped separator, multi-step, blind guide
@@ -19,14 +19,14 @@ EXAMPLES = """examples:
   python infer.py noisy/ -o out --separator outputs/run/checkpoints/last.ckpt --method one_step
   python infer.py song.wav -o out --separator demucs:htdemucs --method one_step --no-scores
   python infer.py noisy/ -o out --reference clean/ --guide si_sdr          oracle guide, and scores
-  python infer.py noisy/ -o out --guide speech_joint   several measures as one, see configs/quality
-  python infer.py noisy.wav -o out --steps 5 --candidates 10 --set method.blend=state
+  python infer.py noisy/ -o out --guide speech_joint   several metrics as one, see configs/quality
+  python infer.py noisy.wav -o out --steps 5 --candidates 10 --set method.path=state
   python infer.py noisy.wav -o out --method progressive --set method.search.last=0.5
   python infer.py noisy.wav -o out --separator bridge.ckpt --method bridge --steps 30
   python infer.py scene.wav -o out --method diffusion_prior --priors speech.ckpt sound.ckpt:Flute
 
 INPUT is files, folders (searched through), quoted globs or @list.txt (a path a line). A name that exists is
-taken literally, whatever characters it has. Rate, channels, length, level and format of a file are kept; a
+taken literally. Rate, channels, length, level and format of a file are kept; a
 format that cannot be written becomes WAV, with a note.
 OUT gets <relative path> for one output, <relative path without suffix>/<source>.<suffix> for several, or what
 --filename says; and scores.csv, summary.json and run.json, for python report.py OUT.
@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="bf16: products in bfloat16, faster on some machines (default: 32)",
     )
     add("--compile", action="store_true", help="compile the network: slow to start, then maybe faster")
-    add("--seed", type=int, default=0, metavar="S", help="seed of what a search draws (default: 0)")
+    add("--seed", type=int, default=0, metavar="S", help="seed of shifts and noise (default: 0)")
     add(
         "--skip-existing",
         action="store_true",
@@ -96,14 +96,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _ListSeparators(argparse.Action):
-    """Prints the doors and ends the program, with or without the arguments that a run needs."""
+    """Print the loaders and end the program, with or without the arguments that a run needs."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
         super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
         # as --help is printed, which bears a reader that has seen enough
-        parser._print_message(f"{describe_doors()}\n", sys.stdout)
+        parser._print_message(f"{describe_loaders()}\n", sys.stdout)
         parser.exit()
 
 
@@ -113,8 +113,8 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         "--method",
         choices=("one_step", "multi_step", "progressive", "bridge", "diffusion_prior"),
         default="multi_step",
-        help="ask once, guided again, again by a fixed schedule, sample a bridge, or sample the sources from "
-        "their priors (default: multi_step)",
+        help="one call, guided refinement, a fixed schedule, sampling of a bridge, or sampling of sources "
+        "from their priors (default: multi_step)",
     )
     add(
         "--priors",
@@ -126,10 +126,15 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     add(
         "--guide",
         metavar="NAME",
-        help="a measure, a file of configs/quality or a path (default: dnsmos_ovrl)",
+        help="a metric, a file of configs/quality, a path, or python:module:function (default: dnsmos_ovrl)",
     )
-    add("--steps", type=int, metavar="N", help="steps after the first estimate (default: see configs/method)")
-    add("--candidates", type=int, metavar="K", help="blends tried in each step (default: see configs/method)")
+    add("--steps", type=int, metavar="N", help="steps after the first estimate (default: 20 of multi_step)")
+    add(
+        "--candidates",
+        type=int,
+        metavar="K",
+        help="ratios tried in each step, on a grid (default: one, by a greedy search)",
+    )
     add(
         "--segment",
         type=float,
@@ -143,7 +148,7 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="method.KEY=VALUE",
-        help="change any value of configs/method/<method>.yaml; may be repeated",
+        help="change any option of the method, such as method.search.first=0.2; may be repeated",
     )
 
 
@@ -160,7 +165,7 @@ def _add_scoring_and_format(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--residual",
         action="store_true",
-        help="write what the estimates leave of the input too: no_<source>, or residual beside several",
+        help="also write the input less the estimates: no_<source>, or residual beside several",
     )
     group.add_argument(
         "--filename",

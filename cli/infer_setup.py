@@ -1,4 +1,4 @@
-"""From options to what separates the files, with every mistake that can be known before a file is touched."""
+"""Build what separates the files, and find every mistake that can be known before a file is touched."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import torch
 from tqdm import tqdm
 
 from encore.cli.file_separation import CheckedJob, FileSeparator
+from encore.cli.guides import build_guide
 from encore.cli.inputs import plan_jobs
-from encore.cli.memory import keep_freed_memory
+from encore.cli.memory import disable_malloc_trim
 from encore.cli.method import Method
 from encore.cli.method_options import load_method
 from encore.cli.output_names import OutputNames
 from encore.cli.overrides import UserError
-from encore.cli.prior_method import made_of_priors, prior_separator
+from encore.cli.prior_method import prior_separator, prior_separator_of
 from encore.data.audio import AudioFileError
-from encore.inference.bridge_guide import HasBridge
-from encore.metrics import Quality
+from encore.metrics import Metric
 from encore.models import load_separator
 from encore.models.acceleration import accelerate
-from encore.models.selection import Selected
+from encore.models.selection import SelectSources
 from encore.models.types import LoadedSeparator
 
 
 class Messages:
-    """Lines on standard error that leave a progress bar whole, and the faults among them."""
+    """Print lines on standard error beside a progress bar, and collect the faults among them."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
 
     def fault(self, path: Path | None, error: BaseException | str) -> None:
-        """Say in one line why a file, or a thing named in the message itself, cannot be done."""
+        """Print in one line why a file, or what the message itself names, failed."""
         line = one_line(error) if isinstance(error, BaseException) else error
         if path is not None and not line.startswith(f"{path}:"):
             line = f"{path}: {line}"
@@ -44,7 +44,7 @@ class Messages:
         self._write(f"error: {line}")
 
     def note(self, line: str) -> None:
-        """Say what the user should know."""
+        """Print what the user should know."""
         self._write(f"note: {line}")
 
     def say(self, text: str) -> None:
@@ -60,12 +60,12 @@ class Messages:
 
 
 def _printable(text: str) -> str:
-    """Text without the stand-ins of a file name's undecodable bytes."""
+    """Return text without the surrogates of a file name's undecodable bytes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, in one line, with a fix where it is known."""
+    """Return an error in one line, with a fix where it is known."""
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
         return f"{name}{error.strerror}: check the path, its permissions and the disk"
@@ -75,7 +75,7 @@ def one_line(error: BaseException) -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a user names, or a GPU if there is one.
+    """Return the device that a user names, or a GPU if there is one.
 
     Raises:
         UserError: If there is no such device here.
@@ -109,22 +109,23 @@ def build(options: argparse.Namespace) -> FileSeparator:
         guide=options.guide,
         overrides=[*_shortcuts(options), *options.overrides],
     )
-    keep_freed_memory()
+    disable_malloc_trim()
     device = choose_device(options.device)
     separator = _separator(options, method, device)
     if options.sources is not None:
         separator = _selected(separator, options.sources, method)
-    made = made_of_priors(separator)
+    made = prior_separator_of(separator)
     if made is not None and method.segment_seconds is None:
         method = replace(method, segment_seconds=made.segment_seconds)
     networks: list[Any] = [separator] if made is None else list(made.models)
     for network in networks:
         accelerate(network, precision=options.precision, compiled=options.compile)
-    quality = _guide(method, separator, options.separator)
-    if quality is not None and quality.needs_reference and options.reference is None:
+    if method.guided:
+        method = replace(method, guide=_guide(method, separator, options.separator))
+    if method.kind == "oracle" and options.reference is None:
         raise UserError(
-            f"--guide {quality.name}: is an oracle measure; give --reference FOLDER with the clean files, "
-            "or a blind guide such as dnsmos_ovrl"
+            f"--guide {method.name}: is an oracle; give --reference FOLDER with the clean files, or a blind "
+            "guide such as dnsmos_ovrl"
         )
     output_names(options, separator)  # says what is wrong before a file is looked at
     return FileSeparator(
@@ -139,10 +140,10 @@ def build(options: argparse.Namespace) -> FileSeparator:
 
 
 def _separator(options: argparse.Namespace, method: Method, device: torch.device) -> LoadedSeparator:
-    """The separator that is named, or one made of priors.
+    """Return the separator that is named, or one made of priors.
 
     Raises:
-        UserError: If what is given does not go with the method.
+        UserError: If an option does not fit the method.
     """
     if method.posterior is None:
         if options.priors:
@@ -159,7 +160,7 @@ def _separator(options: argparse.Namespace, method: Method, device: torch.device
 
 
 def _selected(separator: LoadedSeparator, names: str, method: Method) -> LoadedSeparator:
-    """The separator with some of its sources only.
+    """Return the separator with some of its sources only.
 
     Raises:
         UserError: If it has no such source, or all sources are needed.
@@ -169,22 +170,20 @@ def _selected(separator: LoadedSeparator, names: str, method: Method) -> LoadedS
             f"--sources {names}: consistency={method.consistency} moves all sources to sum to the mixture; "
             "leave one of them out"
         )
-    if method.sampler is not None and isinstance(separator, HasBridge):
-        raise UserError(f"--sources {names}: a bridge's sources are sampled together; leave it out")
     try:
-        return Selected(separator, [name.strip() for name in names.split(",")])
+        return SelectSources(separator, [name.strip() for name in names.split(",")])
     except ValueError as error:
         raise UserError(f"--{str(error).replace('=', ' ', 1)}") from error
 
 
-def _guide(method: Method, separator: LoadedSeparator, uri: str | None) -> Quality | None:
-    """The guide at the separator's rate.
+def _guide(method: Method, separator: LoadedSeparator, uri: str | None) -> Metric:
+    """Return the guide at the separator's rate.
 
     Raises:
-        UserError: If there is no such guide, or it wants a higher rate; then with a way out.
+        UserError: If there is no such guide, or it needs a higher rate; then with a way out.
     """
     try:
-        return method.quality(separator.sample_rate)
+        return build_guide(method.recipe["guide"], separator.sample_rate)
     except UserError as error:
         rate = separator.sample_rate
         if f"sample_rate={rate} is below" not in str(error):
@@ -195,16 +194,16 @@ def _guide(method: Method, separator: LoadedSeparator, uri: str | None) -> Quali
 
 
 def _shortcuts(options: argparse.Namespace) -> list[str]:
-    """Options of their own that are values of every method."""
+    """Return the overrides of options that are values of every method."""
     values = {"segment_seconds": options.segment, "shifts": options.shifts}
     return [f"method.{name}={value}" for name, value in values.items() if value is not None]
 
 
 def output_names(options: argparse.Namespace, separator: LoadedSeparator) -> OutputNames:
-    """What the outputs are called.
+    """Return the names of the outputs.
 
     Raises:
-        UserError: If a template or format will not do.
+        UserError: If the template or format is invalid.
     """
     return OutputNames(
         sources=separator.sources,
@@ -217,10 +216,10 @@ def output_names(options: argparse.Namespace, separator: LoadedSeparator) -> Out
 def check_inputs(
     options: argparse.Namespace, files: FileSeparator, messages: Messages
 ) -> tuple[list[CheckedJob], int]:
-    """Find the inputs and read their headers; every one that cannot be done is told at once.
+    """Find the inputs and read their headers; every one that cannot be done is reported at once.
 
     Returns:
-        The jobs to do, and how many were left out because their outputs are there.
+        The jobs to do, and how many were left out because their outputs exist.
     """
     plan = plan_jobs(options.inputs, options.out, output_names(options, files.separator))
     for fault in plan.faults:

@@ -1,4 +1,4 @@
-"""From what the user names to the files that are processed."""
+"""Find the files that the arguments of a command line name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from encore.data.audio import AUDIO_SUFFIXES
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file to be processed.
+    """An input file.
 
     Attributes:
         path: Where it is.
@@ -28,7 +28,7 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A file to be processed and what it becomes.
+    """A file to be processed and its outputs.
 
     Attributes:
         path: The input.
@@ -42,18 +42,18 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The relative path as text that any file can hold: what score tables call the item."""
+        """The relative path as text that any file can hold: the item's name in score tables."""
         return os.fsencode(self.relative.as_posix()).decode("utf-8", "backslashreplace")
 
     @property
     def done(self) -> bool:
-        """Whether all outputs are there; an output is written whole or not at all."""
+        """Whether all outputs exist; an output is written whole or not at all."""
         return all(output.is_file() for output in self.outputs)
 
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be done, and what cannot be, a line for each."""
+    """Jobs, and a line for each input that cannot be processed."""
 
     jobs: list[Job] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -95,7 +95,7 @@ def plan_jobs(arguments: Sequence[str], out: Path, names: OutputNames) -> Plan:
 
 
 def find_inputs(argument: str, out: Path) -> list[InputFile]:
-    """Files that one argument stands for; see `plan_jobs`.
+    """Return the files that one argument names; see `plan_jobs`.
 
     Raises:
         ValueError: If it stands for none.
@@ -119,12 +119,12 @@ def find_inputs(argument: str, out: Path) -> list[InputFile]:
 
 
 def is_audio_name(path: Path) -> bool:
-    """Whether a search of folders takes a file: an audio suffix, and not hidden."""
+    """Return whether a search of folders takes a file: an audio suffix, and not hidden."""
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
 def _in_folder(folder: Path, base: Path, out: Path) -> Iterator[InputFile]:
-    """Audio files below a folder in sorted order, links followed, the output folder left out."""
+    """Yield audio files below a folder in sorted order, links followed, the output folder left out."""
     seen, hidden = set(), out.resolve()
     for root, folders, names in os.walk(folder, followlinks=True):
         here = Path(root)
@@ -141,7 +141,7 @@ def _in_folder(folder: Path, base: Path, out: Path) -> Iterator[InputFile]:
 
 
 def _in_list(path: Path, out: Path) -> Iterator[InputFile]:
-    """Files and folders of a list, named relative to the deepest folder that holds them all."""
+    """Yield files and folders of a list, named relative to the deepest folder that holds them all."""
     # names may hold any character but the line's end, and need not be UTF-8
     lines = [line.rstrip("\r") for line in path.read_text("utf-8-sig", "surrogateescape").split("\n")]
     entries = [
@@ -161,7 +161,7 @@ def _in_list(path: Path, out: Path) -> Iterator[InputFile]:
 
 
 def _in_glob(pattern: str, out: Path) -> Iterator[InputFile]:
-    """Audio files and the folders' audio files that a pattern matches, named below its fixed part."""
+    """Yield audio files, and those of folders, that a pattern matches, named below its fixed part."""
     fixed = []
     for part in Path(pattern).parts:
         if glob.has_magic(part):
@@ -186,7 +186,7 @@ def _required(files: Iterator[InputFile], argument: str, reason: str) -> list[In
 
 
 def _fault(job: Job, by_output: dict[Path, list[Job]], inputs: dict[Path, Job]) -> str | None:
-    """Why a job cannot be done, or None."""
+    """Return why a job cannot be done, or None."""
     for output in job.outputs:
         others = [other for other in by_output[output] if other is not job]
         if others:

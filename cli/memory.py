@@ -1,4 +1,4 @@
-"""Memory that the C library keeps instead of giving it back after every tensor."""
+"""Let the C library keep freed memory instead of returning it after every tensor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of <malloc.h>
 
 
-def keep_freed_memory() -> bool:
+def disable_malloc_trim() -> bool:
     """Let freed tensors be reused by the next ones; call before the first large one.
 
     By default glibc maps large tensors anew and gives them back to the kernel when they are freed, so it
@@ -26,7 +26,7 @@ def keep_freed_memory() -> bool:
     return all(done)
 
 
-def give_back_freed_memory() -> None:
+def malloc_trim() -> None:
     """Give what is free back to the system, as far as it lies in whole pages.
 
     For work that goes on for hours on large tensors of ever other sizes: kept memory falls into pieces that

@@ -1,4 +1,4 @@
-"""What the outputs of an input are called."""
+"""Name the outputs of an input."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class OutputNames:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is written of every input: its sources, and the residual."""
+        """Names of what is written of every input: its sources, and the residual."""
         if not self.residual:
             return tuple(self.sources)
         rest = f"no_{self.sources[0]}" if len(self.sources) == 1 else "residual"
         return (*self.sources, rest)
 
     def paths(self, relative: Path, out: Path) -> tuple[Path, ...]:
-        """Where the outputs of one input go.
+        """Return the output paths of one input.
 
         Args:
             relative: The input's path below the place that was named.
@@ -78,7 +78,7 @@ class OutputNames:
 
 
 def is_writable(path: Path) -> bool:
-    """Whether files with this suffix can be written here; others become ``<name>.wav``."""
+    """Return whether files with this suffix can be written; others become ``<name>.wav``."""
     suffix = path.suffix.lower()
     return suffix in AUDIO_SUFFIXES and (
         suffix not in _COMPRESSED or soundfile.check_format(*_COMPRESSED[suffix])
@@ -86,7 +86,7 @@ def is_writable(path: Path) -> bool:
 
 
 def without_suffix(path: Path) -> Path:
-    """The path without an audio suffix; ``take.1`` has none."""
+    """Return the path without an audio suffix; ``take.1`` has none."""
     return path.with_suffix("") if path.suffix.lower() in AUDIO_SUFFIXES else path
 
 

@@ -1,4 +1,4 @@
-"""The estimates of one input of ``infer.py``, and what they leave of it, on their way to disk."""
+"""Write the estimates of one input of ``infer.py``, and their residual."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SILENT_BLOCK = 1 << 20
 
 
 class Outputs:
-    """One file for each source, at the input's rate and of its length; all of them are there at the end.
+    """Write one file per source, at the input's rate and of its length; complete files only.
 
     Where the job names one more file, that gets the residual: the input less all estimates, sample by sample
     at the input's own rate.
@@ -105,7 +105,7 @@ class Outputs:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of what was written, a line each."""
+        """Notes on what was written, a line each."""
         done = "clipped" if self.clip == "clamp" else "beyond full scale, file rescaled"
         notes = [
             f"{writer.exceeding} samples of {writer.path.name} {done} (--subtype FLOAT keeps them)"
@@ -118,6 +118,6 @@ class Outputs:
 
 
 def _own_subtype(output: Path, info: AudioInfo) -> str | None:
-    """The input's encoding where the output's format has it."""
+    """Return the input's encoding if the output's format has it."""
     container = CONTAINERS[output.suffix.lower()]
     return info.subtype if soundfile.check_format(container, info.subtype) else None

@@ -1,4 +1,4 @@
-"""Hydra overrides checked before anything runs, and users' mistakes told in one line."""
+"""Check Hydra overrides before anything runs, and report users' mistakes in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 class UserError(ValueError):
-    """A mistake in what the user asked for; the message is one line that names it and the fix."""
+    """A mistake in an option or configuration; the message is one line that names it and the fix."""
 
 
 def check_overrides(arguments: Sequence[str], *, config_name: str, configs: Path = CONFIGS) -> None:
@@ -49,7 +49,7 @@ def check_overrides(arguments: Sequence[str], *, config_name: str, configs: Path
 
 
 def _explain(message: str, config_name: str, overrides: Sequence[str]) -> str:
-    """One line with the nearest key or option."""
+    """Return one line with the nearest key or option."""
     key = re.search(r"Could not (?:override|append to|delete from) '([^']+)'", message)
     if key:
         near = _nearest(key[1], _known_keys(config_name, overrides))
@@ -65,7 +65,7 @@ def _explain(message: str, config_name: str, overrides: Sequence[str]) -> str:
 
 
 def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
-    """All keys of the configuration with those overrides only that choose group options."""
+    """Return all keys of the configuration, with those overrides only that choose group options."""
     groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
     choices = [override for override in overrides if override.split("=")[0] in groups]
     try:
@@ -89,7 +89,7 @@ def check_complete(config: DictConfig) -> None:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key with its dots, and what it holds."""
+    """Yield every dotted key and its value."""
     for key, node in config.items():
         yield f"{prefix}{key}", node
         if isinstance(node, Mapping):

@@ -1,9 +1,9 @@
-"""Open separators once, so that all they need lies in the caches: for machines without a network.
+"""Open separators once, so that all they need is in the caches: for machines without a network.
 
     python -m encore.cli.prefetch demucs:htdemucs asteroid:JorisCos/ConvTasNet_Libri2Mix_sepnoisy_16k
-    python -m encore.cli.prefetch --measures
+    python -m encore.cli.prefetch --metrics
 
-Run it where there is a network, such as on a login node, with the cache folders that the jobs will see.
+Run it where there is a network, such as on a login node, with the cache folders of the jobs.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from encore.cli.infer_setup import one_line
-from encore.metrics import DOOR_NAMES
-from encore.metrics.network_measures import fetch_weights
+from encore.common.errors import one_line
+from encore.metrics import EXTERNAL_METRICS
+from encore.metrics.network_metrics import fetch_weights
 from encore.models import load_separator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Open what is named, and say where it landed.
+    """Open the named separators and metrics, and print where their files are.
 
     Returns:
         0 if everything could be opened, 1 if something could not; one line each on standard error.
@@ -31,45 +31,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("separators", nargs="*", metavar="URI", help="as infer.py --separator takes it")
-    parser.add_argument("--measures", action="store_true", help="fetch the weights of every measure")
+    parser.add_argument("--metrics", action="store_true", help="fetch the weights of every published metric")
     options = parser.parse_args(arguments)
-    if not options.separators and not options.measures:
-        parser.error("give a URI, or --measures")
-    # the doors say where each file lies
-    doors = logging.getLogger("encore.models.pretrained")
+    if not options.separators and not options.metrics:
+        parser.error("give a URI, or --metrics")
+    # the loaders log the path of each file
+    loaders = logging.getLogger("encore.models.pretrained")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("  %(message)s"))
-    doors.addHandler(handler)
-    doors.setLevel(logging.INFO)
+    loaders.addHandler(handler)
+    loaders.setLevel(logging.INFO)
+    metrics = EXTERNAL_METRICS if options.metrics else ()
     try:
-        faults = sum(not _opened(uri) for uri in options.separators)
-        return int(faults + (options.measures and not _measures()) > 0)
+        opened = [_print_or_fail(uri, _describe_separator) for uri in options.separators]
+        opened += [_print_or_fail(name, lambda name: str(fetch_weights(name))) for name in metrics]
     finally:
-        doors.removeHandler(handler)
+        loaders.removeHandler(handler)
+    return int(not all(opened))
 
 
-def _opened(uri: str) -> bool:
+def _print_or_fail(name: str, fetch: Callable[[str], str]) -> bool:
     try:
-        separator = load_separator(uri)
+        print(f"{name}: {fetch(name)}")
     except (ValueError, OSError) as error:
-        print(f"error: {uri}: {one_line(error)}", file=sys.stderr)
+        print(f"error: {name}: {one_line(error)}", file=sys.stderr)
         return False
-    print(
-        f"{uri}: {', '.join(separator.sources)}; {separator.sample_rate} Hz, {separator.channels} channel(s)"
-    )
     return True
 
 
-def _measures() -> bool:
-    """Fetch the weights of every measure that has some; those of `METRIC_NAMES` come with their packages."""
-    well = True
-    for name in DOOR_NAMES:
-        try:
-            print(f"{name}: {fetch_weights(name)}")
-        except (ValueError, OSError) as error:
-            print(f"error: {one_line(error)}", file=sys.stderr)
-            well = False
-    return well
+def _describe_separator(uri: str) -> str:
+    separator = load_separator(uri)
+    return f"{', '.join(separator.sources)}; {separator.sample_rate} Hz, {separator.channels} channel(s)"
 
 
 if __name__ == "__main__":

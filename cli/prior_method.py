@@ -1,4 +1,4 @@
-"""``infer.py --method diffusion_prior --priors ...``: a separator made of trained source priors."""
+"""``infer.py --method diffusion_prior --priors ...``: a separator of trained source priors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -14,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from encore.cli.overrides import UserError
+from encore.common.names import nearest
 from encore.inference.posterior import Solver, Start
 from encore.inference.prior_separation import Choice, PriorSeparator
 from encore.inference.source_priors import SourcePrior
@@ -21,27 +21,26 @@ from encore.models import load_prior, load_separator
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
 from encore.models.loading import SHIPPED
 from encore.models.processes.diffusion import Diffusion, DiscreteDiffusion, NoiseLevels, Spacing
-from encore.models.selection import Selected
+from encore.models.selection import SelectSources
 from encore.models.types import LoadedSeparator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PosteriorSettings:
-    """How sources are sampled from their priors: a node of ``configs/method/diffusion_prior.yaml``.
+    """Options of sampling sources from their priors: a node of ``configs/method/diffusion_prior.yaml``.
 
     Args:
         solver: One of `encore.inference.posterior` and its siblings.
         start: Where the chain starts.
         chain: A diffusion whose levels are run, for priors that were trained at any level; None for those of
-            the priors that were trained at some only, or the published ones, which guidance is made for.
-        levels: How many levels of the chain are run; None for all.
-        spacing: Which ones, see `encore.models.processes.diffusion.NoiseLevels.places`.
-        level_db: RMS of a source in dB of full scale, to which a mixture is brought; None leaves it.
-        draws: How many times each segment is separated; the best is kept, or the mean.
-        choose: Which, see `encore.inference.prior_separation.PriorSeparator`.
-        checkpointing: Whether priors compute activations again for a gradient, which takes a fraction of the
-            memory, instead of keeping them.
-        class_guidance: Strength of guidance by class, for priors that are given one.
+            priors that were trained at some only, or the published ones, which guidance is designed for.
+        levels: Number of levels of the chain to run; None for all.
+        spacing: Which ones, see `encore.models.processes.diffusion.NoiseLevels.indices`.
+        level_db: RMS of a source in dB of full scale, to which a mixture is scaled; None leaves it.
+        draws: How many times each segment is separated.
+        choose: Which draw is kept, see `encore.inference.prior_separation.PriorSeparator`.
+        checkpointing: Whether priors recompute activations for a gradient, in a fraction of the memory.
+        class_guidance: Strength of guidance by class, for priors with a class.
         estimate: A separator of the same sources in the same order, whose estimate the chain starts from; for
             ``start.kind=estimate``.
     """
@@ -62,12 +61,12 @@ class PosteriorSettings:
 def prior_separator(
     names: Sequence[str], settings: PosteriorSettings, *, device: torch.device, seed: int
 ) -> PriorSeparator:
-    """Load priors and make a separator of them.
+    """Load priors and return a separator of them.
 
     Args:
-        names: Of each source ``PRIOR`` or ``PRIOR:CLASS``: a checkpoint, or a shipped prior by its name.
-        settings: How to sample.
-        device: Where to.
+        names: ``PRIOR`` or ``PRIOR:CLASS`` for each source: a checkpoint, or the name of a shipped prior.
+        settings: Options of sampling.
+        device: To load to.
         seed: Of all noise.
 
     Raises:
@@ -80,22 +79,22 @@ def prior_separator(
             f"{_known_priors()}"
         )
     loaded: dict[Path, DiffusionPrior] = {}
-    priors, asked = [], []
+    priors, wanted = [], []
     for name in names:
         path, label = _split(name)
         if path not in loaded:
             try:
                 loaded[path] = load_prior(path, device=device)
                 if settings.checkpointing:
-                    loaded[path].save_memory()
+                    loaded[path].enable_checkpointing()
             except (ValueError, OSError) as error:
                 raise UserError(f"--priors {name}: {error}") from error
         model = loaded[path]
         number = None if label is None else _class_number(name, label, model)
         guidance = 0.0 if number is None else settings.class_guidance
         priors.append(SourcePrior(model=model, label=number, class_guidance=guidance))
-        asked.append((label.lower() if label is not None else model.source, path))
-    sources, sample_rate = _source_names(asked), loaded[asked[0][1]].sample_rate
+        wanted.append((label.lower() if label is not None else model.source, path))
+    sources, sample_rate = _source_names(wanted), loaded[wanted[0][1]].sample_rate
     chain, uri = _fitting_chain(loaded, settings.chain), settings.estimate
     first = None if uri is None else _first(uri, sources, sample_rate, device)
     try:
@@ -117,37 +116,37 @@ def prior_separator(
         raise UserError(f"--method diffusion_prior: {error}") from error
 
 
-def made_of_priors(separator: LoadedSeparator) -> PriorSeparator | None:
-    """The separator of priors that this one is, or takes some sources of; None for all others."""
-    inner = separator.separator if isinstance(separator, Selected) else separator
+def prior_separator_of(separator: LoadedSeparator) -> PriorSeparator | None:
+    """Return the separator of priors that this one is or selects sources of; None for all others."""
+    inner = separator.separator if isinstance(separator, SelectSources) else separator
     return inner if isinstance(inner, PriorSeparator) else None
 
 
 def shipped_priors() -> dict[str, Path]:
-    """Priors that come with the package, by name."""
+    """Return the priors that come with the package, by name."""
     return {file.stem.removeprefix("prior_"): file for file in SHIPPED.parent.glob("prior_*.safetensors")}
 
 
 def _fitting_chain(loaded: Mapping[Path, DiffusionPrior], chosen: Diffusion | None) -> Diffusion:
-    """The chosen chain, or that of the first prior that has one of its own, or the published one.
+    """Return the chosen chain, or that of the first prior with levels of its own, or the published one.
 
     Raises:
-        UserError: If priors differ in rate, or one does not know the chain.
+        UserError: If priors differ in rate, or one was not trained at these levels.
     """
     models = [*loaded.values()]
     owned = [model.diffusion for model in models if isinstance(model.diffusion, DiscreteDiffusion)]
     chain = chosen or next(iter(owned), DiscreteDiffusion())
-    sample_rate, wanted = models[0].sample_rate, chain.levels().signal
+    sample_rate, wanted = models[0].sample_rate, chain.levels().alpha_bar
     for path, model in loaded.items():
         if model.sample_rate != sample_rate:
             raise UserError(
                 f"--priors: '{path}' has {model.sample_rate} Hz, the first one {sample_rate} Hz: "
                 "all must have the same"
             )
-        own = model.diffusion.levels().signal
+        own = model.diffusion.levels().alpha_bar
         if model.diffusion in owned and (own.shape != wanted.shape or not torch.allclose(own, wanted)):
             raise UserError(
-                f"--priors: '{path}' knows {len(own)} levels of its own, not the {len(wanted)} of "
+                f"--priors: '{path}' was trained at {len(own)} levels, not the {len(wanted)} of "
                 f"{'posterior.chain' if chosen else 'the others'}: all must have the same"
             )
     return chain
@@ -160,7 +159,7 @@ def _levels(chain: Diffusion, settings: PosteriorSettings) -> NoiseLevels:
 
 
 def _split(name: str) -> tuple[Path, str | None]:
-    """A prior's file and its class, if there is one."""
+    """Return a prior's file and its class, if there is one."""
     shipped = shipped_priors()
     for whole, label in ((name, None), name.rpartition(":")[::2]):
         if whole in shipped:
@@ -176,18 +175,16 @@ def _known_priors() -> str:
 
 def _class_number(name: str, label: str, model: DiffusionPrior) -> int:
     if label not in model.classes:
-        known = ", ".join(model.classes) or "none"
-        near = get_close_matches(label.capitalize(), model.classes, n=1)
-        meant = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"--priors {name}: the prior has no class {label!r}; {meant}it has {known}")
+        near = " or ".join(nearest(label, model.classes)) or name.rpartition(":")[0]
+        raise UserError(f"--priors {name}: the prior has no class {label!r}; use {near}")
     return model.classes.index(label)
 
 
-def _source_names(asked: Sequence[tuple[str, Path]]) -> list[str]:
-    """Names of sources by what they are and the file of their prior.
+def _source_names(wanted: Sequence[tuple[str, Path]]) -> list[str]:
+    """Name sources by their kind or class and the file of their prior.
 
-    Those of one prior differ by a number, which says that they come in any order; those of different priors
-    by a letter.
+    Those of one prior differ by a number, so that they may come in any order; those of different priors by a
+    letter.
 
     >>> a, b = Path("a"), Path("b")
     >>> _source_names([("speech", a), ("sound", b), ("speech", a)])
@@ -195,13 +192,13 @@ def _source_names(asked: Sequence[tuple[str, Path]]) -> list[str]:
     >>> _source_names([("speech", a), ("speech", b), ("speech", a)])
     ['speech_a1', 'speech_b', 'speech_a2']
     """
-    counts, seen = Counter(asked), Counter[tuple[str, Path]]()
+    counts, seen = Counter(wanted), Counter[tuple[str, Path]]()
     files: dict[str, dict[Path, str]] = {}
-    for name, file in asked:
+    for name, file in wanted:
         letters = files.setdefault(name, {})
         letters.setdefault(file, ascii_lowercase[len(letters)])
     names = []
-    for name, file in asked:
+    for name, file in wanted:
         seen[name, file] += 1
         letter = f"_{files[name][file]}" if len(files[name]) > 1 else ""
         number = str(seen[name, file]) if counts[name, file] > 1 else ""
@@ -210,11 +207,11 @@ def _source_names(asked: Sequence[tuple[str, Path]]) -> list[str]:
 
 
 def _first(uri: str, sources: Sequence[str], sample_rate: int, device: torch.device) -> LoadedSeparator:
-    """The separator whose estimate a chain starts from.
+    """Load the separator whose estimate a chain starts from.
 
     Raises:
-        UserError: If it cannot be loaded, is of other audio, or its sources are not those of the priors in
-            their order, as far as they have the same names.
+        UserError: If it cannot be loaded, has another rate or several channels, or its sources are not those
+            of the priors in their order, as far as they have the same names.
     """
     fault = f"method.posterior.estimate={uri}"
     try:
@@ -238,7 +235,7 @@ def _first(uri: str, sources: Sequence[str], sample_rate: int, device: torch.dev
 
 @contextmanager
 def _bar(levels: int) -> Iterator[Callable[[], None]]:
-    """A bar of the levels of one segment, where there is a terminal."""
+    """Open a progress bar of the levels of one segment, where there is a terminal."""
     with tqdm(total=levels, unit="level", leave=False, disable=None) as bar:
 
         def advance() -> None:

@@ -1,4 +1,4 @@
-"""The clean files that belong to the inputs: found by their relative paths and checked."""
+"""Find the clean files of the inputs by their relative paths, and check them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 from encore.cli.inputs import Job
 from encore.cli.output_names import without_suffix
-from encore.data.audio import AUDIO_SUFFIXES, AudioFileError, AudioInfo, audio_info, resampled_length
+from encore.common.dsp import resampled_length
+from encore.data.audio import AUDIO_SUFFIXES, AudioFileError, AudioInfo, audio_info
 
 
 def find_references(job: Job, folder: Path, sources: tuple[str, ...]) -> tuple[Path, ...]:
-    """The reference of every source.
+    """Return the reference file of every source.
 
     Args:
         job: The input.

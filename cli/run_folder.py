@@ -1,4 +1,4 @@
-"""The folder of one training run: what was built, from which commit, in which environment."""
+"""Write the folder of one training run: configuration, commit, environment, facts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from encore.cli.overrides import UserError
 
 
 def run_id(folder: str | Path) -> str:
-    """Identifier of a run folder, the same whenever it is resumed: eight hexadecimal digits of its path."""
+    """Return a run folder's identifier, which resuming keeps: eight hexadecimal digits of its path."""
     return hashlib.sha1(str(Path(folder).resolve()).encode(), usedforsecurity=False).hexdigest()[:8]
 
 
@@ -36,7 +36,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def checkpoint(self, choice: str | None) -> str | None:
-        """The file to resume from, or None to start.
+        """Return the file to resume from, or None to start.
 
         Args:
             choice: None starts a new run, ``last`` goes on with this folder's newest checkpoint (the last
@@ -62,7 +62,7 @@ class RunFolder:
         if not Path(choice).is_file():
             raise UserError(f"ckpt={choice}: there is no such file; use ckpt=last or the path of a .ckpt")
         if not is_zipfile(choice):
-            raise UserError(f"ckpt={choice}: is no whole checkpoint; was it cut off? Copy it anew")
+            raise UserError(f"ckpt={choice}: is truncated or not a checkpoint; copy it again")
         return choice
 
     def describe(self, config: DictConfig) -> None:
@@ -95,17 +95,20 @@ class RunFolder:
         self.update(training_seconds=round(self.facts().get("training_seconds", 0) + seconds, 1))
 
     def facts(self) -> dict[str, Any]:
-        """What ``run.json`` holds; nothing where there is none."""
+        """Return the content of ``run.json``; an empty dictionary without one."""
         path = self.path / "run.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _commit() -> dict[str, Any]:
-    """Commit of the code and whether it was changed since; outside a checkout the commit is None."""
-    root = Path(__file__).resolve().parent
+    """Return the commit of the code and whether it was changed since; None outside a clone of it."""
+    root = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str | None:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
 
+    # an installed package may be inside somebody else's repository
+    if git("rev-parse", "--show-toplevel") != str(root):
+        return {"commit": None, "uncommitted_changes": False}
     return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(git("status", "--porcelain"))}

@@ -1,4 +1,4 @@
-"""What ``infer.py`` writes down of a run in ``run.json``, and what becomes of an earlier run's scores."""
+"""Describe a run of ``infer.py`` in ``run.json``, and archive an earlier run's scores."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
+from encore.cli.file_separation import FileSeparator
 from encore.cli.overrides import UserError
-from encore.cli.prior_method import made_of_priors
+from encore.cli.prior_method import prior_separator_of
 from encore.cli.run_folder import RunFolder
 from encore.models.costs import macs_per_second, parameters
-
-if TYPE_CHECKING:
-    from encore.cli.file_separation import FileSeparator
 
 SETTINGS = ("separator", "priors", "sources", "sample_rate", "method", "seed")
 """Facts in which runs must agree for their scores to stand in one table."""
@@ -29,7 +27,7 @@ _WRITTEN = ("scores.csv", "summary.json", "run.json")
 def describe_run(
     out: Path, files: FileSeparator, uri: str | None, priors: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Facts for ``run.json``: what ``report.py`` needs to know about the separator and its cost.
+    """Return facts for ``run.json``: what ``report.py`` needs to know about the separator and its cost.
 
     Args:
         out: The output folder.
@@ -37,7 +35,7 @@ def describe_run(
         uri: Of the separator, None for the shipped one or priors.
         priors: Their names, if there are any.
     """
-    separator, made = files.separator, made_of_priors(files.separator)
+    separator, made = files.separator, prior_separator_of(files.separator)
     facts: dict[str, Any] = {}
     if isinstance(separator, nn.Module):
         facts = {"parameters": parameters(separator), "macs_per_second": _macs_per_second(separator)}
@@ -58,10 +56,10 @@ def describe_run(
     }
 
 
-def settle_earlier_scores(out: Path, facts: Mapping[str, Any], *, skip_existing: bool) -> Path | None:
-    """Let scores of an earlier run into the same folder stand only beside those that compare with them.
+def archive_previous_scores(out: Path, facts: Mapping[str, Any], *, skip_existing: bool) -> Path | None:
+    """Archive the scores of an earlier run into the same folder, unless its settings are the same.
 
-    Those of a run with other settings are set aside: ``scores.1.csv``, ``summary.1.json``, ``run.1.json``.
+    They are renamed: ``scores.1.csv``, ``summary.1.json``, ``run.1.json``.
 
     Args:
         out: The output folder.
@@ -69,7 +67,7 @@ def settle_earlier_scores(out: Path, facts: Mapping[str, Any], *, skip_existing:
         skip_existing: Whether outputs of the earlier run count as this one's.
 
     Returns:
-        The table that was set aside; None if there is none, or it stays.
+        The renamed table; None if there is none, or it stays.
 
     Raises:
         UserError: If ``skip_existing`` would mix outputs of both.
@@ -94,8 +92,8 @@ def settle_earlier_scores(out: Path, facts: Mapping[str, Any], *, skip_existing:
 
 
 def _macs_per_second(separator: nn.Module) -> float:
-    """Of one call; of priors all evaluations of their networks, forwards."""
-    made = made_of_priors(separator)  # type: ignore[arg-type]
+    """Return those of one call; of priors those of all forward evaluations of their networks."""
+    made = prior_separator_of(separator)  # type: ignore[arg-type]
     if made is None:
         return macs_per_second(separator)
     # one evaluation of each is counted, for all of them would take as long as a file

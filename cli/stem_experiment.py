@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 from encore.cli.evaluation import Row, Table
 from encore.cli.overrides import UserError
-from encore.data.corpora import spread
+from encore.data.corpora import evenly_spaced
 from encore.data.datamodule import SeparationData
-from encore.inference import Lanes, Way
+from encore.inference import RefinementMethod, WorkerPool
 from encore.inference.evaluation import evaluate as evaluate_item
-from encore.inference.execution import usual_lanes
+from encore.inference.execution import default_workers
 from encore.inference.oracle_predictor import Form, oracle_predictor
 from encore.metrics import MetricPanel
+from encore.models.selection import select
 from encore.models.types import LoadedSeparator
 from encore.reporting.scores import column_name
 from encore.reporting.stem_report import write_stem_report
@@ -27,45 +28,45 @@ from encore.reporting.stem_report import write_stem_report
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StemExperiment:
-    """Refine every stem of every song under any number of guides, and raise every stem by its truth.
+    """Refine every stem of every song by any number of methods, and run the oracle predictor on it.
 
-    Each stem is a target of its own: only its estimate is fed back. What is done is kept song by song in the
-    run folder, so that a run that was cut off goes on where it stopped.
+    Each stem is a target by itself: only its estimate is fed back. Results are stored song by song in the run
+    folder, so that a run that was cut off goes on where it stopped.
 
     Args:
-        guides: Guides by any key; the key lets a config override one of them, None leaves it out.
-        metrics: Measures that score every step.
+        methods: By any key; the key lets a config override one of them, None leaves it out.
+        metrics: Names of the metrics that score every step.
         betas: Of the oracle predictor; empty for none.
         forms: Of the oracle predictor, see `encore.inference.oracle_predictor`.
         targets: Names of the stems to refine; None for all of the separator's.
         items: Songs, evenly spread; None for all.
-        lanes: Songs and stems that are worked on at the same time, each with one processor core; None for as
-            many as torch has threads on a CPU, and 1 on a GPU.
-        seed: Of what guides draw, the same for every song.
+        workers: Songs and stems that are worked on at the same time, each with one processor core; None for
+            as many as torch has threads on a CPU, and 1 on a GPU.
+        seed: Of methods that draw, the same for every song.
     """
 
-    guides: Mapping[str, Way | None] = field(default_factory=dict)
+    methods: Mapping[str, RefinementMethod | None] = field(default_factory=dict)
     metrics: Sequence[str] = ("si_sdr", "usdr", "csdr")
     betas: Sequence[float] = ()
     forms: Sequence[Form] = ("intended", "published_code")
     targets: Sequence[str] | None = None
     items: int | None = None
-    lanes: int | None = None
+    workers: int | None = None
     seed: int = 0
 
     page: ClassVar[str] = "stems.md"
     tables: ClassVar[tuple[str, ...]] = ("stem_scores.parquet", "oracle_predictor.parquet")
 
     def __post_init__(self) -> None:
-        columns = [column_name(guide.name, guide.kind) for guide in self._used]
+        columns = [column_name(method.name, method.kind) for method in self._used]
         if twice := {column for column in columns if columns.count(column) > 1}:
-            raise UserError(f"evaluation.guides: two are called {min(twice)}; tell them apart by label=...")
+            raise UserError(f"evaluation.methods: two are called {min(twice)}; tell them apart by label=...")
         if wrong := [beta for beta in self.betas if not 0 <= beta < 1]:
             raise UserError(f"evaluation.betas: {wrong[0]} is outside [0, 1)")
 
     @property
-    def _used(self) -> list[Way]:
-        return [guide for guide in self.guides.values() if guide is not None]
+    def _used(self) -> list[RefinementMethod]:
+        return [method for method in self.methods.values() if method is not None]
 
     def run(
         self,
@@ -95,8 +96,8 @@ class StemExperiment:
             raise UserError(f"evaluation.targets: the separator has no {unknown[0]}, but {known}")
         scores, predictor = (Table(folder / table) for table in self.tables)
         songs: Any = data.test_dataloader().dataset
-        places = spread(len(songs), self.items)
-        shares = [{places[own] for own in spread(len(places), guide.items)} for guide in self._used]
+        places = evenly_spaced(len(songs), self.items)
+        chosen = [{places[own] for own in evenly_spaced(len(places), method.items)} for method in self._used]
         panel = MetricPanel(self.metrics, sample_rate=separator.sample_rate)
 
         def work(job: tuple[int, str]) -> tuple[list[Row], list[Row]]:
@@ -108,15 +109,15 @@ class StemExperiment:
             if item not in scores.items:
                 index = separator.sources.index(target)
                 result = evaluate_item(
-                    separator,
+                    select(separator, target),
                     mixture[None],
-                    {n: guide for n, guide in enumerate(self._used) if place in shares[n]},
+                    {n: method for n, method in enumerate(self._used) if place in chosen[n]},
                     panel,
                     run=name,
                     items=[item],
-                    source=index,
-                    reference=references[index][None],
+                    references=references[index][None, None],
                     generator=torch.Generator().manual_seed(self.seed),
+                    at_once=workers,
                 )
                 refined = [row | {"source": target} for row in result.rows]
             raised: list[Row] = []
@@ -125,8 +126,9 @@ class StemExperiment:
             return refined, raised
 
         jobs = [(place, target) for place in places for target in targets]
-        with Lanes(self.lanes or usual_lanes(device)) as threads:
-            done = threads.map(work, jobs)
+        workers = self.workers or default_workers(device)
+        with WorkerPool(workers) as pool:
+            done = pool.map(work, jobs)
             for refined, raised in tqdm(done, total=len(jobs), desc="stems of songs", unit="stem"):
                 scores.add(refined)
                 predictor.add(raised)
@@ -141,7 +143,7 @@ class StemExperiment:
         name: str,
         item: str,
     ) -> list[Row]:
-        """Rows of the oracle predictor for one target of one song."""
+        """Return the rows of the oracle predictor for one target of one song."""
         place = separator.sources.index(target)
         found = oracle_predictor(separator, mixture, references, place, self.betas, forms=self.forms)
         return [

@@ -1,4 +1,4 @@
-"""One separator as a bridge: error along the path, constants, bounds on refinement, schedules."""
+"""Measure a separator as a bridge: errors along the path, constants, bounds on refinement, schedules."""
 
 from __future__ import annotations
 
@@ -13,26 +13,37 @@ from tqdm import tqdm
 
 from encore.cli.evaluation import Row, Table
 from encore.cli.overrides import UserError
-from encore.data.corpora import spread
+from encore.data.corpora import evenly_spaced
 from encore.data.datamodule import SeparationData
-from encore.inference import FixedSchedule, GridSearch, Lanes, Refinement, fit_schedule, refine
-from encore.inference.bridge_guide import HasBridge
-from encore.inference.execution import usual_lanes
+from encore.inference import (
+    GridSearch,
+    Refined,
+    Trajectory,
+    WorkerPool,
+    batched,
+    fit_schedule,
+    linear_schedule,
+    refine,
+    refine_fixed,
+)
+from encore.inference.bridges import HasBridge
+from encore.inference.execution import default_workers
 from encore.inference.probing import band_levels, layer_statistics, linear_probe
 from encore.inference.theory import (
     bridge_path_errors,
     check_refinement,
+    guide_error,
     ideal_linear_errors,
-    noise_of_measure,
     norms,
     path_errors,
     secant,
     worst_direction,
 )
-from encore.metrics import Quality, get_quality
+from encore.metrics import Metric, Quality, get_metric
 from encore.metrics.music import usdr
 from encore.models import load_separator
-from encore.models.types import LoadedSeparator, interchangeable
+from encore.models.selection import SelectSources
+from encore.models.types import LoadedSeparator, permutation_groups
 from encore.reporting.bridge_report import write_bridge_report
 
 PATH, STEPS, ITEMS, SCHEDULES, PROBE = (
@@ -42,22 +53,22 @@ PATH, STEPS, ITEMS, SCHEDULES, PROBE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TheoryExperiment:
-    """Measure on test items what docs/methods.md proves, and what it only suggests, of one source.
+    """Compare the bounds and conjectures of docs/methods.md with test items, for one source.
 
     Args:
         target: The source; None for the separator's first.
-        ratios: Mixture shares at which the error along the path is measured.
-        candidates: Even shares that refinement tries in each step, both ends included.
-        steps: Of refinement.
-        finer: How many times finer the grid is on which the constants of the bounds are measured.
+        ratios: Mixing ratios at which the error along the path is measured.
+        candidates: Even ratios that refinement tries in each step, both ends included.
+        steps: Steps of refinement.
+        finer: How many times finer the grid for the constants of the bounds is.
         iterations: Of the search for the worst direction; 0 for none, as for networks without derivatives.
-        blind: A blind measure that refines the items too; None for none.
-        checks: Blind measures of the one-step estimate that may tell whether refinement will help.
-        bridge: A trained bridge, as ``infer.py --separator`` takes it, whose errors along its own path stand
-            beside the separator's; None for none.
-        fitting: Validation items on which a schedule is fitted that takes the search's place; 0 for none.
-        items: Test items, evenly spread; None for all.
-        lanes: Items that are worked on at the same time; None for one a processor core, 1 on a GPU.
+        blind: A blind guide that refines the items too; None for none.
+        checks: Blind metrics of the one-step estimate that may predict whether refinement helps.
+        bridge: A trained bridge, as for ``infer.py --separator``, to compare with along its own path; None
+            for none.
+        fitting: Validation items on which a schedule is fitted to replace the search; 0 for none.
+        items: Test items, evenly spaced; None for all.
+        workers: Items that are measured at the same time; None for one per processor core, 1 on a GPU.
         seed: Of noise and first directions.
     """
 
@@ -72,7 +83,7 @@ class TheoryExperiment:
     bridge: str | None = None
     fitting: int = 0
     items: int | None = None
-    lanes: int | None = None
+    workers: int | None = None
     seed: int = 0
 
     page: ClassVar[str] = "bridge.md"
@@ -87,65 +98,64 @@ class TheoryExperiment:
         name: str,
         device: torch.device,
     ) -> None:
-        """Measure all items that ``folder`` has no rows of yet, and write the report.
+        """Measure all items without rows in ``folder``, and write the report.
 
         Args:
             separator: On its device.
             data: Its test samples have ``mixture`` (c, t), ``references`` (s, c, t) and ``name``.
             folder: Gets tables, figures and report.
             name: Of the run, for the report.
-            device: Where the separator lives.
+            device: The separator's.
 
         Raises:
-            UserError: If there is no such source or they come in any order, the bridge is none or is of
-                other audio, or there is nothing to fit a schedule on.
+            UserError: If there is no such source or sources are interchangeable, the bridge was not trained
+                as one or is for other audio, or there are no items to fit a schedule on.
         """
-        work = _Work(self, separator, self._source(separator), self._bridge(separator, device), device)
+        work = _Measurement(self, separator, self._source(separator), self._bridge(separator, device), device)
         tables = {table: Table(folder / table) for table in self.tables}
         for table in (PATH, STEPS):
-            # rows of an item that a run was cut off in
+            # drop rows of an item that an earlier run did not finish
             tables[table].keep(tables[ITEMS].items)
         samples: Any = data.test_dataloader().dataset
-        places = list(spread(len(samples), self.items))
-        left = [place for place in places if samples[place]["name"] not in tables[ITEMS].items]
-        with Lanes(self.lanes or usual_lanes(device)) as lanes:
-            done = lanes.map(lambda place: work.measure(samples[place]), left)
+        indices = list(evenly_spaced(len(samples), self.items))
+        left = [index for index in indices if samples[index]["name"] not in tables[ITEMS].items]
+        with WorkerPool(self.workers or default_workers(device)) as pool:
+            done = pool.map(lambda index: work.measure(samples[index]), left)
             for rows in tqdm(done, total=len(left), desc="items", unit="item"):
                 for table, own in rows.items():
                     tables[table].add(own)
         if tables[PROBE].frame.empty:
-            tables[PROBE].add(work.probe(samples[place] for place in tqdm(places, desc="time", unit="item")))
+            tables[PROBE].add(work.probe(samples[index] for index in tqdm(indices, desc="time", unit="item")))
         if self.fitting and tables[SCHEDULES].frame.empty:
-            tables[SCHEDULES].add(work.schedules(data, [samples[place] for place in places]))
+            tables[SCHEDULES].add(work.schedules(data, [samples[index] for index in indices]))
         write_bridge_report(folder, {table: own.frame for table, own in tables.items()}, name=name)
 
     def _source(self, separator: LoadedSeparator) -> int:
-        if interchangeable(separator.sources):
-            raise UserError(
-                f"separator: gives {', '.join(separator.sources)} in any order, so none can be followed"
-            )
+        known = ", ".join(separator.sources)
         target = self.target or separator.sources[0]
         if target not in separator.sources:
-            known = ", ".join(separator.sources)
             raise UserError(f"evaluation.target={target}: the separator has {known}")
-        return separator.sources.index(target)
+        source = separator.sources.index(target)
+        if any(source in group for group in permutation_groups(separator.sources)):
+            raise UserError(f"evaluation.target={target}: {known} come in any order; choose a fixed source")
+        return source
 
     def _bridge(self, separator: LoadedSeparator, device: torch.device) -> Any:
         if self.bridge is None:
             return separator if isinstance(separator, HasBridge) else None
-        found: Any = load_separator(self.bridge, device=device)
+        found = load_separator(self.bridge, device=device)
         if not isinstance(found, HasBridge):
-            raise UserError(f"evaluation.bridge={self.bridge}: was not trained as a bridge")
-        if (found.sample_rate, found.channels) != (separator.sample_rate, separator.channels):  # type: ignore[attr-defined]
+            raise UserError(f"evaluation.bridge={self.bridge}: was not trained as a bridge; use one that was")
+        if (found.sample_rate, found.channels) != (separator.sample_rate, separator.channels):
             raise UserError(
-                f"evaluation.bridge={self.bridge}: is for {found.sample_rate} Hz, {found.channels} channels; "  # type: ignore[attr-defined]
+                f"evaluation.bridge={self.bridge}: is for {found.sample_rate} Hz, {found.channels} channels; "
                 f"the separator for {separator.sample_rate} Hz, {separator.channels}"
             )
         return found
 
 
-class _Work:
-    """What is measured of one item, without regard to the others."""
+class _Measurement:
+    """Measurements of single items."""
 
     def __init__(
         self,
@@ -155,37 +165,44 @@ class _Work:
         bridge: Any,
         device: torch.device,
     ) -> None:
-        self.plan, self.separator, self.source, self.bridge, self.device = (
+        self.plan, self.network, self.source, self.bridge, self.device = (
             plan,
             separator,
             source,
             bridge,
             device,
         )
+        self.separate = SelectSources(separator, [separator.sources[source]])
         rate = separator.sample_rate
-        self.true = get_quality("usdr", sample_rate=rate)
-        self.blind = None if plan.blind is None else get_quality(plan.blind, sample_rate=rate)
-        self.checks = [get_quality(check, sample_rate=rate) for check in plan.checks]
+        self.true = get_metric("usdr", sample_rate=rate)
+        self.blind = None if plan.blind is None else get_metric(plan.blind, sample_rate=rate)
+        self.checks = [get_metric(check, sample_rate=rate) for check in plan.checks]
 
     def f(self, x: Tensor) -> Tensor:
-        """The separator's estimates of the source."""
-        return self.separator(x)[:, self.source]
+        """Estimate the source in ``(n, c, t)``."""
+        estimates: Tensor = self.separate(x)
+        return estimates[:, 0]
 
     def signals(self, sample: Any) -> tuple[Tensor, Tensor]:
-        """Mixture and reference, ``(1, c, t)``."""
-        return sample["mixture"][None].to(self.device), sample["references"][self.source][None].to(
-            self.device
-        )
+        """Return mixture and reference, ``(1, c, t)``."""
+        mixture, reference = sample["mixture"], sample["references"][self.source]
+        return mixture[None].to(self.device), reference[None].to(self.device)
 
     def measure(self, sample: Any) -> dict[str, list[Row]]:
-        """Rows of all tables."""
+        """Return the rows of all tables."""
         mixture, reference = self.signals(sample)
         item = {"item": sample["name"]}
         if not bool(norms(reference) > 0):
             return {ITEMS: [item | {"silent": True}]}
-        refined = self.refined(mixture, reference, self.true)
+        refined, estimates = self.refine(mixture, self.true.bind(references=reference[:, None]))
         checks = check_refinement(
-            self.f, refined, mixture, reference, candidates=self.plan.candidates, finer=self.plan.finer
+            self.f,
+            estimates,
+            refined.ratios[:, 0].tolist(),
+            mixture,
+            reference,
+            candidates=self.plan.candidates,
+            finer=self.plan.finer,
         )
         return {
             PATH: [item | row for row in self.path(mixture, reference)],
@@ -193,44 +210,36 @@ class _Work:
             ITEMS: [item | {"silent": False} | self.constants(mixture, reference, refined)],
         }
 
-    def refined(self, mixture: Tensor, reference: Tensor, quality: Quality) -> Refinement:
-        """The item refined by an even grid with both ends."""
-        return refine(
-            self.separator,
-            mixture,
-            source=self.source,
-            steps=self.plan.steps,
-            search=GridSearch(self.plan.candidates - 1, include_estimate=True),
-            quality=quality,
-            reference=reference,
-            max_batch=1,
-            keep_trajectory=True,
-        )
+    def refine(self, mixture: Tensor, quality: Quality) -> tuple[Refined, list[Tensor]]:
+        """Refine the item by an even grid with both ends; returns the estimates ``(1, c, t)`` too."""
+        search = GridSearch(self.plan.candidates - 1, include_estimate=True, steps=self.plan.steps)
+        trajectory = Trajectory()
+        refined = refine(batched(self.separate, 1), mixture, quality, search, callback=trajectory)
+        return refined, [estimates[:, 0] for estimates in (refined.one_step, *trajectory.estimates)]
 
     def path(self, mixture: Tensor, reference: Tensor) -> Iterator[Row]:
-        """Relative errors along the path: of the separator, of the ideal linear filter, of the bridge."""
+        """Yield relative errors along the path: of the separator, the ideal linear filter, the bridge."""
         ratios = self.plan.ratios
-        own = path_errors(self.f, reference, mixture, ratios)
-        linear = ideal_linear_errors(reference, mixture, ratios)
         noise = float(norms(mixture - reference) / norms(reference))
         rows = {
-            "separator": own,
-            "linear": linear,
+            "separator": path_errors(self.f, reference, mixture, ratios),
+            "linear": ideal_linear_errors(reference, mixture, ratios),
             "input": torch.tensor([ratio * noise for ratio in ratios]),
         }
         if self.bridge is not None:
             generator = Generator(device=self.device).manual_seed(self.plan.seed)
-            own_path = (self.bridge, reference, mixture, ratios)
+            path = (self.bridge, reference, mixture, ratios)
             rows |= {
-                "bridge": bridge_path_errors(*own_path, source=self.source, generator=generator),
-                "bridge_mean": bridge_path_errors(*own_path, source=self.source),
+                "bridge": bridge_path_errors(*path, source=self.source, generator=generator),
+                "bridge_mean": bridge_path_errors(*path, source=self.source),
             }
         for what, errors in rows.items():
             for ratio, error in zip(ratios, errors, strict=True):
                 yield {"what": what, "ratio": ratio, "error": float(error)}
 
-    def constants(self, mixture: Tensor, reference: Tensor, refined: Refinement) -> Row:
-        """Numbers of the whole item, and what refinement gained."""
+    def constants(self, mixture: Tensor, reference: Tensor, refined: Refined) -> Row:
+        """Return the constants of the item, the checks, and the gains of refinement."""
+        one_step = refined.one_step[:, 0]
         found: Row = {
             "noise": float(norms(mixture - reference) / norms(reference)),
             "delta": float(norms(self.f(reference) - reference) / norms(reference)),
@@ -238,38 +247,29 @@ class _Work:
             "one_step": float(refined.scores[0]),
             "gain_oracle": float(refined.scores[-1] - refined.scores[0]),
         }
-        one_step = refined.one_step
-        for place, at in (("clean", reference), ("mixture", mixture), ("estimate", one_step)):
+        for point, x in (("clean", reference), ("mixture", mixture), ("estimate", one_step)):
             if self.plan.iterations:
                 generator = Generator().manual_seed(self.plan.seed)
-                worst = worst_direction(self.f, at, iterations=self.plan.iterations, generator=generator)
-                found[f"worst_{place}"] = float(worst.gain)
-
-        def ask(inputs: Tensor, mixture: Tensor) -> Tensor:
-            return self.f(inputs)
-
+                worst = worst_direction(self.f, x, iterations=self.plan.iterations, generator=generator)
+                found[f"worst_{point}"] = float(worst.gain)
         for check in self.checks:
-            found[check.name] = float(check.bound_to(ask)(one_step, mixture=mixture, one_step=one_step))
-        if self.blind is not None:
-            found |= self.under_a_blind_guide(mixture, reference)
-        return found
+            found[check.name] = float(check.bind(mixture=mixture, separate=self.separate)(refined.one_step))
+        return found if self.blind is None else found | self.blind_gain(mixture, reference, self.blind)
 
-    def under_a_blind_guide(self, mixture: Tensor, reference: Tensor) -> Row:
-        """What the true score does where another measure chooses, beside what that one's error allows."""
-        assert self.blind is not None
-        refined = self.refined(mixture, reference, self.blind)
-        assert refined.trajectory is not None
-        true = usdr(refined.trajectory[:, 0], reference.expand_as(refined.trajectory[:, 0]))
+    def blind_gain(self, mixture: Tensor, reference: Tensor, guide: Metric) -> Row:
+        """Return the change of the true score under a blind guide, and the guide's error."""
+        refined, estimates = self.refine(mixture, guide.bind(mixture=mixture, separate=self.separate))
+        true = usdr(torch.cat(estimates), reference.expand(len(estimates), -1, -1))
         return {
             "one_step_blind": float(refined.scores[0]),
             "gain_blind": float(true[-1] - true[0]),
             "worst_fall": float((true - true[0]).min()),
-            "eps": noise_of_measure(refined.scores[:, 0], true),
+            "eps": guide_error(refined.scores[:, 0], true),
         }
 
     def probe(self, samples: Iterator[Any]) -> list[Row]:
-        """Whether the time can be read off the network, or off its input alone, by others than itself."""
-        if not isinstance(self.separator, torch.nn.Module):
+        """Predict the mixing ratio from the network's layers, and from its input alone."""
+        if not isinstance(self.network, torch.nn.Module):
             return []
         rows: list[Row] = []
         features: dict[str, list[Tensor]] = {"layers": [], "input": []}
@@ -278,7 +278,7 @@ class _Work:
             for ratio in self.plan.ratios:
                 x = reference + ratio * (mixture - reference)
                 with torch.no_grad():
-                    features["layers"].append(layer_statistics(self.separator, x))
+                    features["layers"].append(layer_statistics(self.network, x))
                 features["input"].append(band_levels(x))
                 rows.append({"item": sample["name"], "ratio": ratio})
         if len({row["item"] for row in rows}) < 2:
@@ -292,45 +292,40 @@ class _Work:
         return rows
 
     def schedules(self, data: SeparationData, samples: Sequence[Any]) -> list[Row]:
-        """Gains of the search, of a schedule fitted on validation items, and of even ones, on test items."""
+        """Return the gains on test items of a schedule fitted on validation items, and of an even one."""
         data.setup("validate")
         loader: Any = data.val_dataloader()
         if not loader:
             raise UserError(
                 f"evaluation.fitting={self.plan.fitting}: the data has no validation items; give 0"
             )
-        fitting = [loader.dataset[place] for place in spread(len(loader.dataset), self.plan.fitting)]
-        lanes = self.plan.lanes or usual_lanes(self.device)
-        shares = fit_schedule(
-            self.separator,
-            [self.signals(sample) for sample in fitting],
-            self.true,
+        chosen = evenly_spaced(len(loader.dataset), self.plan.fitting)
+        fitting = [self.signals(loader.dataset[index]) for index in chosen]
+        workers = self.plan.workers or default_workers(self.device)
+        fitted = fit_schedule(
+            self.separate,
+            [(mixture, self.true.bind(references=reference[:, None])) for mixture, reference in fitting],
             steps=self.plan.steps,
-            source=self.source,
-            keep_previous=False,
-            lanes=lanes,
+            keep_best=False,
+            workers=workers,
         )
-        ways = {
-            "fitted": FixedSchedule([1 - share for share in shares]),
-            "even": FixedSchedule.linear(self.plan.steps + 1),
-        }
+        schedules = {"fitted": fitted, "even": linear_schedule(self.plan.steps + 1).tolist()}
 
         def gains(sample: Any) -> list[Row]:
             mixture, reference = self.signals(sample)
             rows = []
-            for name, schedule in ways.items():
-                found = refine(
-                    self.separator, mixture, source=self.source, search=schedule, keep_trajectory=True
-                )
-                assert found.trajectory is not None
-                true = usdr(found.trajectory[:, 0], reference.expand_as(found.trajectory[:, 0]))
+            for name, ratios in schedules.items():
+                trajectory = Trajectory()
+                refined = refine_fixed(self.separate, mixture, ratios, callback=trajectory)
+                estimates = torch.cat([refined.one_step, *trajectory.estimates])[:, 0]
+                true = usdr(estimates, reference.expand_as(estimates))
                 rows += [
                     {"item": sample["name"], "schedule": name, "step": step, "gain": float(score - true[0])}
-                    | {"ratio": 1 - schedule.betas[step - 1] if step else 1.0}
+                    | {"ratio": [1.0, *ratios][step]}
                     for step, score in enumerate(true)
                 ]
             return rows
 
-        with Lanes(lanes) as threads:
-            found = list(tqdm(threads.map(gains, samples), total=len(samples), desc="schedules", unit="item"))
+        with WorkerPool(workers) as pool:
+            found = list(tqdm(pool.map(gains, samples), total=len(samples), desc="schedules", unit="item"))
         return [row for rows in found for row in rows]

@@ -1,4 +1,4 @@
-"""Where something sounds: the first point at which all sources of an item are active, and silent segments."""
+"""Find silence, and the first point at which all sources of an item are active."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ SILENCE_DBFS = -60.0
 
 
 def first_sound(signal: Tensor, *, below_db: float = BELOW_PEAK_DB) -> int:
-    """The first frame of a signal that is not silent, as ``librosa.effects.trim`` finds it.
+    """Return the first frame of a signal that is not silent, as ``librosa.effects.trim`` does.
 
-    Frames of 2048 samples lie 512 apart and are centred, with zeros outside the signal. One is silent if its
+    Frames of 2048 samples with a hop of 512 are centered, with zeros outside the signal. One is silent if its
     root mean square is at least ``below_db`` below that of the signal's loudest frame, in every channel.
-    Unlike librosa, which takes nothing for quieter than -100 dBFS, the level of the signal does not matter.
+    Unlike librosa, which has a floor of -100 dBFS, the result does not depend on the signal's level.
 
     Args:
         signal: ``(..., time)``; the leading dimensions are channels.
-        below_db: How far in dB below the loudest frame silence begins.
+        below_db: Threshold of silence in dB below the loudest frame.
 
     Returns:
-        The frame's centre in samples, a multiple of 512; 0 for a signal of zeros.
+        The frame's center in samples, a multiple of 512; 0 for a signal of zeros.
     """
     frames = 1 + signal.shape[-1] // HOP
     blocks = FRAME // HOP
     # half a frame of zeros before, and enough behind to fill the last frame
     padded = pad(signal, (FRAME // 2, (frames + blocks) * HOP - signal.shape[-1] - FRAME // 2))
-    # a norm makes no copy of what it adds up
+    # a norm makes no copy of its input
     energy = vector_norm(padded.reshape(*padded.shape[:-1], -1, HOP), dim=-1).double().square()
     energy = energy.unfold(-1, blocks, 1).sum(-1)[..., :frames].reshape(-1, frames).amax(0)
     sounding = energy > energy.max() * 10 ** (-below_db / 10)
@@ -39,15 +39,14 @@ def first_sound(signal: Tensor, *, below_db: float = BELOW_PEAK_DB) -> int:
 
 
 def active_start(signals: Iterable[Tensor], *, below_db: float = BELOW_PEAK_DB) -> int:
-    """The first point at which all signals are active: the latest of their first sounds.
+    """Return the first point at which all signals are active: the latest of their first sounds.
 
     Args:
-        signals: Each ``(..., time)``, the sources of an item and their mixture; one that is silent
-            throughout is not waited for.
+        signals: ``(..., time)`` each, the sources of an item and their mixture; silent ones are ignored.
         below_db: As for `first_sound`.
 
     Returns:
-        A place in samples, a multiple of 512; 0 for no signals.
+        An index in samples, a multiple of 512; 0 for no signals.
 
     Source: "Progressive inference for music demixing", 2025, which scores 30 s from this point on.
     """
@@ -55,5 +54,5 @@ def active_start(signals: Iterable[Tensor], *, below_db: float = BELOW_PEAK_DB) 
 
 
 def is_silent(signal: Tensor, *, below_dbfs: float = SILENCE_DBFS) -> bool:
-    """Whether the root mean square, over channels and time, lies below ``below_dbfs`` dB of full scale."""
+    """Return whether the root mean square over channels and time is below ``below_dbfs`` dB of full scale."""
     return float(signal.double().square().mean()) < 10 ** (below_dbfs / 10)

@@ -1,7 +1,7 @@
-"""Reading and resampling audio files.
+"""Read audio files, whole or in segments.
 
-A sample of full scale is 1.0, nothing is ever normalised, and channels are kept as they are: an integer of
-``b`` bits is read as ``q / 2 ** (b - 1)``. `encore.data.audio_writing` writes it back.
+Full scale is 1.0, nothing is normalized, and channels are kept: an integer of ``b`` bits is read as
+``q / 2 ** (b - 1)``. `encore.data.audio_writing` writes it back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil, gcd
 from pathlib import Path
 from typing import BinaryIO
@@ -20,26 +19,23 @@ import numpy as np
 import soundfile
 import torch
 from torch import Tensor
-from torchaudio.transforms import Resample
+
+from encore.common.dsp import resample, resampled_length, resampler
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
-"""What folder scans take for audio; `read_audio` itself reads whatever libsndfile does."""
+"""Suffixes that folder scans treat as audio; `read_audio` reads all that libsndfile does."""
 
-# The resampling filter of librosa's "kaiser_best": torchaudio's default of 6 zero crossings folds the
-# octave's edge back into the band, which a metric at 16 kHz sees.
-_ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
-_STREAM_SIZE = (
-    0x7FFFF000  # programs that write to a pipe declare at least this much; they cannot know the length
-)
+_STREAM_SIZE = 0x7FFFF000
+"""Programs that write to a pipe declare at least this many bytes; they cannot know the length."""
 
 
 class AudioFileError(ValueError):
-    """A file cannot be used as audio; the message is one line with the file, the reason and the fix."""
+    """A file cannot be used as audio; the message names the file, the reason and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioInfo:
-    """What a file's header says.
+    """The header of a file.
 
     Attributes:
         frames: Samples per channel.
@@ -59,12 +55,6 @@ class AudioInfo:
 
 def audio_info(path: str | Path) -> AudioInfo:
     """Read a file's header.
-
-    Args:
-        path: An audio file.
-
-    Returns:
-        Its length, rate, channels and encoding.
 
     Raises:
         AudioFileError: If the file is missing, empty, not audio, truncated or holds no samples.
@@ -87,7 +77,7 @@ def read_audio(
     frames: int | None = None,
     check_finite: bool = True,
 ) -> tuple[Tensor, int]:
-    """Read a file or a segment of it; only the segment is read from disk.
+    """Read a file, or only a segment of it.
 
     Args:
         path: An audio file.
@@ -115,7 +105,7 @@ def read_audio(
         if start < 0 or count < 1 or start + count > total:
             raise ValueError(
                 f"start={start}, frames={frames} reach outside {path} of {total} frames at {rate} Hz: "
-                f"ask for frames within 0 to {total}"
+                f"give frames within 0 to {total}"
             )
         waveform = _read_segment(file, path, rate, start, count)
     if check_finite and not bool(torch.isfinite(waveform).all()):
@@ -126,64 +116,30 @@ def read_audio(
     return waveform, rate
 
 
-def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
-    """Frames that `resample` returns for ``frames`` frames: ``ceil(frames * to_rate / from_rate)``."""
-    divisor = gcd(from_rate, to_rate)
-    return ceil(frames * (to_rate // divisor) / (from_rate // divisor))
-
-
-def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """Change the sampling rate by windowed-sinc interpolation.
-
-    Args:
-        waveform: ``(..., time)`` at ``from_rate``.
-        from_rate: Rate in Hz of ``waveform``.
-        to_rate: Rate in Hz to return.
-
-    Returns:
-        ``(..., ceil(time * to_rate / from_rate))``; ``waveform`` itself if the rates are equal.
-
-    Raises:
-        ValueError: If a rate is not positive.
-
-    Source: J. O. Smith, "Digital audio resampling", 2002, with the Kaiser window of librosa's "kaiser_best".
-    """
-    if from_rate < 1 or to_rate < 1:
-        raise ValueError(f"from_rate={from_rate}, to_rate={to_rate}: give positive rates in Hz")
-    if from_rate == to_rate:
-        return waveform
-    divisor = gcd(from_rate, to_rate)
-    resampler = _resampler(from_rate // divisor, to_rate // divisor, waveform.dtype, waveform.device)
-    # the resampler views its input, which fails for slices of a larger tensor
-    resampled: Tensor = resampler(waveform.contiguous())
-    return resampled
-
-
 class StreamResampler:
-    """`resample` of a waveform that comes in parts; what comes out are parts of the same result.
+    """Resamples a waveform part by part, with the same result as `encore.common.dsp.resample`.
 
     Args:
-        from_rate: Rate in Hz of what comes in.
-        to_rate: Rate in Hz of what comes out.
+        from_rate: Rate in Hz of the input.
+        to_rate: Rate in Hz of the output.
     """
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
         divisor = gcd(from_rate, to_rate)
         self._old, self._new = from_rate // divisor, to_rate // divisor
-        resampler = _resampler(self._old, self._new, torch.float32, torch.device("cpu"))
-        self._width = 0 if self._old == self._new else resampler.width
+        self._width = 0 if self._old == self._new else resampler(self._old, self._new).width
         self._kept: Tensor | None = None
         self._kept_block = self._done_blocks = 0
 
     def push(self, part: Tensor, *, last: bool = False) -> Tensor:
-        """Take up the next part ``(..., time)`` of any length.
+        """Resample the next part ``(..., time)``, of any length.
 
         Args:
-            part: It.
+            part: The part.
             last: Whether it is the last one.
 
         Returns:
-            What is known by now of the result beyond what was returned before, ``(..., time)``; may be empty.
+            The next samples ``(..., time)`` of the result that are final; may be empty.
         """
         if self._old == self._new:
             return part
@@ -213,7 +169,7 @@ def _read_segment(file: soundfile.SoundFile, path: Path, rate: int, start: int, 
     # Output k of block j = k // new depends on the source frames j * old - width to (j + 1) * old + width.
     divisor = gcd(file.samplerate, rate)
     old, new = file.samplerate // divisor, rate // divisor
-    width = _resampler(old, new, torch.float32, torch.device("cpu")).width
+    width = resampler(old, new).width
     first_block = max(0, start // new - ceil(width / old))
     last = min(file.frames, ((start + count - 1) // new + 1) * old + width)
     source = _read_frames(file, path, first_block * old, last)
@@ -231,24 +187,10 @@ def _read_frames(file: soundfile.SoundFile, path: Path, first: int, last: int) -
         ) from error
     if len(data) != last - first:
         raise AudioFileError(
-            f"{path}: truncated, only {len(data)} of {last - first} frames from frame {first} on are there: "
+            f"{path}: truncated, only {len(data)} of {last - first} frames from frame {first} on exist: "
             "copy it again"
         )
     return torch.from_numpy(np.ascontiguousarray(data.T))
-
-
-@lru_cache(maxsize=32)
-def _resampler(old: int, new: int, dtype: torch.dtype, device: torch.device) -> Resample:
-    # the filter of 44.1 to 16 kHz takes longer to make than to apply, hence the cache
-    return Resample(
-        old,
-        new,
-        resampling_method="sinc_interp_kaiser",
-        lowpass_filter_width=_ZERO_CROSSINGS,
-        rolloff=_ROLLOFF,
-        beta=_BETA,
-        dtype=torch.float64 if dtype == torch.float64 else None,
-    ).to(device)
 
 
 @contextmanager
@@ -270,14 +212,14 @@ def _open(path: Path) -> Iterator[soundfile.SoundFile]:
     with file:
         if file.frames < 1:
             raise AudioFileError(
-                f"{path}: no samples: record it again, or if it came through a pipe, mend its header with "
-                f"'ffmpeg -i {path.name} -c copy mended{path.suffix}'"
+                f"{path}: no samples: record it again, or if it came through a pipe, repair its header with "
+                f"'ffmpeg -i {path.name} -c copy repaired{path.suffix}'"
             )
         yield file
 
 
 def _check_complete(path: Path, raw: BinaryIO) -> None:
-    """Raise if a file holds less than it declares, which libsndfile accepts silently for WAV and Ogg."""
+    """Raise if a file holds less than it declares, which libsndfile ignores for WAV and Ogg."""
     magic = raw.read(12)
     size = raw.seek(0, os.SEEK_END)
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64") and magic[8:] == b"WAVE":
@@ -285,21 +227,20 @@ def _check_complete(path: Path, raw: BinaryIO) -> None:
         if declared is not None and declared[1] > size - declared[0]:
             held = size - declared[0]
             raise AudioFileError(
-                f"{path}: truncated, its header promises {declared[1]} bytes of samples and it holds {held}: "
+                f"{path}: truncated, its header declares {declared[1]} bytes of samples and it holds {held}: "
                 "copy it again"
             )
     elif magic[:4] == b"OggS":
         raw.seek(max(0, size - (1 << 17)))  # a page has at most 65 307 bytes
         tail = raw.read()
         page = tail.rfind(b"OggS")
-        if (
-            page < 0 or len(tail) < page + 6 or not tail[page + 5] & 4
-        ):  # bit 2 marks the last page of a stream
+        # bit 2 marks the last page of a stream
+        if page < 0 or len(tail) < page + 6 or not tail[page + 5] & 4:
             raise AudioFileError(f"{path}: truncated, its last Ogg page is missing: copy it again")
 
 
 def _declared_data_bytes(raw: BinaryIO, size: int, *, big_endian: bool) -> tuple[int, int] | None:
-    """Where a WAV file's samples begin and how many bytes its header declares; None if it does not say."""
+    """Return the offset of a WAV file's samples and their declared bytes; None if not declared."""
     order = ">" if big_endian else "<"
     wide: int | None = None
     position = 12

@@ -1,14 +1,13 @@
-"""Writing audio files, at once or part by part, with one policy for levels and clipping.
+"""Write audio files, at once or part by part, with one policy for levels and clipping.
 
-Levels: a sample of full scale is 1.0. Nothing is ever normalised. An integer of ``b`` bits is written as
+Levels: full scale is 1.0, nothing is normalized. An integer of ``b`` bits is written as
 ``round(x * 2 ** (b - 1))``, so that an integer file read and written in its own subtype keeps every bit.
 
-Clipping: floating-point files hold any level and are never clipped. All other subtypes hold -1 to 1, and
-what lies outside is treated as ``clip`` says: ``"clamp"`` limits it, ``"rescale"`` divides the whole file
-by its peak, ``"error"`` refuses. How many samples exceeded full scale is counted, so that nothing is clipped
-unnoticed.
+Clipping: floating-point files hold any level and are never clipped. All other subtypes hold -1 to 1; samples
+outside are counted and clamped (``clip="clamp"``), or the whole file is divided by its peak (``"rescale"``),
+or refused (``"error"``).
 
-Files are complete or absent: a file is written beside its place and moved there at the end.
+Files are complete or absent: a file is written under a temporary name and renamed at the end.
 """
 
 from __future__ import annotations
@@ -41,24 +40,22 @@ _RIFF_LIMIT = 0xFFFFFFFF - (1 << 16)  # a RIFF header counts bytes in 32 bits
 
 
 class AudioWriter:
-    """Writes a file part by part; used in a ``with`` block, at whose end the file is there, or nothing is.
+    """Writes a file part by part in a ``with`` block; after an error no file is left.
 
-    With ``clip="rescale"`` or ``"error"`` and a subtype that cannot hold everything, the parts wait in a
-    floating-point file beside it until the peak is known.
+    With ``clip="rescale"`` or ``"error"`` and a subtype of limited range, the parts are stored in a temporary
+    floating-point file until the peak is known.
 
     Args:
-        path: Ends in ``.wav``, ``.flac``, ``.ogg``, ``.mp3`` or ``.aiff``; its folder is made where needed.
+        path: Ends in ``.wav``, ``.flac``, ``.ogg``, ``.mp3`` or ``.aiff``; its folder is created if needed.
         sample_rate: In Hz.
         channels: Number of channels.
-        frames: Samples that will come, for the choice of the container: a WAV above 4 GiB becomes RF64.
+        frames: Samples that will be written: a WAV file above 4 GiB becomes RF64.
         subtype: libsndfile's name of the encoding: ``"FLOAT"``, ``"PCM_16"``, ``"PCM_24"``, ...; if None,
             the format's most exact common one (float for WAV and AIFF, 24 bits for FLAC).
-        clip: What to do with samples outside -1 to 1 where the subtype cannot hold them: ``"clamp"`` them,
-            ``"rescale"`` the whole file by its peak, or raise an ``"error"``.
+        clip: See above.
 
     Attributes:
-        exceeding: How many samples so far were outside -1 to 1, and are clamped or rescaled; 0 for
-            floating-point files.
+        exceeding: Number of samples so far outside -1 to 1; 0 for floating-point files.
 
     Raises:
         ValueError: If the suffix, subtype or clip mode is not supported.
@@ -83,15 +80,15 @@ class AudioWriter:
         self.limited = self.subtype not in ("FLOAT", "DOUBLE")
         self.exceeding, self._peak = 0, 1.0
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        self._waiting = self._partial.with_suffix(".waiting") if self.limited and clip != "clamp" else None
+        self._buffer = self._partial.with_suffix(".buffer") if self.limited and clip != "clamp" else None
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if self._waiting is None:
+            if self._buffer is None:
                 self._file = self._open(self._partial, self.container, self.subtype)
             else:
-                self._file = self._open(self._waiting, "RF64", "DOUBLE")
+                self._file = self._open(self._buffer, "RF64", "DOUBLE")
         except BaseException:
             self._remove()
             raise
@@ -106,8 +103,8 @@ class AudioWriter:
         try:
             self._file.close()
             if error is None:
-                if self._waiting is not None:
-                    self._write_what_waited(self._waiting)
+                if self._buffer is not None:
+                    self._write_buffered(self._buffer)
                 self._partial.replace(self.path)
         finally:
             self._remove()
@@ -120,8 +117,7 @@ class AudioWriter:
         """
         if not bool(torch.isfinite(part).all()):
             raise ValueError(
-                f"waveform for {self.path} has NaN or infinite samples: find where they arise; nothing was"
-                " written"
+                f"waveform for {self.path} has NaN or infinite samples: find their cause; nothing was written"
             )
         wide = torch.float64 if self.subtype in ("DOUBLE", "PCM_32") else torch.float32
         for block in torch.split(part.detach().to("cpu"), _BLOCK, dim=-1):
@@ -130,34 +126,34 @@ class AudioWriter:
                 loudness = np.abs(samples)
                 self.exceeding += int((loudness > 1).sum())
                 self._peak = max(self._peak, float(loudness.max(initial=0.0)))
-            self._put(samples if self._waiting is not None else self._encoded(samples))
+            self._write_samples(samples if self._buffer is not None else self._encode(samples))
 
-    def _encoded(self, samples: np.ndarray) -> np.ndarray:
-        """Samples ``(time, channel)`` as libsndfile is to get them."""
+    def _encode(self, samples: np.ndarray) -> np.ndarray:
+        """Convert samples ``(time, channel)`` to libsndfile's input."""
         if self.limited:
             samples = np.clip(samples / self._peak if self.clip == "rescale" else samples, -1, 1)
         if self.subtype in _INTEGER_BITS:
-            samples = _quantise(samples, _INTEGER_BITS[self.subtype])
+            samples = _quantize(samples, _INTEGER_BITS[self.subtype])
         return np.ascontiguousarray(samples)
 
-    def _put(self, samples: np.ndarray) -> None:
+    def _write_samples(self, samples: np.ndarray) -> None:
         try:
             self._file.write(samples)
         except soundfile.LibsndfileError as error:
-            raise self._refused(error) from error
+            raise self._writing_error(error) from error
 
-    def _write_what_waited(self, waiting: Path) -> None:
+    def _write_buffered(self, buffered: Path) -> None:
         if self.exceeding and self.clip == "error":
             raise ValueError(
                 f"waveform for {self.path} exceeds full scale at {self.exceeding} samples (peak"
                 f" {self._peak:.4g}): write subtype='FLOAT', or use clip='clamp' or clip='rescale'"
             )
         with (
-            soundfile.SoundFile(waiting) as source,
+            soundfile.SoundFile(buffered) as source,
             self._open(self._partial, self.container, self.subtype) as self._file,
         ):
             for samples in source.blocks(_BLOCK, dtype="float64", always_2d=True):
-                self._put(self._encoded(samples))
+                self._write_samples(self._encode(samples))
 
     def _open(self, path: Path, container: str, subtype: str) -> soundfile.SoundFile:
         try:
@@ -165,9 +161,9 @@ class AudioWriter:
                 path, "w", self.sample_rate, self.channels, subtype=subtype, format=container
             )
         except soundfile.LibsndfileError as error:
-            raise self._refused(error) from error
+            raise self._writing_error(error) from error
 
-    def _refused(self, error: soundfile.LibsndfileError) -> ValueError:
+    def _writing_error(self, error: soundfile.LibsndfileError) -> ValueError:
         return ValueError(
             f"{self.path} cannot be written as {self.container} {self.subtype}, {self.channels} channels,"
             f" {self.sample_rate} Hz: {error.error_string} choose another subtype, or a WAV file"
@@ -175,8 +171,8 @@ class AudioWriter:
 
     def _remove(self) -> None:
         self._partial.unlink(missing_ok=True)
-        if self._waiting is not None:
-            self._waiting.unlink(missing_ok=True)
+        if self._buffer is not None:
+            self._buffer.unlink(missing_ok=True)
 
 
 def write_audio(
@@ -190,14 +186,14 @@ def write_audio(
     """Write a file in the format of its suffix, at once or not at all.
 
     Args:
-        path: See `AudioWriter`, here and below.
+        path: See `AudioWriter`, as for the other arguments.
         waveform: ``(channel, time)``, full scale 1.0.
         sample_rate: In Hz.
         subtype: The encoding.
-        clip: What to do beyond full scale.
+        clip: How samples beyond full scale are treated.
 
     Returns:
-        How many samples were outside -1 to 1 and therefore clamped or rescaled; 0 for floating-point files.
+        Number of samples outside -1 to 1, which were clamped or rescaled; 0 for floating-point files.
 
     Raises:
         ValueError: If the shape, suffix, subtype or clip mode is not supported, samples are NaN or
@@ -224,9 +220,8 @@ def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
     return container, chosen
 
 
-def _quantise(samples: np.ndarray, bits: int) -> np.ndarray:
-    # libsndfile writes x * (2 ** 15 - 1) but reads q / 2 ** 15; a file copied through it would lose 0.0003
-    # dB each time
+def _quantize(samples: np.ndarray, bits: int) -> np.ndarray:
+    # libsndfile writes x * (2 ** 15 - 1) but reads q / 2 ** 15: every copy of a file would lose 0.0003 dB
     scale = float(1 << (bits - 1))
     levels = np.clip(np.rint(samples.astype(np.float64) * scale), -scale, scale - 1).astype(np.int64)
     return (levels << (32 - bits)).astype(np.int32)

@@ -1,9 +1,8 @@
-"""Augmentation of components: other voices and other noises from the ones at hand.
+"""Augmentation of components by speed and equalisation.
 
-A separator trained on one synthesiser learns that synthesiser: it takes the speech of another one for noise.
-Speed (which moves pitch and formants together, like another vocal tract) and equalisation (another room,
-microphone or throat) widen what it hears. As in `encore.data.mixing`, everything is a pure function of
-components ``(batch, source + 1, channel, time)``, each component of each item drawn on its own.
+Speed changes pitch and formants together, like another vocal tract; equalisation is like another room or
+microphone. As in `encore.data.mixing`, these are pure functions of components ``(batch, source + 1, channel,
+time)``, with independent draws for each component of each item.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ LOWEST_BAND = 1 / 160  # of the Nyquist frequency: 50 Hz at 16 kHz
 
 
 def random_speed(components: Tensor, speed: tuple[float, float], *, generator: Generator) -> Tensor:
-    """Play every component at its own speed, drawn evenly on a logarithmic scale between the two given.
+    """Play every component at a random speed, log-uniform between the two given.
 
-    The segment is taken as periodic: played faster, it starts again to fill its length, without a seam;
-    played slower, its end is cut. The resampling is by discrete Fourier transform, so nothing aliases.
+    The segment is treated as periodic: played faster, it is repeated to fill its length; played slower, its
+    end is cut. Resampling is by discrete Fourier transform, without aliasing.
 
     Args:
         components: ``(b, s + 1, c, t)``.
@@ -31,7 +30,7 @@ def random_speed(components: Tensor, speed: tuple[float, float], *, generator: G
         generator: The source of the draws.
 
     Returns:
-        The components as played, same shape; a tone keeps its level.
+        Same shape; a tone keeps its level.
 
     Raises:
         ValueError: If the speeds are not positive, or the highest comes first.
@@ -39,7 +38,7 @@ def random_speed(components: Tensor, speed: tuple[float, float], *, generator: G
     Source: T. Ko et al., "Audio augmentation for speech recognition", 2015.
     """
     if not 0 < speed[0] <= speed[1]:
-        raise ValueError(f"speed={tuple(speed)}: speeds are positive, the lowest first")
+        raise ValueError(f"speed={tuple(speed)}: give positive speeds, the lower one first")
     bounds = (math.log(speed[0]), math.log(speed[1]))
     speeds = uniform("speed", bounds, components.shape[:2], generator).exp().tolist()
     frames = components.shape[-1]
@@ -54,10 +53,10 @@ def random_speed(components: Tensor, speed: tuple[float, float], *, generator: G
 
 
 def random_equaliser(components: Tensor, range_db: float, *, generator: Generator) -> Tensor:
-    """Filter every component with its own smooth random curve, keeping its level.
+    """Filter every component by a smooth random curve of zero phase, keeping its level.
 
-    The curve joins gains at ten frequencies, evenly spread on a logarithmic scale, each uniform between
-    ``-range_db`` and ``range_db`` decibels, with straight lines; zero phase.
+    The curve interpolates gains at ten frequencies, evenly spaced on a logarithmic scale, each uniform
+    between ``-range_db`` and ``range_db`` decibels.
 
     Args:
         components: ``(b, s + 1, c, t)``.
@@ -65,20 +64,20 @@ def random_equaliser(components: Tensor, range_db: float, *, generator: Generato
         generator: The source of the draws.
 
     Returns:
-        The components as filtered, same shape.
+        Same shape.
 
     Raises:
         ValueError: If the range is negative.
     """
     if range_db < 0:
-        raise ValueError(f"range_db={range_db}: must be 0 or more")
+        raise ValueError(f"range_db={range_db}: give 0 or more")
     spectra = torch.fft.rfft(components)
     shape = torch.Size([*components.shape[:2], EQUALISER_BANDS])
     decibels = uniform("range_db", (-range_db, range_db), shape, generator).to(components.device)
     frequency = torch.linspace(0, 1, spectra.shape[-1], device=components.device).clamp_min(LOWEST_BAND)
-    place = (1 - frequency.log() / math.log(LOWEST_BAND)) * (EQUALISER_BANDS - 1)
-    low = place.floor().long().clamp(0, EQUALISER_BANDS - 2)  # a logarithm may round to below the first
-    curve = torch.lerp(decibels[..., low], decibels[..., low + 1], place - low)
+    position = (1 - frequency.log() / math.log(LOWEST_BAND)) * (EQUALISER_BANDS - 1)
+    low = position.floor().long().clamp(0, EQUALISER_BANDS - 2)  # a logarithm may round to below the first
+    curve = torch.lerp(decibels[..., low], decibels[..., low + 1], position - low)
     filtered: Tensor = torch.fft.irfft(spectra * (10 ** (curve / 20))[:, :, None], components.shape[-1])
     before, after = (x.square().sum(dim=(2, 3), keepdim=True) for x in (components, filtered))
     return filtered * (before / torch.where(after > 0, after, 1.0)).sqrt()

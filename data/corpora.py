@@ -1,8 +1,8 @@
-"""Corpora as they lie on disk, turned into lists of items: no corpus is copied or renamed to be used.
+"""Corpora as stored on disk, as lists of items: no corpus is copied or renamed to be used.
 
-Every function returns its items sorted by name, so that a list depends on the files alone. A folder that
-does not look as expected is a ``ValueError`` or ``FileNotFoundError`` of one line with the folder, what was
-expected and the fix. Lists kept in CSV or JSON lines are read by `encore.data.manifest`.
+Every function returns its items sorted by name, so that a list depends on the files alone. A missing folder
+is a ``FileNotFoundError``, any other mistake a ``ValueError``: one line with the folder, what was expected
+and the remedy. Lists kept in CSV or JSON lines are read by `encore.data.manifest`.
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ from typing import Literal
 from encore.data.audio import AUDIO_SUFFIXES
 
 Split = Literal["train", "valid", "test"]
+SPLITS = ("train", "valid", "test")
 
 Pool = Sequence[Path] | Mapping[str, Sequence[Path]]
-"""Files of one source; or those of each speaker, of whom a mixture of several pools hears none twice."""
+"""Files of one source; or those of each speaker, who appears at most once in a mixture of several pools."""
 
 Reference = Path | tuple[Path, ...]
 """The recording of a source alone; or the recordings that add up to it, none of them for silence."""
 
-_SHOWN = 3  # names in a message
 
+def evenly_spaced(count: int, limit: int | None) -> list[int]:
+    """Return indices of at most ``limit`` of ``count`` items, evenly spaced; all of them if None.
 
-def spread(count: int, limit: int | None) -> list[int]:
-    """Indices of at most ``limit`` of ``count`` items, evenly spread; all of them if None.
-
-    >>> spread(10, 4)
+    >>> evenly_spaced(10, 4)
     [0, 2, 5, 7]
     """
     if limit is None or limit >= count:
         return list(range(count))
-    return [place * count // limit for place in range(limit)]
+    return [index * count // limit for index in range(limit)]
 
 
 def parts_of(reference: Reference) -> tuple[Path, ...]:
-    """The recordings that add up to a reference."""
+    """Return the recordings that add up to a reference."""
     return (reference,) if isinstance(reference, Path) else reference
 
 
@@ -63,7 +62,7 @@ class Item:
 
     @property
     def files(self) -> list[Path]:
-        """Every file that the item names, each once, the mixture first."""
+        """All files of the item, each once, the mixture first."""
         mixture = () if self.mixture is None else (self.mixture,)
         parts = (file for reference in self.references.values() for file in parts_of(reference))
         return list(dict.fromkeys((*mixture, *parts)))
@@ -76,11 +75,10 @@ def voicebank_demand(
     valid_speakers: Sequence[str] = ("p226", "p287"),
     speakers: Literal["28spk", "56spk"] = "28spk",
 ) -> list[Item]:
-    """VoiceBank-DEMAND, as published or in sgmse's layout; the one source is ``"speech"``.
+    """List VoiceBank-DEMAND, as published or in sgmse's layout; the one source is ``"speech"``.
 
-    Published: ``{clean,noisy}_trainset_28spk_wav`` and ``{clean,noisy}_testset_wav``, which have no
-    validation part, so two speakers of the training part are kept for it. sgmse:
-    ``{train,valid,test}/{clean,noisy}``, used as it is.
+    Published: ``{clean,noisy}_trainset_28spk_wav`` and ``{clean,noisy}_testset_wav``, without a validation
+    part, for which two training speakers are held out. sgmse: ``{train,valid,test}/{clean,noisy}``.
 
     Args:
         root: The folder with these folders.
@@ -92,14 +90,10 @@ def voicebank_demand(
     Returns:
         Items named like ``p232_001``.
 
-    Raises:
-        FileNotFoundError: If a folder is missing.
-        ValueError: If ``split`` is unknown, files do not pair, or no file or no validation speaker is found.
-
     Source: C. Valentini-Botinhao et al., "Investigating RNN-based speech enhancement methods", 2016.
     """
     base = existing_folder(root, "the VoiceBank-DEMAND folder", "data.root")
-    check_choice("split", split, ("train", "valid", "test"))
+    check_choice("split", split, SPLITS)
     if (base / "train" / "clean").is_dir():
         return paired_folders(base / split / "noisy", base / split / "clean")
     part = "testset_wav" if split == "test" else f"trainset_{speakers}_wav"
@@ -125,50 +119,49 @@ def dns(
     valid_every: int = 100,
     reverb: bool = False,
 ) -> list[Item]:
-    """The DNS challenge: synthesised training pairs, synthetic test set, recordings without references.
+    """List the DNS challenge: synthetic training pairs and test set, recordings without references.
 
     Pairs are matched by the ``fileid_<n>`` at the end of their names. ``"train"`` and ``"valid"`` are read
     from ``noisy``, ``clean`` and, where it exists, ``noise`` in ``root`` or ``root/training``; ``"test"``
     from ``test_set/synthetic/{no_reverb,with_reverb}/{noisy,clean}``; ``"blind"`` from
-    ``test_set/real_recordings``, or if there is none, every audio file below ``root``.
+    ``test_set/real_recordings``, or without it, every audio file below ``root``.
 
     Args:
-        root: The folder that holds these; ``datasets`` inside it is looked into as well.
+        root: The folder that holds these, itself or in its folder ``datasets``.
         split: Which part.
-        valid_every: The challenge has no validation part: file ids divisible by this make it up.
-        reverb: Whether the test set is the one with reverberation.
+        valid_every: File ids divisible by this make up the validation part.
+        reverb: Whether to use the test set with reverberation.
 
     Returns:
         Items named as their noisy files, with references ``"speech"`` and, in training, ``"noise"``.
 
-    Raises:
-        FileNotFoundError: If a folder is missing.
-        ValueError: If ``split`` or ``valid_every`` is out of range, names lack ids, or files do not pair.
-
     Source: C. Reddy et al., "The INTERSPEECH 2020 deep noise suppression challenge", 2020.
     """
     base = existing_folder(root, "the DNS folder", "data.root")
-    check_choice("split", split, ("train", "valid", "test", "blind"))
+    check_choice("split", split, (*SPLITS, "blind"))
     if valid_every < 1:
         raise ValueError(f"valid_every={valid_every} is not positive: keep every 100th file, for example")
     if split == "blind":
-        return blind_folder(_first_folder(base, ("test_set/real_recordings",)) or base)
+        return blind_folder(_dns_folder(base, "test_set/real_recordings") or base)
     if split == "test":
-        return _dns_test(base, "with_reverb" if reverb else "no_reverb")
-    noisy = _first_folder(base, ("noisy", "training/noisy", "train/noisy"))
+        inside = f"test_set/synthetic/{'with_reverb' if reverb else 'no_reverb'}"
+        folder = _dns_folder(base, inside)
+        if folder is None:
+            raise FileNotFoundError(f"{base} has no folder {inside}: point root at the folder with test_set")
+        return pair_sources(folder / "noisy", {"speech": folder / "clean"}, _file_id)
+    noisy = _dns_folder(base, "noisy", "training/noisy", "train/noisy")
     if noisy is None:
         raise FileNotFoundError(
-            f"{base} has no folder noisy, training/noisy or train/noisy: run the synthesiser, or mend root"
+            f"{base} has no folder noisy, training/noisy or train/noisy: generate it, or correct root"
         )
     folders = {"speech": noisy.parent / "clean"}
     if (noisy.parent / "noise").is_dir():
         folders["noise"] = noisy.parent / "noise"
-    items = pair_sources(noisy, folders, _file_id)
-    kept_out = split == "valid"
+    held_out = split == "valid"
     chosen = [
         item
-        for item in items
-        if item.mixture is not None and (int(_file_id(item.mixture)) % valid_every == 0) == kept_out
+        for item in pair_sources(noisy, folders, _file_id)
+        if item.mixture is not None and (int(_file_id(item.mixture)) % valid_every == 0) == held_out
     ]
     if not chosen:
         raise ValueError(
@@ -180,50 +173,39 @@ def dns(
 def paired_folders(
     noisy: str | Path, clean: str | Path, *, source: str = "speech", noise: str | Path | None = None
 ) -> list[Item]:
-    """Mixtures in one folder and their references in another, under the same names (suffixes may differ).
+    """Pair the mixtures in one folder with references of the same names (any suffix) in another.
 
     Args:
         noisy: Folder of mixtures, searched with its subfolders.
         clean: Folder of references.
-        source: Name of the source that ``clean`` holds.
+        source: Name of the source in ``clean``.
         noise: Folder of the noise alone, the reference of source ``"noise"``.
 
     Returns:
         Items named by their path below ``noisy`` without the suffix.
-
-    Raises:
-        FileNotFoundError: If a folder is missing.
-        ValueError: If a folder has no audio or files do not pair.
     """
-    noisy = Path(noisy)
-    folders = {source: Path(clean)}
-    if noise is not None:
-        folders["noise"] = Path(noise)
-    return pair_sources(noisy, folders)
+    folders = {source: Path(clean)} | ({} if noise is None else {"noise": Path(noise)})
+    return pair_sources(Path(noisy), folders)
 
 
 def pair_sources(
     mixtures: Path, folders: Mapping[str, Path], key: Callable[[Path], str] | None = None
 ) -> list[Item]:
-    """Mixtures in one folder and the references of any number of sources in a folder each.
+    """Pair the mixtures in one folder with the references in one folder per source.
 
     Args:
         mixtures: Folder of mixtures, searched with its subfolders.
         folders: Source name to the folder of its references.
-        key: What a mixture's path has in common with its references'; the path below the folder, without
-            suffix, by default.
+        key: Maps a path to the label that pairs it; by default the path below the folder without suffix.
 
     Returns:
         Items named by their path below ``mixtures`` without the suffix.
-
-    Raises:
-        FileNotFoundError: If a folder is missing.
-        ValueError: If a folder has no audio or files do not pair.
     """
     found = _by_key(mixtures, key)
     references = {source: _by_key(folder, key) for source, folder in folders.items()}
     for source, files in references.items():
         _check_same(found, mixtures, files, folders[source])
+        _check_same(files, folders[source], found, mixtures)
     items = [
         Item(
             name=file.relative_to(mixtures).with_suffix("").as_posix(),
@@ -236,89 +218,73 @@ def pair_sources(
 
 
 def blind_folder(folder: str | Path) -> list[Item]:
-    """Every audio file below a folder as a mixture without references.
-
-    Args:
-        folder: Searched with its subfolders.
+    """List every audio file below a folder as a mixture without references.
 
     Returns:
         Items named by their path below ``folder`` without the suffix.
-
-    Raises:
-        FileNotFoundError: If the folder is missing.
-        ValueError: If it has no audio.
     """
     files = _by_key(Path(folder), None)
     return [Item(name=name, mixture=file, references={}) for name, file in sorted(files.items())]
 
 
 def mixed_folders(folders: Mapping[str, str | Path | Sequence[str | Path]]) -> dict[str, list[Path]]:
-    """A folder, or several, per source, whose files `encore.data.dataset.PoolDataset` mixes on the fly.
+    """List the files of one folder, or several, per source, for `encore.data.dataset.PoolDataset`.
 
     Args:
-        folders: Source name to folder or folders, such as ``{"speech": "clean", "noise": ["DEMAND",
-            "MUSAN"]}``.
+        folders: Such as ``{"speech": "clean", "noise": ["DEMAND", "MUSAN"]}``.
 
     Returns:
         Source name to its audio files, sorted.
-
-    Raises:
-        FileNotFoundError: If a folder is missing.
-        ValueError: If a folder has no audio, or no source is given.
     """
     if not folders:
         raise ValueError("folders is empty: give a folder per source, such as {speech: clean, noise: noise}")
     pools: dict[str, list[Path]] = {}
     for source, value in folders.items():
-        places = [value] if isinstance(value, str | Path) else list(value)
-        pools[source] = sorted(file for place in places for file in audio_files(place))
+        several = [value] if isinstance(value, str | Path) else list(value)
+        pools[source] = sorted(file for folder in several for file in audio_files(folder))
     return pools
 
 
 def audio_files(folder: str | Path) -> list[Path]:
-    """All audio files below a folder, sorted; hidden ones, such as macOS leaves behind, are left out.
-
-    Args:
-        folder: Searched with its subfolders.
-
-    Returns:
-        Paths, at least one.
-
-    Raises:
-        FileNotFoundError: If the folder is missing.
-        ValueError: If it has no audio.
-    """
+    """List all audio files below a folder, sorted, at least one, without hidden ones."""
     base = existing_folder(folder, "a folder of audio files", "the path")
-    files = sorted(
-        file
-        for file in base.rglob("*")
-        if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith(".")
-    )
-    if not files:
+    if not (files := sorted(file for file in base.rglob("*") if is_audio(file))):
         raise ValueError(f"{base} has no audio files: expected {', '.join(AUDIO_SUFFIXES)} in it or below")
     return files
 
 
+def is_audio(file: Path) -> bool:
+    """Return whether a path is named like a visible audio file."""
+    return file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith(".")
+
+
 def existing_folder(folder: str | Path, what: str, argument: str) -> Path:
-    """Return a folder as a path; ``FileNotFoundError`` says what was expected and which argument to mend."""
+    """Return a folder as a path; the error says what was expected and which argument to correct."""
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not a folder: {what} was expected there; correct {argument}")
     return path
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """List the visible folders in a folder, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
 def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
-    """Refuse, with a ``ValueError``, a value that is none of the choices."""
+    """Raise a ``ValueError`` for a value that is none of the choices."""
     if value not in choices:
         raise ValueError(f"{argument}={value!r} is unknown: use one of {', '.join(choices)}")
 
 
-def _dns_test(base: Path, part: str) -> list[Item]:
-    inside = f"test_set/synthetic/{part}"
-    folder = _first_folder(base, (inside,))
-    if folder is None:
-        raise FileNotFoundError(f"{base} has no folder {inside}: point root at the folder with test_set")
-    return pair_sources(folder / "noisy", {"speech": folder / "clean"}, _file_id)
+def some_of(names: Sequence[str], separator: str = ", ", most: int = 3) -> str:
+    """Join the first names for a message.
+
+    >>> some_of(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
 
 
 def _by_key(folder: Path, key: Callable[[Path], str] | None) -> dict[str, Path]:
@@ -331,28 +297,23 @@ def _by_key(folder: Path, key: Callable[[Path], str] | None) -> dict[str, Path]:
     return found
 
 
-def _check_same(mixtures: Iterable[str], noisy: Path, references: Iterable[str], clean: Path) -> None:
-    for present, absent, at, lacking in (
-        (mixtures, references, noisy, clean),
-        (references, mixtures, clean, noisy),
-    ):
-        if alone := sorted(set(present) - set(absent)):
-            more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
-            raise ValueError(
-                f"{len(alone)} files of {at} are not in {lacking} ({', '.join(alone[:_SHOWN])}{more}): "
-                "add the partners, or move these files away"
-            )
+def _check_same(present: Iterable[str], folder: Path, expected: Iterable[str], other: Path) -> None:
+    if alone := sorted(set(present) - set(expected)):
+        raise ValueError(
+            f"{len(alone)} files of {folder} are not in {other} ({some_of(alone)}): "
+            "add the partners, or move these files away"
+        )
 
 
 def _file_id(file: Path) -> str:
     match = re.search(r"fileid_(\d+)$", file.stem)
     if match is None:
         raise ValueError(
-            f"{file} does not end in fileid_<number>: DNS pairs are matched by it; use paired_folders"
+            f"{file} does not end in fileid_<number>, by which DNS pairs are matched: use paired_folders"
         )
     return str(int(match.group(1)))
 
 
-def _first_folder(base: Path, inside: Sequence[str]) -> Path | None:
-    places = (parent / name for parent in (base, base / "datasets") for name in inside)
-    return next((place for place in places if place.is_dir()), None)
+def _dns_folder(base: Path, *inside: str) -> Path | None:
+    folders = (parent / name for parent in (base, base / "datasets") for name in inside)
+    return next((folder for folder in folders if folder.is_dir()), None)

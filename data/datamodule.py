@@ -1,4 +1,4 @@
-"""Loaders for training, validation and test, on one process or many.
+"""Loaders for training, validation and test.
 
 Batches are dicts: ``mixture`` (b, c, t), ``references`` (b, s, c, t), absent for items without references,
 and ``names``, a list of item names.
@@ -8,26 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from encore.data.corpora import Item, Pool, check_choice, spread
+from encore.data.corpora import Item, Pool, check_choice, evenly_spaced
 from encore.data.dataset import Crop, PoolDataset, Sample, SegmentDataset, pool_size
 from encore.data.loaders import EVALUATION_SEED, LoaderModule
 from encore.data.song_dataset import SongDataset
 
 Corpus = Sequence[Item] | Mapping[str, Pool]
-"""What a function of `encore.data.corpora` returns: items, or pools of files that are mixed on the fly."""
-
+"""Items, or pools of files that are mixed on the fly."""
 
 Samples = SegmentDataset | PoolDataset | SongDataset
 
 
 class Batch(TypedDict, total=False):
-    """What the loaders yield; ``references`` is absent for items without references."""
+    """A batch; ``references`` is absent for items without references."""
 
     mixture: Tensor
     references: Tensor
@@ -35,11 +34,11 @@ class Batch(TypedDict, total=False):
 
 
 class SeparationData(LoaderModule):
-    """A corpus as loaders.
+    """Data module of a corpus of mixtures, or of sources that are mixed on the fly.
 
     Args:
-        train: Returns the training corpus when called; a function of `encore.data.corpora` with its arguments
-            bound, as ``_partial_: true`` does in a config. Called at set-up, not before.
+        train: Returns the training corpus; a function of `encore.data.corpora` with its arguments bound, as
+            ``_partial_: true`` does in a config. Called at set-up.
         valid: The same for validation; None for no validation.
         test: The same for test; None for no test.
         sources: Names of the references, in the order of the source axis.
@@ -47,24 +46,24 @@ class SeparationData(LoaderModule):
         segment_seconds: Length of training segments (and of all segments of pools).
         batch_size: Training segments per batch on each process.
         channels: Channels to return.
-        num_workers: Loader processes; 0 reads in the training process.
+        num_workers: Worker processes; 0 reads in the training process.
         seed: Seed of order, segments and mixtures.
         epoch_size: Training draws per epoch over all processes, rounded down to whole batches; one pass
             through the corpus if None, repeated where it holds less than a batch.
-        limit_valid: At most this many validation items, evenly spread over the corpus; all if None.
+        limit_valid: At most this many validation items, evenly spaced over the corpus; all if None.
         limit_test: The same for test.
         valid_seconds: Validation items are cut to this length; None for whole recordings.
         test_seconds: The same for test.
-        crop: Where these are cut, ``"start"`` or ``"active"``, see `encore.data.dataset.SegmentDataset`.
-        residual: A source taken as the rest of the mixture, see there.
-        rebuild_mixture: Whether mixtures are the sum of all references even if recorded, see there.
-        mix: What training on items is: segments of the ``"items"`` as they are, or mixtures of
-            ``"songs"`` made on the fly by `encore.data.song_dataset.SongDataset`. Pools are always mixed.
-        same_song: Share of mixtures of songs with all sources from one song at one time, see there.
+        crop: See `encore.data.dataset.SegmentDataset`, as for the next two.
+        residual: A source that is the rest of the mixture.
+        rebuild_mixture: Whether mixtures are the sum of all references even if recorded.
+        mix: Training on items: segments of the ``"items"`` as they are, or mixtures of ``"songs"`` made on
+            the fly by `encore.data.song_dataset.SongDataset`. Pools are always mixed.
+        same_song: Probability that all sources of a mixture of songs are from one song at one time.
         gain_db: Range in dB of a gain of each source in mixtures of songs, and of pools with ``snr_db=None``.
-        skip_silent: Whether silent segments of songs and pools are drawn anew.
+        skip_silent: Whether silent segments of songs and pools are drawn again.
         snr_db: Range in dB of mixtures of pools, see `encore.data.dataset.PoolDataset`; None keeps levels.
-        root: The corpus folder that a config refers to as ``${data.root}``; checked to exist at set-up.
+        root: The corpus folder, ``${data.root}`` in configs; checked to exist at set-up.
 
     Raises:
         ValueError: If a number is not positive.
@@ -127,14 +126,11 @@ class SeparationData(LoaderModule):
         self._datasets: dict[str, Samples] = {}
 
     def setup(self, stage: str) -> None:
-        """List the files that a stage needs.
-
-        Args:
-            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``, which needs none.
+        """List the files of a stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``, which has none.
 
         Raises:
             FileNotFoundError: If ``root`` or a folder of the corpus is missing.
-            ValueError: If a corpus does not fit ``sources``.
+            ValueError: If a corpus does not match ``sources``.
         """
         self.check_root()
         if stage == "fit" and self.train is not None and "fit" not in self._datasets:
@@ -145,16 +141,16 @@ class SeparationData(LoaderModule):
             self._datasets["test"] = self._evaluation_set(self.test(), "test")
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Random segments, shuffled; every process gets the same number of full batches, at least one."""
+        """Return a loader of random segments, see `LoaderModule.drawn`."""
         dataset = self._dataset("fit", self.train)
         return self.drawn(dataset, self.epoch_size or len(dataset), collate)
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
-        """Whole recordings, one a batch, each once over all processes; none without a validation corpus."""
+        """Return a loader of whole recordings, see `LoaderModule.sharded`; none without corpus."""
         return [] if self.valid is None else self._evaluation_loader("validate", self.valid)
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Whole recordings, one a batch, each once over all processes."""
+        """Return a loader of whole recordings, see `LoaderModule.sharded`."""
         return self._evaluation_loader("test", self.test)
 
     def _training_set(self, corpus: Corpus) -> Samples:
@@ -162,59 +158,42 @@ class SeparationData(LoaderModule):
             size = self.epoch_size or pool_size(next(iter(corpus.values())))
             return self._pool_set(corpus, size, self.seed)
         if self.mix == "songs":
-            return self._song_set(corpus)
+            size = self.epoch_size or len(corpus)
+            return SongDataset(
+                corpus, epoch_size=size, same_song=self.same_song, seed=self.seed, **self._mixing_options()
+            )
         return self._segment_set(corpus, segment=self.segment)
 
     def _evaluation_set(self, corpus: Corpus, stage: str) -> Samples:
         limit = self.limits[stage]
         if isinstance(corpus, Mapping):
             return self._pool_set(corpus, limit or pool_size(next(iter(corpus.values()))), EVALUATION_SEED)
-        items = [corpus[place] for place in spread(len(corpus), limit)]
+        items = [corpus[index] for index in evenly_spaced(len(corpus), limit)]
         return self._segment_set(items, max_frames=self.max_frames[stage])
 
     def _pool_set(self, pools: Mapping[str, Pool], size: int, seed: int) -> PoolDataset:
-        return PoolDataset(
-            pools,
-            sources=self.sources,
-            sample_rate=self.sample_rate,
-            channels=self.channels,
-            segment=self.segment,
-            epoch_size=size,
-            snr_db=self.snr_db,
-            gain_db=self.gain_db,
-            skip_silent=self.skip_silent,
-            seed=seed,
-        )
-
-    def _song_set(self, songs: Sequence[Item]) -> SongDataset:
-        return SongDataset(
-            songs,
-            sources=self.sources,
-            sample_rate=self.sample_rate,
-            channels=self.channels,
-            segment=self.segment,
-            epoch_size=self.epoch_size or len(songs),
-            same_song=self.same_song,
-            gain_db=self.gain_db,
-            skip_silent=self.skip_silent,
-            seed=self.seed,
-        )
+        return PoolDataset(pools, epoch_size=size, snr_db=self.snr_db, seed=seed, **self._mixing_options())
 
     def _segment_set(
         self, items: Sequence[Item], *, segment: int | None = None, max_frames: int | None = None
     ) -> SegmentDataset:
         return SegmentDataset(
             items,
-            sources=self.sources,
-            sample_rate=self.sample_rate,
-            channels=self.channels,
             segment=segment,
             max_frames=max_frames,
             crop=self.crop,
             residual=self.residual,
             rebuild_mixture=self.rebuild_mixture,
             seed=self.seed,
+            **self._audio_options(),
         )
+
+    def _audio_options(self) -> dict[str, Any]:
+        return {"sources": self.sources, "sample_rate": self.sample_rate, "channels": self.channels}
+
+    def _mixing_options(self) -> dict[str, Any]:
+        mixing = {"segment": self.segment, "gain_db": self.gain_db, "skip_silent": self.skip_silent}
+        return self._audio_options() | mixing
 
     def _evaluation_loader(self, stage: str, corpus: Callable[[], Corpus] | None) -> DataLoader[Sample]:
         return self.sharded(self._dataset(stage, corpus), stage, collate)
@@ -232,14 +211,7 @@ def _range(bounds: Sequence[float] | None) -> tuple[float, float] | None:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one length.
-
-    Args:
-        samples: At least one, all with references or all without.
-
-    Returns:
-        ``mixture`` (b, c, t), ``references`` (b, s, c, t) if the samples have them, and ``names``.
-    """
+    """Stack samples of one length, at least one, all with references or all without."""
     batch = Batch(
         mixture=torch.stack([sample["mixture"] for sample in samples]),
         names=[sample["name"] for sample in samples],

@@ -1,7 +1,7 @@
-"""Loaders that many processes share and that an interrupted run takes up where it left off.
+"""Samplers and loaders for several processes and interrupted runs.
 
-Lightning's own ``use_distributed_sampler`` pads validation sets with duplicates; the samplers here shard by
-rank themselves and Lightning leaves them alone, whether that option is on or off.
+Lightning's ``use_distributed_sampler`` pads validation sets with duplicates. The samplers here shard by rank
+themselves, and Lightning does not replace them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from encore.data.dataset import Index
 
 EVALUATION_SEED = 2**31 - 1
-"""Of what is made for validation and test: the same whatever the run's seed, so that runs compare, and
-another stream than training's, or equal folders would give equal mixtures."""
+"""Seed of validation and test mixtures: independent of the run's seed, so that runs compare, and another
+stream than training's, or equal folders would give equal mixtures."""
 
 
 class DrawSampler(DistributedSampler[Index]):
-    """Endless passes through a corpus, cut into epochs and shared among ranks; yields ``(index, pass)``.
+    """Endless passes through a corpus, cut into epochs and split among ranks; yields ``(index, pass)``.
 
-    Each pass is a permutation of its own that holds every index once, and an epoch takes up where the
-    previous one ended, so ``epoch_size`` may be smaller or larger than the corpus. Every rank gets
-    ``epoch_size // world_size`` draws.
+    Each pass is a new permutation of all indices, and an epoch continues where the previous one ended, so
+    ``epoch_size`` may be smaller or larger than the corpus. A rank gets ``epoch_size // world_size`` draws.
 
     Args:
         length: Items of the corpus.
@@ -37,16 +36,16 @@ class DrawSampler(DistributedSampler[Index]):
 
     Attributes:
         epoch: The epoch that iteration yields.
-        skip: An epoch and how many of its draws to leave out on this rank: where an interrupted run goes on.
+        skip: An epoch and the number of its draws to skip on this rank, where an interrupted run resumes.
 
     Note:
-        Lightning calls `set_epoch`; a loop of your own must, or every epoch is the first.
+        Lightning calls `set_epoch`; other loops must, or every epoch is the first.
     """
 
     def __init__(
         self, length: int, *, epoch_size: int, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        # A DistributedSampler by type only: it is what Lightning does not replace.
+        # a DistributedSampler by type only, which Lightning does not replace
         self.length = length
         self.epoch_size = epoch_size
         self.seed = seed
@@ -64,15 +63,15 @@ class DrawSampler(DistributedSampler[Index]):
         skipped = self.skip[1] if self.skip[0] == self.epoch else 0
         current, order = -1, torch.empty(0)
         for position in positions[skipped:]:
-            draw, place = divmod(position, self.length)
+            draw, offset = divmod(position, self.length)
             if draw != current:
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + draw)
                 current, order = draw, torch.randperm(self.length, generator=generator)
-            yield int(order[place]), draw
+            yield int(order[offset]), draw
 
 
 class ShardSampler(DistributedSampler[int]):
-    """Every ``world_size``-th index from ``rank`` on, in order: over all ranks each item once, none padded.
+    """Every ``world_size``-th index from ``rank`` on: each item once over all ranks, without padding.
 
     Args:
         length: Items of the set.
@@ -94,13 +93,13 @@ class ShardSampler(DistributedSampler[int]):
 
 
 class LoaderModule(LightningDataModule):
-    """What data modules share: how datasets become loaders.
+    """Base of the data modules: makes loaders of datasets.
 
     Args:
         batch_size: Training samples per batch on each process.
-        num_workers: Loader processes; 0 reads in the training process.
-        seed: Of the order.
-        root: The corpus folder that a config refers to.
+        num_workers: Worker processes; 0 reads in the training process.
+        seed: Seed of the order.
+        root: The corpus folder.
     """
 
     def __init__(self, *, batch_size: int, num_workers: int, seed: int, root: str | Path | None) -> None:
@@ -109,21 +108,21 @@ class LoaderModule(LightningDataModule):
         self.root = None if root is None else Path(root).expanduser()
 
     def check_root(self) -> None:
-        """Raise ``FileNotFoundError`` if there is a corpus folder and it is none."""
+        """Raise ``FileNotFoundError`` if the corpus folder does not exist."""
         if self.root is not None and not self.root.is_dir():
             raise FileNotFoundError(f"{self.root} is not a folder: point data.root at the corpus")
 
     def drawn(
         self, dataset: Dataset[Any], epoch_size: int, collate: Callable[[Sequence[Any]], Any]
     ) -> DataLoader[Any]:
-        """A loader of training samples: every process gets the same number of full batches, at least one.
+        """Return a loader of training samples: equally many full batches, at least one, on every process.
 
         Args:
-            dataset: Takes an index and the number of its draw.
+            dataset: Indexed by an index and the number of its draw.
             epoch_size: Draws per epoch over all processes, rounded down to whole batches.
             collate: Makes a batch of samples.
         """
-        rank, world_size = self._place()
+        rank, world_size = self._rank_and_world_size()
         batches = max(1, epoch_size // (self.batch_size * world_size))
         sampler = DrawSampler(
             _size(dataset),
@@ -133,8 +132,8 @@ class LoaderModule(LightningDataModule):
             world_size=world_size,
         )
         if self.trainer is not None:
-            # A resumed Lightning counts on from the last batch but would read the epoch's first ones again,
-            # and makes its iterator before it tells the sampler the epoch.
+            # a resumed Lightning continues its count of batches but would read the epoch's first ones again,
+            # and makes its iterator before it sets the sampler's epoch
             limit = self.trainer.limit_train_batches
             per_epoch = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
             trained = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
@@ -145,20 +144,20 @@ class LoaderModule(LightningDataModule):
     def sharded(
         self, dataset: Dataset[Any], stage: str, collate: Callable[[Sequence[Any]], Any]
     ) -> DataLoader[Any]:
-        """A loader of every sample once over all processes, one a batch.
+        """Return a loader of every sample once over all processes, one per batch.
 
         Args:
-            dataset: What to read.
+            dataset: The dataset.
             stage: For the error message.
             collate: Makes a batch of samples.
 
         Raises:
             ValueError: If there are fewer samples than processes.
         """
-        rank, world_size = self._place()
+        rank, world_size = self._rank_and_world_size()
         if _size(dataset) < world_size:
             raise ValueError(
-                f"{_size(dataset)} {stage} items cannot be shared among {world_size} processes: "
+                f"{_size(dataset)} {stage} items cannot be split among {world_size} processes: "
                 "use fewer devices or a larger limit"
             )
         sampler = ShardSampler(_size(dataset), rank=rank, world_size=world_size)
@@ -179,12 +178,11 @@ class LoaderModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate,
-            # the samples need no global random numbers, but a loader draws its workers' seeds; from here,
-            # not from the stream that the training sees
+            # a loader draws its workers' seeds, here and not from the global stream of the training
             generator=torch.Generator().manual_seed(self.seed),
         )
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 

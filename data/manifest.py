@@ -1,12 +1,11 @@
-"""Lists of items kept in a file (CSV or JSON lines), and the check of any list against the files it names.
+"""Read, write and validate lists of items in CSV or JSON lines.
 
-Columns: ``name``, ``mixture``, and one per source, holding paths that are absolute or relative to the
-list's own folder. An empty ``mixture`` means the sum of all references, an empty source that the item has
-no such reference. A cell with ``|`` is a reference that is the sum of the files between, such as
+Columns: ``name``, ``mixture``, and one per source, with paths that are absolute or relative to the list's
+folder. An empty ``mixture`` means the sum of all references, an empty source that the item has no such
+reference. A cell with ``|`` is a reference that is the sum of several files, such as
 ``guitar.wav|piano.wav``; ``|`` alone is silence, and ``piano.wav|`` one file that may be shorter than the
 item (see `encore.data.corpora.Item`). JSON lines with ``noisy_filepath`` and ``clean_filepath`` (NeMo) are
-read as well.
-Columns that hold no path are named in ``IGNORED``.
+read as well. Columns named in ``IGNORED`` hold no path.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from encore.data.audio import AudioFileError, AudioInfo, audio_info
 from encore.data.corpora import Item, Reference
 
 IGNORED = ("duration", "length", "sample_rate", "snr", "speaker", "split", "text")
-"""Columns that say something of an item without naming a file."""
+"""Columns that describe an item and hold no path."""
 
 _SEPARATOR = "|"  # of the files of a sum
 _NEMO = {"noisy_filepath": "mixture", "clean_filepath": "speech", "noise_filepath": "noise"}
@@ -33,7 +32,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusSummary:
-    """What `validate` found.
+    """The contents of a validated corpus.
 
     Attributes:
         items: Number of items.
@@ -57,11 +56,11 @@ def manifest(path: str | Path) -> list[Item]:
         path: A ``.csv``, ``.jsonl`` or ``.json`` file (JSON: one object a line), UTF-8.
 
     Returns:
-        Items sorted by name; a line without a name takes its mixture's (or first reference's) file name.
+        Items sorted by name; the name defaults to the file name of the mixture or the first reference.
 
     Raises:
         FileNotFoundError: If the list or a file that it names is missing.
-        ValueError: If a line cannot be understood, a name occurs twice, a mixture is a sum of files, or the
+        ValueError: If a line is invalid, a name occurs twice, a mixture is a sum of files, or the
             list is empty.
     """
     path = Path(path).expanduser()
@@ -79,12 +78,12 @@ def manifest(path: str | Path) -> list[Item]:
 
 
 def write_manifest(path: str | Path, items: Iterable[Item]) -> None:
-    """Write a list of items that `manifest` reads back as it was.
+    """Write a list of items for `manifest`.
 
     Args:
         path: Ends in ``.csv``, ``.jsonl`` or ``.json``. Files below its folder are named relative to it,
             others absolutely.
-        items: What to list.
+        items: The items.
 
     Raises:
         ValueError: If the suffix is none of these, or a path contains the separator ``|``.
@@ -120,15 +119,12 @@ def validate(items: Sequence[Item], *, progress: bool = True) -> CorpusSummary:
     """Check by their headers that every file can be read and that the files of an item match.
 
     Args:
-        items: What to check.
-        progress: Whether to show a bar.
-
-    Returns:
-        What the corpus holds.
+        items: The items.
+        progress: Whether to show a progress bar.
 
     Raises:
         ValueError: If files are damaged, or the files of an item differ in rate, length or channels (parts
-            of a sum may be shorter, or mono); it says how many items fail and shows the first ones.
+            of a sum may be shorter, or mono); names the number of items and the first ones.
     """
     if not items:
         raise ValueError("items is empty: there is nothing to validate")
@@ -154,7 +150,7 @@ def validate(items: Sequence[Item], *, progress: bool = True) -> CorpusSummary:
         ][:1]
     if problems:
         shown = "; ".join(problems[:_SHOWN]) + ("; ..." if len(problems) > _SHOWN else "")
-        raise ValueError(f"{len(problems)} of {len(items)} items are unusable: {shown}: mend or remove them")
+        raise ValueError(f"{len(problems)} of {len(items)} items are invalid: {shown}: repair or remove them")
     return CorpusSummary(
         items=len(items),
         seconds=sum(info.frames / info.sample_rate for info in firsts),
@@ -169,7 +165,7 @@ def _differ(info: AudioInfo, first: AudioInfo) -> bool:
 
 
 def _fits(part: AudioInfo, first: AudioInfo) -> bool:
-    """Whether a part of a sum can be added to a recording like ``first``."""
+    """Return whether a part of a sum can be added to a recording like ``first``."""
     return (
         part.sample_rate == first.sample_rate
         and part.frames <= first.frames
@@ -178,7 +174,7 @@ def _fits(part: AudioInfo, first: AudioInfo) -> bool:
 
 
 def _largest(infos: Iterable[AudioInfo]) -> AudioInfo:
-    """As long as the longest, with as many channels as any, at the first one's rate."""
+    """Return the longest length and the most channels, at the first one's rate."""
     infos = list(infos)
     return replace(
         infos[0],
@@ -262,7 +258,7 @@ def _item(row: Mapping[str, object], path: Path, number: int) -> Item:
 
 
 def _cell(reference: Reference, folder: Path) -> str:
-    """The cell of a reference, with a separator if it is a sum, be it of one file or none."""
+    """Write a reference, with a separator if it is a sum, also of one file or none."""
     if isinstance(reference, Path):
         return _relative(reference, folder)
     return _SEPARATOR.join(_relative(file, folder) for file in reference) + _SEPARATOR * (len(reference) < 2)
@@ -274,6 +270,6 @@ def _relative(file: Path, folder: Path) -> str:
     written = (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()
     if _SEPARATOR in written:
         raise ValueError(
-            f"{file}: {_SEPARATOR!r} in a path parts the files of a sum: rename the file or folder"
+            f"{file}: {_SEPARATOR!r} in a path separates the files of a sum: rename the file or folder"
         )
     return written

@@ -1,11 +1,10 @@
 """Data mixing: pure functions on tensors, on their device, every draw from a generator.
 
-A training item is taken apart into its *components*, ``(batch, source + 1, channel, time)``: the references
-and, last, what the mixture holds besides them (the noise). Their sum is the mixture, so every augmentation
-here is a gain on components or a permutation of them among the items, and mixture and references stay
-consistent.
+The *components* of a training item, ``(batch, source + 1, channel, time)``, are its references and, last, the
+residual (the noise). Their sum is the mixture; augmentations are gains on components or permutations of them
+among the items, so mixture and references stay consistent.
 
-Ratios are shares of the mixture throughout, as in `blend`.
+A mixing ratio is the weight of the mixture throughout, as in `blend`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch import Generator, Tensor
 
 
 def blend(mixture: Tensor, estimate: Tensor, ratio: Tensor) -> Tensor:
-    """``ratio * mixture + (1 - ratio) * estimate``: one line for training and for inference.
+    """Return ``ratio * mixture + (1 - ratio) * estimate``.
 
     With an estimate it is the input of multi-step separation; with the true source it is linear-path mixing,
     the mean of a linear diffusion bridge.
@@ -23,10 +22,7 @@ def blend(mixture: Tensor, estimate: Tensor, ratio: Tensor) -> Tensor:
     Args:
         mixture: ``(batch, ...)``.
         estimate: Same shape.
-        ratio: ``(batch,)`` share of the mixture in [0, 1].
-
-    Returns:
-        The blend, the mixture's shape. At ratio 1 it is the mixture and at 0 the estimate, bit for bit.
+        ratio: ``(batch,)`` mixing ratio in [0, 1]; 1 gives exactly the mixture, 0 exactly the estimate.
 
     Source: Zang, Li and Kong, "Training-Free Multi-Step Audio Source Separation", 2025; docs/methods.md.
     """
@@ -35,21 +31,21 @@ def blend(mixture: Tensor, estimate: Tensor, ratio: Tensor) -> Tensor:
 
 
 def components_of(mixture: Tensor, references: Tensor) -> Tensor:
-    """``(b, c, t)`` and ``(b, s, c, t)`` to components ``(b, s + 1, c, t)``, the residual last."""
+    """Split ``(b, c, t)`` with references ``(b, s, c, t)`` into components, the residual last."""
     return torch.cat((references, (mixture - references.sum(dim=1))[:, None]), dim=1)
 
 
 def random_gains(components: Tensor, gain_db: tuple[float, float], *, generator: Generator) -> Tensor:
-    """Scale every component of every item by its own gain, uniform in ``gain_db`` decibels."""
+    """Scale every component of every item by a random gain, uniform in ``gain_db`` decibels."""
     decibels = uniform("gain_db", gain_db, components.shape[:2], generator).to(components.device)
     return components * (10 ** (decibels / 20))[:, :, None, None]
 
 
 def random_snr(components: Tensor, snr_db: tuple[float, float], *, generator: Generator) -> Tensor:
-    """Scale the residual so that references over residual is an energy ratio uniform in ``snr_db`` decibels.
+    """Scale the residual to a random energy ratio of references to residual, uniform in ``snr_db`` decibels.
 
-    An item without residual, or whose references are silent, is left as it is. A residual more than 60 dB
-    below the references is none: rounding of the files or of the sum, which must not be blown up to a noise.
+    An item without residual, or whose references are silent, is unchanged. A residual more than 60 dB below
+    the references counts as none: it is rounding, which must not be amplified to a noise.
     """
     references, residual = components[:, :-1], components[:, -1:]
     signal = references.sum(dim=1).square().sum(dim=(1, 2))
@@ -61,10 +57,9 @@ def random_snr(components: Tensor, snr_db: tuple[float, float], *, generator: Ge
 
 
 def batch_remix(components: Tensor, *, generator: Generator) -> Tensor:
-    """Permute every component but the first among the items of the batch, each on its own.
+    """Permute every component but the first among the items of the batch, independently.
 
-    Each item keeps its first source and gets the other sources and the residual of random batch-mates: new
-    mixtures from independently drawn sources, at no reading cost.
+    This makes new mixtures of independently drawn sources without reading further files.
     """
     remixed = [components[:, 0]]
     for index in range(1, components.shape[1]):
@@ -74,11 +69,11 @@ def batch_remix(components: Tensor, *, generator: Generator) -> Tensor:
 
 
 def path_gains(source: Tensor, ratio: Tensor, count: int) -> Tensor:
-    """Gains ``(b, count)`` of the components at ``ratio`` of the way from one source to the mixture.
+    """Return the gains ``(b, count)`` of the components on the linear path from one source to the mixture.
 
     Args:
-        source: ``(b,)`` index of the source that is kept whole in each item.
-        ratio: ``(b,)`` gain of everything else.
+        source: ``(b,)`` index of the source that keeps gain 1 in each item.
+        ratio: ``(b,)`` gain of the others.
         count: Number of components.
     """
     gains = ratio[:, None].expand(-1, count).clone()
@@ -86,14 +81,12 @@ def path_gains(source: Tensor, ratio: Tensor, count: int) -> Tensor:
 
 
 def linear_path(components: Tensor, source: Tensor, ratio: Tensor) -> Tensor:
-    """Move every item towards one of its sources: ``x = s + r n``, the blends that a perfect estimate gives.
-
-    The other references shrink with the mixture's share, as they do in the blend.
+    """Move every item towards one of its sources, ``x = s + r n``: `blend` with a perfect estimate.
 
     Args:
-        components: ``(b, s + 1, c, t)``.
-        source: ``(b,)`` index of the source moved to.
-        ratio: ``(b,)`` share of the mixture in [0, 1].
+        components: ``(b, s + 1, c, t)``; all but the source are scaled by the ratio.
+        source: ``(b,)`` index of the source.
+        ratio: ``(b,)`` mixing ratio in [0, 1].
     """
     return components * path_gains(source, ratio, components.shape[1])[:, :, None, None]
 
@@ -101,18 +94,17 @@ def linear_path(components: Tensor, source: Tensor, ratio: Tensor) -> Tensor:
 def estimate_path(
     mixture: Tensor, references: Tensor, estimates: Tensor, source: Tensor, ratio: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Blend mixtures with the separator's own estimates of one source: the inputs refinement will meet.
+    """Mix mixtures with the separator's own estimates of one source, as refinement does.
 
     Args:
         mixture: ``(b, c, t)``.
         references: ``(b, s, c, t)``.
         estimates: ``(b, s, c, t)``; detached here.
-        source: ``(b,)`` index of the source whose estimate is blended in.
-        ratio: ``(b,)`` share of the mixture in [0, 1].
+        source: ``(b,)`` index of the source whose estimate is used.
+        ratio: ``(b,)`` mixing ratio in [0, 1].
 
     Returns:
-        The blends ``(b, c, t)`` and what a separator should find in them ``(b, s, c, t)``: the chosen source
-        whole, the others at the mixture's share.
+        The blends ``(b, c, t)``, and their references, where all but the source are scaled by the ratio.
     """
     items = torch.arange(len(mixture), device=mixture.device)
     estimate = estimates.detach()[items, source]
@@ -121,7 +113,7 @@ def estimate_path(
 
 
 def random_ratios(count: int, beta: float, *, generator: Generator, device: torch.device) -> Tensor:
-    """``(count,)`` shares of the mixture from Beta(beta, 1): uniform for 1, nearer the mixture above 1.
+    """Draw ``(count,)`` mixing ratios from Beta(beta, 1): uniform for 1, larger ratios above 1.
 
     Beta(b, 1) has the distribution function ``r ** b``, so ``u ** (1 / b)`` follows it exactly.
     """
@@ -130,13 +122,13 @@ def random_ratios(count: int, beta: float, *, generator: Generator, device: torc
 
 
 def uniform(name: str, bounds: tuple[float, float], shape: torch.Size, generator: Generator) -> Tensor:
-    """Uniform draws of ``shape`` between ``bounds``, on the generator's device; ``name`` is for the error."""
+    """Draw uniform numbers between ``bounds``, on the generator's device; ``name`` is for the error."""
     low, high = bounds
     if low > high:
-        raise ValueError(f"{name}={tuple(bounds)}: the lower bound comes first")
+        raise ValueError(f"{name}={tuple(bounds)}: give two values, the lower one first")
     return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
 
 
 def _per_item(values: Tensor, like: Tensor) -> Tensor:
-    """``(b,)`` reshaped to broadcast over the items of ``like``."""
+    """Reshape ``(b,)`` to broadcast over the items of ``like``."""
     return values.reshape(-1, *(1 for _ in like.shape[1:]))

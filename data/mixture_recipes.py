@@ -1,14 +1,14 @@
-"""Mixtures of isolated sources for tests: ``python -m encore.data.mixture_recipes TASK OUT --speech VCTK``.
+"""Write test mixtures of isolated sources: ``python -m encore.data.mixture_recipes TASK OUT --speech VCTK``.
 
     OUT/mix/0000.wav, OUT/s1/0000.wav, OUT/s2/0000.wav ..   32-bit float
-    OUT/manifest.jsonl    for encore.data.manifest, a column a source
-    OUT/sources.jsonl     classes, speakers, files, places and levels of every mixture
+    OUT/manifest.jsonl    for encore.data.manifest, one column per source
+    OUT/sources.jsonl     classes, speakers, files, positions and levels of every mixture
 
-Each source comes to lie at a random place of a canvas of 4 s, each but the first beginning to sound while the
-one before it sounds, at a level drawn from -25 to -20 dB of full scale, RMS over the whole canvas
-(`data.source_placing`). The mixture is their plain sum, neither clipped nor normalised, so that a source
-which sounds for a moment only has peaks far above 1. The speakers of a mixture differ, and so do its classes
-of sound; each speaker and each class is as likely as any other, however many recordings there are of it.
+Each source is placed at random in 4 s, each but the first beginning to sound while the one before it sounds,
+at a level drawn from -25 to -20 dB of full scale, RMS over the whole mixture (`encore.data.placement`). The
+mixture is their plain sum, neither clipped nor normalized, so short sources have peaks far above 1. The
+speakers of a mixture differ, and so do its classes of sound; each speaker and each class is equally likely,
+independent of its number of recordings.
 
 Source: R. Shi et al., "Unsupervised Single-Channel Audio Separation with Diffusion Source Priors", 2025.
 """
@@ -30,9 +30,16 @@ from tqdm import tqdm
 from encore.data.audio_writing import write_audio
 from encore.data.corpora import Item, check_choice
 from encore.data.manifest import manifest, write_manifest
+from encore.data.placement import (
+    BLOCK,
+    Placement,
+    apply_placements,
+    draw_integer,
+    draw_placements,
+    sounding_blocks,
+)
 from encore.data.reading import Reader
 from encore.data.source_corpora import Recording, fsdkaggle2018, vctk
-from encore.data.source_placing import BLOCK, Place, draw_integer, draw_places, lay_out, sounding_blocks
 from encore.data.synthesis.corpus_files import prepare_folder, write_listing
 
 TASKS: Mapping[str, tuple[str, ...]] = {
@@ -42,10 +49,10 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "3sounds": ("sound1", "sound2", "sound3"),
     "2speech": ("speaker1", "speaker2"),
 }
-"""The sources of every task, in the order in which they are placed."""
+"""The sources of every task, in the order of their placement."""
 
 MANIFEST, LISTING = "manifest.jsonl", "sources.jsonl"
-_MOST = 10_000  # mixtures, whose names have four digits
+_MOST = 10_000  # mixtures; names have four digits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +61,9 @@ class TaskMixture:
 
     Attributes:
         name: As in the manifest.
-        item: Its files; the references in the order in which they were placed.
+        item: Its files; the references in the order of their placement.
         labels: The class of each reference; None for speech.
-        speakers: Who speaks in each reference; None for sounds.
+        speakers: The speaker of each reference; None for sounds.
     """
 
     name: str
@@ -68,16 +75,13 @@ class TaskMixture:
 def draw_recordings(
     task: str, speech: Sequence[Recording], sounds: Sequence[Recording], generator: Generator
 ) -> list[Recording]:
-    """Draw what a mixture is made of: different speakers, different classes, then a recording of each.
+    """Draw a recording for every source of a task: different speakers, different classes.
 
     Args:
         task: One of `TASKS`.
         speech: Recordings with speakers.
         sounds: Recordings with classes.
-        generator: Of the draws.
-
-    Returns:
-        A recording for every source of the task.
+        generator: Source of the draws.
 
     Raises:
         ValueError: If the task is unknown, a recording lacks its speaker or class, or there are too few.
@@ -111,16 +115,16 @@ def write_task(
         out: Folder to write into.
         speech: Recordings with speakers; not used by tasks without speech.
         sounds: Recordings with classes; not used by tasks without sounds.
-        count: Of mixtures; the first ones of more are those of fewer.
+        count: Number of mixtures; a mixture does not depend on it.
         seconds: Length of every mixture.
-        sample_rate: Hz, to which recordings are resampled; several channels become their mean.
-        seed: Same seed and recordings, same samples (a file's header says when it was written).
-        overwrite: Whether to delete a task that lies in the folder.
+        sample_rate: Rate in Hz to resample to; several channels become their mean.
+        seed: The same seed and recordings give the same samples (a file's header holds the time of writing).
+        overwrite: Whether to delete a task in the folder.
 
     Raises:
         AudioFileError: If a recording cannot be read.
         ValueError: If an argument is out of range, recordings are too few or silent, or the folder is not
-            empty and ``overwrite`` is not given.
+            empty and ``overwrite`` is False.
     """
     check_choice("task", task, tuple(TASKS))
     frames = round(seconds * sample_rate)
@@ -132,7 +136,7 @@ def write_task(
         )
     if seed < 0:
         raise ValueError(f"seed={seed} is negative: give 0 or more")
-    # so that too few recordings are an error before a folder is touched
+    # too few recordings are an error before a folder is changed
     draw_recordings(task, speech, sounds, Generator())
     parts = [f"s{number}" for number in range(1, len(TASKS[task]) + 1)]
     prepare_folder(out, ("mix", *parts), overwrite=overwrite, listing=LISTING)
@@ -142,28 +146,22 @@ def write_task(
         own_seed = _seed_of(seed, task, number)
         generator = Generator().manual_seed(own_seed)
         recordings = draw_recordings(task, speech, sounds, generator)
-        signals = [_sounding(reader, recording) for recording in recordings]
-        places = draw_places(signals, frames=frames, generator=generator)
-        sources = lay_out(signals, places, frames)
+        signals = [_read_sound(reader, recording) for recording in recordings]
+        placements = draw_placements(signals, frames=frames, generator=generator)
+        sources = apply_placements(signals, placements, frames)
         name = f"{number:04d}"
         files = [out / part / f"{name}.wav" for part in ("mix", *parts)]
         for file, signal in zip(files, (sources.sum(0), *sources), strict=True):
             write_audio(file, signal[None], sample_rate, subtype="FLOAT")
         references = dict(zip(TASKS[task], files[1:], strict=True))
         items.append(Item(name=name, mixture=files[0], references=references))
-        entries.append({"name": name, "task": task, **_entry(recordings, places), "seed": own_seed})
+        entries.append({"name": name, "task": task, **_entry(recordings, placements), "seed": own_seed})
     write_manifest(out / MANIFEST, items)
     write_listing(out / LISTING, entries)
 
 
 def task_mixtures(root: str | Path) -> list[TaskMixture]:
-    """Read a task that `write_task` has written.
-
-    Args:
-        root: Its folder.
-
-    Returns:
-        Its mixtures, sorted by name.
+    """Read the mixtures that `write_task` has written to a folder, sorted by name.
 
     Raises:
         FileNotFoundError: If a list or a file is missing.
@@ -174,7 +172,7 @@ def task_mixtures(root: str | Path) -> list[TaskMixture]:
     listing = base / LISTING
     if not listing.is_file():
         raise FileNotFoundError(
-            f"{listing} is missing: write the task anew with python -m encore.data.mixture_recipes"
+            f"{listing} is missing: write the task again with python -m encore.data.mixture_recipes"
         )
     try:
         lines = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()]
@@ -183,7 +181,7 @@ def task_mixtures(root: str | Path) -> list[TaskMixture]:
             if any(len(values) != len(item.references) for values in entries[item.name]):
                 raise ValueError(f"{item.name} has {len(item.references)} sources")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{listing} does not fit {MANIFEST} ({error}): write the task anew") from error
+        raise ValueError(f"{listing} does not match {MANIFEST} ({error}): write the task again") from error
     return [
         TaskMixture(name=item.name, item=item, labels=entries[item.name][0], speakers=entries[item.name][1])
         for item in items
@@ -191,33 +189,19 @@ def task_mixtures(root: str | Path) -> list[TaskMixture]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: Without the program's name; those of the process by default.
-
-    Returns:
-        Exit status: 0, or 1 with one line on standard error for a value, folder or file that will not do.
-    """
-    options = _parser().parse_args(arguments)
+    """Run the command line; return 0, or 1 after an error of one line."""
+    options = vars(_parser().parse_args(arguments))
+    folders = {kind: options.pop(kind) for kind in ("speech", "sounds")}
+    split, speakers, classes = (options.pop(name) for name in ("split", "test_speakers", "classes"))
+    task = options["task"]
     try:
         speech: list[Recording] = []
         sounds: list[Recording] = []
-        if not all(map(_is_sound, TASKS[options.task])):
-            speech = vctk(_given(options, "speech"), options.split, test_speakers=options.test_speakers)
-        if any(map(_is_sound, TASKS[options.task])):
-            sounds = fsdkaggle2018(_given(options, "sounds"), options.split, classes=options.classes)
-        write_task(
-            options.task,
-            options.out,
-            speech=speech,
-            sounds=sounds,
-            count=options.count,
-            seconds=options.seconds,
-            sample_rate=options.sample_rate,
-            seed=options.seed,
-            overwrite=options.overwrite,
-        )
+        if not all(map(_is_sound, TASKS[task])):
+            speech = vctk(_given(folders, "speech", task), split, test_speakers=speakers)
+        if any(map(_is_sound, TASKS[task])):
+            sounds = fsdkaggle2018(_given(folders, "sounds", task), split, classes=classes)
+        write_task(**options, speech=speech, sounds=sounds)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -236,21 +220,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--test-speakers", type=int, default=10, metavar="N", help="of VCTK, the last ones by name (10)"
     )
-    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="of FSDKaggle2018 (all that there are)")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="of FSDKaggle2018 (all)")
     parser.add_argument("--count", type=int, default=400, help="mixtures (400)")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a mixture (4)")
     parser.add_argument("--sample-rate", type=int, default=16_000, help="Hz (16000)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed and corpora, same samples (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
     parser.add_argument("--overwrite", action="store_true", help="replace the task in OUT")
     return parser
 
 
-def _given(options: argparse.Namespace, argument: str) -> Path:
-    folder: Path | None = getattr(options, argument)
-    if folder is None:
-        raise ValueError(
-            f"{argument}: task {options.task} needs it: give --{argument} and the corpus's folder"
-        )
+def _given(folders: Mapping[str, Path | None], argument: str, task: str) -> Path:
+    if (folder := folders[argument]) is None:
+        raise ValueError(f"{argument}: task {task} needs it: give --{argument} with the corpus's folder")
     return folder
 
 
@@ -261,7 +242,7 @@ def _is_sound(source: str) -> bool:
 def _groups(
     argument: str, names: Mapping[Recording, str | None], count: int, generator: Generator
 ) -> list[list[Recording]]:
-    """The recordings of ``count`` different speakers or classes, drawn evenly."""
+    """Draw ``count`` different speakers or classes uniformly, and return their recordings."""
     groups: dict[str, list[Recording]] = {}
     for recording, name in names.items():
         if name is None:
@@ -271,36 +252,36 @@ def _groups(
     if len(groups) < count:
         kind = "classes" if argument == "sounds" else "speakers"
         raise ValueError(
-            f"{argument}: {count} different {kind} are needed and {len(groups)} are there: "
-            "take a larger corpus"
+            f"{argument}: {count} different {kind} are needed, but the corpus has {len(groups)}: "
+            "use a larger corpus"
         )
     order = torch.randperm(len(groups), generator=generator)[:count].tolist()
-    return [groups[sorted(groups)[place]] for place in order]
+    return [groups[sorted(groups)[index]] for index in order]
 
 
-def _sounding(reader: Reader, recording: Recording) -> Tensor:
-    """All of a recording ``(time,)``, unless it is silent."""
+def _read_sound(reader: Reader, recording: Recording) -> Tensor:
+    """Read a recording ``(time,)``; raise if it is silent."""
     signal = reader.read(recording.path, 0, reader.length(recording.path))[0]
     if not len(sounding_blocks(signal)):
         raise ValueError(f"{recording.path} is silent: leave it out of its corpus")
     return signal
 
 
-def _entry(recordings: Sequence[Recording], places: Sequence[Place]) -> dict[str, object]:
+def _entry(recordings: Sequence[Recording], placements: Sequence[Placement]) -> dict[str, object]:
     return {
         "labels": [recording.label for recording in recordings],
         "speakers": [recording.speaker for recording in recordings],
         "files": [recording.path.as_posix() for recording in recordings],
-        "first": [place.first for place in places],
-        "frames": [place.frames for place in places],
-        "offsets": [place.offset for place in places],
-        "onsets": [place.onset for place in places],
-        "level_db": [place.level_db for place in places],
+        "first": [placement.first for placement in placements],
+        "frames": [placement.frames for placement in placements],
+        "offsets": [placement.offset for placement in placements],
+        "onsets": [placement.onset for placement in placements],
+        "level_db": [placement.level_db for placement in placements],
     }
 
 
 def _seed_of(seed: int, task: str, number: int) -> int:
-    """The seed of one mixture, of 63 bits, independent of all others."""
+    """Return the seed of one mixture, of 63 bits, independent of all others."""
     sequence = np.random.SeedSequence(seed, spawn_key=(list(TASKS).index(task), number))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 

@@ -1,7 +1,7 @@
-"""Segments of recordings and items, at the wanted rate and channels.
+"""Read segments of recordings and items at one sampling rate and number of channels.
 
-Channels: a file of several channels becomes mono as their mean, a mono file becomes several equal channels,
-and no other change is made. Levels are never changed.
+Several channels become mono as their mean, a mono file becomes several equal channels; other changes of the
+channels are errors. Levels are not changed.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from encore.common.dsp import resampled_length
 from encore.data.activity import active_start
-from encore.data.audio import AudioFileError, AudioInfo, audio_info, read_audio, resampled_length
+from encore.data.audio import AudioFileError, AudioInfo, audio_info, read_audio
 from encore.data.corpora import Item, Reference, parts_of
 
 
 class Reader:
-    """Reads segments and remembers headers: an epoch opens a file once.
+    """Reads segments and caches headers.
 
     Args:
-        sample_rate: Rate in Hz to resample to; all lengths and places below are counted at it.
+        sample_rate: Rate in Hz to resample to; all frames below are counted at it.
         channels: Channels to return.
     """
 
@@ -33,18 +34,15 @@ class Reader:
         self._infos: dict[Path, AudioInfo] = {}
 
     def read(self, reference: Reference, start: int, frames: int) -> Tensor:
-        """A segment of one recording, or of the sum of several.
+        """Read a segment ``(channel, time)`` of one recording, or of the sum of several.
 
         Args:
-            reference: What to read. The end of one of several recordings, and no recording, are silence.
+            reference: The recording, or several: the shorter ones end in silence, and none is silence.
             start: First frame.
-            frames: How many.
-
-        Returns:
-            ``(channel, time)``.
+            frames: Number of frames.
 
         Raises:
-            AudioFileError: If a file cannot be used, or its channels cannot become those wanted.
+            AudioFileError: If a file cannot be used, or its channels cannot be converted.
             ValueError: If the segment reaches outside a single recording.
         """
         if isinstance(reference, Path):
@@ -57,14 +55,11 @@ class Reader:
         return total
 
     def length(self, reference: Reference) -> int:
-        """Frames of a recording, or of the longest of several; 0 of none."""
+        """Return the frames of a recording, or of the longest of several; 0 of none."""
         return max(map(self._frames, parts_of(reference)), default=0)
 
     def item_length(self, item: Item) -> int:
-        """Frames of an item.
-
-        Args:
-            item: It.
+        """Return the frames of an item.
 
         Raises:
             AudioFileError: If a file cannot be used, or the files of the item do not match.
@@ -74,10 +69,10 @@ class Reader:
         return resampled_length(frames, rate, self.sample_rate)
 
     def item_start(self, item: Item) -> int:
-        """Where all sources of an item and its mixture sound for the first time, in frames.
+        """Return the first frame at which all sources of an item and its mixture are active.
 
-        Found at the files' own rate by `encore.data.activity.active_start`, so that the place depends on the
-        item alone. The whole item is read, one source after the other.
+        Found by `encore.data.activity.active_start` at the files' own rate, so that it depends on the item
+        alone. The whole item is read, one source after the other.
         """
         frames, rate = self._extent(item)
         own = Reader(rate, self.channels)
@@ -94,8 +89,8 @@ class Reader:
         return active_start(signals()) * self.sample_rate // rate
 
     def draw(self, reference: Reference, segment: int, generator: np.random.Generator) -> Tensor:
-        """A random segment ``(channel, segment)``; a shorter recording is padded with zeros at the end."""
-        start, count = random_place(self.length(reference), segment, generator)
+        """Read a random segment ``(channel, segment)``, with zeros behind a shorter recording."""
+        start, count = random_segment(self.length(reference), segment, generator)
         return pad(self.read(reference, start, count), (0, segment - count))
 
     def _read_file(self, file: Path, start: int, frames: int) -> Tensor:
@@ -121,10 +116,10 @@ class Reader:
         return resampled_length(info.frames, info.sample_rate, self.sample_rate)
 
     def _extent(self, item: Item) -> tuple[int, int]:
-        """Frames and rate in Hz of the files of an item, which is as long as the longest of them."""
-        if not item.files:
-            raise ValueError(f"items: {item.name!r} names no file: leave it out, or complete its references")
+        """Return frames and rate in Hz of an item, which is as long as the longest of its files."""
         infos = {file: self._info(file) for file in item.files}
+        if not infos:
+            raise ValueError(f"items: {item.name!r} names no file: leave it out, or complete its references")
         plain = {file for file in (item.mixture, *item.references.values()) if isinstance(file, Path)}
         longest = max(infos, key=lambda file: infos[file].frames)
         first = next((file for file in infos if file in plain), longest)
@@ -139,7 +134,7 @@ class Reader:
         return frames, rate
 
 
-def random_place(total: int, segment: int, generator: np.random.Generator) -> tuple[int, int]:
-    """Start and length of a random segment of a recording of ``total`` frames; all of it if it is shorter."""
+def random_segment(total: int, segment: int, generator: np.random.Generator) -> tuple[int, int]:
+    """Draw start and length of a segment of a recording of ``total`` frames; all of it if it is shorter."""
     count = min(total, segment)
     return int(generator.integers(total - count + 1)), count

@@ -1,4 +1,4 @@
-"""Names of classes of sound, where whoever needs no more than them finds them."""
+"""Names of sound classes, kept separate so that importing them is cheap."""
 
 from __future__ import annotations
 

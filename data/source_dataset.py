@@ -1,4 +1,4 @@
-"""Isolated sources for models of one source, as dicts of ``source`` (1, time), ``label`` and ``name``."""
+"""Isolated sources for diffusion priors, as dicts of ``source`` (1, time), ``label`` and ``name``."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from encore.data.corpora import spread
+from encore.data.corpora import evenly_spaced
 from encore.data.dataset import Index, check_positive, check_ranges
 from encore.data.loaders import EVALUATION_SEED, LoaderModule
 from encore.data.reading import Reader
 from encore.data.source_corpora import Recording
 
 FRAME_SECONDS = 0.032
-"""Length of the frames whose energies say where a recording sounds."""
-
+"""Length of the frames whose energies weight the random segments."""
 
 SILENCE = 1e-4
-"""Root mean square of full scale below which a segment keeps its level: it would be noise that is raised."""
+"""Root mean square of full scale below which a segment keeps its level, or noise would be amplified."""
 
 
 class SourceSample(TypedDict):
-    """What the dataset returns; ``label`` is the number of classes where a recording has none."""
+    """A sample; ``label`` is the number of classes where a recording has none."""
 
     source: Tensor
     label: int
@@ -42,26 +41,25 @@ class SourceBatch(TypedDict):
 
 
 class SourceDataset(Dataset[SourceSample]):
-    """Segments of isolated recordings, where they sound, at a random level.
+    """Active segments of isolated recordings, at a random level.
 
-    A frame of the recording is drawn with a probability in proportion to its activity, its root mean square
-    to the power 0.5, and the segment laid at random so that the frame is in it. A recording that is shorter
-    than the segment lies in it at a random place, between zeros. The level of the whole segment is uniform
-    in dB, as it is in mixtures by `encore.data.mixture_recipes`.
-
-    Every random choice is a function of ``(seed, draw, index)``, as in `encore.data.dataset`.
+    A frame of the recording is drawn with a probability proportional to the square root of its root mean
+    square, and a segment at random that holds it. A recording shorter than the segment gets zeros on both
+    sides, at random. The level of the whole segment is uniform in dB, as in the mixtures of
+    `encore.data.mixture_recipes`. Every random choice is a function of ``(seed, draw, index)``, as in
+    `encore.data.dataset`.
 
     Args:
-        recordings: What to read; one channel is made of them.
+        recordings: The recordings; several channels become mono.
         sample_rate: Rate in Hz to resample to.
         segment: Length in samples.
         classes: Names of the classes in the order of their numbers; empty for none.
-        level_db: Range of the level of a segment, RMS in dB of full scale; None keeps recordings' own.
-        seed: Of all draws.
+        level_db: Range of the level of a segment, RMS in dB of full scale; None keeps the levels.
+        seed: Seed of all draws.
 
     Raises:
-        ValueError: If there are no recordings, a number is not positive, a range is reversed, or a recording
-            is of a class that is not named.
+        ValueError: If there are no recordings, a number is not positive, a range is reversed, or a
+            recording's class is not in ``classes``.
     """
 
     def __init__(
@@ -79,10 +77,10 @@ class SourceDataset(Dataset[SourceSample]):
         if not recordings:
             raise ValueError("recordings is empty: the corpus has no files for this split")
         self.numbers = {name: number for number, name in enumerate(classes)}
-        strange = {recording.label for recording in recordings if recording.label not in self.numbers}
-        if classes and strange:
+        unknown = {recording.label for recording in recordings if recording.label not in self.numbers}
+        if classes and unknown:
             raise ValueError(
-                f"classes: {sorted(map(str, strange))} occur in the corpus, but are not named: add them, or "
+                f"classes: {sorted(map(str, unknown))} occur in the corpus, but are not named: add them, or "
                 "read the named classes only"
             )
         self.recordings = list(recordings)
@@ -106,12 +104,12 @@ class SourceDataset(Dataset[SourceSample]):
 
 
 def active_segment(whole: Tensor, segment: int, frame: int, generator: np.random.Generator) -> Tensor:
-    """A random segment ``(1, segment)`` of a recording ``(1, time)``, more often where it sounds.
+    """Draw a segment ``(1, segment)`` of a recording ``(1, time)``, see `SourceDataset`.
 
     Args:
         whole: The recording.
         segment: Length in samples.
-        frame: Length of the frames whose activity is looked at.
+        frame: Length of the frames in samples.
         generator: Source of all draws.
     """
     total = whole.shape[-1]
@@ -128,11 +126,11 @@ def active_segment(whole: Tensor, segment: int, frame: int, generator: np.random
 
 
 class SourceData(LoaderModule):
-    """A corpus of isolated sources as loaders.
+    """Data module of a corpus of isolated sources.
 
     Args:
-        train: Returns the training recordings when called; a function of `data.source_corpora` with its
-            arguments bound. Called at set-up, not before.
+        train: Returns the training recordings; a function of `encore.data.source_corpora` with its arguments
+            bound. Called at set-up.
         valid: The same for validation; None for no validation.
         source: Name of the source.
         sample_rate: Rate in Hz to resample to.
@@ -141,10 +139,10 @@ class SourceData(LoaderModule):
         classes: Names of the classes in the order of their numbers; empty for one class only.
         level_db: Range of levels, see `SourceDataset`.
         epoch_size: Training draws per epoch over all processes; one pass through the corpus if None.
-        limit_valid: At most this many validation recordings, evenly spread; all if None.
-        num_workers: Loader processes; 0 reads in the training process.
+        limit_valid: At most this many validation recordings, evenly spaced; all if None.
+        num_workers: Worker processes; 0 reads in the training process.
         seed: Seed of order, segments and levels.
-        root: The corpus folder that a config refers to; checked to exist at set-up.
+        root: The corpus folder, checked to exist at set-up.
 
     Raises:
         ValueError: If a number is not positive.
@@ -181,28 +179,28 @@ class SourceData(LoaderModule):
         self._datasets: dict[str, SourceDataset] = {}
 
     def setup(self, stage: str) -> None:
-        """List the recordings that a stage needs.
+        """List the recordings of a stage.
 
         Raises:
             FileNotFoundError: If ``root`` or a folder of the corpus is missing.
-            ValueError: If a recording is of a class that is not named.
+            ValueError: If a recording's class is not in ``classes``.
         """
         self.check_root()
         if stage == "fit" and "fit" not in self._datasets:
             self._datasets["fit"] = self._dataset(self.train(), self.seed)
         if stage in ("fit", "validate") and self.valid is not None and "validate" not in self._datasets:
             recordings = self.valid()
-            kept = [recordings[place] for place in spread(len(recordings), self.limit_valid)]
+            kept = [recordings[index] for index in evenly_spaced(len(recordings), self.limit_valid)]
             self._datasets["validate"] = self._dataset(kept, EVALUATION_SEED)
 
     def train_dataloader(self) -> DataLoader[SourceSample]:
-        """Random segments, shuffled; every process gets the same number of full batches, at least one."""
+        """Return a loader of random segments, see `LoaderModule.drawn`."""
         self.setup("fit")
         dataset = self._datasets["fit"]
         return self.drawn(dataset, self.epoch_size or len(dataset), collate)
 
     def val_dataloader(self) -> DataLoader[SourceSample] | list[DataLoader[SourceSample]]:
-        """One segment of every recording, the same in every epoch; none without a validation corpus."""
+        """Return a loader of one segment of every recording, the same in every epoch; none without corpus."""
         if self.valid is None:
             return []
         self.setup("validate")

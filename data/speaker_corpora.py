@@ -1,8 +1,9 @@
-"""Corpora of speakers who talk at once.
+"""Corpora of simultaneous speakers.
 
 The sources are ``"speaker1"``, ``"speaker2"`` .., and ``"speech"`` where the task is enhancement. With
-``task="sep_noisy"`` the noise is what the mixture holds besides them: ``data.residual=noise``. As in
-`encore.data.corpora`, lists are sorted by name and a mistake is one line.
+``task="sep_noisy"`` the noise is the rest of the mixture: ``data.residual=noise``. As in
+`encore.data.corpora`, lists are sorted by name, a missing folder or file is a ``FileNotFoundError`` and any
+other mistake a ``ValueError``.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from encore.data.corpora import Item, Split, check_choice, existing_folder, pair_sources
+from encore.data.corpora import SPLITS, Item, Split, check_choice, existing_folder, pair_sources, subfolders
 
 Task = Literal["sep_clean", "sep_noisy", "enh_single", "enh_both"]
 TASKS = ("sep_clean", "sep_noisy", "enh_single", "enh_both")
 """Separate clean or noisy mixtures into speakers; denoise the first speaker alone, or all of them at once."""
+
+Mode = Literal["min", "max"]
+"""Mixtures as long as their shortest or longest utterance."""
 
 _LIBRIMIX_TRAINING = ("train-100", "train-360")
 _WSJ0_SPLITS = {"train": "tr", "valid": "cv", "test": "tt"}
@@ -29,36 +33,32 @@ def librimix(
     subsets: Sequence[str] = ("train-100",),
     speakers: int = 2,
     sample_rate: int = 8000,
-    mode: Literal["min", "max"] = "min",
+    mode: Mode = "min",
     task: Task = "sep_clean",
 ) -> list[Item]:
-    """LibriMix and MiniLibriMix.
+    """List LibriMix or MiniLibriMix.
 
     ``Libri2Mix/wav8k/min/{train-100,train-360,dev,test}/{mix_clean,mix_both,mix_single,s1,s2,noise}``; the
-    mixtures are those of ``metadata/mixture_<subset>_<mixture>.csv`` where there is one, else all. Its paths
-    are the ones of the machine that made the corpus: a file is looked for below ``root`` first. MiniLibriMix
-    has ``train`` and ``val`` with the same folders, two speakers at 8 kHz, and no test part.
+    mixtures are those of ``metadata/mixture_<subset>_<mixture>.csv`` where it exists, else all. Its paths
+    are those of the machine that generated the corpus, so files are searched below ``root`` first.
+    MiniLibriMix has ``train`` and ``val`` with the same folders, two speakers at 8 kHz, and no test part.
 
     Args:
         root: The folder with ``Libri2Mix`` (``Libri3Mix``, ``MiniLibriMix``), or that folder itself.
         split: ``"train"``, ``"valid"`` (LibriMix's ``dev``) or ``"test"``.
-        subsets: What ``"train"`` is made of, ``"train-100"``, ``"train-360"`` or both.
-        speakers: In a mixture, 2 or 3.
+        subsets: The parts of ``"train"``: ``"train-100"``, ``"train-360"`` or both.
+        speakers: Per mixture, 2 or 3.
         sample_rate: 8000 or 16000 Hz.
-        mode: Mixtures as long as their shortest (``"min"``) or longest utterance.
+        mode: See `Mode`.
         task: One of `TASKS`, asteroid's names.
 
     Returns:
         Items named like ``4077-13754-0001_5142-33396-0065``.
 
-    Raises:
-        FileNotFoundError: If a folder or a listed file is missing.
-        ValueError: If an argument is out of range, files do not pair, or a table cannot be read.
-
     Source: J. Cosentino et al., "LibriMix: An Open-Source Dataset for Generalizable Speech Separation", 2020;
     MiniLibriMix as ``asteroid.data.LibriMix`` reads it.
     """
-    check_choice("split", split, ("train", "valid", "test"))
+    check_choice("split", split, SPLITS)
     check_choice("speakers", str(speakers), ("2", "3"))
     mixture, references = _task_folders(task, speakers)
     outer = _outer_folder(root, (f"Libri{speakers}Mix", "MiniLibriMix"))
@@ -85,28 +85,24 @@ def wsj0_mix(
     *,
     speakers: int = 2,
     sample_rate: int = 8000,
-    mode: Literal["min", "max"] = "min",
+    mode: Mode = "min",
 ) -> list[Item]:
-    """WSJ0-2mix and WSJ0-3mix: ``2speakers/wav8k/min/{tr,cv,tt}/{mix,s1,s2}``.
+    """List WSJ0-2mix or WSJ0-3mix: ``2speakers/wav8k/min/{tr,cv,tt}/{mix,s1,s2}``.
 
     Args:
         root: The folder with ``2speakers`` (``3speakers``), or that folder itself.
         split: ``"train"``, ``"valid"`` or ``"test"``.
-        speakers: In a mixture, 2 or 3.
+        speakers: Per mixture, 2 or 3.
         sample_rate: 8000 or 16000 Hz.
-        mode: Mixtures as long as their shortest (``"min"``) or longest utterance.
+        mode: See `Mode`.
 
     Returns:
         Items named as their files, like ``011a0101_1.3_20do010c_-1.3``.
 
-    Raises:
-        FileNotFoundError: If a folder is missing.
-        ValueError: If an argument is out of range, or files do not pair.
-
     Source: J. R. Hershey et al., "Deep clustering: Discriminative embeddings for segmentation and
     separation", 2016.
     """
-    check_choice("split", split, ("train", "valid", "test"))
+    check_choice("split", split, SPLITS)
     check_choice("speakers", str(speakers), ("2", "3"))
     base = _rate_folder(_outer_folder(root, (f"{speakers}speakers",)), sample_rate, mode)
     return _paired(base / _WSJ0_SPLITS[split], "mix", _task_folders("sep_clean", speakers)[1])
@@ -117,12 +113,12 @@ def wham(
     split: Split = "train",
     *,
     sample_rate: int = 8000,
-    mode: Literal["min", "max"] = "min",
+    mode: Mode = "min",
     task: Task = "sep_clean",
     reverb: Literal["anechoic", "reverb"] | None = None,
     dereverberate: bool = False,
 ) -> list[Item]:
-    """WHAM! and WHAMR!: ``wav8k/min/{tr,cv,tt}/{mix_clean,mix_both,mix_single,s1,s2,noise}``.
+    """List WHAM! or WHAMR!: ``wav8k/min/{tr,cv,tt}/{mix_clean,mix_both,mix_single,s1,s2,noise}``.
 
     WHAMR! has each of them but the noise twice, as ``mix_clean_anechoic``, ``mix_clean_reverb`` and so on.
 
@@ -130,7 +126,7 @@ def wham(
         root: The folder with ``wav8k`` or ``wav16k``.
         split: ``"train"``, ``"valid"`` or ``"test"``.
         sample_rate: 8000 or 16000 Hz.
-        mode: Mixtures as long as their shortest (``"min"``) or longest utterance.
+        mode: See `Mode`.
         task: One of `TASKS`.
         reverb: Which half of WHAMR!; None for WHAM!.
         dereverberate: Whether the references of reverberant mixtures are the anechoic ones.
@@ -138,14 +134,10 @@ def wham(
     Returns:
         Items named as their files.
 
-    Raises:
-        FileNotFoundError: If a folder is missing.
-        ValueError: If an argument is out of range, or files do not pair.
-
     Source: G. Wichern et al., "WHAM!: Extending Speech Separation to Noisy Environments", 2019;
     M. Maciejewski et al., "WHAMR!: Noisy and Reverberant Single-Channel Speech Separation", 2020.
     """
-    check_choice("split", split, ("train", "valid", "test"))
+    check_choice("split", split, SPLITS)
     if reverb is not None:
         check_choice("reverb", reverb, ("anechoic", "reverb"))
     if dereverberate and reverb != "reverb":
@@ -161,7 +153,7 @@ def wham(
 
 
 def _task_folders(task: Task, speakers: int) -> tuple[str, dict[str, str]]:
-    """Folder of the mixtures, and of each source's references."""
+    """Return the folder of the mixtures, and that of each source's references."""
     check_choice("task", task, TASKS)
     everyone = {f"speaker{number}": f"s{number}" for number in range(1, speakers + 1)}
     return {
@@ -187,7 +179,7 @@ def _rate_folder(outer: Path, sample_rate: int, mode: str) -> Path:
 
 
 def _listed(base: Path, subset: str, mixture: str, references: Mapping[str, str]) -> list[Item]:
-    """The mixtures of LibriMix's table of a subset, or where there is none, all that lie there."""
+    """List the mixtures in LibriMix's table of a subset, or without a table, all of its folder."""
     table = base / "metadata" / f"mixture_{subset}_{mixture}.csv"
     if not table.is_file():
         return _paired(base / subset, mixture, references)
@@ -195,7 +187,7 @@ def _listed(base: Path, subset: str, mixture: str, references: Mapping[str, str]
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError(
-            f"{table} lists no mixtures: make it anew, or delete it to use all of {base / subset}"
+            f"{table} lists no mixtures: generate it again, or delete it to use all of {base / subset}"
         )
     items = []
     for row in rows:
@@ -212,7 +204,7 @@ def _listed(base: Path, subset: str, mixture: str, references: Mapping[str, str]
 
 
 def _stated(row: Mapping[str, str], folder: str, mixture: str, table: Path) -> Path:
-    """What the row of a mixture says of its file in a folder."""
+    """Return the path that a mixture's row states for its file in a folder."""
     if folder.startswith("s"):
         return Path(_cell(row, f"source_{folder[1:]}_path", table))
     file = Path(_cell(row, "mixture_path", table))
@@ -221,11 +213,11 @@ def _stated(row: Mapping[str, str], folder: str, mixture: str, table: Path) -> P
 
 
 def _found(folder: Path, stated: Path, table: Path) -> Path:
-    """The stated file in a folder of this corpus, or if it is not there, where the table says."""
+    """Return the stated file in a folder of this corpus, or else at its stated path."""
     here = folder / stated.name
     if here.is_file():
         return here
-    # a relative path would depend on the folder that the program runs in
+    # a relative path would depend on the working directory
     if stated.is_absolute() and stated.is_file():
         return stated
     raise FileNotFoundError(
@@ -236,15 +228,15 @@ def _found(folder: Path, stated: Path, table: Path) -> Path:
 def _cell(row: Mapping[str, str], column: str, table: Path) -> str:
     if not row.get(column):
         raise ValueError(
-            f"{table} has a row without {column}; its columns are {', '.join(row)}: make it anew"
+            f"{table} has a row without {column}; its columns are {', '.join(row)}: generate it again"
         )
     return row[column]
 
 
 def _paired(part: Path, mixture: str, references: Mapping[str, str]) -> list[Item]:
-    """Mixtures and references of the same name; says which folders there are where one is missing."""
+    """Pair mixtures and references of the same name; the error lists the folders where one is missing."""
     existing_folder(part, "a part of the corpus", "data.root")
-    present = sorted(place.name for place in part.iterdir() if place.is_dir())
+    present = [folder.name for folder in subfolders(part)]
     for folder in (mixture, *references.values()):
         if folder not in present:
             raise FileNotFoundError(

@@ -1,48 +1,70 @@
-"""Multi-step inference: pure loops over callables."""
+"""Multi-step inference: loops over separators that are functions."""
 
-from encore.inference.bridge_guide import BridgeSampler
-from encore.inference.bridge_sampling import BridgeSample, sample_bridge, time_grid
-from encore.inference.chunking import overlap_add
-from encore.inference.evaluation import Evaluation, Guide, Way, evaluate
-from encore.inference.execution import BatchSize, Lanes
+from encore.inference.bridge_separation import BridgeSampler, as_bridge
+from encore.inference.bridges import with_ratio
+from encore.inference.chunking import overlap_add, shift_average
+from encore.inference.evaluation import Evaluation, RefinementMethod, evaluate
+from encore.inference.execution import BatchSize, WorkerPool, batched
+from encore.inference.fast import refine
 from encore.inference.fitting import fit_schedule
-from encore.inference.greedy_search import GreedySearch
-from encore.inference.interpolation import ParabolicSearch, SlopeSearch
-from encore.inference.limits import Capped, Stopping
+from encore.inference.interpolation import BrentSearch, GradientLineSearch
+from encore.inference.limits import EarlyStopping, MaxEvaluations
 from encore.inference.line_search import CoarseToFine, GoldenSection
-from encore.inference.refinement import Refinement, refine
-from encore.inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Search, Trace
-from encore.inference.warm_search import ScheduledSearch, WarmSearch
+from encore.inference.local_search import FixedListSearch, GreedySearch, LocalSearch
+from encore.inference.options import RefineOptions
+from encore.inference.paths import NoisyPath, endpoint, state
+from encore.inference.refinement import Refined, Step, Trajectory, refine_fixed
+from encore.inference.search import (
+    AnnealedGridSearch,
+    GridSearch,
+    Search,
+    SearchState,
+    linear_schedule,
+    linear_state_schedule,
+)
 from encore.inference.wiener import Wiener
+from encore.inference.wrappers import aligned, at_level_of, mixture_consistent, wiener_filtered
 
 __all__ = [
     "AnnealedGridSearch",
     "BatchSize",
-    "BridgeSample",
+    "BrentSearch",
     "BridgeSampler",
-    "Capped",
     "CoarseToFine",
+    "EarlyStopping",
     "Evaluation",
-    "FixedSchedule",
+    "FixedListSearch",
     "GoldenSection",
+    "GradientLineSearch",
     "GreedySearch",
     "GridSearch",
-    "Guide",
-    "Lanes",
-    "ParabolicSearch",
-    "Refinement",
-    "ScheduledSearch",
+    "LocalSearch",
+    "MaxEvaluations",
+    "NoisyPath",
+    "RefineOptions",
+    "Refined",
+    "RefinementMethod",
     "Search",
-    "SlopeSearch",
-    "Stopping",
-    "Trace",
-    "WarmSearch",
-    "Way",
+    "SearchState",
+    "Step",
+    "Trajectory",
     "Wiener",
+    "WorkerPool",
+    "aligned",
+    "as_bridge",
+    "at_level_of",
+    "batched",
+    "endpoint",
     "evaluate",
     "fit_schedule",
+    "linear_schedule",
+    "linear_state_schedule",
+    "mixture_consistent",
     "overlap_add",
     "refine",
-    "sample_bridge",
-    "time_grid",
+    "refine_fixed",
+    "shift_average",
+    "state",
+    "wiener_filtered",
+    "with_ratio",
 ]

@@ -1,133 +1,29 @@
-"""Score items as they are, separated once, and refined under any number of guides."""
+"""Score items as they are, separated once, and refined by any number of methods."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
 
-from encore.inference.consistency import Consistency
-from encore.inference.execution import BatchSize
-from encore.inference.refinement import Refinement, refine
-from encore.inference.refinement_run import PostFilter, Source
-from encore.inference.search import GridSearch, Search
-from encore.metrics.quality import Quality
+from encore.inference.options import RefineOptions
+from encore.inference.refinement import Refined, Step, Trajectory
+from encore.inference.search import GridSearch
+from encore.metrics.panel import MetricPanel
 from encore.metrics.reference import si_sdr
-from encore.models.levels import Level, unstandardised
-from encore.models.types import Separator
-
-Panel = Callable[..., Mapping[str, Tensor]]
-"""``panel(estimate (b, c, t), reference=None, mixture=None)`` to scores ``(b,)`` by measure."""
+from encore.models.types import LoadedSeparator
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Guide:
-    """One way of refining: a search, the measure that it listens to, and how far it goes.
-
-    Args:
-        search: Proposes the ratios.
-        quality: The measure; None for a schedule.
-        steps: Steps, for searches that do not bring their own.
-        keep_previous: Let the previous estimate compete.
-        blend: ``"endpoint"`` or ``"state"``, see `encore.inference.refine`.
-        max_batch: Largest number of blends in one separator call; by default found by timing. A number makes
-            two runs on one machine equal to the last bit.
-        lanes: Parts of a round that are worked on at the same time, see `encore.inference.refine`.
-        consistency: Where all sources are refined, move their estimates to where they sum to the mixture.
-        post_filter: Applied to every estimate, such as `encore.inference.Wiener`.
-        noise: White noise in every blend, see `encore.inference.refine`.
-        level: What a separator that standardises its input goes by: ``"mixture"`` the original mixture's mean
-            and deviation in every step, ``"own"`` those of each blend.
-        tell_share: Tell a bridge's data predictor the mixture's share as its time; one that takes no shares
-            is an error.
-        items: Refine only this many items, evenly spread; None for all. For measures that take long.
-        label: Name in tables and log keys, to tell two guides with one measure or two schedules apart.
-    """
-
-    search: Search
-    quality: Quality | None = None
-    steps: int = 5
-    keep_previous: bool = True
-    blend: Literal["endpoint", "state"] = "endpoint"
-    max_batch: int | BatchSize | None = field(default_factory=BatchSize)
-    lanes: int = 1
-    consistency: Consistency | None = None
-    post_filter: PostFilter | None = None
-    noise: float = 0.0
-    level: Level = "mixture"
-    tell_share: bool = False
-    items: int | None = None
-    label: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The label if there is one, else the name of the measure, or ``"none"`` for a schedule."""
-        return self.label or ("none" if self.quality is None else self.quality.name)
-
-    @property
-    def kind(self) -> str:
-        """``"oracle"``, ``"blind"``, or ``"fixed"`` for a schedule."""
-        return "fixed" if self.quality is None else self.quality.kind
-
-    @property
-    def plain(self) -> bool:
-        """Whether its first estimate is the separator's own."""
-        return self.consistency is None and self.post_filter is None
-
-    def usable(self, reference: Tensor | None) -> bool:
-        """Whether an item with or without a reference can be refined under this guide."""
-        return reference is not None or self.quality is None or not self.quality.needs_reference
-
-    def __call__(
-        self,
-        separate: Separator,
-        mixture: Tensor,
-        *,
-        source: Source = 0,
-        interchangeable: bool = False,
-        reference: Tensor | None = None,
-        generator: Generator | None = None,
-    ) -> Refinement:
-        """Run `encore.inference.refine` on ``(b, c, t)`` with this guide, keeping the trajectory."""
-        bare = unstandardised(separate) if self.level == "mixture" else None
-        return refine(
-            bare or separate,
-            mixture,
-            source=source,
-            steps=self.steps,
-            search=self.search,
-            quality=self.quality,
-            reference=reference,
-            keep_previous=self.keep_previous,
-            blend=self.blend,
-            interchangeable=interchangeable,
-            consistency=self.consistency,
-            post_filter=self.post_filter,
-            noise=self.noise,
-            standardise=bare is not None,
-            tell_share=self.tell_share,
-            max_batch=self.max_batch,
-            lanes=self.lanes,
-            keep_trajectory=True,
-            generator=generator,
-        )
-
-
-class Way(Protocol):
-    """One way of going on from the one-step estimate: a `Guide`, or a sampler of bridges."""
+class RefinementMethod(Protocol):
+    """A method that goes on from the one-step estimate: `RefineOptions`, or a sampler of bridges."""
 
     @property
     def name(self) -> str:
         """Name in tables."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """``"oracle"``, ``"blind"`` or ``"fixed"``."""
         ...
 
     @property
@@ -140,142 +36,154 @@ class Way(Protocol):
         """How many items it is for; None for all."""
         ...
 
-    def usable(self, reference: Tensor | None) -> bool:
-        """Whether it is for an item with or without a reference."""
+    @property
+    def kind(self) -> str:
+        """``"oracle"``, ``"blind"`` or ``"fixed"``."""
+        ...
+
+    def usable(self, *, has_references: bool) -> bool:
+        """Return whether it is for items with or without references."""
         ...
 
     def __call__(
         self,
-        separate: Separator,
+        separator: LoadedSeparator,
         mixture: Tensor,
         *,
-        source: Source = 0,
-        interchangeable: bool = False,
-        reference: Tensor | None = None,
+        references: Tensor | None = None,
         generator: Generator | None = None,
-    ) -> Refinement:
-        """Separate ``(b, c, t)``, keeping the trajectory."""
+        callback: Callable[[Step], None] | None = None,
+        at_once: int = 1,
+    ) -> Refined:
+        """Separate ``(b, c, t)`` in several steps."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Rows of the score table of some items, and the refinements they describe, by position of the guide."""
+    """Rows of the score table of some items, and the refinements they describe, by number of the method."""
 
     rows: list[dict[str, Any]]
-    refinements: dict[int, Refinement]
+    refined: dict[int, Refined]
 
 
 def evaluate(
-    separate: Separator,
+    separator: LoadedSeparator,
     mixture: Tensor,
-    guides: Mapping[int, Way],
-    panel: Panel,
+    methods: Mapping[int, RefinementMethod],
+    panel: MetricPanel,
     *,
     run: str,
     items: Sequence[str],
-    source: Source = 0,
-    interchangeable: bool = False,
-    reference: Tensor | None = None,
+    references: Tensor | None = None,
     generator: Generator | None = None,
+    at_once: int = 1,
 ) -> Evaluation:
-    """Refine items of one length under every guide and score every step with every measure of the panel.
-
-    Equal estimates (the previous one kept, an item finished) are scored once.
+    """Refine items of one length by every method, and score every step with every metric of the panel.
 
     Args:
-        separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``.
+        separator: All its sources are refined together, and scores are means over them.
         mixture: ``(b, c, t)``.
-        guides: The guides by a number that the caller knows them by; one that needs a reference is left out
-            where there is none.
-        panel: Scores estimates with all measures at once.
+        methods: By a number that the caller knows them by; one that needs references is left out where there
+            are none.
+        panel: Scores estimates with all metrics.
         run: Name of the run, for the table.
         items: Names of the items, for the table.
-        source: Index of the source that is refined; ``"all"`` refines all of them together, and scores are
-            means over them.
-        interchangeable: Whether the separator gives its sources in any order, see `encore.inference.refine`.
-        reference: ``(b, c, t)``, for all sources ``(b, s, c, t)``, or None.
-        generator: For searches that draw.
+        references: ``(b, s, c, t)`` in the order of the separator's sources, or None.
+        generator: For methods that draw.
+        at_once: Evaluations that run at the same time.
 
     Returns:
-        Rows for the mixture, the one-step estimate and every step of every guide, and the refinements.
+        Rows for the mixture, the one-step estimate and every step of every method, and the refinements.
     """
-    options: dict[str, Any] = {
-        "source": source,
-        "interchangeable": interchangeable,
-        "reference": reference,
-        "generator": generator,
-    }
-    refinements = {
-        number: guide(separate, mixture, **options)
-        for number, guide in guides.items()
-        if guide.usable(reference)
-    }
+    options: dict[str, Any] = {"references": references, "generator": generator, "at_once": at_once}
+    refined: dict[int, Refined] = {}
+    trajectories: dict[int, Tensor] = {}
+    numbers: dict[int, list[int]] = {}
+    for number, method in methods.items():
+        if method.usable(has_references=references is not None):
+            steps = Trajectory()
+            found = refined[number] = method(separator, mixture, callback=steps, **options)
+            trajectories[number] = torch.stack([found.one_step, *steps.estimates])
+            numbers[number] = [0, *steps.numbers]
     # one step is the separator as it is
-    plain = (own for number, own in refinements.items() if guides[number].plain)
-    first = next(plain, None)
+    first = next((own for number, own in refined.items() if methods[number].plain), None)
     if first is None:
-        first = refine(separate, mixture, steps=0, search=GridSearch(1), **options)
-    own_mixture = mixture if source != "all" else mixture[:, None].expand_as(first.one_step)
-    rows = []
+        first = RefineOptions(search=GridSearch(1, steps=0))(separator, mixture, **options)
+    rows: list[dict[str, Any]] = []
     for place, item in enumerate(items):
-        own = slice(place, place + 1)
-        scored = _Scored(panel, None if reference is None else reference[own], own_mixture[own])
-        mixture_db = math.nan
-        if reference is not None:
-            mixture_db = float(si_sdr(own_mixture[own], reference[own]).mean())
-        base = {"run": run, "item": item, "mixture_db": mixture_db}
-        rows += score_rows(
-            base, scored(own_mixture[own]), guide="none", kind="mixture", step=0, evaluations=0
-        )
-        rows += score_rows(
-            base, scored(first.one_step[own]), guide="none", kind="one_step", step=0, evaluations=1
-        )
-        for number, refinement in refinements.items():
-            rows += _refined_rows(base, guides[number], refinement, place, scored)
-    return Evaluation(rows=rows, refinements=refinements)
+        own_mixture = mixture[place].expand_as(first.one_step[place])
+        own_references = None if references is None else references[place]
+        signals = torch.stack([own_mixture, first.one_step[place]])
+        signals = torch.cat([signals, *(steps[:, place] for steps in trajectories.values())])
+        scores = mean_scores(panel, signals, own_references)
+        input_si_sdr = math.nan
+        if own_references is not None:
+            input_si_sdr = float(si_sdr(own_mixture, own_references).mean())
+        base = {"run": run, "item": item, "input_si_sdr": input_si_sdr}
+        rows += score_rows(base, scores[0], guide="none", kind="mixture")
+        rows += score_rows(base, scores[1], guide="none", kind="one_step", evaluations=1)
+        at = 2
+        for number, found in refined.items():
+            count = len(trajectories[number])
+            rows += step_rows(
+                base,
+                dict(zip(numbers[number], scores[at : at + count], strict=True)),
+                guide=methods[number].name,
+                kind=methods[number].kind,
+                ratios=found.ratios[:, place].tolist(),
+                evaluations=int(found.evaluations[place]),
+            )
+            at += count
+    return Evaluation(rows=rows, refined=refined)
 
 
-def _refined_rows(
-    base: Mapping[str, Any], guide: Way, refinement: Refinement, place: int, scored: _Scored
+def mean_scores(panel: MetricPanel, signals: Tensor, references: Tensor | None) -> list[dict[str, float]]:
+    """Score signals ``(n, s, c, t)`` of one item: for each of the ``n`` the mean over sources, by metric.
+
+    References are ``(s, c, t)``; without, only blind metrics score.
+    """
+    different, places = distinct(signals)
+    count, sources = different.shape[:2]
+    whole = None if references is None else references.expand(count, *references.shape).flatten(0, 1)
+    values = panel(different.flatten(0, 1), whole)
+    means = {name: own.reshape(count, sources).mean(1).tolist() for name, own in values.items()}
+    return [{name: own[place] for name, own in means.items()} for place in places]
+
+
+def distinct(signals: Tensor) -> tuple[Tensor, list[int]]:
+    """Return the signals ``(n, ...)`` without repetitions, and the position of each one among them.
+
+    A kept estimate and a finished item repeat; each signal is scored once.
+    """
+    kept: list[int] = []
+    places: list[int] = []
+    for index, signal in enumerate(signals):
+        same = next((k for k, known in enumerate(kept) if torch.equal(signals[known], signal)), len(kept))
+        if same == len(kept):
+            kept.append(index)
+        places.append(same)
+    return signals[kept], places
+
+
+def step_rows(
+    base: Mapping[str, Any],
+    scores: Mapping[int, Mapping[str, float]],
+    *,
+    guide: str,
+    kind: str,
+    ratios: Sequence[float],
+    evaluations: int,
 ) -> list[dict[str, Any]]:
-    """Rows of all steps of one refined item of a batch."""
-    assert refinement.trajectory is not None  # Guide always keeps it
-    rows = []
-    for step, estimates in enumerate(refinement.trajectory):
-        rows += score_rows(
-            base,
-            scored(estimates[place : place + 1]),
-            guide=guide.name,
-            kind=guide.kind,
-            step=step,
-            evaluations=int(refinement.evaluations[place]),
-            ratio=math.nan if step == 0 else float(refinement.ratios[step - 1, place]),
+    """Return the rows of the steps of one refined item, 0 for the one-step estimate; see `score_rows`."""
+    chosen = [math.nan, *ratios]
+    return [
+        row
+        for step, own in scores.items()
+        for row in score_rows(
+            base, own, guide=guide, kind=kind, step=step, evaluations=evaluations, ratio=chosen[step]
         )
-    return rows
-
-
-class _Scored:
-    """Scores of estimates ``(1, c, t)`` or ``(1, s, c, t)`` of one item, remembered by their values."""
-
-    def __init__(self, panel: Panel, reference: Tensor | None, mixture: Tensor) -> None:
-        self.panel, self.reference, self.mixture = panel, reference, mixture
-        self.known: list[tuple[Tensor, dict[str, float]]] = []
-
-    def __call__(self, estimate: Tensor) -> dict[str, float]:
-        for earlier, scores in self.known:
-            if torch.equal(earlier, estimate):
-                return scores
-        reference = None if self.reference is None else _as_items(self.reference)
-        measured = self.panel(_as_items(estimate), reference=reference, mixture=_as_items(self.mixture))
-        scores = {name: float(value.mean()) for name, value in measured.items()}
-        self.known.append((estimate, scores))
-        return scores
-
-
-def _as_items(signals: Tensor) -> Tensor:
-    """Sources as items, whose mean is taken: ``(1, s, c, t)`` to ``(s, c, t)``; ``(1, c, t)`` as it is."""
-    return signals.flatten(0, -3)
+    ]
 
 
 def score_rows(
@@ -284,31 +192,23 @@ def score_rows(
     *,
     guide: str,
     kind: str,
-    step: int,
-    evaluations: int,
+    step: int = 0,
+    evaluations: int = 0,
     ratio: float = math.nan,
 ) -> list[dict[str, Any]]:
-    """Rows of the score table for one estimate of one item, a row per measure.
+    """Return the rows of the score table for one estimate of one item, a row per metric.
 
     Args:
-        base: The columns ``run``, ``item`` and ``mixture_db``.
-        scores: Values by measure.
-        guide: Measure that steered, or ``"none"``.
+        base: The columns ``run``, ``item`` and ``input_si_sdr``.
+        scores: Values by metric.
+        guide: Quality that steered, or ``"none"``.
         kind: ``"mixture"``, ``"one_step"``, ``"fixed"``, ``"blind"`` or ``"oracle"``.
         step: Number of the step, 0 for the mixture and for the one-step estimate.
         evaluations: Separator calls of the whole refinement.
-        ratio: Mixture share chosen at this step, NaN where none was.
+        ratio: Mixing ratio chosen at this step, NaN where none was.
     """
+    columns = {"step": step, "guide": guide, "kind": kind}
     return [
-        {
-            **base,
-            "step": step,
-            "guide": guide,
-            "kind": kind,
-            "metric": metric,
-            "value": value,
-            "ratio": ratio,
-            "evaluations": evaluations,
-        }
+        {**base, **columns, "metric": metric, "value": value, "ratio": ratio, "evaluations": evaluations}
         for metric, value in scores.items()
     ]

@@ -1,104 +1,96 @@
-"""A schedule of ratios fitted on items with known scores: what a search must beat at equal calls."""
+"""Fit a schedule of mixing ratios on items with known scores: what a search must beat at equal cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from encore.inference.execution import BatchSize, Lanes
-from encore.inference.refinement import refine
-from encore.inference.search import Trace
-from encore.metrics.quality import Quality
+from encore.common.items import at_items
+from encore.inference.execution import WorkerPool
+from encore.inference.paths import endpoint
+from encore.inference.quality import relative_to
+from encore.inference.wrappers import separate_each
+from encore.metrics.quality import Quality, scores_of
 from encore.models.types import Separator
 
 TENTHS = tuple(tenth / 10 for tenth in range(10))
-"""Mixture shares 0, 0.1 .. 0.9."""
+"""Mixing ratios 0, 0.1 .. 0.9."""
 
 
 def fit_schedule(
     separate: Separator,
-    items: Sequence[tuple[Tensor, Tensor | None]],
-    quality: Quality,
+    items: Sequence[tuple[Tensor, Quality]],
     *,
     steps: int,
-    shares: Sequence[float] = TENTHS,
-    source: int = 0,
-    keep_previous: bool = True,
-    lanes: int = 1,
+    ratios: Sequence[float] = TENTHS,
+    keep_best: bool = True,
+    workers: int = 1,
 ) -> list[float]:
-    """Find, step by step, the one mixture share that is best for all items together.
+    """Find, step by step, the one mixing ratio that is best for all items together.
 
-    Greedy: of the shares tried the one with the highest mean score is taken, every item moves on with
-    it, and the next step begins there. An item whose one-step estimate cannot be scored is left out.
+    Greedy: of the ratios tried the one with the highest mean score is taken, every item moves on with it, and
+    the next step begins there. An item whose one-step estimate cannot be scored is left out.
 
     Args:
         separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``.
-        items: Mixtures ``(1, c, t)`` and their references, or None for a blind measure.
-        quality: The measure.
-        steps: Number of shares to find.
-        shares: What is tried.
-        source: Index of the source that is refined.
-        keep_previous: Fit for `ScheduledSearch`, where an item keeps its estimate if a new one scores
-            no higher; else for `FixedSchedule`, where it never does.
-        lanes: Items that are worked on at the same time.
+        items: Mixtures ``(1, c, t)`` and the quality of their estimates.
+        steps: Number of ratios to find.
+        ratios: Candidates.
+        keep_best: Fit for `FixedListSearch`, where an item keeps its estimate if a new one scores no higher;
+            else for `refine_fixed`, where it never does.
+        workers: Items that are worked on at the same time.
 
     Returns:
-        Mixture shares, one a step.
+        Mixing ratios, one a step.
 
     Raises:
         ValueError: If nothing can be scored, or an argument is out of range.
     """
-    if steps < 1 or not shares or not all(0 <= share <= 1 for share in shares):
-        raise ValueError(f"steps={steps} and shares={list(shares)}: give 1 or more, and shares in [0, 1]")
+    if steps < 1 or not ratios or not all(0 <= ratio <= 1 for ratio in ratios):
+        raise ValueError(f"steps={steps} and ratios={list(ratios)}: give 1 or more, and ratios in [0, 1]")
     fitted: list[float] = []
-    sizes = BatchSize()
-
-    def reached(item: tuple[Tensor, Tensor | None]) -> Tensor:
-        probe = _Probe(fitted, shares, keep_previous)
-        refine(
-            separate,
-            item[0],
-            source=source,
-            steps=len(fitted) + 1,
-            search=probe,
-            quality=quality,
-            reference=item[1],
-            keep_previous=keep_previous,
-            max_batch=sizes,
-        )
-        return probe.reached
-
-    with Lanes(lanes) as threads:
+    tried = torch.tensor(ratios)
+    with WorkerPool(workers) as pool:
+        runs = list(pool.map(lambda item: _Run(separate, *item), items))
         for _ in range(steps):
-            scores = torch.stack(list(threads.map(reached, items)))
+            scores = torch.stack(list(pool.map(lambda run: run.scores(tried, keep_best), runs)))
             if scores.isnan().all():
-                raise ValueError(f"items: none of the {len(items)} can be scored by '{quality.name}'")
-            fitted.append(float(shares[int(scores.nanmean(0).argmax())]))
+                raise ValueError(f"items: the quality can score none of the {len(items)}")
+            best = scores.nanmean(0).argmax()
+            fitted.append(float(ratios[int(best)]))
+            move = partial(_Run.move, ratio=tried[best], keep_best=keep_best)
+            list(pool.map(move, runs))
     return fitted
 
 
-class _Probe:
-    """Goes along a schedule and tries all shares in the step after its end; for one item."""
+class _Run:
+    """One item on its way along the schedule."""
 
-    steps, selects, wants_slopes = None, True, False
+    def __init__(self, separate: Separator, mixture: Tensor, quality: Quality) -> None:
+        self.separate = separate
+        self.estimate = separate(mixture)
+        self.mixture = mixture[:, None].expand_as(self.estimate)
+        self.quality = relative_to(quality, self.estimate)
+        self.score = scores_of(self.quality, self.estimate)
 
-    def __init__(self, schedule: Sequence[float], shares: Sequence[float], keep_previous: bool) -> None:
-        self.schedule, self.shares, self.keep_previous = schedule, shares, keep_previous
-        self.reached = torch.full((len(shares),), torch.nan)
+    def scores(self, ratios: Tensor, keep_best: bool) -> Tensor:
+        """Return the scores ``(k,)`` that ratios ``(k,)`` lead to."""
+        scores = torch.cat([self._candidate(ratio)[1] for ratio in ratios]).cpu()
+        if keep_best:
+            scores = scores.nan_to_num(nan=-torch.inf).maximum(self.score.cpu())
+        return scores.where(~self.score.isnan().cpu(), torch.nan)
 
-    def propose(self, trace: Trace) -> Tensor:
-        """The step's share, or all of them; nothing in a second round, whose scores are noted."""
-        last = trace.step > len(self.schedule)
-        if trace.ratios.shape[1] == 0:
-            return torch.tensor([self.shares if last else [self.schedule[trace.step - 1]]])
-        if last:
-            self.reached = trace.scores[0].cpu()
-            if self.keep_previous:
-                self.reached = self.reached.nan_to_num(nan=-torch.inf).maximum(trace.previous[0].cpu())
-        return torch.empty(1, 0)
+    def move(self, ratio: Tensor, keep_best: bool) -> None:
+        """Take the candidate of a ratio, or keep the estimate if it is no better."""
+        candidate, score = self._candidate(ratio)
+        if not keep_best or bool(score > self.score):
+            self.estimate, self.score = candidate, score
 
-    def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-        """Not before the end."""
-        return torch.zeros_like(kept)
+    def _candidate(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        r = ratio.to(self.mixture).expand(1)
+        first = torch.zeros(1, dtype=torch.long, device=self.mixture.device)
+        candidate = separate_each(at_items(self.separate, first), endpoint(self.mixture, self.estimate, r), r)
+        return candidate, scores_of(self.quality, candidate)

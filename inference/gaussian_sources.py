@@ -1,4 +1,4 @@
-"""Gaussian sources, for which everything about a posterior is known: what solvers are measured against."""
+"""Gaussian sources, whose posterior is known in closed form: the reference for posterior solvers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from encore.inference.posterior import Problem
-from encore.inference.posterior_log import Log, PosteriorSample
-from encore.inference.source_priors import Ensemble
-from encore.models.processes.diffusion import Step
+from encore.inference.posterior import SeparationProblem
+from encore.inference.posterior_log import PosteriorSample, SamplerLog
+from encore.inference.source_priors import PriorBank
+from encore.models.processes.diffusion import NoiseStep
 from encore.models.types import Denoiser
 
 
 class GaussianSources:
-    """Sources ``x^k ~ N(0, Sigma_k)`` in a mixture ``y = sum_k x^k + s n``; samples lie along the last axis.
+    """Sources ``x^k ~ N(0, Sigma_k)`` in a mixture ``y = sum_k x^k + s n``; samples are along the last axis.
 
     With ``S = sum_j Sigma_j + s^2 I``: ``E[x^k | y] = Sigma_k S^-1 y``, the Wiener filter, and
     ``Cov[x^k, x^l | y] = delta_kl Sigma_k - Sigma_k S^-1 Sigma_l``.
@@ -26,7 +26,7 @@ class GaussianSources:
         noise: s, from 0 up.
 
     Raises:
-        ValueError: If the shape is wrong, or a covariance is none.
+        ValueError: If the shape is wrong, or a matrix is no covariance.
     """
 
     def __init__(self, covariances: Tensor, noise: float = 0.0) -> None:
@@ -47,48 +47,48 @@ class GaussianSources:
 
     @property
     def priors(self) -> list[Denoiser]:
-        """The ideal denoiser of each source, ``E[x | x_t]``."""
+        """Ideal denoiser of each source, ``E[x | x_t]``."""
         return [partial(self._denoise, number) for number in range(self.count)]
 
     def mean(self, mixture: Tensor) -> Tensor:
-        """``E[x^k | y]``: ``(b, c, t)`` to ``(b, k, c, t)``."""
+        """Return ``E[x^k | y]`` ``(b, k, c, t)`` of mixtures ``(b, c, t)``."""
         gains = self.covariances @ torch.linalg.inv(self._total)
         return torch.einsum("kts,bcs->bkct", gains, mixture.double())
 
     def covariance(self) -> Tensor:
-        """``Cov[x^k, x^l | y]``, ``(k t, k t)``."""
+        """Return ``Cov[x^k, x^l | y]``, ``(k t, k t)``."""
         return self._joint(self.covariances, self._total)
 
-    def left(self, step: Step) -> tuple[Tensor, Tensor]:
-        """What a state leaves unknown: ``C_k`` ``(k, t, t)`` of each source, ``C = sum_k C_k + s^2 I``."""
-        noise = 1 - step.signal
-        inverse = torch.linalg.inv(step.signal * self.covariances + noise * self._eye)
+    def conditional(self, step: NoiseStep) -> tuple[Tensor, Tensor]:
+        """Return covariances given a state: ``C_k`` ``(k, t, t)``, and ``C = sum_k C_k + s^2 I``."""
+        noise = 1 - step.alpha_bar
+        inverse = torch.linalg.inv(step.alpha_bar * self.covariances + noise * self._eye)
         own = noise * self.covariances @ inverse
         return own, own.sum(dim=0) + self.noise**2 * self._eye
 
-    def kernel(self, step: Step) -> Tensor:
-        """Covariance ``(k t, k t)`` of the exact reverse kernel, ``betatilde I + c1^2 Cov[x | x_t, y]``."""
-        own, total = self.left(step)
+    def kernel(self, step: NoiseStep) -> Tensor:
+        """Return the reverse kernel's covariance ``betatilde I + c1^2 Cov[x | x_t, y]``, ``(k t, k t)``."""
+        own, total = self.conditional(step)
         white = step.variance * torch.eye(self.count * self.length, dtype=torch.float64)
-        return white + step.of_estimate**2 * self._joint(own, total)
+        return white + step.estimate_weight**2 * self._joint(own, total)
 
     def _joint(self, own: Tensor, total: Tensor) -> Tensor:
-        """``delta_kl A_k - A_k B^-1 A_l`` as one matrix."""
+        """Return ``delta_kl A_k - A_k B^-1 A_l`` as one matrix."""
         cross = torch.einsum("kts,sr,lru->ktlu", own, torch.linalg.inv(total), own)
         size = self.count * self.length
         blocks = torch.einsum("kl,kts->ktls", torch.eye(self.count, dtype=own.dtype), own)
         return (blocks - cross).reshape(size, size)
 
-    def _denoise(self, number: int, state: Tensor, signal: Tensor) -> Tensor:
-        share, own = float(signal[0]), self.covariances[number]
-        gain = share**0.5 * own @ torch.linalg.inv(share * own + (1 - share) * self._eye)
+    def _denoise(self, number: int, state: Tensor, alpha_bar: Tensor) -> Tensor:
+        power, own = float(alpha_bar[0]), self.covariances[number]
+        gain = power**0.5 * own @ torch.linalg.inv(power * own + (1 - power) * self._eye)
         return state @ gain.T.to(state)
 
 
 class ExactPosterior:
-    """The reverse kernel of Gaussian sources given their mixture: mean and covariance without any error.
+    """Solver with the exact reverse kernel of Gaussian sources given their mixture.
 
-    ``x0hat^k + C_k C^-1 r`` in the place of the estimates, and noise of covariance
+    ``x0hat^k + C_k C^-1 r`` instead of the estimates, and noise of covariance
     ``betatilde delta_kl I + c1^2 (delta_kl C_k - C_k C^-1 C_l)``, also in the last step; it starts from
     ``p(x_t | y)`` of the first level.
 
@@ -100,10 +100,10 @@ class ExactPosterior:
         self.sources = sources
 
     @torch.no_grad()
-    def __call__(self, problem: Problem) -> PosteriorSample:
-        """Sample; of the start only the first level counts."""
+    def __call__(self, problem: SeparationProblem) -> PosteriorSample:
+        """Sample the sources; of the start only the first level counts."""
         sources, mixture = self.sources, problem.mixture
-        ensemble, log = Ensemble(problem.priors), Log(mixture)
+        bank, log = PriorBank(problem.priors), SamplerLog(mixture)
 
         def coloured(covariance: Tensor) -> Tensor:
             values, vectors = torch.linalg.eigh(covariance)
@@ -112,16 +112,16 @@ class ExactPosterior:
             return rearrange(flat @ root.T, "b c (k t) -> b k c t", k=sources.count).to(mixture)
 
         first = problem.levels.step(problem.start.first(problem.levels))
-        white = (1 - first.signal) * torch.eye(sources.count * sources.length, dtype=torch.float64)
-        states = first.signal**0.5 * sources.mean(mixture).to(mixture)
-        states = states + coloured(first.signal * sources.covariance() + white)
+        white = (1 - first.alpha_bar) * torch.eye(sources.count * sources.length, dtype=torch.float64)
+        states = first.alpha_bar**0.5 * sources.mean(mixture).to(mixture)
+        states = states + coloured(first.alpha_bar * sources.covariance() + white)
         for step in problem.steps():
-            own, total = sources.left(step)
-            found = ensemble(states, step.signal)
+            own, total = sources.conditional(step)
+            found = bank(states, step.alpha_bar)
             residual = mixture - found.sum(dim=1)
             gains = own @ torch.linalg.inv(total)
             found = found + torch.einsum("kts,bcs->bkct", gains.to(mixture), residual)
             log.add(found)
-            mean = step.of_estimate * found + step.of_state * states
+            mean = step.estimate_weight * found + step.state_weight * states
             states = mean + coloured(sources.kernel(step))
-        return log.sample(states, ensemble.evaluations)
+        return log.sample(states, bank.evaluations)

@@ -1,4 +1,4 @@
-"""How a mixture guides the ancestral sampling of its sources: one rule a class."""
+"""Guidance of ancestral sampling by the mixture: one rule per class."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from torch import Tensor
 
 from encore.inference.consistency import sum_to_mixture
 from encore.inference.reconstruction import ReconstructionLoss
-from encore.models.processes.diffusion import Step
+from encore.models.processes.diffusion import NoiseStep
 
 FLOOR, SHARPNESS, STRENGTH = 0.002, 1000.0, 0.09
-"""Of the hybrid schedule, as published."""
+"""Published constants of the hybrid schedule."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where a chain of all sources stands.
+class SamplerState:
+    """The state of a chain of all sources.
 
     Attributes:
         step: From this level to the next cleaner one.
-        states: ``(b, k, c, t)``, requiring gradients where a rule asks for them.
+        states: ``(b, k, c, t)``, requiring gradients where the guidance differentiates.
         estimates: ``(b, k, c, t)``, of the clean sources in these states.
         mixture: ``(b, c, t)``.
     """
 
-    step: Step
+    step: NoiseStep
     states: Tensor
     estimates: Tensor
     mixture: Tensor
 
     @property
     def residual(self) -> Tensor:
-        """What the estimates leave of the mixture, ``(b, 1, c, t)``."""
+        """The mixture minus the sum of the estimates, ``(b, 1, c, t)``."""
         return (self.mixture - self.estimates.sum(dim=1))[:, None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Push:
-    """What a rule does to a step.
+class GuidanceUpdate:
+    """The change of a step by guidance; None where there is none.
 
     Attributes:
-        estimates: ``(b, k, c, t)``, in the place of the priors' own; None leaves them.
-        move: ``(b, k, c, t)``, added to the states that the step leads to; None for none.
-        gradient: ``(b, k, c, t)`` of the loss, where one was computed.
-        loss: ``(b,)``, where one was computed.
+        estimates: ``(b, k, c, t)``, replace those of the priors.
+        move: ``(b, k, c, t)``, added to the next states.
+        gradient: ``(b, k, c, t)`` of the loss.
+        loss: ``(b,)``.
     """
 
     estimates: Tensor | None = None
@@ -58,7 +58,7 @@ class Push:
 
 
 class Guidance(Protocol):
-    """A rule.
+    """How a mixture guides a step.
 
     Attributes:
         differentiates: Whether the states must require gradients.
@@ -66,37 +66,35 @@ class Guidance(Protocol):
 
     differentiates: ClassVar[bool]
 
-    def __call__(self, place: Place) -> Push:
-        """What to do in a step."""
+    def __call__(self, state: SamplerState) -> GuidanceUpdate:
+        """Return the change of a step."""
         ...
 
 
 class Unguided:
-    """Samples of the priors that know nothing of the mixture."""
+    """No guidance: samples of the priors, independent of the mixture."""
 
     differentiates: ClassVar[bool] = False
 
-    def __call__(self, place: Place) -> Push:
-        """Nothing."""
-        return Push()
+    def __call__(self, state: SamplerState) -> GuidanceUpdate:
+        """Return no change."""
+        return GuidanceUpdate()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossGuidance:
-    """Steps down the gradient of a reconstruction loss, through the priors.
+    """Step down the gradient of a reconstruction loss, through the priors.
 
-    With ``normalise="source"`` the step of every source has the length ``sqrt(L) N``, L being its samples
-    and N the schedule's value at the level: ``x - sqrt(L) N g / ||g||``. ``"joint"`` keeps the
-    proportions of the sources' gradients and gives all of them together the length that they would have,
-    ``sqrt(K L) N``. ``"none"`` makes ``x - N g``.
+    With ``normalise="source"`` the step of every source has the length ``sqrt(L) N`` with its L samples and
+    the schedule's value N at the level: ``x - sqrt(L) N g / ||g||``. ``"joint"`` keeps the proportions of the
+    sources' gradients, with ``sqrt(K L) N`` as the length of all together. ``"none"`` is ``x - N g``.
 
-    Where a chain was shortened, a step gets the N of all the steps that it stands for together, so that
-    guidance can move the sources as far as in the whole chain; ``shortened="own"`` gives it the N of its own
-    levels, which is half as far with a fourth of the levels.
+    In a shortened chain a step has the sum of N over the steps that it replaces, so that guidance can move
+    the sources as far as in the full chain; ``shortened="own"`` uses the N of its own levels, which is half
+    as far with a fourth of the levels.
 
     Args:
-        schedule: Step to N; `constant`, `proportional` and `hybrid` make the published
-            ones.
+        schedule: Step to N: `constant`, `proportional` or `hybrid`.
         normalise: See above.
         shortened: See above.
         loss: Sum of the estimates and mixture, ``(b, c, t)`` each, to ``(b,)``.
@@ -106,7 +104,7 @@ class LossGuidance:
     "Guidance with Spherical Gaussian Constraint for Conditional Diffusion", 2024.
     """
 
-    schedule: Callable[[Step], float]
+    schedule: Callable[[NoiseStep], float]
     normalise: Literal["source", "joint", "none"] = "source"
     shortened: Literal["summed", "own"] = "summed"
     loss: Callable[[Tensor, Tensor], Tensor] = field(default_factory=ReconstructionLoss)
@@ -119,14 +117,14 @@ class LossGuidance:
         if self.shortened not in ("summed", "own"):
             raise ValueError(f"shortened={self.shortened!r}: choose summed or own")
 
-    def __call__(self, place: Place) -> Push:
-        """Step down the gradient."""
-        loss = self.loss(place.estimates.sum(dim=1), place.mixture)
-        # of the sum over items, which are each in their own term only
-        (gradient,) = torch.autograd.grad(loss.sum(), place.states)
-        steps = place.step.replaced if self.shortened == "summed" else [place.step]
+    def __call__(self, state: SamplerState) -> GuidanceUpdate:
+        """Return the step down the gradient."""
+        loss = self.loss(state.estimates.sum(dim=1), state.mixture)
+        # the sum over items: each is only in its own term
+        (gradient,) = torch.autograd.grad(loss.sum(), state.states)
+        steps = state.step.substeps if self.shortened == "summed" else [state.step]
         move = -self._step(gradient, sum(map(self.schedule, steps)))
-        return Push(move=move, gradient=gradient, loss=loss.detach())
+        return GuidanceUpdate(move=move, gradient=gradient, loss=loss.detach())
 
     def _step(self, gradient: Tensor, length: float) -> Tensor:
         if self.normalise == "none":
@@ -139,22 +137,20 @@ class LossGuidance:
         return count**0.5 * length * direction
 
 
-def constant(strength: float = 1.5) -> Callable[[Step], float]:
-    """The same at every level, as in diffusion posterior sampling; with ``normalise="none"``."""
+def constant(strength: float = 1.5) -> Callable[[NoiseStep], float]:
+    """Return the constant schedule of diffusion posterior sampling; for ``normalise="none"``."""
     return lambda step: strength
 
 
-def proportional(strength: float = STRENGTH) -> Callable[[Step], float]:
-    """``strength sqrt(betatilde)``: in proportion to the noise of the step; 0 in the last one."""
+def proportional(strength: float = STRENGTH) -> Callable[[NoiseStep], float]:
+    """Return ``strength sqrt(betatilde)``, in proportion to the noise of the step; 0 in the last one."""
     return lambda step: strength * step.variance**0.5
 
 
 def hybrid(
     strength: float = STRENGTH, floor: float = FLOOR, sharpness: float = SHARPNESS
-) -> Callable[[Step], float]:
-    """In proportion to the noise, but smoothly no less than a floor.
-
-    ``ln(e^(c strength sqrt(betatilde)) + e^(c floor)) / c``.
+) -> Callable[[NoiseStep], float]:
+    """Return ``ln(e^(c strength sqrt(betatilde)) + e^(c floor)) / c``, the smooth maximum of noise and floor.
 
     Args:
         strength: See above.
@@ -169,7 +165,7 @@ def hybrid(
     if floor < 0 or not sharpness > 0:
         raise ValueError(f"floor={floor}, sharpness={sharpness}: give 0 or more, and a number above 0")
 
-    def schedule(step: Step) -> float:
+    def schedule(step: NoiseStep) -> float:
         high, low = strength * step.variance**0.5, floor
         # the larger one is taken out, so that no power overflows
         return max(high, low) + math.log1p(math.exp(-sharpness * abs(high - low))) / sharpness
@@ -179,15 +175,15 @@ def hybrid(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PseudoInverse:
-    """Moves estimates by what the mixture says, through the priors' derivatives.
+    """Move estimates by the residual of the mixture, through the priors' derivatives.
 
     ``x0hat^k + ((1 - abar) / sqrt(abar)) J_k^T r / (sum_j r_j^2 + s^2)`` with ``J_k`` the derivative of the
-    estimate by its state, and ``r_j^2 = S sigma^2 / (S + sigma^2)`` how far that of a source of power S is
-    expected to be off (``1 - abar`` for unit variance).
+    estimate by its state, and ``r_j^2 = S sigma^2 / (S + sigma^2)`` the expected squared error of a source of
+    power S (``1 - abar`` for unit variance).
 
     Args:
-        powers: S of each source, its mean square in full scale; None for equal shares of the mixture's,
-            item by item.
+        powers: S of each source, its mean square in full scale; None for equal parts of the mixture's, item
+            by item.
         noise: s, deviation of the noise in the mixture.
 
     Source: J. Song et al., "Pseudoinverse-Guided Diffusion Models for Inverse Problems", 2023.
@@ -198,28 +194,28 @@ class PseudoInverse:
 
     differentiates: ClassVar[bool] = True
 
-    def __call__(self, place: Place) -> Push:
-        """Move the estimates."""
-        step, count = place.step, place.states.shape[1]
+    def __call__(self, state: SamplerState) -> GuidanceUpdate:
+        """Return the moved estimates."""
+        step, count = state.step, state.states.shape[1]
         if self.powers is not None and len(self.powers) != count:
             raise ValueError(f"powers={list(self.powers)}: give one for each of {count} sources")
         variance = step.sigma**2
-        powers = self._shares(place.mixture, count) if self.powers is None else self.powers
+        powers = self._equal_powers(state.mixture, count) if self.powers is None else self.powers
         off = sum(power * variance / (power + variance) for power in powers)
-        wanted = (place.residual / (off + self.noise**2)).detach().expand_as(place.estimates)
-        (pulled,) = torch.autograd.grad(place.estimates, place.states, wanted)
-        factor = (1 - step.signal) / step.signal**0.5
-        return Push(estimates=place.estimates.detach() + factor * pulled)
+        wanted = (state.residual / (off + self.noise**2)).detach().expand_as(state.estimates)
+        (pulled,) = torch.autograd.grad(state.estimates, state.states, wanted)
+        factor = (1 - step.alpha_bar) / step.alpha_bar**0.5
+        return GuidanceUpdate(estimates=state.estimates.detach() + factor * pulled)
 
-    def _shares(self, mixture: Tensor, count: int) -> Sequence[Tensor]:
+    def _equal_powers(self, mixture: Tensor, count: int) -> Sequence[Tensor]:
         power = mixture.square().mean(dim=(1, 2)) - self.noise**2
-        # silence has no power, but rounding errors to be explained
+        # silence has no power, but rounding errors
         return [power.clamp_min(1e-12)[:, None, None, None] / count] * count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Projection:
-    """Shares what the estimates leave of the mixture equally among them: no gradient.
+    """Divide the residual of the mixture equally among the estimates, without a gradient.
 
     Source: S. Wisdom et al., "Differentiable Consistency Constraints for Improved Deep Speech Enhancement",
     2019.
@@ -227,6 +223,6 @@ class Projection:
 
     differentiates: ClassVar[bool] = False
 
-    def __call__(self, place: Place) -> Push:
-        """Move the estimates to where they sum to the mixture."""
-        return Push(estimates=sum_to_mixture(place.estimates, place.mixture))
+    def __call__(self, state: SamplerState) -> GuidanceUpdate:
+        """Return the estimates moved to where they sum to the mixture."""
+        return GuidanceUpdate(estimates=sum_to_mixture(state.estimates, state.mixture))

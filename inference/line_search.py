@@ -1,79 +1,74 @@
-"""Line searches: where along the blends of a step the measure is highest, in few separator calls.
+"""Line searches: find the ratio of a step with the highest score in few separator calls.
 
-Within a step the score is a curve over the mixture's share in [0, 1]: mostly smooth and with one maximum, not
+Within a step the score is a curve over the mixing ratio in [0, 1]: mostly smooth and with one maximum, not
 always. A line search looks at the scores of the step's earlier rounds; it comes close to such a maximum, and
 on any other curve it still ends within a stated number of calls. This module has those that enclose the
-maximum, `encore.inference.interpolation` those that guess where it is.
+maximum, `encore.inference.interpolation` those that estimate where it is.
 
-Share 1 costs no call, so searches that can use the height of the curve there propose it.
+Ratio 1 costs no call, so searches that can use the score there propose it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from encore.inference.search import Trace
+from encore.inference.search import Search, SearchState, at_least_one, no_ratios, unless_kept
 
 #: The golden section: parts of a line of length 1.
 SMALL_SECTION, LARGE_SECTION = (3 - math.sqrt(5)) / 2, (math.sqrt(5) - 1) / 2
-#: Nearer to each other than this, two shares are the same one.
-SAME_SHARE = 1e-4
+#: Two ratios nearer to each other than this count as equal.
+SAME_RATIO = 1e-4
 
 
-class LineSearch:
-    """What line searches share: a step tries what its scores and the last chosen share ask for, nothing else.
+@dataclass(frozen=True)
+class CoarseToFine(Search):
+    """Try the ratios 0, 1/P, .. 1, then in each round P evenly spread between the best one's neighbours.
 
-    So a step after one that kept the estimate would repeat it, and the item is finished.
-    """
-
-    steps: int | None = None
-    selects = True
-    wants_slopes = False
-
-    def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-        """Exactly the items whose previous estimate was kept."""
-        return kept
-
-
-class CoarseToFine(LineSearch):
-    """Shares 0, 1/P, .. 1, then in each round P evenly spread between the neighbours of the best so far.
-
-    A step makes at most ``P * rounds`` calls. On a curve with one maximum the best share tried is at most
+    A step makes at most ``P * rounds`` calls. On a curve with one maximum the best ratio tried is at most
     ``1 / P * (2 / (P + 1)) ** (rounds - 1)`` away from it.
 
     Args:
-        points: Number P of shares in a round, at least 2; those tried before are left out.
+        points: Number P of ratios in a round, at least 2; those tried before are left out.
         rounds: Rounds of a step, at least 1.
     """
 
-    def __init__(self, points: int = 3, rounds: int = 2) -> None:
-        if points < 2:
-            raise ValueError(f"points={points}: at least 2 are needed to enclose a maximum")
-        at_least_one("rounds", rounds)
-        self.points = points
-        self.rounds = rounds
+    points: int = 3
+    rounds: int = 2
 
-    def propose(self, trace: Trace) -> Tensor:
-        """All of a round's shares."""
-        items, tried = trace.ratios.shape
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.points < 2:
+            raise ValueError(f"points={self.points}: at least 2 are needed to enclose a maximum")
+        at_least_one("rounds", self.rounds)
+
+    def propose(self, state: SearchState) -> Tensor:
+        """Return all ratios of a round."""
+        items, tried = state.ratios.shape
         points = self.points
         if tried == 0:
-            return (trace.ratios.new_tensor(range(points + 1)) / points).expand(items, points + 1)
+            grid = state.ratios.new_tensor(range(points + 1)) / points
+            return unless_kept(grid.expand(items, points + 1), state)
         if tried > points * self.rounds:
-            return trace.ratios.new_empty(items, 0)
-        left, _, right = around_the_best(trace)
-        parts = trace.ratios.new_tensor(range(1, points + 1)) / (points + 1)
-        shares = torch.lerp(left[:, None], right[:, None], parts)
-        return shares.where(distance(shares, trace.ratios) > SAME_SHARE, torch.nan)
+            return no_ratios(state)
+        left, _, right = around_the_best(state)
+        parts = state.ratios.new_tensor(range(1, points + 1)) / (points + 1)
+        ratios = torch.lerp(left[:, None], right[:, None], parts)
+        return ratios.where(distance(ratios, state.ratios) > SAME_RATIO, torch.nan)
+
+    def max_candidates(self) -> int:
+        """Return P a round."""
+        return self.steps * self.points * self.rounds
 
 
-class GoldenSection(LineSearch):
-    """Two shares, then one a round in the part of the interval that must hold the maximum.
+@dataclass(frozen=True)
+class GoldenSection(Search):
+    """Try two ratios, then one a round in the part of the interval that must hold the maximum.
 
-    A step makes ``rounds + 1`` calls. On a curve with one maximum the best share tried is at most
+    A step makes ``rounds + 1`` calls. On a curve with one maximum the best ratio tried is at most
     ``(high - low) * 0.618 ** (rounds + 1)`` away from it. The ends of the interval are never tried.
 
     Args:
@@ -82,24 +77,26 @@ class GoldenSection(LineSearch):
         high: Its upper end; ``0 <= low < high <= 1``.
     """
 
-    def __init__(self, rounds: int = 4, low: float = 0.0, high: float = 1.0) -> None:
-        at_least_one("rounds", rounds)
-        if not 0 <= low < high <= 1:
-            raise ValueError(f"low={low}, high={high}: give shares with 0 <= low < high <= 1")
-        self.rounds = rounds
-        self.low = low
-        self.high = high
+    rounds: int = 4
+    low: float = 0.0
+    high: float = 1.0
 
-    def propose(self, trace: Trace) -> Tensor:
-        """Both inner points of the interval, later the one that is new."""
-        items, tried = trace.ratios.shape
-        low, high = (trace.ratios.new_full((items,), end) for end in (self.low, self.high))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one("rounds", self.rounds)
+        if not 0 <= self.low < self.high <= 1:
+            raise ValueError(f"low={self.low}, high={self.high}: give ratios with 0 <= low < high <= 1")
+
+    def propose(self, state: SearchState) -> Tensor:
+        """Return both inner points of the interval, later the one that is new."""
+        items, tried = state.ratios.shape
+        low, high = (state.ratios.new_full((items,), end) for end in (self.low, self.high))
         points = torch.stack((low.lerp(high, SMALL_SECTION), low.lerp(high, LARGE_SECTION)), dim=1)
         if tried == 0:
-            return points
+            return unless_kept(points, state)
         if tried > self.rounds:
-            return trace.ratios.new_empty(items, 0)
-        scores = heights(trace)
+            return no_ratios(state)
+        scores = finite_scores(state)
         new, height = points, scores[:, :2]
         for column in range(2, tried + 1):
             lower = height[:, 0] >= height[:, 1]
@@ -110,39 +107,37 @@ class GoldenSection(LineSearch):
                 height = _paired(lower, height, scores[:, column : column + 1])
         return new
 
+    def max_candidates(self) -> int:
+        """Return one more than the rounds of each step."""
+        return self.steps * (self.rounds + 1)
 
-def around_the_best(trace: Trace, among: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """The best share tried, of equal ones the larger, between its neighbours: ``(b,)``, itself for none.
 
-    ``among`` ``(b, n)`` says which of the shares can be the best.
+def around_the_best(state: SearchState, among: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the left neighbour, the best ratio tried (of equal ones the larger) and the right one, ``(b,)``.
+
+    A missing neighbour is the best ratio itself. ``among`` ``(b, n)`` says which ratios can be the best.
     """
-    scores = heights(trace) if among is None else heights(trace).where(among, -torch.inf)
-    highest = (scores == scores.amax(1, keepdim=True)) & ~trace.ratios.isnan()
-    best = trace.ratios.where(highest, -torch.inf).amax(1, keepdim=True)
-    left = trace.ratios.where(trace.ratios < best, -torch.inf).amax(1)
-    right = trace.ratios.where(trace.ratios > best, torch.inf).amin(1)
+    scores = finite_scores(state) if among is None else finite_scores(state).where(among, -torch.inf)
+    highest = (scores == scores.amax(1, keepdim=True)) & ~state.ratios.isnan()
+    best = state.ratios.where(highest, -torch.inf).amax(1, keepdim=True)
+    left = state.ratios.where(state.ratios < best, -torch.inf).amax(1)
+    right = state.ratios.where(state.ratios > best, torch.inf).amin(1)
     best = best.squeeze(1)
     return left.where(left.isfinite(), best), best, right.where(right.isfinite(), best)
 
 
-def heights(trace: Trace) -> Tensor:
-    """Scores ``(b, n)`` with the lowest one wherever there is none."""
-    return trace.scores.nan_to_num(nan=-torch.inf).where(~trace.ratios.isnan(), -torch.inf)
+def finite_scores(state: SearchState) -> Tensor:
+    """Return scores ``(b, n)``, minus infinity where there is none."""
+    return state.scores.nan_to_num(nan=-torch.inf).where(~state.ratios.isnan(), -torch.inf)
 
 
-def distance(shares: Tensor, tried: Tensor) -> Tensor:
-    """Distance ``(b, k)`` of shares ``(b, k)`` to the nearest one tried."""
-    return (shares[:, :, None] - tried[:, None]).abs().nan_to_num(nan=torch.inf).amin(2)
-
-
-def at_least_one(name: str, value: int) -> None:
-    """Complain of a number below 1."""
-    if value < 1:
-        raise ValueError(f"{name}={value}: at least 1 is needed")
+def distance(ratios: Tensor, tried: Tensor) -> Tensor:
+    """Return the distance ``(b, k)`` of ratios ``(b, k)`` to the nearest one tried."""
+    return (ratios[:, :, None] - tried[:, None]).abs().nan_to_num(nan=torch.inf).amin(2)
 
 
 def _paired(lower: Tensor, pair: Tensor, new: Tensor) -> Tensor:
-    """Inner points ``(b, 2)``, or their heights, of the lower or the upper part of an interval."""
+    """Return the inner points ``(b, 2)``, or their scores, of the lower or the upper part of an interval."""
     return torch.where(
         lower[:, None], torch.cat((new, pair[:, :1]), dim=1), torch.cat((pair[:, 1:], new), dim=1)
     )

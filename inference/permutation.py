@@ -1,9 +1,9 @@
-"""The order of sources that have no names of their own, such as the speakers of a mixture.
+"""Resolve the order of interchangeable sources, such as the speakers of a mixture.
 
-A separator trained without a fixed order gives its estimates in any order, another one for every blend or
-segment. These functions put them into an order that is known: of the estimates before, or of the references.
-Where only some sources come in any order, such as two speakers beside a sound, those of a group change
-places among themselves.
+A separator trained with a permutation-invariant loss gives its estimates in any order, another one for every
+input or segment. These functions put them into a known order: of earlier estimates, or of the references.
+Where only some sources are interchangeable, such as two speakers beside a sound, those of a group are
+permuted among themselves.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from encore.metrics.reference import si_sdr
 from encore.models.types import Groups
 
 
-def matching_order(estimates: Tensor, known: Tensor, interchangeable: bool | Groups = True) -> Tensor:
-    """The order of estimates in which they are closest to signals whose order is known.
+def matching_order(estimates: Tensor, known: Tensor, groups: Groups | None = None) -> Tensor:
+    """Return the order of estimates in which they are closest to signals whose order is known.
 
     Args:
         estimates: ``(b, s, c, t)``.
         known: Same shape.
-        interchangeable: Whether sources may change places with one another, or groups of those that may.
+        groups: Positions of sources that may be permuted, group by group; None for all.
 
     Returns:
         ``(b, s)`` indices into the sources of ``estimates``: of all orders the one with the smallest sum of
@@ -41,18 +41,16 @@ def matching_order(estimates: Tensor, known: Tensor, interchangeable: bool | Gro
             " to one"
         )
     # ||k - e||^2 summed over pairs differs between orders by the inner products only
-    return best_assignment(
-        torch.einsum("bkct,bect->bke", known.double(), estimates.double()), interchangeable
-    )
+    return best_assignment(torch.einsum("bkct,bect->bke", known.double(), estimates.double()), groups)
 
 
-def reference_order(estimates: Tensor, references: Tensor, interchangeable: bool | Groups = True) -> Tensor:
-    """The order of estimates ``(b, s, c, t)`` with the best mean SI-SDR for references of that shape.
+def reference_order(estimates: Tensor, references: Tensor, groups: Groups | None = None) -> Tensor:
+    """Return the order of estimates ``(b, s, c, t)`` with the best mean SI-SDR for references of that shape.
 
     Args:
         estimates: See above.
         references: See above.
-        interchangeable: As in `matching_order`.
+        groups: As in `matching_order`.
 
     Returns:
         ``(b, s)`` indices into the sources of ``estimates``; a silent reference takes what is left.
@@ -61,15 +59,15 @@ def reference_order(estimates: Tensor, references: Tensor, interchangeable: bool
     scores = [
         si_sdr(estimates, references[:, [index]].expand_as(estimates)).mean(-1) for index in range(count)
     ]
-    return best_assignment(torch.stack(scores, dim=1), interchangeable)
+    return best_assignment(torch.stack(scores, dim=1), groups)
 
 
-def best_assignment(scores: Tensor, interchangeable: bool | Groups = True) -> Tensor:
-    """The assignment with the largest sum of scores.
+def best_assignment(scores: Tensor, groups: Groups | None = None) -> Tensor:
+    """Return the assignment with the largest sum of scores.
 
     Args:
         scores: ``(b, known, estimate)``, square; NaN counts as 0.
-        interchangeable: As in `matching_order`.
+        groups: As in `matching_order`.
 
     Returns:
         ``(b, known)``: the estimate for each known signal.
@@ -81,10 +79,8 @@ def best_assignment(scores: Tensor, interchangeable: bool | Groups = True) -> Te
     count = scores.shape[1]
     order = torch.arange(count).repeat(len(scores), 1)
     matrices = scores.nan_to_num(0.0).cpu()
-    if isinstance(interchangeable, bool):
-        interchangeable = [range(count)] if interchangeable else []
-    for places in interchangeable:
-        group = torch.tensor(places, dtype=torch.long)
+    for positions in [range(count)] if groups is None else groups:
+        group = torch.tensor(positions, dtype=torch.long)
         for row, matrix in zip(order, matrices, strict=True):
             found = linear_sum_assignment(matrix[group][:, group].numpy(), maximize=True)[1]
             row[group] = group[torch.from_numpy(found)]
@@ -92,5 +88,5 @@ def best_assignment(scores: Tensor, interchangeable: bool | Groups = True) -> Te
 
 
 def reorder(signals: Tensor, order: Tensor) -> Tensor:
-    """Signals ``(b, s, ...)`` in the order ``(b, s)``: source ``k`` of the result is ``order[:, k]``."""
+    """Return signals ``(b, s, ...)`` in the order ``(b, s)``: source ``k`` becomes ``order[:, k]``."""
     return signals[torch.arange(len(signals), device=signals.device)[:, None], order]

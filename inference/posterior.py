@@ -1,23 +1,22 @@
-"""Sources sampled from diffusion priors so that they sum to a mixture: one call, many solvers.
+"""Posterior sampling: sources from diffusion priors whose sum is the mixture.
 
-A solver is a function of a `Problem` and returns a
-`encore.inference.posterior_log.PosteriorSample`. This file has the problem and the ancestral solver;
-`encore.inference.posterior_flow` and `encore.inference.red_diff` have those that are not ancestral.
+A solver is a function from a `SeparationProblem` to a `PosteriorSample`. This file has the problem and the
+ancestral solver; `encore.inference.posterior_flow` and `encore.inference.red_diff` have the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 
-from encore.inference.guidance import Guidance, LossGuidance, Place, hybrid
-from encore.inference.posterior_log import Log, PosteriorSample, Stopping
-from encore.inference.source_priors import Ensemble
-from encore.models.processes.diffusion import NoiseLevels, Step
+from encore.inference.guidance import Guidance, LossGuidance, SamplerState, hybrid
+from encore.inference.posterior_log import Convergence, PosteriorSample, SamplerLog
+from encore.inference.source_priors import PriorBank
+from encore.models.processes.diffusion import NoiseLevels, NoiseStep
 from encore.models.types import Denoiser
 
 StartKind = Literal["mixture", "noise", "estimate"]
@@ -29,12 +28,12 @@ class Start:
 
     Args:
         kind: ``"mixture"``: ``sqrt(abar) y + sqrt(1 - abar) eps`` for every source, with one eps for all;
-            ``"noise"``: white noise, one for each; ``"estimate"``: as the first, each source with an estimate
-            of its own in the mixture's place.
-        at: Place of that abar in the whole chain, as a share in (0, 1]: 0.75 is the 150th of 200 levels. Of a
-            shortened chain it is the nearest level, however it is spaced.
-        whole_chain: Whether all levels are run from the noisiest one on, as the published code does, or only
-            those from that place down. Of no meaning for noise.
+            ``"noise"``: white noise, independent for each; ``"estimate"``: as the first, with an estimate of
+            each source instead of the mixture.
+        at: Position of that abar in the full chain, a fraction in (0, 1]: 0.75 is the 150th of 200 levels. A
+            shortened chain uses its nearest level.
+        whole_chain: Whether all levels are run from the noisiest one on, as in the published code, or only
+            those from that position down. Of no meaning for noise.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -50,26 +49,22 @@ class Start:
         if self.kind not in get_args(StartKind):
             raise ValueError(f"kind={self.kind!r}: choose {', '.join(get_args(StartKind))}")
         if not 0 < self.at <= 1:
-            raise ValueError(f"at={self.at}: give a share of the chain above 0, at most 1")
+            raise ValueError(f"at={self.at}: give a fraction of the chain above 0, at most 1")
 
     def first(self, levels: NoiseLevels) -> int:
-        """Number of the level that is run first."""
-        return len(levels) - 1 if self.kind == "noise" or self.whole_chain else self.place(levels)
+        """Return the index of the first level to run."""
+        return len(levels) - 1 if self.kind == "noise" or self.whole_chain else self.index(levels)
 
-    def place(self, levels: NoiseLevels) -> int:
-        """Number of the level that ``at`` stands for."""
-        whole = levels.whole.signal
-        wanted = whole[max(0, round(self.at * len(whole)) - 1)]
-        return int((levels.signal - wanted).abs().argmin())
-
-
-PUBLISHED_START = Start()
-"""The published code's."""
+    def index(self, levels: NoiseLevels) -> int:
+        """Return the index of the level at ``at``."""
+        full = levels.full.alpha_bar
+        wanted = full[max(0, round(self.at * len(full)) - 1)]
+        return int((levels.alpha_bar - wanted).abs().argmin())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
-    """A mixture, the priors of its sources, and how their chain is to be run.
+class SeparationProblem:
+    """A mixture, the priors of its sources, and the chain to run.
 
     Args:
         priors: One for each source.
@@ -78,28 +73,21 @@ class Problem:
         generator: For all noise.
         start: Where the chain starts.
         estimate: ``(b, k, c, t)``, for a start from an estimate, and only then.
-        draws: The batch is so many draws of the same mixtures, one after the other. Items of one draw get the
-            same noise, so that no result depends on what else is in the batch.
         progress: Called after every level.
 
     Raises:
-        ValueError: If the batch is not so many times the same number of items, or the estimate does not fit.
+        ValueError: If the estimate does not fit.
     """
 
     priors: Sequence[Denoiser]
     mixture: Tensor
     levels: NoiseLevels
     generator: Generator
-    start: Start = PUBLISHED_START
+    start: Start = field(default_factory=Start)
     estimate: Tensor | None = None
-    draws: int = 1
     progress: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.draws < 1 or len(self.mixture) % self.draws:
-            raise ValueError(
-                f"draws={self.draws}: a batch of {len(self.mixture)} is not so many times the same mixtures"
-            )
         if (self.estimate is None) != (self.start.kind != "estimate"):
             raise ValueError(
                 f"kind={self.start.kind!r}: give an estimate of the sources for 'estimate', and only then"
@@ -112,48 +100,50 @@ class Problem:
             )
 
     def noise(self) -> Tensor:
-        """White noise of every source, drawn anew: ``(b, k, c, t)``, for one draw ``(1, k, c, t)``."""
+        """Draw white noise ``(1, k, c, t)``, the same for all items, so that none depends on the others."""
+        return self._draw(1)
+
+    def _draw(self, draws: int) -> Tensor:
+        """Draw white noise ``(draws, k, c, t)``."""
         mixture, generator = self.mixture, self.generator
-        shape = (self.draws, len(self.priors), *mixture.shape[1:])
+        shape = (draws, len(self.priors), *mixture.shape[1:])
         drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=mixture.dtype)
-        items = 1 if self.draws == 1 else len(mixture) // self.draws
-        return drawn.to(mixture.device).repeat_interleave(items, dim=0)
+        return drawn.to(mixture.device)
 
     def first_states(self) -> Tensor:
-        """Where the chain starts, ``(b, k, c, t)``."""
+        """Return the states ``(b, k, c, t)`` in which the chain starts."""
         drawn = self.noise().expand(len(self.mixture), -1, -1, -1)
         if self.start.kind == "noise":
             return drawn.clone()
         centre = self.mixture[:, None] if self.estimate is None else self.estimate
-        signal = float(self.levels.signal[self.start.place(self.levels)])
+        alpha_bar = float(self.levels.alpha_bar[self.start.index(self.levels)])
         # one noise for all sources
-        return signal**0.5 * centre + (1 - signal) ** 0.5 * drawn[:, :1].expand_as(drawn)
+        return alpha_bar**0.5 * centre + (1 - alpha_bar) ** 0.5 * drawn[:, :1].expand_as(drawn)
 
-    def steps(self) -> Iterator[Step]:
-        """The steps of the chain from the first level down; each is told of once it is done."""
+    def steps(self) -> Iterator[NoiseStep]:
+        """Yield the steps of the chain from the first level down, and report each one that is done."""
         for number in range(self.start.first(self.levels), -1, -1):
             yield self.levels.step(number)
             if self.progress is not None:
                 self.progress()
 
 
-Solver = Callable[[Problem], PosteriorSample]
-"""Separates a mixture."""
+Solver = Callable[[SeparationProblem], PosteriorSample]
+"""Samples the sources of a mixture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ancestral:
-    """The chain of each prior, sampled level by level, with a rule by which the mixture guides it.
+    """Ancestral sampling of every prior's chain, guided by the mixture.
 
-    At each level ``x' = c1 x0hat + c2 x_t + sqrt(betatilde) z`` with the estimates and, after it, the
-    move of the rule. The last level, where the noise is 0, gives the estimates themselves, and their last
-    move.
+    At each level ``x' = c1 x0hat + c2 x_t + sqrt(betatilde) z`` with the estimates, and then the move of the
+    guidance. The last level, where the noise is 0, gives the estimates themselves, and their last move.
 
     Args:
-        guidance: The rule.
-        stop: Ends an item when its estimates have changed by less than this share of the mixture's norm from
-            a level to the next, for three levels; the estimates at that level are its result. None never.
-        batched: See `encore.inference.source_priors.Ensemble`.
+        guidance: How the mixture guides a step.
+        stop: Ends an item when its estimates change by less than this fraction of the mixture's norm from a
+            level to the next, for three levels; its result are the estimates at that level. None never.
+        batched: See `encore.inference.source_priors.PriorBank`.
 
     Source: J. Ho et al., "Denoising Diffusion Probabilistic Models", 2020 (small variance).
     """
@@ -162,29 +152,30 @@ class Ancestral:
     stop: float | None = None
     batched: bool = True
 
-    def __call__(self, problem: Problem) -> PosteriorSample:
-        """Separate."""
-        ensemble = Ensemble(problem.priors, self.batched)
+    def __call__(self, problem: SeparationProblem) -> PosteriorSample:
+        """Sample the sources."""
+        bank = PriorBank(problem.priors, self.batched)
         states = problem.first_states()
-        log, still = Log(problem.mixture), Stopping(self.stop, problem.mixture)
+        log, convergence = SamplerLog(problem.mixture), Convergence(self.stop, problem.mixture)
         for step in problem.steps():
             with torch.set_grad_enabled(self.guidance.differentiates):
                 states = states.detach().requires_grad_(self.guidance.differentiates)
-                estimates = ensemble(states, step.signal)
-                place = Place(step=step, states=states, estimates=estimates, mixture=problem.mixture)
-                push = self.guidance(place)
+                estimates = bank(states, step.alpha_bar)
+                update = self.guidance(
+                    SamplerState(step=step, states=states, estimates=estimates, mixture=problem.mixture)
+                )
             with torch.no_grad():
-                used = estimates if push.estimates is None else push.estimates
-                following = step.of_estimate * used + step.of_state * states
+                used = estimates if update.estimates is None else update.estimates
+                following = step.estimate_weight * used + step.state_weight * states
                 if step.variance > 0:
                     following = following + step.variance**0.5 * problem.noise()
-                log.add(used, push.loss, push.gradient, following - states)
-                states = following if push.move is None else following + push.move
-            if still.reached(used.detach()):
+                log.add(used, update.loss, update.gradient, following - states)
+                states = following if update.move is None else following + update.move
+            if convergence.reached(used.detach()):
                 break
-        return log.sample(still.result(states.detach()), ensemble.evaluations, still.stopped)
+        return log.sample(convergence.result(states.detach()), bank.evaluations, convergence.stopped)
 
 
 def published() -> Ancestral:
-    """The hybrid guidance with the published numbers."""
+    """Return the solver with hybrid guidance and the published numbers."""
     return Ancestral(guidance=LossGuidance(schedule=hybrid()))

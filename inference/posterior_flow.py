@@ -1,4 +1,4 @@
-"""Solvers that follow the probability flow of all sources, with no noise on the way."""
+"""A solver that follows the probability flow of all sources, without new noise."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from encore.inference.posterior import Problem
-from encore.inference.posterior_log import Log, PosteriorSample
-from encore.inference.source_priors import Ensemble
+from encore.inference.posterior import SeparationProblem
+from encore.inference.posterior_log import PosteriorSample, SamplerLog
+from encore.inference.source_priors import PriorBank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,15 +18,15 @@ class SourceFlow:
 
     With ``d^k = (x^k - D^k) / sigma``:
 
-    - ``constrained=c``, the Dirac likelihood: source c is what the others leave of the mixture, before each
-      evaluation and at the end, and ``dx^k / dsigma = d^k - d^c`` for them.
+    - ``constrained=c``, the Dirac likelihood: before each evaluation and at the end source c is the mixture
+      minus the others, for which ``dx^k / dsigma = d^k - d^c``.
     - ``constrained=None``, the Gaussian likelihood of deviation ``width sigma``:
       ``dx^k / dsigma = d^k - sigma / (2 (width sigma)^2) (y - sum_j x^j)``.
 
     Args:
-        constrained: Number of the source that is constrained, or None.
+        constrained: Index of the constrained source, or None.
         width: Of the Gaussian likelihood, above 0.
-        batched: See `encore.inference.source_priors.Ensemble`.
+        batched: See `encore.inference.source_priors.PriorBank`.
 
     Source: G. Mariani et al., "Multi-Source Diffusion Models for Simultaneous Music Generation and
     Separation", 2023.
@@ -41,19 +41,19 @@ class SourceFlow:
             raise ValueError(f"width={self.width}: give a number above 0")
 
     @torch.no_grad()
-    def __call__(self, problem: Problem) -> PosteriorSample:
-        """Separate."""
+    def __call__(self, problem: SeparationProblem) -> PosteriorSample:
+        """Sample the sources."""
         mixture, count = problem.mixture, len(problem.priors)
         if self.constrained is not None and not 0 <= self.constrained < count:
             raise ValueError(
-                f"constrained={self.constrained}: there are {count} sources, give 0 to {count - 1}"
+                f"constrained={self.constrained}: the mixture has {count} sources, give 0 to {count - 1}"
             )
-        ensemble, log = Ensemble(problem.priors, batched=self.batched), Log(mixture)
+        bank, log = PriorBank(problem.priors, batched=self.batched), SamplerLog(mixture)
         first = problem.levels.step(problem.start.first(problem.levels))
-        states = problem.first_states() / first.signal**0.5
+        states = problem.first_states() / first.alpha_bar**0.5
         for step in problem.steps():
             states = self._constrain(states, mixture)
-            estimates = ensemble(step.signal**0.5 * states, step.signal)
+            estimates = bank(step.alpha_bar**0.5 * states, step.alpha_bar)
             log.add(estimates)
             slope = (states - estimates) / step.sigma
             if self.constrained is None:
@@ -62,10 +62,10 @@ class SourceFlow:
             else:
                 slope = slope - slope[:, self.constrained, None]
             states = states + (step.cleaner_sigma - step.sigma) * slope
-        return log.sample(self._constrain(states, mixture), ensemble.evaluations)
+        return log.sample(self._constrain(states, mixture), bank.evaluations)
 
     def _constrain(self, states: Tensor, mixture: Tensor) -> Tensor:
-        """Source c to what the others leave of the mixture."""
+        """Set source c to the mixture minus the others."""
         if self.constrained is None:
             return states
         own = torch.arange(states.shape[1], device=states.device) == self.constrained

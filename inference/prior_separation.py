@@ -1,11 +1,11 @@
-"""A separator made of diffusion priors and a solver: a function of the mixture, like any other."""
+"""Diffusion priors and a solver as a separator, a function of the mixture like any other."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,39 +13,50 @@ from einops import rearrange
 from torch import Generator, Tensor, nn
 
 from encore.inference.permutation import matching_order, reorder
-from encore.inference.posterior import Problem, Solver, Start
+from encore.inference.posterior import SeparationProblem, Solver, Start
 from encore.inference.posterior_log import PosteriorSample
-from encore.inference.source_priors import Ensemble, SourcePrior
+from encore.inference.source_priors import PriorBank, SourcePrior
 from encore.models.processes.diffusion import NoiseLevels
-from encore.models.types import Separator, exchangeable
+from encore.models.types import Separator, permutation_groups
 
 Choice = Literal["consistency", "likelihood", "both", "mean"]
-"""What is made of several draws: see `PriorSeparator`."""
+"""How several draws become one estimate, see `PriorSeparator`."""
 
 Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
-"""Opens a bar of so many levels; what it gives is called after each."""
+"""Open a progress bar of that many levels, and return what to call after each."""
 
-USUAL_SECONDS = 4.0
-"""Windows of priors that do not say what they were trained on: the published ones."""
+DEFAULT_SECONDS = 4.0
+"""Published segment length, for priors that do not state the one they were trained on."""
 
 LIKELIHOOD_LEVELS = 8
-"""Levels, evenly spread over the chain, at which the likelihood of a draw is looked at."""
+"""Levels, evenly spaced over the chain, at which the likelihood of a draw is estimated."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepeatedProblem(SeparationProblem):
+    """A batch of several draws of the same mixtures, one draw after the other, each with its own noise."""
+
+    draws: int
+
+    def noise(self) -> Tensor:
+        """Draw white noise ``(b, k, c, t)``, the same for all items of a draw."""
+        return self._draw(self.draws).repeat_interleave(len(self.mixture) // self.draws, dim=0)
 
 
 class PriorSeparator(nn.Module):
     """Separate by sampling the sources of a mixture from their priors.
 
-    The mixture is brought to the level at which the priors were trained, its sources at ``level_db``
-    each, and the estimates back. With several draws the best one is kept, item by item: by
-    ``"consistency"``, the smallest residual of the mixture; by ``"likelihood"``, the smallest error of
-    the priors in finding the same noise in the estimates at several levels; by ``"both"``, the smallest
-    sum of the ranks of both. ``"mean"`` keeps none of them, but their mean, which comes nearer to the sources
-    than any draw where draws differ by chance: interchangeable sources in the order of the first draw.
+    The mixture is scaled to the level at which the priors were trained, ``level_db`` per source, and the
+    estimates back. Of several draws the best is kept, item by item: by ``"consistency"``, the smallest
+    residual of the mixture; by ``"likelihood"``, the priors' smallest error in estimating the same noise at
+    several levels; by ``"both"``, the smallest sum of both ranks. ``"mean"`` returns the mean of the draws,
+    which is closer to the sources than any draw where draws differ by chance: interchangeable sources in the
+    order of the first draw.
 
     Args:
-        priors: Of each source.
+        priors: One for each source.
         sources: Their names; those that differ by their number only come in any order.
-        solver: How to sample.
+        solver: Samples the sources.
         levels: Chain of the priors.
         start: Where it starts.
         sample_rate: Rate in Hz of the priors.
@@ -54,11 +65,10 @@ class PriorSeparator(nn.Module):
         choose: See above.
         seed: Of all noise: the same for every item and call.
         first: A separator of the same sources whose estimate the chain starts from.
-        progress: Opens a bar for each call.
+        progress: Opens a progress bar for each call.
 
     Attributes:
-        segment_seconds: Length of the windows in which long mixtures should be separated, see
-            `encore.inference.segments`: the shortest that a prior was trained on.
+        segment_seconds: Segment length for long mixtures: the shortest that a prior was trained on.
 
     Raises:
         ValueError: If the arguments do not fit each other.
@@ -96,7 +106,7 @@ class PriorSeparator(nn.Module):
                 f"start.kind={start.kind!r}: a first separator is for 'estimate', and needed there"
             )
         self.priors = list(priors)
-        # so that they are moved to a device with it
+        # registered, so that they move to a device with it
         networks: dict[int, Any] = {id(prior.model): prior.model for prior in priors}
         self.models = nn.ModuleList(networks.values())
         self.sources, self.sample_rate = tuple(sources), int(sample_rate)
@@ -104,30 +114,29 @@ class PriorSeparator(nn.Module):
         self.level_db, self.draws, self.choose, self.seed = level_db, draws, choose, seed
         self.first, self.progress = first, progress
         known = [getattr(network, "segment_seconds", None) for network in networks.values()]
-        self.segment_seconds = min((length for length in known if length is not None), default=USUAL_SECONDS)
+        self.segment_seconds = min(
+            (length for length in known if length is not None), default=DEFAULT_SECONDS
+        )
 
     @property
     def steps(self) -> int:
-        """Levels that are run."""
+        """Number of levels that are run."""
         return self.start.first(self.levels) + 1
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of networks for one mixture, if nothing stops early.
-
-        Of all levels, sources and draws, of the choice among these, and the first separator's.
-        """
-        return self.draws * self.steps * Ensemble(self.priors).evaluations + self._more_evaluations
+        """Network evaluations per mixture if nothing stops early, those outside the chains included."""
+        return self.draws * self.steps * PriorBank(self.priors).evaluations + self._other_evaluations
 
     @property
-    def _more_evaluations(self) -> int:
-        """Those outside the chains."""
-        judged = self.draws > 1 and self.choose in ("likelihood", "both")
-        choice = self.draws * LIKELIHOOD_LEVELS * Ensemble(self.priors).evaluations if judged else 0
+    def _other_evaluations(self) -> int:
+        """Network evaluations outside the chains."""
+        rated = self.draws > 1 and self.choose in ("likelihood", "both")
+        choice = self.draws * LIKELIHOOD_LEVELS * PriorBank(self.priors).evaluations if rated else 0
         return choice + (self.first is not None)
 
     def shortened(self, steps: int) -> PriorSeparator:
-        """The same with a chain of so many levels, and without a bar: to see how long one takes."""
+        """Return a copy with a chain of ``steps`` levels and no progress bar, to measure the time of one."""
         short = copy.copy(self)
         short.levels, short.progress = self.levels.respaced(min(steps, len(self.levels))), None
         return short
@@ -137,18 +146,18 @@ class PriorSeparator(nn.Module):
         return self.sample(mixture)[0]
 
     def sample(self, mixture: Tensor) -> tuple[Tensor, PosteriorSample]:
-        """As `forward`, with what the solver wrote down of all draws, which follow each other.
+        """Separate, and return the solver's sample of all draws too.
 
         Returns:
-            Estimates ``(b, s, 1, t)``, and the sample of ``draws`` times b items, with the evaluations for
-            one mixture as they were counted, see `evaluations`.
+            Estimates ``(b, s, 1, t)``, and the sample of ``draws`` times b items, one draw after the other,
+            with the counted evaluations per mixture, see `evaluations`.
 
         Raises:
             ValueError: If the shape is wrong.
         """
         if mixture.ndim != 3 or mixture.shape[1] != 1:
             raise ValueError(f"mixture has shape {tuple(mixture.shape)}: give (batch, 1, time)")
-        # gradients are taken inside, where a caller's mode must not forbid them
+        # solvers need gradients in any mode of the caller
         with torch.inference_mode(False), torch.no_grad():
             return self._sample(mixture.clone())
 
@@ -159,7 +168,7 @@ class PriorSeparator(nn.Module):
         opened = nullcontext(None) if self.progress is None else self.progress(self.steps)
         with opened as advance:
             sample = self.solver(
-                Problem(
+                RepeatedProblem(
                     priors=self.priors,
                     mixture=scaled,
                     levels=self.levels,
@@ -172,11 +181,11 @@ class PriorSeparator(nn.Module):
             )
         found = rearrange(sample.estimates, "(d b) s c t -> d b s c t", d=self.draws)
         kept = self._mean(found) if self.choose == "mean" else self._best(found, gain * mixture)
-        evaluations = self.draws * sample.evaluations + self._more_evaluations
+        evaluations = self.draws * sample.evaluations + self._other_evaluations
         return kept / gain[:, None], replace(sample, evaluations=evaluations)
 
     def _gain(self, mixture: Tensor) -> Tensor:
-        """To the priors' level, ``(b, 1, 1)``; of silence 1."""
+        """Return the gain ``(b, 1, 1)`` to the priors' level; 1 for silence."""
         if self.level_db is None:
             return torch.ones_like(mixture[:, :1, :1])
         power = mixture.square().mean(dim=(1, 2), keepdim=True)
@@ -184,44 +193,44 @@ class PriorSeparator(nn.Module):
         return torch.where(power > 0, (wanted / power.clamp_min(1e-20)).sqrt(), 1.0)
 
     def _mean(self, found: Tensor) -> Tensor:
-        """``(b, s, 1, t)`` of draws ``(draw, b, s, 1, t)``."""
-        groups = exchangeable(self.sources)
+        """Return the mean ``(b, s, 1, t)`` of draws ``(draw, b, s, 1, t)``."""
+        groups = permutation_groups(self.sources)
         ordered = [reorder(draw, matching_order(draw, found[0], groups)) for draw in found]
         return torch.stack(ordered).mean(dim=0)
 
     def _best(self, found: Tensor, mixture: Tensor) -> Tensor:
-        """``(b, s, 1, t)``, of every item the draw to keep of ``(draw, b, s, 1, t)``."""
+        """Return the draw to keep of every item, ``(b, s, 1, t)`` of ``(draw, b, s, 1, t)``."""
         if len(found) == 1:
             return found[0]
-        number = self._best_number(found, mixture)
-        best: Tensor = found.gather(0, number[None, :, None, None, None].expand_as(found[:1]))[0]
+        items = torch.arange(len(mixture), device=mixture.device)
+        best: Tensor = found[self._best_index(found, mixture), items]
         return best
 
-    def _best_number(self, found: Tensor, mixture: Tensor) -> Tensor:
-        """Number ``(b,)`` of the draw to keep."""
-        misses = torch.stack([(mixture - draw.sum(dim=1)).square().sum(dim=(1, 2)) for draw in found])
+    def _best_index(self, found: Tensor, mixture: Tensor) -> Tensor:
+        """Return the index ``(b,)`` of the draw to keep."""
+        residuals = (mixture - found.sum(dim=2)).square().sum(dim=(2, 3))
         if self.choose == "consistency":
-            return misses.argmin(dim=0)
-        unlikely = torch.stack([self.unlikeliness(draw) for draw in found])
+            return residuals.argmin(dim=0)
+        errors = torch.stack([self.denoising_error(draw) for draw in found])
         if self.choose == "likelihood":
-            return unlikely.argmin(dim=0)
-        ranks = misses.argsort(dim=0).argsort(dim=0) + unlikely.argsort(dim=0).argsort(dim=0)
-        # a tie is left to the mixture
-        return (ranks * len(found) + misses.argsort(dim=0).argsort(dim=0)).argmin(dim=0)
+            return errors.argmin(dim=0)
+        rank, other = (values.argsort(dim=0).argsort(dim=0) for values in (residuals, errors))
+        # the residual decides ties
+        return ((rank + other) * len(found) + rank).argmin(dim=0)
 
     @torch.no_grad()
-    def unlikeliness(self, estimates: Tensor) -> Tensor:
-        """How badly the priors find noise in estimates ``(b, s, 1, t)``, ``(b,)``: lower is more likely.
+    def denoising_error(self, estimates: Tensor) -> Tensor:
+        """Return the priors' mean squared error ``(b,)`` of noise added to estimates ``(b, s, 1, t)``.
 
-        The mean squared error of the noise over sources, samples and levels, as the bound on the likelihood
-        has it but for its weights, with the same noise for all.
+        Over sources, samples and levels, as in the bound on the likelihood but for its weights, with the same
+        noise for all: lower is more likely.
         """
-        ensemble, generator = Ensemble(self.priors), Generator().manual_seed(self.seed + 1)
+        bank, generator = PriorBank(self.priors), Generator().manual_seed(self.seed + 1)
         total = estimates.new_zeros(len(estimates))
-        for place in self.levels.places(LIKELIHOOD_LEVELS):
-            signal = self.levels.step(place).signal
+        for index in self.levels.indices(LIKELIHOOD_LEVELS):
+            alpha_bar = self.levels.step(index).alpha_bar
             noise = torch.randn(estimates.shape[1:], generator=generator).to(estimates)
-            states = signal**0.5 * estimates + (1 - signal) ** 0.5 * noise
-            error = (ensemble(states, signal) - estimates) * (signal / (1 - signal)) ** 0.5
+            states = alpha_bar**0.5 * estimates + (1 - alpha_bar) ** 0.5 * noise
+            error = (bank(states, alpha_bar) - estimates) * (alpha_bar / (1 - alpha_bar)) ** 0.5
             total = total + error.square().mean(dim=(1, 2, 3))
         return total / LIKELIHOOD_LEVELS

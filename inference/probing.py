@@ -1,4 +1,4 @@
-"""Whether a separator knows how far along the path its input is: a linear probe of what goes on in it."""
+"""Linear probe: whether the layers of a separator encode the mixing ratio of its input."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PENALTIES = 10.0 ** torch.arange(-4, 6, dtype=torch.float64)
 
 
 def layer_statistics(module: nn.Module, x: Tensor) -> Tensor:
-    """What the layers of a network give for an input, in two numbers each, whatever its level.
+    """Return two statistics of the output of every layer, which do not depend on its level.
 
     Args:
-        module: The network; of every module without modules of its own, the first output tensor counts.
-        x: What it is called with.
+        module: The network; its layers are the modules without submodules, each by its first output tensor.
+        x: Its input.
 
     Returns:
         ``(2 * layers,)`` float64: the mean and the mean absolute value, both over the root mean square, in
@@ -28,7 +28,7 @@ def layer_statistics(module: nn.Module, x: Tensor) -> Tensor:
     """
     found: dict[int, Tensor] = {}
 
-    def look(layer: nn.Module, inputs: Any, output: Any) -> None:
+    def record(layer: nn.Module, inputs: Any, output: Any) -> None:
         tensor = output[0] if isinstance(output, tuple) else output
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and id(layer) not in found:
             values = tensor.detach().double()
@@ -36,19 +36,19 @@ def layer_statistics(module: nn.Module, x: Tensor) -> Tensor:
             found[id(layer)] = torch.stack((values.mean() / size, values.abs().mean() / size))
 
     leaves = [layer for layer in module.modules() if not any(True for _ in layer.children())]
-    hooks = [layer.register_forward_hook(look) for layer in leaves]
+    hooks = [layer.register_forward_hook(record) for layer in leaves]
     try:
         module(x)
     finally:
         for hook in hooks:
             hook.remove()
     if not found:
-        raise ValueError(f"{type(module).__name__} ran no layer that can be looked at")
+        raise ValueError(f"{type(module).__name__} ran no layer: its forward must call its submodules")
     return torch.cat(list(found.values())).cpu()
 
 
 def band_levels(x: Tensor, *, bands: int = 24) -> Tensor:
-    """Levels of ``(1, c, t)`` in even bands over the whole, ``(bands,)``: what anyone sees of it."""
+    """Return levels ``(bands,)`` of ``(1, c, t)`` in even frequency bands, over the whole."""
     power = torch.fft.rfft(x.double()).abs().square().mean(dim=(0, 1))
     parts = torch.stack([part.mean() for part in power.tensor_split(bands)])
     return (parts / power.mean().clamp_min(1e-30) + 1e-8).log().cpu()
@@ -56,11 +56,11 @@ def band_levels(x: Tensor, *, bands: int = 24) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """How well a number can be read off features, on items that the probe was not fitted on.
+    """Predictions of a number from features, on items that the probe was not fitted on.
 
     Args:
         predicted: ``(n,)``.
-        explained: Share of the variance that the predictions explain: 1 for all, 0 and below for none.
+        explained: Fraction of the variance that the predictions explain: 1 for all, 0 and below for none.
     """
 
     predicted: Tensor
@@ -70,13 +70,13 @@ class Probe:
 def linear_probe(features: Tensor, target: Tensor, items: Sequence[object], *, folds: int = 20) -> Probe:
     """Predict a number from features by ridge regression, item by item from the others.
 
-    The penalty is chosen within the training items, by leaving parts of those out in turn.
+    The penalty is chosen by cross-validation within the training items.
 
     Args:
         features: ``(n, k)``.
         target: ``(n,)``.
-        items: To which item each row belongs; an item is never on both sides.
-        folds: Parts that the items are cut into; each item by itself if there are no more.
+        items: The item of each row; one item is never in both training and test rows.
+        folds: Number of parts of the items; at most one item per part.
 
     Returns:
         The predictions.
@@ -86,7 +86,7 @@ def linear_probe(features: Tensor, target: Tensor, items: Sequence[object], *, f
     """
     names = list(dict.fromkeys(items))
     if len(names) < 2 or folds < 2:
-        raise ValueError(f"items: {len(names)} cannot be told apart in folds={folds}; give 2 or more of both")
+        raise ValueError(f"items: {len(names)} in folds={folds}; give 2 or more of both")
     own = torch.tensor([names.index(item) for item in items])
     x, y = features.double(), target.double()
     predicted = torch.empty_like(y)
@@ -102,19 +102,19 @@ def linear_probe(features: Tensor, target: Tensor, items: Sequence[object], *, f
 
 
 def _parts(items: Tensor, count: int) -> list[Tensor]:
-    """Masks of the rows of every so manieth item; none is empty."""
-    places = torch.unique(items, return_inverse=True)[1]
-    masks = [places % count == index for index in range(count)]
+    """Return masks of the rows of every ``count``-th item; none is empty."""
+    indices = torch.unique(items, return_inverse=True)[1]
+    masks = [indices % count == index for index in range(count)]
     return [mask for mask in masks if bool(mask.any())]
 
 
 def _ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
-    """Predictions for ``new`` under every penalty, ``(penalties, n)``."""
+    """Return predictions ``(penalties, n)`` for ``new`` under every penalty."""
     mean, deviation, centre = x.mean(0), x.std(0).clamp_min(1e-9), y.mean()
-    seen = (x - mean) / deviation
-    # what was seen of a feature in training bounds what it may say
-    asked = ((new - mean) / deviation).clamp(-5, 5)
-    # by the rows' products: there are fewer rows than features
-    squares, u = torch.linalg.eigh(seen @ seen.T)
+    known = (x - mean) / deviation
+    # features far outside of their range in training must not dominate a prediction
+    new = ((new - mean) / deviation).clamp(-5, 5)
+    # the rows' products: there are fewer rows than features
+    squares, u = torch.linalg.eigh(known @ known.T)
     weights = (u.T @ (y - centre)) / (squares.clamp_min(0) + len(y) * _PENALTIES[:, None])
-    return weights @ (asked @ seen.T @ u).T + centre
+    return weights @ (new @ known.T @ u).T + centre

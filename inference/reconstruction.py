@@ -1,4 +1,4 @@
-"""How far a sum of sources is from the mixture: the loss that guides diffusion priors."""
+"""Distance of the sum of estimates from the mixture: the loss that guides diffusion priors."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from encore.common.dsp import stft
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReconstructionLoss:
-    """Norms of the difference: of the whole, of short chunks, and of the magnitudes' spectra.
+    """Norms of the difference: of the whole, of short chunks, and of magnitude spectra.
 
     ``||y - ybar|| + chunks sum_g ||(y - ybar)_g|| + spectral || |STFT ybar| - |STFT y| ||``, none of them
     squared; the channels of an item count together.
 
     Args:
-        time: Weight of the first, from 0 up; 0 leaves it out.
-        chunks: Of the second.
-        spectral: Of the third.
-        chunk: Samples of a chunk; the last is filled up with zeros.
+        time: Weight of the first term, from 0 up; 0 leaves it out.
+        chunks: Weight of the second.
+        spectral: Weight of the third.
+        chunk: Samples of a chunk; the last one is zero-padded.
         window: Length of the periodic Hann window in samples; frames are centred, with zeros outside.
         hop: Samples between frames.
 
     Raises:
-        ValueError: If a number is out of range, or nothing is left.
+        ValueError: If a number is out of range, or all weights are 0.
 
     Source: R. Shi et al., "Unsupervised Single-Channel Audio Separation with Diffusion Source Priors", 2025.
     """
@@ -52,7 +54,7 @@ class ReconstructionLoss:
             )
 
     def __call__(self, estimate: Tensor, mixture: Tensor) -> Tensor:
-        """``(b, c, t)`` twice to ``(b,)``, lower is better.
+        """Return the loss ``(b,)`` of estimates and mixtures ``(b, c, t)``.
 
         Raises:
             ValueError: If the shapes differ.
@@ -70,19 +72,7 @@ class ReconstructionLoss:
             pieces = rearrange(padded, "b c (g n) -> b g (c n)", n=self.chunk)
             total = total + self.chunks * torch.linalg.vector_norm(pieces, dim=2).sum(dim=1)
         if self.spectral:
-            gap = self._magnitudes(estimate) - self._magnitudes(mixture)
+            spectra = stft(torch.stack((estimate, mixture)), self.window, self.hop, padding="constant")
+            gap = spectra[0].abs() - spectra[1].abs()
             total = total + self.spectral * torch.linalg.vector_norm(gap, dim=(1, 2, 3))
         return total
-
-    def _magnitudes(self, waveform: Tensor) -> Tensor:
-        """``(b, c, t)`` to ``(b, c, f, frame)``."""
-        window = torch.hann_window(self.window, device=waveform.device, dtype=waveform.dtype)
-        spectrum = torch.stft(
-            rearrange(waveform, "b c t -> (b c) t"),
-            self.window,
-            self.hop,
-            window=window,
-            pad_mode="constant",
-            return_complex=True,
-        )
-        return rearrange(spectrum.abs(), "(b c) f t -> b c f t", b=len(waveform))

@@ -1,4 +1,4 @@
-"""Separation as an optimisation whose regulariser is made of the priors' denoising errors."""
+"""A solver that optimises the estimates, regularised by the priors' denoising errors."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 import torch
 
-from encore.inference.posterior import Problem
-from encore.inference.posterior_log import Log, PosteriorSample
-from encore.inference.source_priors import Ensemble
+from encore.inference.posterior import SeparationProblem
+from encore.inference.posterior_log import PosteriorSample, SamplerLog
+from encore.inference.source_priors import PriorBank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RedDiff:
-    """Minimises ``mean (y - sum mu)^2 / 2 + w_t sum_k mean <eps(x_t^k) - z^k, mu^k>``, one Adam step a level.
+    """Minimise ``mean (y - sum mu)^2 / 2 + w_t sum_k mean <eps(x_t^k) - z^k, mu^k>``, one Adam step a level.
 
-    ``x_t^k = sqrt(abar) mu^k + sqrt(1 - abar) z^k`` is made anew at each level, from the noisiest down,
-    eps is the noise that the prior finds in it, and ``w_t = weight sqrt((1 - abar) / abar)``. It starts
-    at the mixture in equal shares, or at an estimate; of the start, that and the first level count.
+    At each level, from the noisiest down, ``x_t^k = sqrt(abar) mu^k + sqrt(1 - abar) z^k`` with new noise z,
+    eps is the prior's estimate of it, and ``w_t = weight sqrt((1 - abar) / abar)``. The means start at equal
+    parts of the mixture, or at the estimate; of `Start`, that and the first level count.
 
     Args:
         weight: Of the regulariser, from 0 up.
         rate: Of Adam.
         betas: Of Adam.
-        batched: See `encore.inference.source_priors.Ensemble`.
+        batched: See `encore.inference.source_priors.PriorBank`.
 
     Source: M. Mardani et al., "A Variational Perspective on Solving Inverse Problems with Diffusion
     Models", 2023.
@@ -38,19 +38,19 @@ class RedDiff:
         if self.weight < 0 or not self.rate > 0:
             raise ValueError(f"weight={self.weight}, rate={self.rate}: give 0 or more, and a number above 0")
 
-    def __call__(self, problem: Problem) -> PosteriorSample:
-        """Separate."""
+    def __call__(self, problem: SeparationProblem) -> PosteriorSample:
+        """Sample the sources."""
         mixture, count = problem.mixture, len(problem.priors)
-        ensemble, log = Ensemble(problem.priors, batched=self.batched), Log(mixture)
+        bank, log = PriorBank(problem.priors, batched=self.batched), SamplerLog(mixture)
         equal = (mixture / count)[:, None].expand(-1, count, -1, -1)
         means = (equal if problem.estimate is None else problem.estimate).clone().requires_grad_(True)
         adam = torch.optim.Adam([means], lr=self.rate, betas=self.betas)
         for step in problem.steps():
             with torch.no_grad():
                 z = problem.noise()
-                states = step.signal**0.5 * means + (1 - step.signal) ** 0.5 * z
-                found = ensemble(states, step.signal)
-                predicted = (states - step.signal**0.5 * found) / (1 - step.signal) ** 0.5
+                states = step.alpha_bar**0.5 * means + (1 - step.alpha_bar) ** 0.5 * z
+                found = bank(states, step.alpha_bar)
+                predicted = (states - step.alpha_bar**0.5 * found) / (1 - step.alpha_bar) ** 0.5
             with torch.enable_grad():
                 missing = mixture - means.sum(dim=1)
                 pull = ((predicted - z) * means).sum(dim=1)
@@ -60,4 +60,4 @@ class RedDiff:
                 losses.sum().backward()
             adam.step()
             log.add(means, losses.detach())
-        return log.sample(means.detach(), ensemble.evaluations)
+        return log.sample(means.detach(), bank.evaluations)

@@ -1,223 +1,271 @@
-"""Searches: which blends of mixture and estimate are tried in a refinement step.
+"""Searches: which mixing ratios are tried in a refinement step.
 
-A search is stateless: everything it may look at stands in the `Trace`, row by row and item by item,
-so no item's result depends on its batch-mates. A step runs in rounds: `Search.propose` is asked again,
-with the scores of what was tried, until it proposes nothing more. Grids need one round; searches that look at
-the scores can take several.
+A search is a frozen set of settings without state: everything it may look at is in the `SearchState`, row by
+row and item by item, so no item's result depends on its batch-mates. A step runs in rounds: `Search.propose`
+is called again, with the scores of what was tried, until it proposes nothing more. An item for which it
+proposes nothing in a step keeps its estimate and costs nothing, so a search ends early by proposing nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trace:
-    """What is known when a round of a step begins.
+class SearchState:
+    """What is known when a round of a step begins; ``b`` items.
 
     Args:
-        step: Number of the step, 1 to ``steps``.
-        steps: Steps in all.
-        ratios: ``(b, n)`` mixture shares tried in the earlier rounds of this step; NaN where none was.
-        scores: ``(b, n)`` their scores, higher is better; NaN where not eligible, or without a measure.
-        slopes: ``(b, n)`` derivatives of the scores by the share; NaN unless the search wants them.
-        chosen: ``(step - 1, b)`` mixture shares chosen in the earlier steps; NaN where the estimate was kept.
-        history: ``(step, b)`` scores of the estimates so far, the one-step estimate's first; NaN without
-            a measure.
-        mixture: ``(b, s, c, t)`` what the shares are shares of: the mixture, for each refined source; in
-            state form the previous blends.
-        estimate: ``(b, s, c, t)`` the previous estimates, which the rest is.
-        calls: ``(b,)`` separator calls that each item has cost so far, the first one and this step's earlier
-            rounds included.
-        share_calls: Calls that a share below 1 costs: one for each refined source, two with slopes.
-        generator: For searches that draw; None if the caller gave none.
+        step: Number of the step, from 1.
+        ratios: ``(b, n)`` mixing ratios tried in earlier rounds of this step; NaN where none was.
+        scores: ``(b, n)`` their scores, higher is better; NaN where not eligible.
+        slopes: ``(b, n)`` derivatives of the scores by the ratio; NaN unless the search needs them.
+        chosen: ``(step - 1, b)`` ratios chosen in earlier steps; NaN where the estimate was kept.
+        history: ``(step, b)`` scores of the estimates so far, the one-step estimate's first.
+        evaluations: ``(b,)`` separator calls of each item so far.
+        cost: Separator calls of one candidate with a ratio below 1.
     """
 
     step: int
-    steps: int
     ratios: Tensor
     scores: Tensor
     slopes: Tensor
     chosen: Tensor
     history: Tensor
-    mixture: Tensor
-    estimate: Tensor
-    calls: Tensor
-    share_calls: int
-    generator: Generator | None
+    evaluations: Tensor
+    cost: int
+
+    @classmethod
+    def start(cls, score: Tensor, evaluations: Tensor, cost: int) -> SearchState:
+        """Return the state before the first step, with the one-step estimates' scores ``(b,)``."""
+        none = score.new_empty(len(score), 0)
+        return cls(
+            step=0,
+            ratios=none,
+            scores=none,
+            slopes=none,
+            chosen=score.new_empty(0, len(score)),
+            history=score[None].clone(),
+            evaluations=evaluations,
+            cost=cost,
+        )
 
     @property
     def previous(self) -> Tensor:
-        """``(b,)`` score of the previous estimate; NaN without a measure."""
+        """``(b,)`` scores of the current estimates."""
         return self.history[-1]
 
-
-class Search(Protocol):
-    """Proposes mixture shares for a step, reads the scores, says when an item is finished."""
-
     @property
-    def steps(self) -> int | None:
-        """Number of steps, where the search fixes it; None leaves it to the caller."""
-        ...
+    def steps_kept(self) -> Tensor:
+        """``(b,)`` number of steps in a row, up to the last one, that kept the estimate."""
+        return self.chosen.isnan().flip(0).long().cumprod(0).sum(0)
 
-    @property
-    def selects(self) -> bool:
-        """Whether candidates are compared by a measure; False for schedules, whose one candidate is taken."""
-        ...
+    def last_chosen(self, first: float) -> Tensor:
+        """``(b,)`` the last ratio below 1 that was chosen; ``first`` where none was."""
+        last = self.history.new_full((self.history.shape[1],), first)
+        for chosen in self.chosen:
+            last = chosen.where(chosen < 1, last)
+        return last
 
-    @property
-    def wants_slopes(self) -> bool:
-        """Whether scores come with derivatives by the share; each such candidate counts as two calls."""
-        ...
+    def next_step(self) -> SearchState:
+        """Return the state at the beginning of the next step."""
+        none = self.ratios[:, :0]
+        return replace(self, step=self.step + 1, ratios=none, scores=none, slopes=none)
 
-    def propose(self, trace: Trace) -> Tensor:
-        """Mixture shares ``(b, k)`` in [0, 1] to try next, NaN for none; ``k`` 0 or all NaN ends the step."""
-        ...
+    def after_round(self, ratios: Tensor, scores: Tensor, slopes: Tensor, evaluations: Tensor) -> SearchState:
+        """Return the state after candidates ``(b, k)`` were scored."""
+        return replace(
+            self,
+            ratios=torch.cat((self.ratios, ratios), dim=1),
+            scores=torch.cat((self.scores, scores), dim=1),
+            slopes=torch.cat((self.slopes, slopes), dim=1),
+            evaluations=evaluations,
+        )
 
-    def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-        """Items ``(b,)`` that no later step can change, given where the previous estimate was ``kept``."""
-        ...
-
-
-class _OneRound:
-    """A search whose candidates do not depend on scores: all of them in one round."""
-
-    wants_slopes = False
-
-    def propose(self, trace: Trace) -> Tensor:
-        """All shares of this step in the first round, nothing after it."""
-        items, tried = trace.ratios.shape
-        shares = self.shares(trace.step, trace.steps) if tried == 0 else []
-        return torch.tensor(shares, dtype=torch.float32).expand(items, len(shares))
-
-    def shares(self, step: int, steps: int) -> Sequence[float]:
-        """Mixture shares of a step, 1 to ``steps``."""
-        raise TypeError(f"{type(self).__name__} must define shares()")
-
-    def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-        """No item: the next step tries other ratios."""
-        return torch.zeros_like(kept)
+    def after_step(self, chosen: Tensor, score: Tensor) -> SearchState:
+        """Return the state after ratios ``(b,)`` were chosen, NaN for none, with the scores now."""
+        return replace(
+            self,
+            chosen=torch.cat((self.chosen, chosen[None])),
+            history=torch.cat((self.history, score[None])),
+        )
 
 
-class GridSearch(_OneRound):
-    """The published fixed grid: the same shares 1, 1 - 1/K, .. 1/K in every step.
+@dataclass(frozen=True, kw_only=True)
+class Search(ABC):
+    """Propose mixing ratios for a step from the scores so far.
 
-    Because the set never changes, an item whose previous estimate won is finished: with a deterministic
-    separator and measure every later step would repeat this one.
+    Args:
+        steps: Most steps of a refinement, 0 or more.
+        keep_best: Whether the previous estimate competes with the candidates; without, the best candidate of
+            a step is always taken.
+    """
+
+    steps: int = 20
+    keep_best: bool = True
+
+    needs_gradient = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 0:
+            raise ValueError(f"steps={self.steps}: give a whole number from 0 up")
+
+    @abstractmethod
+    def propose(self, state: SearchState) -> Tensor:
+        """Return mixing ratios ``(b, k)`` in [0, 1] to try next, NaN for none; all NaN ends the step.
+
+        A ratio of 1 gives the one-step estimate and costs nothing.
+        """
+
+    @abstractmethod
+    def max_candidates(self) -> int:
+        """Return the most candidates with a ratio below 1 that an item can cost in all steps."""
+
+
+def proposals(search: Search, state: SearchState, eligible: Tensor) -> Tensor | None:
+    """Return the ratios ``(b, k)`` of the next round, NaN for none; None if the step is over.
+
+    Items that are not ``eligible`` ``(b,)``, and those that had no proposal in the first round of the step,
+    take no part.
+
+    Raises:
+        ValueError: If the search proposes numbers that are not mixing ratios.
+    """
+    ratios = search.propose(state).to(state.ratios)
+    if len(ratios) != len(state.ratios) or ((ratios < 0) | (ratios > 1)).any():
+        raise ValueError(
+            f"search={type(search).__name__} proposed {ratios.tolist()} for {len(state.ratios)} items: it"
+            " must give each one a row of mixing ratios in [0, 1]"
+        )
+    if state.ratios.shape[1]:
+        eligible = eligible & ~state.ratios.isnan().all(1)
+    ratios = ratios.where(eligible[:, None], torch.nan)
+    return None if ratios.isnan().all() else ratios
+
+
+def no_ratios(state: SearchState) -> Tensor:
+    """Return a proposal of nothing."""
+    return state.ratios.new_empty(len(state.ratios), 0)
+
+
+@dataclass(frozen=True)
+class GridSearch(Search):
+    """Try the published fixed grid: the ratios 1, 1 - 1/K, .. 1/K in every step.
+
+    Because the set never changes, an item whose estimate was kept is finished: every later step would repeat
+    this one.
 
     Args:
         candidates: Number K of ratios, at least 1, the bare estimate not counted.
-        include_estimate: Try the bare estimate (share 0) too.
+        include_estimate: Try the bare estimate (ratio 0) too.
 
-    >>> GridSearch(4, include_estimate=True).shares(1, 20)
+    >>> GridSearch(4, include_estimate=True).ratios()
     [1.0, 0.75, 0.5, 0.25, 0.0]
 
     Source: Zang, Li and Kong, "Training-Free Multi-Step Audio Source Separation", 2025.
     """
 
-    steps = None
-    selects = True
+    candidates: int = 10
+    include_estimate: bool = False
 
-    def __init__(self, candidates: int = 10, include_estimate: bool = False) -> None:
-        _at_least_one("candidates", candidates)
-        self.candidates = candidates
-        self.include_estimate = include_estimate
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one("candidates", self.candidates)
 
-    def shares(self, step: int, steps: int) -> Sequence[float]:
-        """The grid, from the mixture towards the estimate."""
+    def ratios(self) -> list[float]:
+        """Return the grid, from the mixture towards the estimate."""
         count = self.candidates
         return [(count - j) / count for j in range(count + int(self.include_estimate))]
 
-    def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-        """Exactly the items whose previous estimate was kept."""
-        return kept
+    def propose(self, state: SearchState) -> Tensor:
+        """Return the whole grid in the first round."""
+        if state.ratios.shape[1]:
+            return no_ratios(state)
+        grid = state.ratios.new_tensor(self.ratios()).expand(len(state.ratios), -1)
+        return unless_kept(grid, state) if self.keep_best else grid
+
+    def max_candidates(self) -> int:
+        """Return the grid's size without ratio 1, times the steps."""
+        return self.steps * (self.candidates - 1 + int(self.include_estimate))
 
 
-class AnnealedGridSearch(_OneRound):
-    """The published annealed grid: at step i = 0 .. T-1 the shares ``(1 - i/T)(1 - j/K)``, j = 0 .. K-1.
+@dataclass(frozen=True)
+class AnnealedGridSearch(Search):
+    """Try the published annealed grid: at step i = 0 .. T-1 the ratios ``(1 - i/T)(1 - j/K)``, j = 0 .. K-1.
 
     Args:
         candidates: Number K of ratios in each step, at least 1.
 
-    >>> AnnealedGridSearch(2).shares(2, 4)
+    >>> AnnealedGridSearch(2, steps=4).ratios(2)
     [0.75, 0.375]
 
     Source: Zang, Li and Kong, "Training-Free Multi-Step Audio Source Separation", 2025.
     """
 
-    steps = None
-    selects = True
+    candidates: int = 10
 
-    def __init__(self, candidates: int = 10) -> None:
-        _at_least_one("candidates", candidates)
-        self.candidates = candidates
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one("candidates", self.candidates)
 
-    def shares(self, step: int, steps: int) -> Sequence[float]:
-        """The grid of one step; the mixture itself is among them in the first step only."""
-        reach = 1 - (step - 1) / steps
-        return [reach * (1 - j / self.candidates) for j in range(self.candidates)]
+    def ratios(self, step: int) -> list[float]:
+        """Return the grid of one step; the mixture itself is in the first one only."""
+        largest = 1 - (step - 1) / self.steps
+        return [largest * (1 - j / self.candidates) for j in range(self.candidates)]
+
+    def propose(self, state: SearchState) -> Tensor:
+        """Return the step's grid in the first round."""
+        if state.ratios.shape[1]:
+            return no_ratios(state)
+        return state.ratios.new_tensor(self.ratios(state.step)).expand(len(state.ratios), -1)
+
+    def max_candidates(self) -> int:
+        """Return the candidates of all steps, less ratio 1 of the first."""
+        return max(0, self.steps * self.candidates - 1)
 
 
-class FixedSchedule(_OneRound):
-    """Progressive inference: one blend a step, without a measure, never keeping the previous estimate.
+def linear_schedule(steps: int, last: float | None = None) -> Tensor:
+    """Return the mixing ratios of the published linear schedule, for `encore.inference.refine_fixed`.
 
-    Args:
-        betas: Share of the *estimate* at each step, as the paper counts; the mixture's share is ``1 - beta``.
+    The estimate's part rises as ``n / steps`` for n = 1 .. steps - 1, or to ``last`` in ``steps`` steps.
 
-    >>> FixedSchedule([0.1, 0.2]).shares(1, 2)
-    [0.9]
+    >>> linear_schedule(5), linear_schedule(2, last=0.5)
+    (tensor([0.8000, 0.6000, 0.4000, 0.2000]), tensor([0.7500, 0.5000]))
 
     Source: Magalini, Manattini and Marri, "Progressive inference for music demixing", 2025.
     """
-
-    selects = False
-
-    def __init__(self, betas: Sequence[float]) -> None:
-        self.betas = [float(beta) for beta in betas]
-        if not self.betas or not all(0 <= beta <= 1 for beta in self.betas):
-            raise ValueError(f"betas={self.betas}: give at least one estimate share, each in [0, 1]")
-
-    @classmethod
-    def linear(cls, steps: int, last: float | None = None) -> FixedSchedule:
-        """The paper's ``beta_n = n / N`` for n = 1 .. N - 1, or up to ``last`` if given.
-
-        >>> FixedSchedule.linear(5).betas
-        [0.2, 0.4, 0.6, 0.8]
-        >>> FixedSchedule.linear(2, last=0.5).betas
-        [0.25, 0.5]
-        """
-        _at_least_one("steps", steps)
-        if last is None:
-            return cls([n / steps for n in range(1, steps)] or [0.0])
-        return cls([last * n / steps for n in range(1, steps + 1)])
-
-    @classmethod
-    def linear_state(cls, steps: int) -> FixedSchedule:
-        """The blends of `linear` in state form, whose shares are of the previous blend.
-
-        The mixture's share is to go from ``1 - (n - 1) / N`` to ``1 - n / N``, by the ratio of the two.
-
-        >>> [round(beta, 3) for beta in FixedSchedule.linear_state(4).betas]
-        [0.25, 0.333, 0.5]
-        """
-        _at_least_one("steps", steps)
-        return cls([1 / (steps - n + 1) for n in range(1, steps)] or [0.0])
-
-    @property
-    def steps(self) -> int:
-        """One step for each beta."""
-        return len(self.betas)
-
-    def shares(self, step: int, steps: int) -> Sequence[float]:
-        """The one mixture share of this step."""
-        return [1 - self.betas[step - 1]]
+    at_least_one("steps", steps)
+    if last is None:
+        return 1 - torch.arange(1, steps) / steps if steps > 1 else torch.ones(1)
+    if not 0 <= last <= 1:
+        raise ValueError(f"last={last}: give the estimate's part in the last step, in [0, 1]")
+    return 1 - last * torch.arange(1, steps + 1) / steps
 
 
-def _at_least_one(name: str, value: int) -> None:
+def linear_state_schedule(steps: int) -> Tensor:
+    """Return the ratios of the state form that give the inputs of `linear_schedule` for a linear separator.
+
+    The mixture's part is to go from ``1 - (n - 1) / N`` to ``1 - n / N``: by the ratio of the two.
+
+    >>> linear_state_schedule(4)
+    tensor([0.7500, 0.6667, 0.5000])
+    """
+    at_least_one("steps", steps)
+    return torch.tensor([1 - 1 / (steps - n + 1) for n in range(1, steps)] or [1.0])
+
+
+def unless_kept(ratios: Tensor, state: SearchState) -> Tensor:
+    """Return ratios ``(b, k)`` with NaN for items whose estimate the last step kept."""
+    if state.step == 1:
+        return ratios
+    return ratios.where(~state.chosen[-1].isnan()[:, None], torch.nan)
+
+
+def at_least_one(name: str, value: int) -> None:
+    """Raise a ValueError for a number below 1."""
     if value < 1:
         raise ValueError(f"{name}={value}: at least 1 is needed")

@@ -1,4 +1,4 @@
-"""Models of single sources, asked for all sources of a mixture at once."""
+"""Priors of single sources, called for all sources of a mixture at once."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class SourceModel(Protocol):
     """A model of one kind of source, such as `encore.models.denoisers.diffusion_prior.DiffusionPrior`."""
 
     classes: tuple[str, ...]
-    """Names of its classes; label ``len(classes)`` stands for any."""
+    """Names of its classes; label ``len(classes)`` means any."""
 
     limit: float | None
     """Estimates are clamped to ``[-limit, limit]``, if to anything."""
 
-    def __call__(self, state: Tensor, signal: Tensor, labels: Tensor | None) -> Tensor:
-        """States ``(n, c, t)``, their levels ``abar`` ``(n,)`` and labels ``(n,)`` to clean estimates."""
+    def __call__(self, state: Tensor, alpha_bar: Tensor, labels: Tensor | None) -> Tensor:
+        """Estimate clean sources from states ``(n, c, t)``, levels ``abar`` ``(n,)`` and labels ``(n,)``."""
         ...
 
 
@@ -51,18 +51,18 @@ class SourcePrior:
         if self.class_guidance < 0 or (self.class_guidance and self.label is None):
             raise ValueError(f"class_guidance={self.class_guidance}: give 0 or more, and 0 without a label")
 
-    def __call__(self, state: Tensor, signal: Tensor) -> Tensor:
-        """States ``(n, c, t)`` and levels ``abar`` ``(n,)`` to clean estimates."""
-        return _estimated([self], state[:, None], signal)[:, 0]
+    def __call__(self, state: Tensor, alpha_bar: Tensor) -> Tensor:
+        """Estimate clean sources from states ``(n, c, t)`` and levels ``abar`` ``(n,)``."""
+        return _estimated([self], state[:, None], alpha_bar)[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
-class Ensemble:
-    """All sources of a mixture, those that share a model in one call of it.
+class PriorBank:
+    """The priors of all sources of a mixture; those that share a model are one call of it.
 
     Args:
-        priors: Of each source: a `SourcePrior`, or any function of state and level. Levels are in
-            float64, in the main memory whatever device the states are on: some have no such numbers.
+        priors: Of each source: a `SourcePrior`, or any function of state and level. Levels are float64 on
+            the CPU, since some devices have no such type.
         batched: Whether sources that share a model are estimated in one call; on a CPU one by one may be
             faster.
     """
@@ -76,17 +76,17 @@ class Ensemble:
 
     @property
     def evaluations(self) -> int:
-        """Of a network, per item, for one estimate of all sources."""
+        """Network evaluations per item for one estimate of all sources."""
         return sum(
             2 if isinstance(prior, SourcePrior) and prior.class_guidance else 1 for prior in self.priors
         )
 
-    def __call__(self, states: Tensor, signal: float) -> Tensor:
+    def __call__(self, states: Tensor, alpha_bar: float) -> Tensor:
         """Estimate every source in its state.
 
         Args:
             states: ``(b, k, c, t)``.
-            signal: ``abar`` of the level.
+            alpha_bar: ``abar`` of the level.
 
         Returns:
             ``(b, k, c, t)``.
@@ -98,46 +98,46 @@ class Ensemble:
             raise ValueError(
                 f"states of {states.shape[1]} sources for {len(self.priors)} priors: give one each"
             )
-        level = torch.full((len(states),), signal, dtype=torch.float64)
+        level = torch.full((len(states),), alpha_bar, dtype=torch.float64)
         found: dict[int, Tensor] = {}
-        for places in self._groups():
-            own = states[:, places]
-            estimates = _estimated([self.priors[place] for place in places], own, level)
+        for indices in self._groups():
+            own = states[:, indices]
+            estimates = _estimated([self.priors[index] for index in indices], own, level)
             if estimates.shape != own.shape:
                 raise ValueError(
                     f"a prior returned shape {tuple(estimates.shape)} for {tuple(own.shape)}: it must keep it"
                 )
-            found |= dict(zip(places, estimates.unbind(1), strict=True))
-        return torch.stack([found[place] for place in range(len(self.priors))], dim=1)
+            found |= dict(zip(indices, estimates.unbind(1), strict=True))
+        return torch.stack([found[index] for index in range(len(self.priors))], dim=1)
 
     def _groups(self) -> list[list[int]]:
-        """Places of the sources that are estimated together."""
+        """Return the indices of the sources that are estimated together."""
         groups: dict[int, list[int]] = {}
-        for place, prior in enumerate(self.priors):
-            shared = id(prior.model) if isinstance(prior, SourcePrior) and self.batched else -1 - place
-            groups.setdefault(shared, []).append(place)
+        for index, prior in enumerate(self.priors):
+            shared = id(prior.model) if isinstance(prior, SourcePrior) and self.batched else -1 - index
+            groups.setdefault(shared, []).append(index)
         return list(groups.values())
 
 
 def _estimated(group: Sequence[Denoiser], states: Tensor, level: Tensor) -> Tensor:
-    """Estimates ``(b, k, ...)`` of sources of one model, or of a single function."""
+    """Estimate the sources ``(b, k, ...)`` of one model, or of a single function."""
     first = group[0]
     if not isinstance(first, SourcePrior):
         return first(states[:, 0], level)[:, None]
     model, batch, anything = first.model, len(states), len(first.model.classes)
     priors = [prior for prior in group if isinstance(prior, SourcePrior)]
     labels = [anything if prior.label is None else prior.label for prior in priors]
-    guided = [place for place, prior in enumerate(priors) if prior.class_guidance]
-    # those that are guided are asked a second time, without their class
-    places = [*range(len(priors)), *guided]
-    told = torch.tensor([*labels, *[anything] * len(guided)], device=states.device)
-    rows = rearrange(states[:, places], "b k ... -> (b k) ...")
-    found = model(rows, level.repeat_interleave(len(places)), told.repeat(batch))
+    guided = [index for index, prior in enumerate(priors) if prior.class_guidance]
+    # guided ones are evaluated a second time, without their class
+    indices = [*range(len(priors)), *guided]
+    conditions = torch.tensor([*labels, *[anything] * len(guided)], device=states.device)
+    rows = rearrange(states[:, indices], "b k ... -> (b k) ...")
+    found = model(rows, level.repeat_interleave(len(indices)), conditions.repeat(batch))
     found = rearrange(found, "(b k) ... -> b k ...", b=batch)
     estimates = found[:, : len(priors)]
     if not guided:
         return estimates
-    strength = torch.tensor([priors[place].class_guidance for place in guided]).to(states)
+    strength = torch.tensor([priors[index].class_guidance for index in guided]).to(states)
     strength = strength.reshape(1, -1, *(1 for _ in states.shape[2:]))
     difference = estimates[:, guided] - found[:, len(priors) :]
     estimates = estimates.index_add(1, torch.tensor(guided, device=states.device), strength * difference)

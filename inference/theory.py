@@ -1,8 +1,8 @@
-"""What can be known of a separator as the map that refinement repeats, measured on items with references.
+"""Constants and bounds of a separator as the map that refinement iterates, on items with references.
 
-All functions work on one source: ``f`` maps ``(n, c, t)`` to its estimates of the same shape. Norms are over
-channels and time, of an item as a whole. Symbols are those of docs/methods.md: ``s`` the reference, ``x_0``
-the mixture, ``n = x_0 - s``, ``r`` the mixture's share.
+All functions are for one source: ``f`` maps ``(n, c, t)`` to its estimates of the same shape. Norms are over
+channels and time. Symbols as in docs/methods.md: reference ``s``, mixture ``x_0``, ``n = x_0 - s``, mixing
+ratio ``r``.
 """
 
 from __future__ import annotations
@@ -15,43 +15,42 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
+from encore.common.dsp import stft
 from encore.data.mixing import blend
-from encore.inference.bridge_guide import HasBridge
+from encore.inference.bridges import HasBridge
 from encore.inference.execution import FORWARD_MODE, without_fused_kernels
-from encore.inference.refinement import Refinement
 
 Map = Callable[[Tensor], Tensor]
 """A separator of one source, ``(n, c, t)`` to ``(n, c, t)``."""
 
 DECIBELS = 20 / math.log(10)
-"""Decibels of a ratio of amplitudes that is e: 8.69, the constant of the slope of an SNR."""
+"""Decibels of an amplitude ratio of e, 8.69: the constant of the slope of an SNR."""
 
 _DIFFERENCE = 1e-3
-"""Of the input's norm: a difference quotient's step, small for the network and large for its rounding."""
+"""Step of a difference quotient over the input's norm: small for the network, large for its rounding."""
 
 
 def norms(x: Tensor) -> Tensor:
-    """``(n, c, t)`` to ``(n,)``, in float64."""
+    """Return the norms ``(n,)`` of ``(n, c, t)``, in float64."""
     return x.double().flatten(1).norm(dim=1)
 
 
 def path_errors(f: Map, reference: Tensor, mixture: Tensor, ratios: Sequence[float]) -> Tensor:
-    """``||f(s + r n) - s|| / ||s||`` along the path from the source to its mixture.
+    """Return ``||f(s + r n) - s|| / ||s||`` along the path from the source to its mixture.
 
-    At r = 0 this is delta, what the separator does to what is clean already.
+    At r = 0 this is delta, the change of a source that is clean already.
 
     Args:
         f: The separator.
         reference: ``(1, c, t)``.
         mixture: ``(1, c, t)``.
-        ratios: Mixture shares in [0, 1].
+        ratios: Mixing ratios in [0, 1].
 
     Returns:
         ``(len(ratios),)``.
     """
-    return torch.cat([norms(f(_between(mixture, reference, ratio)) - reference) for ratio in ratios]) / norms(
-        reference
-    )
+    errors = [norms(f(_between(mixture, reference, ratio)) - reference) for ratio in ratios]
+    return torch.cat(errors) / norms(reference)
 
 
 def bridge_path_errors(
@@ -63,15 +62,15 @@ def bridge_path_errors(
     source: int = 0,
     generator: Generator | None = None,
 ) -> Tensor:
-    """As `path_errors`, of a bridge's data predictor that is told the time, in states of its own path.
+    """Return `path_errors` of a bridge's data predictor, conditioned on the time, in states of its own path.
 
     Args:
         bridge: The bridge.
-        reference: ``(1, c, t)``; where the bridge has several sources, each of them starts there.
+        reference: ``(1, c, t)``, the start of the path of all its sources.
         mixture: ``(1, c, t)``.
         ratios: Times in [0, 1].
         source: Index of the source.
-        generator: Of the states' noise; None for states without it, on the mean of the path.
+        generator: Of the noise in the states; None for states on the mean of the path.
 
     Returns:
         ``(len(ratios),)``.
@@ -95,43 +94,44 @@ def bridge_path_errors(
 def ideal_linear_errors(
     reference: Tensor, mixture: Tensor, ratios: Sequence[float], *, window: int = 512
 ) -> Tensor:
-    """As `path_errors`, for the one linear filter that is best for this item at each ratio.
+    """Return `path_errors` of the best linear filter for this item at each ratio.
 
-    One complex gain a frequency bin, the same at all times: the least-squares solution on the spectra of the
-    very item, which no separator knows.
+    One complex gain per frequency bin, the same at all times: the least-squares solution on the true spectra.
 
     Args:
         reference: ``(1, c, t)``.
         mixture: ``(1, c, t)``.
-        ratios: Mixture shares in [0, 1].
+        ratios: Mixing ratios in [0, 1].
         window: Samples of the Hann window.
 
     Returns:
         ``(len(ratios),)``, of spectra instead of waveforms.
     """
-    source, noise = (_spectra(x, window) for x in (reference, mixture - reference))
+    signals = torch.cat((reference, mixture - reference)).double()
+    spectra = stft(signals, window, padding="constant")
+    source, noise = rearrange(spectra, "n c f t -> n f (c t)")
     energy = source.abs().square().sum()
     errors = []
     for ratio in ratios:
-        seen = source + ratio * noise
-        power = seen.abs().square().sum(1, keepdim=True)
-        gain = (source * seen.conj()).sum(1, keepdim=True) / power.clamp_min(1e-20)
-        errors.append(((source - gain * seen).abs().square().sum() / energy).sqrt())
+        given = source + ratio * noise
+        power = given.abs().square().sum(1, keepdim=True)
+        gain = (source * given.conj()).sum(1, keepdim=True) / power.clamp_min(1e-20)
+        errors.append(((source - gain * given).abs().square().sum() / energy).sqrt())
     return torch.stack(errors)
 
 
 def secant(f: Map, x: Tensor, y: Tensor) -> Tensor:
-    """``||f(x) - f(y)|| / ||x - y||`` item by item, ``(n,)``; NaN where x is y."""
+    """Return ``||f(x) - f(y)|| / ||x - y||`` item by item, ``(n,)``; NaN where x equals y."""
     between = norms(x - y)
     return torch.where(between > 0, norms(f(x) - f(y)) / between, torch.nan)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorstDirection:
-    """The small change of an input that a separator makes largest.
+    """The small change of an input that a separator amplifies most.
 
     Args:
-        gain: ``(n,)``, how much larger its change comes out; the local Lipschitz constant, from below.
+        gain: ``(n,)``, its amplification: the local Lipschitz constant, from below.
         direction: ``(n, c, t)`` of unit norm.
     """
 
@@ -140,20 +140,20 @@ class WorstDirection:
 
 
 def worst_direction(f: Map, x: Tensor, *, iterations: int = 10, generator: Generator) -> WorstDirection:
-    """The largest singular value of the Jacobian by power iteration, and its direction.
+    """Find the largest singular value of the Jacobian and its direction by power iteration.
 
-    While it iterates, a direction is pushed forward by a difference quotient, which recurrent layers take
-    many times faster than a forward-mode derivative, and pulled back by a reverse-mode one; the gain that
-    is returned is the forward-mode derivative along the direction that was found.
+    Directions are pushed forward by a difference quotient, many times faster than a forward-mode derivative
+    in recurrent layers, and pulled back by a reverse-mode one; the returned gain is the forward-mode
+    derivative along the last direction.
 
     Args:
         f: The separator, differentiable in both modes.
-        x: ``(n, c, t)``, each item with a direction of its own; not silent.
+        x: ``(n, c, t)``, each item with its own direction; not silent.
         iterations: From 1 up.
-        generator: For the direction that it begins with, the same for all items.
+        generator: Draws the first direction, the same for all items.
 
     Returns:
-        Gain and direction; the gain is never above the true one.
+        The gain, never above the true one, and its direction.
 
     Raises:
         ValueError: If there is no iteration.
@@ -177,21 +177,21 @@ def worst_direction(f: Map, x: Tensor, *, iterations: int = 10, generator: Gener
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepCheck:
-    """One step of a refinement beside what can be proved of it; SNRs in dB, norms over ``||s||``.
+    """One step of a refinement beside its bounds; SNRs in dB, norms over ``||s||``.
 
     Args:
         step: Its number, from 1.
-        ratio: The mixture's share that was taken, NaN where the estimate was kept.
+        ratio: The mixing ratio taken; NaN where the estimate was kept.
         score: SNR of the estimate after the step.
-        best: The best SNR on a grid ten times as fine, the estimate before included.
+        best: The best SNR on the fine grid, the estimate before included.
         lipschitz: Largest secant of f between neighbours of the fine grid.
         slope: Largest change of the SNR for a change of the estimate of ``||s||``.
-        grid_bound: What the score must reach by them: ``best`` less ``slope * lipschitz * ||x_0 - y|| /
-            (2 (K - 1))``.
+        grid_bound: Lower bound of the score: the best on the fine grid less
+            ``slope * lipschitz * ||x_0 - y|| / (2 (K - 1))``.
         error: ``||y_t - s||``.
-        secant: Of f between the blend that was taken and s; NaN where the estimate was kept.
-        signal_bound: ``delta + secant * (r ||n|| + (1 - r) ||e_{t-1}||)``.
-        limit: Where the signal bound would go with these constants for ever, infinite if they let it grow.
+        secant: Of f between the input taken and s; NaN where the estimate was kept.
+        signal_bound: Upper bound of the error, ``delta + secant * (r ||n|| + (1 - r) ||e_{t-1}||)``.
+        limit: Limit of the signal bound if all steps had these constants; infinite if it grows.
     """
 
     step: int
@@ -208,37 +208,45 @@ class StepCheck:
 
 
 def check_refinement(
-    f: Map, refinement: Refinement, mixture: Tensor, reference: Tensor, *, candidates: int, finer: int = 10
+    f: Map,
+    estimates: Sequence[Tensor],
+    ratios: Sequence[float],
+    mixture: Tensor,
+    reference: Tensor,
+    *,
+    candidates: int,
+    finer: int = 10,
 ) -> list[StepCheck]:
-    """Set every step of a refinement beside its bounds, with constants measured where they are used.
+    """Compare every step of a refinement with its bounds, with constants measured where they are used.
 
     Args:
         f: The separator.
-        refinement: Of one item, with its trajectory, by an even grid of ``candidates`` shares with both ends
-            (``GridSearch(candidates - 1, include_estimate=True)``) under the SNR of the item (``usdr``).
+        estimates: ``(1, c, t)`` each, the one-step estimate and those after every step, of a refinement by an
+            even grid of ``candidates`` ratios with both ends (``GridSearch(candidates=K - 1,
+            include_estimate=True)``) under the SNR of the item (``usdr``).
+        ratios: Chosen in every step; NaN where the estimate was kept.
         mixture: ``(1, c, t)``.
         reference: ``(1, c, t)``, not silent.
-        candidates: K.
-        finer: How many times finer the grid of the constants is.
+        candidates: K, from 2 up.
+        finer: How many times finer the grid for the constants is.
 
     Returns:
         A check for every step.
 
+    Raises:
+        ValueError: If there are fewer than two candidates.
+
     Source: docs/methods.md, what can be proved.
     """
-    if refinement.trajectory is None or candidates < 2:
-        raise ValueError(f"candidates={candidates}: give 2 or more, and a refinement with its trajectory")
-    level = float(norms(reference))
-    noise = float(norms(mixture - reference)) / level
-    clean = f(reference)
-    delta = float(norms(clean - reference)) / level
+    if candidates < 2:
+        raise ValueError(f"candidates={candidates}: give 2 or more")
+    level, clean = float(norms(reference)), f(reference)
+    noise, delta = (float(norms(x - reference)) / level for x in (mixture, clean))
     checks = []
-    for step in range(1, len(refinement.trajectory)):
-        before, after = refinement.trajectory[step - 1], refinement.trajectory[step]
-        curve = _Curve(f, mixture, before, reference, finer * (candidates - 1) + 1)
-        ratio, error = float(refinement.ratios[step - 1, 0]), float(norms(after - reference)) / level
-        past = float(norms(before - reference)) / level
-        slope = DECIBELS / curve.smallest_error
+    for step, (before, after, ratio) in enumerate(zip(estimates, estimates[1:], ratios, strict=False), 1):
+        smallest, lipschitz = _curve(f, mixture, before, reference, finer * (candidates - 1) + 1)
+        error, past = (float(norms(x - reference)) / level for x in (after, before))
+        slope = DECIBELS / smallest
         reach = float(norms(mixture - before)) / level / (2 * (candidates - 1))
         own, bound, limit = math.nan, math.nan, math.nan
         if not math.isnan(ratio):
@@ -247,16 +255,16 @@ def check_refinement(
             bound = delta + own * (ratio * noise + (1 - ratio) * past)
             shrinks = own * (1 - ratio)
             limit = (delta + own * ratio * noise) / (1 - shrinks) if shrinks < 1 else math.inf
-        best = max(curve.best_score, _decibels(past))
+        highest = _decibels(smallest)
         checks.append(
             StepCheck(
                 step=step,
                 ratio=ratio,
                 score=_decibels(error),
-                best=best,
-                lipschitz=curve.lipschitz,
+                best=max(highest, _decibels(past)),
+                lipschitz=lipschitz,
                 slope=slope,
-                grid_bound=curve.best_score - slope * curve.lipschitz * reach,
+                grid_bound=highest - slope * lipschitz * reach,
                 error=error,
                 secant=own,
                 signal_bound=bound,
@@ -266,57 +274,43 @@ def check_refinement(
     return checks
 
 
-class _Curve:
-    """``f(r x_0 + (1 - r) y)`` over an even grid of r, one share at a time; all norms over ``||s||``."""
-
-    def __init__(self, f: Map, mixture: Tensor, estimate: Tensor, reference: Tensor, count: int) -> None:
-        level, apart = norms(reference), norms(mixture - estimate)
-        errors, secants = [], []
-        last: Tensor | None = None
-        for place in range(count):
-            found = f(_between(mixture, estimate, place / (count - 1)))
-            errors.append(float(norms(found - reference) / level))
-            if last is not None and float(apart) > 0:
-                secants.append(float(norms(found - last) / (apart / (count - 1))))
-            last = found
-        self.smallest_error = min(errors)
-        self.best_score = _decibels(self.smallest_error)
-        self.lipschitz = max(secants, default=0.0)
+def _curve(f: Map, mixture: Tensor, estimate: Tensor, reference: Tensor, count: int) -> tuple[float, float]:
+    """Return the smallest error of ``f(r x_0 + (1 - r) y)`` on an even grid of r, and the largest secant."""
+    level, spacing = norms(reference), norms(mixture - estimate) / (count - 1)
+    errors, secants = [], [0.0]
+    last: Tensor | None = None
+    for index in range(count):
+        found = f(_between(mixture, estimate, index / (count - 1)))
+        errors.append(float(norms(found - reference) / level))
+        if last is not None and float(spacing) > 0:
+            secants.append(float(norms(found - last) / spacing))
+        last = found
+    return min(errors), max(secants)
 
 
-def noise_of_measure(measured: Tensor, true: Tensor) -> float:
-    """The error eps of a measure as a stand-in for a true one: the largest distance after the best fit.
+def guide_error(guide: Tensor, true: Tensor) -> float:
+    """Return the error eps of a guide as a proxy of a true score: the largest distance from the best fit.
 
     Args:
-        measured: ``(n,)`` scores that something was chosen by.
-        true: ``(n,)`` scores that it is about, in dB.
+        guide: ``(n,)`` scores that the estimates were chosen by.
+        true: ``(n,)`` true scores, in dB.
 
     Returns:
-        ``max |a measured + b - true|`` in dB for the least-squares line, or for a constant if that falls.
+        ``max |a guide + b - true|`` in dB for the least-squares line, or for a constant if that falls.
     """
-    x, y = measured.double() - measured.double().mean(), true.double() - true.double().mean()
+    x, y = guide.double() - guide.double().mean(), true.double() - true.double().mean()
     slope = float((x * y).sum() / x.square().sum().clamp_min(1e-30))
     return float((max(slope, 0.0) * x - y).abs().max())
 
 
 def _between(mixture: Tensor, estimate: Tensor, ratio: float) -> Tensor:
-    return blend(
-        mixture, estimate, torch.full((len(mixture),), ratio, dtype=mixture.dtype, device=mixture.device)
-    )
+    return blend(mixture, estimate, mixture.new_full((len(mixture),), ratio))
 
 
 def _decibels(relative_error: float) -> float:
-    """SNR in dB of an error over ``||s||``."""
+    """Return the SNR in dB of an error over ``||s||``."""
     return -20 * math.log10(max(relative_error, 1e-15))
 
 
 def _unit(x: Tensor) -> Tensor:
     return x / norms(x).to(x)[:, None, None].clamp_min(1e-30)
-
-
-def _spectra(x: Tensor, window: int) -> Tensor:
-    """``(1, c, t)`` to ``(f, everything else)``."""
-    shape = torch.hann_window(window, dtype=torch.float64, device=x.device)
-    flat = rearrange(x.double(), "b c t -> (b c) t")
-    spectra = torch.stft(flat, window, window // 4, window=shape, pad_mode="constant", return_complex=True)
-    return rearrange(spectra, "b f t -> f (b t)")

@@ -1,15 +1,16 @@
-"""Wiener filters that see to it that an estimate and what it leaves of its input fit together."""
+"""Apply a multichannel Wiener filter to an estimate and the input it was separated from."""
 
 from __future__ import annotations
 
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn import functional as F
+
+from encore.common.dsp import istft, stft
 
 
 class Wiener:
-    """A Wiener filter after each extraction: what the target and the rest claim of the input is shared out.
+    """Filter an input by the spectra and covariances of an estimate and of the rest of the input.
 
     In the spectrum, the target's magnitude and that of the input less the target give a soft mask; from the
     two signals that it makes, ``iterations`` rounds estimate each one's power in every bin of time and
@@ -38,7 +39,7 @@ class Wiener:
 
     @classmethod
     def at_rate(cls, sample_rate: int, *, multichannel: bool = True, iterations: int = 1) -> Wiener:
-        """With the window of 4096 samples at 44.1 kHz, in time, for any rate in Hz."""
+        """Return a filter with the window of 4096 samples at 44.1 kHz, in time, for any rate in Hz."""
         window = 4 * max(2, round(4096 / 44100 * sample_rate / 4))
         return cls(multichannel=multichannel, iterations=iterations, window=window)
 
@@ -47,45 +48,21 @@ class Wiener:
 
         Args:
             estimates: ``(b, s, c, t)``.
-            inputs: Same shape: what each source was separated from.
+            inputs: Same shape: the input that each source was separated from.
 
         Returns:
             ``(b, s, c, t)``.
         """
         time = estimates.shape[-1]
         grouping = "b s c t -> (b s) c t" if self.multichannel else "b s c t -> (b s c) 1 t"
-        target, mixture = (self._spectrum(rearrange(x, grouping)) for x in (estimates, inputs))
+        target, mixture = (stft(rearrange(x, grouping).float(), self.window) for x in (estimates, inputs))
         filtered = torch.polar(_filtered(target, mixture, self.iterations).abs(), target.angle())
-        waveform = self._waveform(filtered, time)
+        waveform = istft(filtered, self.window, time)
         return waveform.reshape(estimates.shape).to(estimates.dtype)
-
-    def _spectrum(self, waveform: Tensor) -> Tensor:
-        """``(b, c, t)`` to a complex spectrum ``(b, c, f, frame)``, for any length."""
-        # the transform mirrors half a window at either end, for which it needs one sample more than that
-        missing = max(0, self.window // 2 + 1 - waveform.shape[-1])
-        spectrum = torch.stft(
-            rearrange(F.pad(waveform.float(), (0, missing)), "b c t -> (b c) t"),
-            self.window,
-            self.window // 4,
-            window=torch.hann_window(self.window, device=waveform.device),
-            return_complex=True,
-        )
-        return rearrange(spectrum, "(b c) f t -> b c f t", c=waveform.shape[1])
-
-    def _waveform(self, spectrum: Tensor, time: int) -> Tensor:
-        """``(b, c, f, frame)`` to ``(b, c, time)``."""
-        waveform = torch.istft(
-            rearrange(spectrum, "b c f t -> (b c) f t"),
-            self.window,
-            self.window // 4,
-            window=torch.hann_window(self.window, device=spectrum.device),
-            length=max(time, self.window // 2 + 1),
-        )
-        return rearrange(waveform[..., :time], "(b c) t -> b c t", c=spectrum.shape[1])
 
 
 def _filtered(target: Tensor, mixture: Tensor, iterations: int) -> Tensor:
-    """Target and mixture ``(b, c, f, t)`` to the filtered target."""
+    """Return the filtered target of target and mixture ``(b, c, f, t)``."""
     epsilon = torch.finfo(target.real.dtype).eps
     claims = torch.stack((target.abs(), (mixture - target).abs()))
     # rounding errors are relative: the powers below want numbers of moderate size, as norbert has them
@@ -98,7 +75,7 @@ def _filtered(target: Tensor, mixture: Tensor, iterations: int) -> Tensor:
 
 
 def _iterated(sources: Tensor, mixture: Tensor, epsilon: float) -> Tensor:
-    """One round on ``(source, b, c, f, t)``: local Gaussian models of all sources, then their filters."""
+    """Run one round on ``(source, b, c, f, t)``: local Gaussian models of all sources, then their filters."""
     power = sources.abs().square().mean(dim=2)  # (source, b, f, t)
     covariance = torch.einsum("sbcft,sbdft->sbfcd", sources, sources.conj())
     covariance = covariance / (epsilon + power.sum(-1))[..., None, None]

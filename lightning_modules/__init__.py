@@ -1,1 +1,1 @@
-"""."""
+"""Training of separators, bridges and diffusion priors."""

@@ -1,4 +1,4 @@
-"""Consistency training and distillation of bridges: estimates that need one or two calls, not thirty."""
+"""Consistency training and distillation of bridges, for sampling with one or two function evaluations."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encore.lightning_modules.bridge import BridgeModule, Place
+from encore.lightning_modules.bridge import BridgeModule, BridgeState
 from encore.models.checkpoint import load_checkpoint
 from encore.models.denoisers.bridge_separator import BridgeSeparator
 
 
 class ConsistencyModule(BridgeModule):
-    """Train a bridge's network to give, from any state of a deterministic path, where that path ends.
+    """Train a bridge's network to map any state of a deterministic path to the end of that path.
 
-    Each item gets a place on an even grid of times and the state ``x_u`` there. A step of the bridge's ODE
-    takes that state to the next lower time t, under the teacher's estimate ``D``,
-    ``x_t = a_t D + b_t x_0 + c_t (x_u - a_u D - b_u x_0) / c_u``, or, without a teacher, under the source
-    itself, which keeps the noise. What the network finds at t, without gradient, is what it has to find at
-    u; at the grid's end that is the state itself. Sample with ``path="renoise"``.
+    Each item gets a time u of an even grid and the state ``x_u``. A step of the bridge's ODE takes that state
+    to the next lower time t with the teacher's estimate ``D``,
+    ``x_t = a_t D + b_t x_0 + c_t (x_u - a_u D - b_u x_0) / c_u``, or, without a teacher, with the source
+    itself, which keeps the noise. The target at u is the network's estimate at t, without gradient; at the
+    grid's end it is the state itself. Sample with the consistency sampler.
 
-    At t = 1 the state is the mixture and says nothing of the noise, so that with a squared loss one call
-    gives the mean of where the paths end; the second call is the first that can give one of them.
+    At t = 1 the state is the mixture and does not depend on the noise, so with a squared loss the first
+    evaluation gives the mean of the paths' ends; only the second can give one of them.
 
     Args:
         separator: The bridge with its network, best started from the teacher's weights.
@@ -32,7 +32,7 @@ class ConsistencyModule(BridgeModule):
         **options: As of `BridgeModule`.
 
     Raises:
-        ValueError: If an option does not fit, or the teacher.
+        ValueError: If an option is invalid, or the teacher does not match.
 
     Source: Y. Song et al., "Consistency Models", 2023; G. He et al., "Consistency Diffusion Bridge Models",
     2024.
@@ -45,42 +45,42 @@ class ConsistencyModule(BridgeModule):
         if grid < 1:
             raise ValueError(f"grid={grid}: give 1 or more")
         self.grid = grid
-        # in a list, so that neither checkpoints nor the optimiser take it for a part of the module
+        # in a list, so that neither checkpoints nor the optimizer treat it as a part of the module
         self._teacher = [] if teacher is None else [_teacher(teacher, separator)]
 
     def on_fit_start(self) -> None:
-        """Bring the teacher to the device that was chosen."""
+        """Move the teacher to the device of the module."""
         for teacher in self._teacher:
             teacher.to(self.device)
 
     def _times(self, drawn: Tensor) -> Tensor:
-        """The grid's times, but its end."""
+        """Map uniform numbers to the grid's times without its end."""
         return super()._times(((drawn * self.grid).floor() + 1) / self.grid)
 
     @torch.no_grad()
-    def _targets(self, place: Place, references: Tensor) -> Tensor:
-        """What the network finds one step further down the path, or the grid's end itself."""
+    def _targets(self, point: BridgeState, references: Tensor) -> Tensor:
+        """Estimate one step further down the path; at the grid's end, return the state itself."""
         separator, bridge, time = self.separator, self.separator.bridge, references.shape[-1]
         level = references.new_ones(len(references), 1, 1, 1)
-        found = place.source
+        estimate = point.source
         for teacher in self._teacher:
-            found = teacher.denoise(place.state, place.t, place.mixture)
-        kept = bridge.noise_in(place.state, place.t, found, place.mixture)
-        # at the mixture itself a path begins with noise of its own
-        kept = torch.where(torch.isfinite(kept), kept, place.noise)
-        step = (bridge.start - self.first_time) / self.grid
-        t = (place.t - step).clamp_min(self.first_time)
-        state = bridge.state(t, found, place.mixture, kept)
-        ends = (t < self.first_time + step / 2)[:, None, None, None]
-        further = separator.estimate(state, t, place.mixture, level, time)
+            estimate = teacher.denoise(point.state, point.t, point.mixture)
+        kept = bridge.noise_of(point.state, point.t, estimate, point.mixture)
+        # at the mixture itself a path starts with fresh noise
+        kept = torch.where(torch.isfinite(kept), kept, point.noise)
+        step = (bridge.start - self.t_min) / self.grid
+        t = (point.t - step).clamp_min(self.t_min)
+        state = bridge.state(t, estimate, point.mixture, kept)
+        ends = (t < self.t_min + step / 2)[:, None, None, None]
+        further = separator.estimate(state, t, point.mixture, level, time)
         return torch.where(ends, separator.decode(state, level, time), further)
 
 
 def _teacher(path: str | Path, separator: BridgeSeparator) -> BridgeSeparator:
-    """A frozen bridge of the process of another.
+    """Load a frozen bridge and check that it has the same process as another.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it has not.
     """
     teacher = load_checkpoint(path)
     if not isinstance(teacher, BridgeSeparator):

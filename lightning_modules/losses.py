@@ -7,12 +7,12 @@ A *source loss* maps ``(b, c, t)`` estimates and references of one source to ``(
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
-from asteroid.losses import PITLossWrapper
-from einops import rearrange
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+
+from encore.common.dsp import stft
 
 SourceLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -129,17 +129,9 @@ class SpectralL1(nn.Module):
 
     def _root_magnitude(self, waveform: Tensor, length: int) -> Tensor:
         """Fourth root of the power spectrum of unit-scaled frames, ``(b, c, f, frame)``."""
-        spectrum = torch.stft(
-            rearrange(waveform, "b c t -> (b c) t"),
-            length,
-            length // 4,
-            window=self.get_buffer(f"window_{length}"),
-            normalized=True,
-            pad_mode="constant",
-            return_complex=True,
-        )
-        power = torch.view_as_real(spectrum).square().sum(-1)
-        return rearrange((power + self.eps) ** 0.25, "(b c) f t -> b c f t", b=waveform.shape[0])
+        spectrum = stft(waveform, self.get_buffer(f"window_{length}"), padding="constant")
+        power = torch.view_as_real(spectrum).square().sum(-1) / length
+        return (power + self.eps) ** 0.25
 
 
 class CompressedL2(nn.Module):
@@ -175,18 +167,10 @@ class CompressedL2(nn.Module):
 
     def _compressed(self, waveform: Tensor) -> Tensor:
         """Real and imaginary parts ``(b, c, f, frame, 2)``."""
-        spectrum = torch.stft(
-            rearrange(waveform, "b c t -> (b c) t"),
-            self.length,
-            self.length // 4,
-            window=self.window,
-            pad_mode="constant",
-            return_complex=True,
-        )
-        real = torch.view_as_real(spectrum)
+        real = torch.view_as_real(stft(waveform, self.window, padding="constant"))
         # the small constant keeps the slope at silence finite
         power = real.square().sum(dim=-1, keepdim=True) + 1e-8
-        return rearrange(self.scale * real * power**-0.25, "(b c) f t r -> b c f t r", b=waveform.shape[0])
+        return self.scale * real * power**-0.25
 
 
 class FixedOrder(nn.Module):
@@ -203,7 +187,7 @@ class FixedOrder(nn.Module):
 
 
 class PermutationInvariant(nn.Module):
-    """The source loss of the best assignment of estimates to references, by asteroid's wrapper.
+    """The source loss, mean over sources in the order of estimates with the lowest mean, item by item.
 
     Source: D. Yu et al., "Permutation Invariant Training of Deep Models for Speaker-Independent Multi-talker
     Speech Separation", 2017.
@@ -211,11 +195,16 @@ class PermutationInvariant(nn.Module):
 
     def __init__(self, source_loss: SourceLoss) -> None:
         super().__init__()
-        wrapper: Any = PITLossWrapper  # asteroid has no annotations
-        self.wrapper = wrapper(source_loss, pit_from="pw_pt")
+        self.source_loss = source_loss
 
     def forward(self, estimates: Tensor, references: Tensor) -> Tensor:
         """``(b, s, c, t)`` twice to ``(b,)``."""
-        pairwise = self.wrapper.get_pw_losses(self.wrapper.loss_func, estimates, references)
-        losses: Tensor = self.wrapper.find_best_perm(pairwise)[0]
-        return losses
+        rows = [
+            torch.stack([self.source_loss(estimate, reference) for estimate in estimates.unbind(1)], dim=-1)
+            for reference in references.unbind(1)
+        ]
+        pairwise = torch.stack(rows, dim=1)
+        # a signal that is not finite makes its whole row or column so: the mean shows it in every order
+        costs = pairwise.detach().double().nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
+        order = torch.stack([torch.from_numpy(linear_sum_assignment(item)[1]) for item in costs])
+        return pairwise.gather(2, order.to(pairwise.device)[..., None]).squeeze(2).mean(1)

@@ -8,34 +8,33 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from encore.lightning_modules.guarded_steps import GuardedSteps, NonFinite, optimizers
+from encore.lightning_modules.non_finite_guard import NonFinite, NonFiniteGuard, optimizers
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
 
 Batch = dict[str, Any]
 """``source`` ``(b, 1, time)``, ``labels`` ``(b,)``, ``names``."""
 
 
-class PriorModule(GuardedSteps):
-    """Train a network to find what noise at a random level has done to a source.
+class PriorModule(NonFiniteGuard):
+    """Train a network to denoise a source at random noise levels.
 
     The loss is the squared error of the network's own output: of the noise for a discrete chain, of the
-    preconditioned output for continuous levels. Validation takes the same levels and noise in every epoch and
+    preconditioned output for continuous levels. Validation uses the same levels and noise in every epoch and
     logs ``val/loss`` and, for each of its levels, ``val/loss_level<percent>``, 100 being the noisiest.
 
     Args:
         prior: Network and diffusion; saved under the prefix ``prior.``.
-        optimizer: Builds the optimiser from the parameters.
-        scheduler: Builds a scheduler, stepped once a training step, from the optimiser; optional.
-        label_dropout: Share of items in [0, 1] whose class is not told, which guidance by class needs.
-        validation_levels: Levels, evenly spread over the chain, of which each validation item gets all.
-        seed: Seeds levels and noise, together with step and rank: a resumed run draws what it would have
-            drawn.
+        optimizer: Builds the optimizer from the parameters.
+        scheduler: Builds a scheduler, stepped once a training step, from the optimizer; optional.
+        label_dropout: Fraction of items in [0, 1] trained without their class, which guidance by class needs.
+        validation_levels: Levels, evenly spaced over the chain, at which each validation item is scored.
+        seed: Seeds levels and noise, together with step and rank: a resumed run draws the same.
         model_config: Plain configuration of the prior, saved in the checkpoint so that it can be rebuilt.
-        nonfinite: What to do about a loss that is not finite, see `GuardedSteps`.
-        skip_limit: See there.
+        nonfinite: See `NonFiniteGuard`.
+        skip_limit: See `NonFiniteGuard`.
 
     Raises:
-        ValueError: If an option makes no sense.
+        ValueError: If an option is invalid.
 
     Source: J. Ho et al., "Denoising Diffusion Probabilistic Models", 2020; J. Ho and T. Salimans,
     "Classifier-Free Diffusion Guidance", 2022 (label dropout).
@@ -61,7 +60,7 @@ class PriorModule(GuardedSteps):
         super().__init__(nonfinite=nonfinite, skip_limit=skip_limit)
         if not 0 <= label_dropout <= 1 or validation_levels < 1:
             raise ValueError(
-                f"label_dropout={label_dropout}, validation_levels={validation_levels}: give a share in "
+                f"label_dropout={label_dropout}, validation_levels={validation_levels}: give a fraction in "
                 "[0, 1], and 1 or more"
             )
         self.prior = prior
@@ -71,14 +70,14 @@ class PriorModule(GuardedSteps):
         self.save_hyperparameters({"model": model_config, "seed": seed})
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Noise each source at a level of its own and return the mean loss."""
+        """Add noise to each source at a random level and return the mean loss."""
         source, labels = batch["source"], batch["labels"]
         generator = Generator().manual_seed(self.step_seed(self.seed, batch_index))
-        signal = self.prior.diffusion.draw(len(source), generator)
-        hidden = (torch.rand(len(source), generator=generator) < self.label_dropout).to(self.device)
-        labels = torch.where(hidden, len(self.prior.classes), labels)
-        loss = self._losses(source, signal, labels, _noise(source, generator)).mean()
-        return self.keep_loss(loss, batch["names"])
+        alpha_bar = self.prior.diffusion.draw(len(source), generator)
+        dropped = (torch.rand(len(source), generator=generator) < self.label_dropout).to(self.device)
+        labels = torch.where(dropped, len(self.prior.classes), labels)
+        loss = self._losses(source, alpha_bar, labels, _noise(source, generator)).mean()
+        return self.log_loss(loss, batch["names"])
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Log the loss at every validation level, and their mean."""
@@ -87,24 +86,24 @@ class PriorModule(GuardedSteps):
         generator = Generator().manual_seed(number)
         source, losses = batch["source"], []
         options: dict[str, Any] = {"batch_size": len(source), "on_epoch": True, "sync_dist": True}
-        for place in chain.places(self.validation_levels):
-            signal = chain.signal[place].expand(len(source))
-            loss = self._losses(source, signal, batch["labels"], _noise(source, generator)).mean()
-            self.log(f"val/loss_level{round(100 * place / max(1, len(chain) - 1)):03d}", loss, **options)
+        for index in chain.indices(self.validation_levels):
+            alpha_bar = chain.alpha_bar[index].expand(len(source))
+            loss = self._losses(source, alpha_bar, batch["labels"], _noise(source, generator)).mean()
+            self.log(f"val/loss_level{round(100 * index / max(1, len(chain) - 1)):03d}", loss, **options)
             losses.append(loss)
         self.log("val/loss", torch.stack(losses).mean(), prog_bar=True, **options)
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser, and the scheduler if there is one."""
+        """Build the optimizer, and the scheduler if given."""
         return optimizers(self.prior.parameters(), self.make_optimizer, self.make_scheduler)
 
-    def _losses(self, source: Tensor, signal: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
-        """Mean squared errors ``(b,)`` of the network's output."""
-        state = self.prior.noised(source, signal, noise)
-        error = self.prior.predict(state, signal, labels) - self.prior.target(state, signal, source)
+    def _losses(self, source: Tensor, alpha_bar: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+        """Return mean squared errors ``(b,)`` of the network's output."""
+        state = self.prior.add_noise(source, alpha_bar, noise)
+        error = self.prior.predict(state, alpha_bar, labels) - self.prior.target(state, alpha_bar, source)
         return error.square().mean(dim=(1, 2))
 
 
 def _noise(source: Tensor, generator: Generator) -> Tensor:
-    """Drawn in the main memory, so that every device trains on the same."""
+    """Draw white noise on the CPU, so that every device trains on the same."""
     return torch.randn(source.shape, generator=generator).to(source)

@@ -15,7 +15,7 @@ def warmup_cosine(optimizer: Optimizer, *, warmup: int, steps: int, floor: float
         optimizer: Its learning rates are the peak.
         warmup: Steps of the rise, at least 1.
         steps: Steps of the whole schedule; beyond them the rate stays at the floor.
-        floor: Last rate as a share of the peak, in [0, 1].
+        floor: Last rate as a fraction of the peak, in [0, 1].
 
     Source: I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
     """

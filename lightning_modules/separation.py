@@ -10,27 +10,27 @@ from torch import Generator, Tensor, nn
 
 from encore.data.mixing import blend, path_gains, random_ratios
 from encore.inference.permutation import reference_order, reorder
-from encore.lightning_modules.guarded_steps import GuardedSteps, NonFinite, optimizers
-from encore.lightning_modules.mixing_policy import MixingPolicy
+from encore.lightning_modules.data_mixing import DataMixing
+from encore.lightning_modules.non_finite_guard import NonFinite, NonFiniteGuard, optimizers
 from encore.models.types import interchangeable
 
 Batch = dict[str, Any]
 """``mixture`` ``(b, c, t)``, ``references`` ``(b, s, c, t)`` (absent for blind items), ``names``."""
 
 
-class SeparationModule(GuardedSteps):
-    """Train a separator on mixtures that are made anew in every step.
+class SeparationModule(NonFiniteGuard):
+    """Train a separator on mixtures that are augmented in every step.
 
     Args:
         separator: Maps ``(b, c, t)`` to ``(b, s, c, t)``; saved under the prefix ``separator.``.
         loss: Maps estimates and references ``(b, s, c, t)`` to ``(b,)``, lower is better.
-        optimizer: Builds the optimiser from the parameters.
-        scheduler: Builds a scheduler, stepped once a training step, from the optimiser; optional.
-        mixing: Data mixing of training batches; validation mixtures are never touched.
-        seed: Seeds the mixing, together with step and rank: a resumed run draws what it would have drawn.
+        optimizer: Builds the optimizer from the parameters.
+        scheduler: Builds a scheduler, stepped once a training step, from the optimizer; optional.
+        mixing: Data mixing of training batches; validation mixtures are not changed.
+        seed: Seeds the mixing, together with step and rank: a resumed run draws the same.
         model_config: Plain configuration of the separator, saved in the checkpoint so that it can be rebuilt.
-        nonfinite: What to do about a loss that is not finite, see `GuardedSteps`.
-        skip_limit: See there.
+        nonfinite: See `NonFiniteGuard`.
+        skip_limit: See `NonFiniteGuard`.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class SeparationModule(GuardedSteps):
         loss: Callable[[Tensor, Tensor], Tensor],
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
-        mixing: MixingPolicy | None = None,
+        mixing: DataMixing | None = None,
         seed: int = 0,
         model_config: dict[str, Any] | None = None,
         nonfinite: NonFinite = "raise",
@@ -50,7 +50,7 @@ class SeparationModule(GuardedSteps):
         self.interchangeable = interchangeable(getattr(separator, "sources", ()))
         self.loss = loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.mixing = mixing or MixingPolicy()
+        self.mixing = mixing or DataMixing()
         self.seed = seed
         self.save_hyperparameters({"model": model_config, "seed": seed})
 
@@ -60,7 +60,7 @@ class SeparationModule(GuardedSteps):
         return estimates
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Mix, separate (once, or unrolled over blends) and return the mean loss over items and passes."""
+        """Augment, separate (once, or unrolled over steps) and return the mean loss over items and passes."""
         generator = self._generator(batch_index)
         mixture, references = self.mixing(
             batch["mixture"],
@@ -70,10 +70,10 @@ class SeparationModule(GuardedSteps):
             generator=generator,
         )
         loss = self._batch_loss(mixture, references, generator)
-        return self.keep_loss(loss, batch["names"])
+        return self.log_loss(loss, batch["names"])
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Log the loss of the one-step estimates; every measure is the business of the callbacks."""
+        """Log the loss of the one-step estimates; callbacks log metrics."""
         if "references" not in batch:
             return
         loss = self.loss(self.separator(batch["mixture"]), batch["references"]).mean()
@@ -82,13 +82,14 @@ class SeparationModule(GuardedSteps):
         )
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser, and the scheduler if there is one."""
+        """Build the optimizer, and the scheduler if given."""
         return optimizers(self.separator.parameters(), self.make_optimizer, self.make_scheduler)
 
     def _batch_loss(self, mixture: Tensor, references: Tensor, generator: Generator) -> Tensor:
-        """Weighted mean loss of the estimate and ``mixing.unroll`` further ones from randomly mixed blends.
+        """Return the weighted mean loss of one-step estimates and ``mixing.unroll`` refinement steps.
 
-        Each item refines one random source throughout, as `encore.inference.refine` does.
+        Each step separates a mix of the mixture and the last estimate at a random ratio; an item refines one
+        random source throughout.
         """
         count, first = len(mixture), self.mixing.first_weight
         source = torch.randint(references.shape[1], (count,), generator=generator, device=generator.device)
@@ -104,24 +105,24 @@ class SeparationModule(GuardedSteps):
                 for _ in range(self.mixing.candidates)
             ]
 
-            def again(ratio: Tensor, estimate: Tensor = estimate) -> tuple[Tensor, Tensor]:
+            def step(ratio: Tensor, estimate: Tensor = estimate) -> tuple[Tensor, Tensor]:
                 gains = path_gains(source, ratio, references.shape[1])[:, :, None, None]
                 estimates = self.separator(blend(mixture, estimate, ratio))
                 return estimates, self.loss(estimates, references * gains)
 
-            estimates, losses = again(_best(drawn, again))
+            estimates, losses = step(_best(drawn, step))
             loss, weight = loss + losses.mean(), weight + 1
         return loss / weight
 
     def _generator(self, batch_index: int) -> Generator:
-        """A generator that depends on seed, rank and step only, so that resuming repeats nothing."""
+        """Return a generator that depends on seed, rank and step only, so that resuming repeats no draw."""
         return torch.Generator(device=self.device).manual_seed(self.step_seed(self.seed, batch_index))
 
 
-def _best(ratios: Sequence[Tensor], again: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-    """Of several ratios ``(b,)`` the one with the smallest loss, item by item, as a guide would choose it."""
+def _best(ratios: Sequence[Tensor], step: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the ratio with the smallest loss, item by item, as a quality would choose it."""
     if len(ratios) == 1:
         return ratios[0]
     with torch.no_grad():
-        losses = torch.stack([again(ratio)[1] for ratio in ratios])
+        losses = torch.stack([step(ratio)[1] for ratio in ratios])
     return torch.stack(list(ratios)).gather(0, losses.argmin(0, keepdim=True))[0]

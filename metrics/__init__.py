@@ -1,31 +1,41 @@
-"""Every measure, once: oracle and blind ones, what steers a loop, and what sums up a table."""
+"""Every metric, once: oracle and blind ones, the qualities that steer refinement, and summaries of tables."""
 
 from __future__ import annotations
 
 from encore.metrics.blind import dnsmos
-from encore.metrics.external import DOOR_NAMES, is_door
-from encore.metrics.measures import METRIC_NAMES, usual_names
+from encore.metrics.combined import GuardedMetric, JointMetric, guarded, joint
+from encore.metrics.external import EXTERNAL_METRICS, is_external
 from encore.metrics.music import bss_eval, csdr, usdr
 from encore.metrics.panel import MetricPanel
-from encore.metrics.quality import GuardedQuality, JointQuality, MeasureQuality, Quality, get_quality
+from encore.metrics.quality import BoundMetric, Metric, Quality, oracle
 from encore.metrics.reference import estoi, pesq, sdr, si_sdr, snr, stoi
+from encore.metrics.registry import get_metric
+from encore.metrics.self_consistency import SELF_CONSISTENCY_METRICS
 from encore.metrics.summary import Summary, summarise, summarise_gain
+from encore.metrics.table import METRIC_NAMES, TableMetric, default_metrics
 
 __all__ = [
-    "DOOR_NAMES",
+    "EXTERNAL_METRICS",
     "METRIC_NAMES",
-    "GuardedQuality",
-    "JointQuality",
-    "MeasureQuality",
+    "SELF_CONSISTENCY_METRICS",
+    "BoundMetric",
+    "GuardedMetric",
+    "JointMetric",
+    "Metric",
     "MetricPanel",
     "Quality",
     "Summary",
+    "TableMetric",
     "bss_eval",
     "csdr",
+    "default_metrics",
     "dnsmos",
     "estoi",
-    "get_quality",
-    "is_door",
+    "get_metric",
+    "guarded",
+    "is_external",
+    "joint",
+    "oracle",
     "pesq",
     "sdr",
     "si_sdr",
@@ -34,5 +44,4 @@ __all__ = [
     "summarise",
     "summarise_gain",
     "usdr",
-    "usual_names",
 ]

@@ -1,8 +1,7 @@
-"""Blind measures: DNSMOS, a listening score predicted from the estimate alone.
+"""DNSMOS: blind, a listening score predicted from the estimate alone.
 
-The networks are those that the package `speechmos` ships, so nothing is downloaded, and the scores are that
-package's; but they run on the estimate's device, whole batches at a time, and without computing anything
-twice.
+Networks and scores are those of the package `speechmos`, but they run on the estimate's device, whole batches
+at a time, and without computing anything twice.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from encore.metrics.dnsmos_networks import HOP, P808Scorer, PrimaryScorer, p808_scorer, primary_scorer
+from encore.metrics.dnsmos_networks import HOP, P808Scorer, PrimaryScorer, Scorer, load_scorer
+from encore.metrics.single_items import SILENCE
 
 DNSMOS_NAMES = ("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")
 DNSMOS_RATE = 16000
@@ -25,11 +25,8 @@ _WINDOW = int(_WINDOW_SECONDS * DNSMOS_RATE)
 _SAMPLES_AT_ONCE = 4 * _WINDOW
 _WINDOWS_AT_ONCE = 128
 
-# samples of four frames: the grid on which windows can share what comes before the second pooling
+# samples of four frames: the grid on which windows can share the layers before the second pooling
 _GROUP = 4 * HOP
-
-# a 16-bit file would hold zeros below it; the scores depend on the level and mean nothing there
-_SILENCE = 2.0**-16
 
 # from the primary network's outputs, in their order, to scores: coefficients of x^2, x and 1
 _POLYNOMIALS = {
@@ -46,8 +43,7 @@ def dnsmos(
     """Predict the listening scores of speech: overall (P.808, OVRL), signal (SIG) and background (BAK).
 
     A clip shorter than 9.01 s is repeated until it is longer; the score is the mean over windows of 9.01 s,
-    one every second. The score depends on the level. Samples beyond full scale are clipped, as the networks
-    demand.
+    one every second, and depends on the level. Samples beyond full scale are clipped.
 
     Args:
         estimate: ``(..., time)`` of full scale 1.
@@ -55,8 +51,8 @@ def dnsmos(
         names: Which of `DNSMOS_NAMES` to compute.
 
     Returns:
-        For each name ``(...)``, from about 1 to 5, higher is better, on the estimate's device; NaN for a clip
-        with a non-finite sample, below 0.1 s, or silent (peak below half a step of 16 bits).
+        For each name ``(...)``, from about 1 to 5, on the estimate's device; NaN for a clip with a non-finite
+        sample, below 0.1 s, or silent (peak below half a step of 16 bits).
 
     Raises:
         ValueError: If the rate is not 16000 Hz or a name is unknown.
@@ -73,7 +69,7 @@ def dnsmos(
     clips = estimate.float().reshape(math.prod(estimate.shape[:-1]), time)
     scores = {name: clips.new_full((len(clips),), torch.nan) for name in names}
     if time >= MINIMUM_SECONDS * DNSMOS_RATE:
-        valid = clips.isfinite().all(-1) & (clips.abs().amax(-1) >= _SILENCE)
+        valid = clips.isfinite().all(-1) & (clips.abs().amax(-1) >= SILENCE)
         # several at once leave a processor's caches, and take up to twice as long
         at_once = 1 if clips.device.type == "cpu" else max(1, _SAMPLES_AT_ONCE // time)
         for rows in torch.split(valid.nonzero().flatten(), at_once):
@@ -96,22 +92,19 @@ def _score_clips(clips: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     # mixed precision, where it is on, would change the scores
     with torch.autocast(clips.device.type, enabled=False):
         if "dnsmos_p808" in names:
-            raw = _score_windows(p808_scorer(clips.device), stream, list(starts), periodic)
+            raw = _score_windows(load_scorer(P808Scorer, clips.device), stream, list(starts), periodic)
             scores["dnsmos_p808"] = raw[..., 0] @ weights
         if any(name in names for name in _POLYNOMIALS):
-            raws = _score_windows(primary_scorer(clips.device), stream, list(starts), periodic)
-            for raw, (name, (square, slope, constant)) in zip(
-                raws.unbind(-1), _POLYNOMIALS.items(), strict=True
-            ):
+            raw = _score_windows(load_scorer(PrimaryScorer, clips.device), stream, list(starts), periodic)
+            for index, (name, (square, slope, constant)) in enumerate(_POLYNOMIALS.items()):
                 if name in names:
-                    scores[name] = (square * raw.square() + slope * raw + constant) @ weights
+                    value = raw[..., index]
+                    scores[name] = (square * value.square() + slope * value + constant) @ weights
     return scores
 
 
-def _score_windows(
-    scorer: PrimaryScorer | P808Scorer, stream: Tensor, starts: Sequence[int], periodic: bool
-) -> Tensor:
-    """Raw scores ``(clip, window, score)``; a long stream in parts, so that its length costs no memory."""
+def _score_windows(scorer: Scorer, stream: Tensor, starts: Sequence[int], periodic: bool) -> Tensor:
+    """Return raw scores ``(clip, window, score)``, of a long stream in parts to save memory."""
     parts = []
     for first in range(0, len(starts), _WINDOWS_AT_ONCE):
         some = starts[first : first + _WINDOWS_AT_ONCE]
@@ -121,13 +114,13 @@ def _score_windows(
 
 
 def _repeats(time: int) -> int:
-    """Return how many copies of a clip are scored: it is doubled until it is as long as a window."""
+    """Return the number of copies of a clip that are scored: doubled until as long as a window."""
     return 1 if time >= _WINDOW else 2 ** math.ceil(math.log2(_WINDOW / time))
 
 
 def _window_starts(time: int) -> list[int]:
     """Return the first samples of the windows of a clip of that many samples."""
     hops = range(int(time // DNSMOS_RATE - _WINDOW_SECONDS) + 1)
-    # the published scores leave out windows, hops 7 to 23 among them, whose end rounds to a sample too early
+    # the published scores omit windows, hops 7 to 23 among them, whose end rounds to a sample too early
     kept = [hop for hop in hops if int((hop + _WINDOW_SECONDS) * DNSMOS_RATE) - hop * DNSMOS_RATE == _WINDOW]
     return [hop * DNSMOS_RATE for hop in kept]

@@ -1,9 +1,8 @@
 """The networks of DNSMOS in torch, with the weights of the ONNX files that the package `speechmos` ships.
 
-A clip is scored in overlapping windows, and nearly all the time would go into the spectra and the first
-convolutions of each window, those before anything is pooled. Here they are computed once for every frame of
-the clip, and again only for the few frames at a window's ends, which see the window's zero padding: a
-window's score is what it is alone.
+Nearly all the time of scoring overlapping windows would go into their spectra and the convolutions before the
+first pooling. These are computed once for every frame of the clip, and again only for the frames at a
+window's ends, which see its zero padding: a window scores as it does alone.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from functools import lru_cache
 from importlib.resources import as_file, files
 from zlib import crc32
 
-import librosa
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
 
 from encore.metrics.onnx_weights import read_weights
 
@@ -31,17 +30,16 @@ HOP = 160
 # frames that go through the first convolutions at a time; larger blocks leave the processor's caches
 _BLOCK = 256
 
-# Values at each end of the primary network's last map that the zero padding of a window can reach. A value is
-# one of 8 frames; three do so by way of the last three convolutions, one more is spared.
+# values, of 8 frames each, at each end of the primary network's last map that a window's zero padding can
+# reach: three by the last three convolutions, and one to spare
 _ENDS = 4
 
 # Channels of the primary network's second convolution that are left out, as they never fire: on no signal of
-# tests/test_metrics_dnsmos_networks.py does one come closer to zero than -0.05, and waveforms optimised by
-# gradient ascent to make them fire did so in 1 of 10^5 places, worth 1.3e-5 in a raw score. Seven more are as
-# silent, but closest to firing; without them the number of channels would suit the processor's vectors less.
+# tests/test_metrics_dnsmos_networks.py does one come closer to zero than -0.05, and waveforms optimised to
+# make them fire did so in 1 of 10^5 places, worth 1.3e-5 in a raw score. The 48 left suit processors.
 _SILENT = (2, 4, 8, 21, 22, 29, 30, 31, 34, 40, 41, 42, 44, 46, 53, 56)
 _SILENT_IN = 0x6CFBE54C
-"""Check sum of the weights that this was found out for; a network with others is computed as it is."""
+"""Check sum of the weights that this holds for; a network with others is computed as it is."""
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -71,18 +69,15 @@ class ScoreNetwork(nn.Module):
         self.kernels[layer + 1] = _constant(self.kernels[layer + 1][:, kept])
 
     def local(self, features: Tensor, *, at_start: bool = True, at_end: bool = True) -> Tensor:
-        """Apply what comes before and with the first pooling, to some frames of a window.
-
-        `local_layers` frames on each side of a frame matter to it. At the ends of the window there are none;
-        elsewhere so many of the frames given have no result of their own.
+        """Apply the layers up to the first pooling to some frames ``(n, frame, band)`` of a window.
 
         Args:
-            features: ``(n, frame, band)``.
+            features: Also `local_layers` frames on each side as context, except at the window's ends.
             at_start: Whether the first frame is the window's first one.
             at_end: Whether the last frame is the window's last one.
 
         Returns:
-            ``(n, frame / 2, band / 2, channel)``, of the frames that have a result.
+            ``(n, frame / 2, band / 2, channel)``, without the context.
         """
         # with one channel, only these strides make torch keep the channels last
         maps = features.unsqueeze(-1).permute(0, 3, 1, 2)
@@ -92,15 +87,9 @@ class ScoreNetwork(nn.Module):
         return F.max_pool2d(maps, 2).permute(0, 2, 3, 1)
 
     def deep(self, maps: Tensor, first: int | None = None, last: int | None = None) -> Tensor:
-        """Apply convolutions after the first pooling, with what pooling follows them.
+        """Apply the convolutions from ``first`` (by default after `local`) up to ``last``, and their pooling.
 
-        Args:
-            maps: ``(n, frame, band, channel)``, for the first layer `local`'s.
-            first: The first convolution; the one after `local` by default.
-            last: The first one that is left out; none by default.
-
-        Returns:
-            ``(n, frame, band, channel)``, fewer frames and bands where it pools.
+        ``(n, frame, band, channel)`` to the same, with fewer frames and bands.
         """
         maps = maps.permute(0, 3, 1, 2)
         for layer in range(first or self.local_layers, last or len(self.kernels)):
@@ -110,13 +99,13 @@ class ScoreNetwork(nn.Module):
         return maps.permute(0, 2, 3, 1)
 
     def dense(self, hidden: Tensor) -> Tensor:
-        """Raw scores ``(n, score)`` from the maxima ``(n, channel)`` of `deep`'s maps over the window."""
+        """Return raw scores ``(n, score)`` from the maxima ``(n, channel)`` of `deep`'s maps."""
         for matrix, offset in zip(self.matrices[:-1], self.offsets[:-1], strict=True):
             hidden = (hidden @ matrix + offset).relu()
         return hidden @ self.matrices[-1] + self.offsets[-1]
 
     def score(self, maps: Tensor) -> Tensor:
-        """Apply all the rest to `local`'s maps of whole windows: ``(n, score)``, raw."""
+        """Return raw scores ``(n, score)`` from `local`'s maps of whole windows."""
         return self.dense(self.deep(maps).amax((1, 2)))
 
     def _convolve(self, maps: Tensor, layer: int) -> Tensor:
@@ -136,16 +125,12 @@ class PrimaryScorer(nn.Module):
         self.transform = nn.Parameter(torch.from_numpy(np.concatenate(transform)), requires_grad=False)
 
     def forward(self, audio: Tensor, starts: Sequence[int], *, periodic: bool) -> Tensor:
-        """Score windows of 144160 samples of a stream.
+        """Score windows of 144160 samples of a stream ``(clip, time)`` of 16000 Hz: ``(clip, window, 3)``.
 
         Args:
-            audio: ``(clip, time)``, 16000 Hz.
+            audio: The stream.
             starts: First sample of each window, multiples of 640.
-            periodic: Whether the last sample is followed by the first one again; the length is then a
-                multiple of 320, and windows may reach beyond it.
-
-        Returns:
-            ``(clip, window, 3)``.
+            periodic: Whether the first sample follows the last one; the length is then a multiple of 320.
         """
         features = self._log_power(torch.cat([audio, audio[:, :HOP]], dim=1) if periodic else audio)
         shared = self._local_of_stream(features, periodic=periodic)
@@ -160,7 +145,7 @@ class PrimaryScorer(nn.Module):
         return self.network.dense(hidden).reshape(len(audio), len(starts), -1)
 
     def _loudest_of_inner(self, shared: Tensor, first: Tensor) -> Tensor:
-        """Maxima ``(clip * window, channel)`` over what the window's zero padding does not reach."""
+        """Return maxima ``(clip * window, channel)`` of values that no zero padding reaches."""
         maps = self.network.deep(shared, 4, 5)
         # windows begin at even and at odd places of maps that are pooled once more
         pooled = [self.network.deep(maps[:, odd:], 5).amax(2) for odd in (0, 1)]
@@ -171,7 +156,7 @@ class PrimaryScorer(nn.Module):
         return torch.stack(inner, dim=1).flatten(0, 1)
 
     def _loudest_of_ends(self, features: Tensor, shared: Tensor, first: Tensor) -> Tensor:
-        """Maxima ``(clip * window, channel)`` over what the window's zero padding reaches."""
+        """Return maxima ``(clip * window, channel)`` of values that zero padding reaches."""
         reach, length = self.network.local_layers, features.shape[1]
         near = torch.arange(2 * reach, device=first.device)
         heads = features[:, (first[:, None] + near) % length].flatten(0, 1)
@@ -188,16 +173,13 @@ class PrimaryScorer(nn.Module):
         return torch.cat([heads, tails], dim=1).amax((1, 2))
 
     def _log_power(self, audio: Tensor) -> Tensor:
-        """``(clip, time)`` to an even number of frames, one every 160 samples: ``(clip, frame, 161)``."""
+        """Return spectra ``(clip, frame, 161)``, one every 160 samples, an even number of frames."""
         spectrum = F.linear(audio.unfold(-1, 2 * HOP, HOP), self.transform)
         real, imaginary = spectrum[:, : spectrum.shape[1] // 2 * 2].chunk(2, dim=-1)
         return (real.square() + imaginary.square()).clamp(min=1e-12).log10()
 
     def _local_of_stream(self, features: Tensor, *, periodic: bool) -> Tensor:
-        """Apply the first layers to ``(clip, frame, band)``: ``(clip, frame / 2, band / 2, channel)``.
-
-        A stream that is not periodic is padded with zeros, as a window is.
-        """
+        """Apply `ScoreNetwork.local` to a whole stream, padded with zeros unless it is periodic."""
         context, length = self.network.local_layers, features.shape[1]
         if periodic:
             features = torch.cat([features[:, -context:], features, features[:, :context]], dim=1)
@@ -219,16 +201,11 @@ class P808Scorer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.network = ScoreNetwork(_shipped_weights("model_v8.onnx"), pooled=(0, 1, 3))
-        mel = librosa.filters.mel(sr=16000, n_fft=self.n_fft, n_mels=120)
-        self.mel = nn.Parameter(torch.from_numpy(mel), requires_grad=False)
+        self.mel = nn.Parameter(mel_filters(self.n_fft, 120), requires_grad=False)
         self.window = nn.Parameter(torch.hann_window(self.n_fft), requires_grad=False)
 
     def forward(self, audio: Tensor, starts: Sequence[int], *, periodic: bool) -> Tensor:
-        """Score windows of 144160 samples of a stream; arguments as for `PrimaryScorer`.
-
-        Returns:
-            ``(clip, window, 1)``.
-        """
+        """Score windows of a stream, as `PrimaryScorer` does: ``(clip, window, 1)``."""
         time = audio.shape[1]
         around = [audio[:, -HOP:], audio, audio[:, :1]]
         shared = self._decibels(torch.cat(around, dim=1) if periodic else F.pad(audio, (HOP, 1)))
@@ -246,22 +223,26 @@ class P808Scorer(nn.Module):
         return torch.stack(scores, dim=1)
 
     def _decibels(self, audio: Tensor) -> Tensor:
-        """``(clip, time)`` to mel spectra of frames of 321 samples, one every 160: ``(clip, frame, 120)``."""
+        """Return mel spectra ``(clip, frame, 120)`` of frames of 321 samples, one every 160."""
         spectrum = torch.fft.rfft(audio.unfold(-1, self.n_fft, HOP) * self.window)
-        power = (spectrum.real.square() + spectrum.imag.square()) @ self.mel.T
+        power = (spectrum.real.square() + spectrum.imag.square()) @ self.mel
         return 10 * power.clamp(min=1e-10).log10()
 
 
-@lru_cache
-def primary_scorer(device: torch.device) -> PrimaryScorer:
-    """Load the primary network, once for each process and device."""
-    return PrimaryScorer().to(device)
+Scorer = PrimaryScorer | P808Scorer
+
+
+def mel_filters(n_fft: int, bands: int) -> Tensor:
+    """Return librosa's mel filters up to 8000 Hz ``(n_fft // 2 + 1, bands)``, of audio of 16000 Hz."""
+    # the last of melscale_fbanks' bins is at half the rate, where an odd n_fft has none: take twice the bins
+    double = melscale_fbanks(n_fft + 1, 0.0, 8000.0, bands, 32000, norm="slaney", mel_scale="slaney")
+    return double[: n_fft // 2 + 1].clone()
 
 
 @lru_cache
-def p808_scorer(device: torch.device) -> P808Scorer:
-    """Load the P.808 network, once for each process and device."""
-    return P808Scorer().to(device)
+def load_scorer(kind: type[Scorer], device: torch.device) -> Scorer:
+    """Load a network, once for each process and device."""
+    return kind().to(device)
 
 
 def _shipped_weights(name: str) -> Weights:
@@ -270,7 +251,7 @@ def _shipped_weights(name: str) -> Weights:
 
 
 def _in_order(weights: Weights, pattern: str) -> nn.ParameterList:
-    """Return the arrays whose names match, ordered by the number in the name; one without comes first."""
+    """Return the arrays whose names match, ordered by the number in the name, none first."""
     matches = [match for name in weights if (match := re.fullmatch(pattern, name))]
     matches.sort(key=lambda match: int((match[1] or "_0")[1:]))
     return nn.ParameterList(_constant(torch.from_numpy(weights[match[0]])) for match in matches)

@@ -1,53 +1,56 @@
-"""The door to measures that are no code of this project: other people's networks, and files of your own.
+"""Metrics that are no code of this project: other people's networks, and files and functions of your own.
 
     nisqa_mos, squim_pesq, distillmos, ...         published networks, their weights in a cache or a package
-    torchscript:mos.pt?sample_rate=16000           a TorchScript file
-    onnx:mos.onnx?sample_rate=16000&name=my_mos    an ONNX file
+    mos.pt?sample_rate=16000                       a graph: TorchScript, torch.export or ONNX
+    python:mymetric:score?needs_reference=1        a function of your own code, which is run
 
-Nothing of them is imported, read or fetched before its door is opened. See docs/measures.md.
+Nothing of them is imported, read or fetched before a name is used. See docs/measures.md.
 """
 
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qsl
 
-from encore.metrics.file_measures import RUNTIMES, FileQuality
-from encore.metrics.network_measures import NETWORKS, NetworkQuality, fetch_weights
-from encore.metrics.quality import Quality
+from encore.common.graphs import GRAPHS
+from encore.common.names import nearest
+from encore.common.torch_files import check_file, file_kind
+from encore.common.uri import Uri, check_scheme, convert_options, parse_uri
+from encore.metrics.file_metrics import FileMetric
+from encore.metrics.network_metrics import NETWORKS, NetworkMetric
+from encore.metrics.python_metrics import FunctionMetric
+from encore.metrics.quality import Metric
 
-DOOR_NAMES = tuple(NETWORKS)
-"""Measures that `encore.metrics.get_quality` knows beside `encore.metrics.METRIC_NAMES`."""
+EXTERNAL_METRICS = tuple(NETWORKS)
+"""Published networks that `encore.metrics.get_metric` knows beside `encore.metrics.METRIC_NAMES`."""
 
-_SWITCHES = {"true": True, "false": False}
+_SCHEMES = (*GRAPHS, "python")
 
 
-def is_door(name: str) -> bool:
-    """Whether a name is for `open_measure`: one of `DOOR_NAMES`, ``"utmos"``, or ``scheme:file``.
+def is_external(name: str) -> bool:
+    """Return whether a name is for `open_metric`: one of `EXTERNAL_METRICS`, ``"utmos"``, a URI or a path.
 
-    >>> is_door("nisqa_mos"), is_door("onnx:mos.onnx?sample_rate=16000"), is_door("pesq")
+    >>> is_external("nisqa_mos"), is_external("onnx:mos.onnx?sample_rate=16000"), is_external("pesq")
     (True, True, False)
     """
-    return name in (*DOOR_NAMES, "utmos") or _split(name) is not None
+    return name in (*EXTERNAL_METRICS, "utmos") or re.search(r"[:./\\]", name) is not None
 
 
-def open_measure(name: str, *, sample_rate: int) -> Quality:
-    """Open a measure, so that whatever it lacks is found out now and not in the middle of a run.
+def open_metric(name: str, *, sample_rate: int) -> Metric:
+    """Open a metric, so that missing packages, files and weights fail here and not in the middle of a run.
 
     Args:
-        name: One of `DOOR_NAMES`, or ``torchscript:FILE?key=value&...``, or ``onnx:FILE?...`` with the keys
-            ``sample_rate`` (of the file, in Hz; audio of a higher rate is resampled), and, all optional,
-            ``name`` (by default the file's), ``needs_reference=true`` for ``f(estimate, reference)``,
-            ``negate=true`` where lower is better, ``scale`` (the difference that counts as one unit where
-            measures are joined) and ``output`` (which of several numbers).
-        sample_rate: Rate in Hz of the audio that it will be given.
+        name: One of `EXTERNAL_METRICS`; or a graph, as ``FILE?key=value&...`` or with the scheme
+            ``torchscript:``, ``exported:`` or ``onnx:``; or ``python:MODULE:FUNCTION?key=value&...``. See
+            `encore.metrics.file_metrics.FileMetric` and `encore.metrics.python_metrics.FunctionMetric` for
+            their options.
+        sample_rate: Rate in Hz of the audio that it scores.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If there is no such measure, a package or weights are missing and cannot be fetched, an
-            option is wrong, or the rate is below the measure's own.
+        ValueError: If there is no such metric, a package or weights are missing and cannot be fetched, an
+            option is invalid, or the rate is below the metric's own.
     """
     if name == "utmos":
         raise ValueError(
@@ -55,82 +58,33 @@ def open_measure(name: str, *, sample_rate: int) -> Quality:
             "torch.jit.trace and give torchscript:utmos.pt?sample_rate=16000&name=utmos, or use distillmos"
         )
     if name in NETWORKS:
-        return NetworkQuality(name, sample_rate=sample_rate)
-    parts = _split(name)
-    if parts is None:
-        raise ValueError(f"name={name!r} opens no measure: use one of {', '.join(DOOR_NAMES)}")
-    runtime, file, query = parts
-    if runtime not in RUNTIMES:
-        near = get_close_matches(runtime, RUNTIMES, n=1, cutoff=0.4) or RUNTIMES
-        raise ValueError(f"name={name!r} has the unknown scheme {runtime!r}: use {' or '.join(near)}")
-    options = _options(name, query)
-    if "sample_rate" not in options:
-        raise ValueError(f"name={name!r} does not say which rate the file wants: add ?sample_rate=HZ")
-    return FileQuality(
-        runtime,
-        Path(file),
-        sample_rate=sample_rate,
-        rate=_whole_number(name, options, "sample_rate"),
-        name=options.get("name"),
-        needs_reference=_switch(name, options, "needs_reference"),
-        negate=_switch(name, options, "negate"),
-        scale=_positive(name, options, "scale") if "scale" in options else None,
-        output=_whole_number(name, options, "output") if "output" in options else None,
-    )
+        return NetworkMetric(name, sample_rate=sample_rate)
+    if not is_external(name):
+        raise ValueError(
+            f"name='{name}' is no external metric: use {', '.join(nearest(name, EXTERNAL_METRICS))}"
+        )
+    uri = parse_uri(name, argument="name")
+    scheme = uri.scheme or _scheme_of_file(uri)
+    check_scheme(uri, scheme, _SCHEMES)
+    kind: Callable[..., Metric] = FunctionMetric if scheme == "python" else FileMetric
+    source = (uri.rest,) if scheme == "python" else (scheme, Path(uri.rest))
+    options = convert_options(uri, kind.__init__)
+    return kind(*source, sample_rate, **options)
 
 
-def prefetch() -> list[tuple[str, str]]:
-    """Fetch the weights of every measure of `DOOR_NAMES`, for machines without a network.
+def _scheme_of_file(uri: Uri) -> str:
+    """Return the scheme of a graph by its content.
 
-    Returns:
-        For every measure its name, and where its weights lie or why they do not.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no graph.
     """
-    found = []
-    for name in NETWORKS:
-        try:
-            found.append((name, str(fetch_weights(name))))
-        except ValueError as error:
-            found.append((name, str(error)))
-    return found
-
-
-def _split(name: str) -> tuple[str, str, str] | None:
-    """Scheme, file and query of ``scheme:file?query``; None for anything else."""
-    # two letters at least: C:\mos.pt is a path
-    match = re.fullmatch(r"([A-Za-z][\w+.-]+):([^?]*)(?:\?(.*))?", name, flags=re.DOTALL)
-    return None if match is None else (match[1], match[2], match[3] or "")
-
-
-_KEYS = ("name", "sample_rate", "needs_reference", "negate", "scale", "output")
-
-
-def _options(name: str, query: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for key in options:
-        if key not in _KEYS:
-            near = get_close_matches(key, _KEYS, n=1, cutoff=0.4) or _KEYS
-            raise ValueError(f"name={name!r} has the unknown option {key!r}: use {', '.join(near)}")
-    return options
-
-
-def _switch(name: str, options: dict[str, str], key: str) -> bool:
-    value = options.get(key, "false")
-    if value not in _SWITCHES:
-        raise ValueError(f"name={name!r} has {key}={value!r}: give true or false")
-    return _SWITCHES[value]
-
-
-def _whole_number(name: str, options: dict[str, str], key: str) -> int:
-    if not options[key].isdecimal():
-        raise ValueError(f"name={name!r} has {key}={options[key]!r}: give a whole number")
-    return int(options[key])
-
-
-def _positive(name: str, options: dict[str, str], key: str) -> float:
-    try:
-        value = float(options[key])
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ValueError(f"name={name!r} has {key}={options[key]!r}: give a number above 0")
-    return value
+    kind = file_kind(check_file(uri.rest))
+    if kind in ("pickle", "safetensors"):
+        raise uri.fault(
+            "holds weights without a network: give a graph (torch.jit.save, torch.export.save or ONNX), or "
+            "--guide 'python:MODULE:FUNCTION?sample_rate=16000' for code that loads them"
+        )
+    if kind == "unknown":
+        raise uri.fault(f"is not a graph: give {', '.join(GRAPHS)}, or python:MODULE:FUNCTION")
+    return kind

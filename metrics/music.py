@@ -1,14 +1,12 @@
-"""The measures of music separation: uSDR and cSDR of one stem, and BSSEval version 4 of all stems of a song.
+"""Metrics of music separation: uSDR and cSDR of one stem, and BSSEval version 4 of all stems of a song.
 
-They take the channels of a stem together, where `metrics.reference` scores each by itself. Everything is
-computed in float64 on the signals' device. As there, what cannot be scored is NaN, never an exception, and
-never averaged in:
+They take the channels of a stem together, where `encore.metrics.reference` scores each by itself, in float64
+on the signals' device; other shapes raise a ValueError. NaN, and never averaged in, is
 
-- a silent reference, such as the vocals of an instrumental. How quiet an estimate stays there is another
-  question, which no ratio to the reference answers;
+- a silent reference, such as the vocals of an instrumental;
 - a silent estimate of a sounding reference, which by the formula would get 0 dB;
 - a window of a song in which either is silent: it is left out of the median;
-- a song with a non-finite sample: it fails as a whole, as a median over its sound windows would reward it.
+- a song with a non-finite sample, as a whole: a median over its other windows would reward it.
 """
 
 from __future__ import annotations
@@ -32,13 +30,13 @@ _SLAB = 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BssEval:
-    """Ratios in dB of every stem in every window, ``(source, window)``, higher is better; NaN where silent.
+    """Ratios in dB of every stem in every window, ``(source, window)``; NaN where silent.
 
     Attributes:
-        sdr: Signal to distortion: to all that is wrong.
-        isr: Image to spatial distortion: to what filters of the stem's own channels explain.
-        sir: Source to interference: to what filters of the other stems explain beyond that.
-        sar: Sources to artefacts: to what no filter explains.
+        sdr: Signal to distortion: all errors.
+        isr: Image to spatial distortion: errors that filters of the stem's own channels explain.
+        sir: Source to interference: errors that filters of the other stems explain beyond that.
+        sar: Sources to artefacts: errors that no filter explains.
     """
 
     sdr: Tensor
@@ -48,20 +46,11 @@ class BssEval:
 
 
 def usdr(estimate: Tensor, reference: Tensor) -> Tensor:
-    """The SDR of the Music Demixing Challenge: ``sum s^2 / sum (s - estimate)^2`` over channels and time.
+    """Return the SDR of the Music Demixing Challenge: ``sum s^2 / sum (s - estimate)^2``.
 
-    Papers report its mean over songs as uSDR. One channel's is its `snr`; of several it is not the mean of
-    theirs, as a loud channel weighs more.
-
-    Args:
-        estimate: ``(..., channel, time)``, in the reference's amplitude unit.
-        reference: Same shape.
-
-    Returns:
-        ``(...)`` in dB, higher is better, within +-313 dB; NaN by the module's policy. Differentiable.
-
-    Raises:
-        ValueError: If the shapes differ.
+    The sums are over channels and time: ``(..., channel, time)`` to ``(...)`` in dB, within +-313 dB,
+    differentiable. Papers report its mean over songs as uSDR. For one channel it is `snr`; for several it is
+    not the mean of theirs, as a loud channel weighs more.
 
     Source: Y. Mitsufuji et al., "Music Demixing Challenge 2021", 2022, without the 1e-7 that is added there
     to both sums, which would give silent stems a score.
@@ -77,27 +66,15 @@ def usdr(estimate: Tensor, reference: Tensor) -> Tensor:
 
 
 def csdr(estimate: Tensor, reference: Tensor, *, sample_rate: int) -> Tensor:
-    """Median over the seconds of a song of the SDR of BSSEval version 4, as `museval` computes it.
+    """Return the median over the seconds of a song of the SDR of BSSEval version 4, as `museval` does.
 
-    In a window that SDR is ``sum s^2 / sum (s - estimate)^2`` over channels and time: the filters of BSSEval
-    only divide what is wrong into its kinds, whose sum it is. A rest of less than a second at the end is left
-    out; a shorter song is one window. Papers report the median over songs as cSDR.
+    ``(..., channel, time)`` to ``(...)`` in dB, within +-313 dB. In a window it is `usdr`: the filters of
+    BSSEval only divide the errors into kinds. A rest of less than a second at the end is left out; a shorter
+    song is one window. Papers report the median over songs as cSDR.
 
-    Only windows in which this stem or its estimate is silent are left out, so the score is the stem's own.
-    museval leaves out those in which *any* stem of the song is, so its median of the drums depends on where
-    there are vocals: for that number take the median over windows of `bss_eval`. As a guide, it does not see
-    what an estimate loses by falling silent for a second: `usdr` does.
-
-    Args:
-        estimate: ``(..., channel, time)``, in the reference's amplitude unit.
-        reference: Same shape.
-        sample_rate: Rate in Hz.
-
-    Returns:
-        ``(...)`` in dB, higher is better, within +-313 dB; NaN by the module's policy.
-
-    Raises:
-        ValueError: If the shapes differ, or the rate is not positive.
+    Only windows in which this stem or its estimate is silent are left out. museval leaves out those in which
+    *any* stem of the song is silent: for its value take the median over windows of `bss_eval`. As a guide it
+    ignores what an estimate loses by falling silent for a second, unlike `usdr`.
 
     Source: F.-R. Stöter, A. Liutkus, N. Ito, "The 2018 Signal Separation Evaluation Campaign", 2018; on what
     windows are left out: https://github.com/sigsep/bsseval/issues/4.
@@ -124,18 +101,18 @@ def bss_eval(
     hop_seconds: float = 1.0,
     filters: int = FILTERS,
 ) -> BssEval:
-    """BSSEval version 4: what is wrong with the stems of a song, divided into its kinds.
+    """Return the errors in the stems of a song by kind, as BSSEval version 4.
 
     The filters that best explain each estimate by all references, and by its own alone, are found on the
-    whole song; ratios are taken in windows. Memory beyond the signals themselves is that of the normal
-    equations, ``(source * channel * filters)^2``, and of a few windows.
+    whole song; ratios are taken in windows. Memory is that of the normal equations, ``(source * channel *
+    filters)^2``, and of a few windows.
 
     Where references have no energy at all in a part of the spectrum, the filters are free there, and ISR, SIR
-    and SAR are rounding noise, here as in museval; SDR is not. Stems with equal channels are no such case.
+    and SAR are rounding noise, here as in museval; SDR is not.
 
     Args:
         references: ``(source, channel, time)``.
-        estimates: Same shape, in the same order; sources are not permuted.
+        estimates: Same shape, in the same order.
         sample_rate: Rate in Hz.
         window_seconds: Length of a window; a shorter song is one window.
         hop_seconds: From one window to the next.
@@ -143,11 +120,7 @@ def bss_eval(
 
     Returns:
         The ratios, within +-313 dB; NaN for every stem in windows where any reference or estimate is silent,
-        so all NaN if one is silent throughout, and if a sample is not finite.
-
-    Raises:
-        ValueError: If the shapes differ or are not those of the stems of a song, or a length is below a
-            sample.
+        and all NaN if a sample is not finite.
 
     Source: E. Vincent et al., "The signal separation evaluation campaign (2007-2010)", 2012, section 3.2, for
     the ratios; F.-R. Stöter, A. Liutkus, N. Ito, "The 2018 Signal Separation Evaluation Campaign", 2018, for
@@ -176,10 +149,9 @@ def bss_eval(
 
 
 def _ratios(own: Tensor, true: Tensor, everything: Tensor, alone: Tensor) -> Tensor:
-    """SDR, ISR, SIR and SAR ``(4, source, window)`` of estimates and references ``(s, c, window, time)``.
+    """Return SDR, ISR, SIR, SAR ``(4, source, window)`` of windows ``(source, channel, window, time)``.
 
-    Each is the ratio of a signal to its difference from the next, on the way from the reference, filtered by
-    more and more, to the estimate.
+    Each is the ratio of a signal to its difference from the next, from the reference to the estimate.
     """
     length = own.shape[-1] + alone.shape[-1] - 1
     n_fft = 2 ** length.bit_length()
@@ -199,11 +171,9 @@ def _ratios(own: Tensor, true: Tensor, everything: Tensor, alone: Tensor) -> Ten
 
 
 def _filters(references: Tensor, estimates: Tensor, filters: int) -> tuple[Tensor, Tensor]:
-    """Least-squares filters from references to estimates, ``(source, channel, time)`` both.
+    """Return least-squares filters from all references to each estimate's channels, and from its own alone.
 
-    Returns:
-        ``(s, c, s, c, filters)`` from all references to each channel of each estimate, and ``(s, c, c,
-        filters)`` from each reference to its own estimate.
+    Of ``(source, channel, time)``; ``(s, c, s, c, filters)`` and ``(s, c, c, filters)``.
     """
     sources, channels, _ = references.shape
     count = sources * channels
@@ -221,7 +191,7 @@ def _filters(references: Tensor, estimates: Tensor, filters: int) -> tuple[Tenso
 
 
 def _correlations(first: Tensor, second: Tensor, reach: int) -> Tensor:
-    """Inner products ``(r, o, 2 * reach + 1)`` of ``(r, time)`` and ``(o, time)``, -reach to reach later."""
+    """Return inner products ``(r, o, 2 * reach + 1)`` of ``(r, time)`` and ``(o, time)`` by delay."""
     time = first.shape[-1]
     n_fft = 2 ** (min(time, _BLOCK) + 2 * reach).bit_length()
     size = n_fft - 2 * reach
@@ -236,7 +206,7 @@ def _correlations(first: Tensor, second: Tensor, reach: int) -> Tensor:
 
 
 def _solved(normal: Tensor, wanted: Tensor) -> Tensor:
-    """Filters ``(r, o, taps)`` by the normal equations ``(r, taps, r, taps)`` and ``(r, taps, o)``."""
+    """Return filters ``(r, o, taps)`` by the normal equations ``(r, taps, r, taps)`` and ``(r, taps, o)``."""
     matrix, columns = normal.flatten(2).flatten(0, 1), wanted.flatten(0, 1)
     epsilon = torch.finfo(matrix.dtype).eps
     identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
@@ -249,7 +219,7 @@ def _solved(normal: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _windows(signals: Tensor, sample_rate: int, window_seconds: float, hop_seconds: float) -> Tensor:
-    """``(..., channel, time)`` to ``(..., channel, window, time)``, without a copy."""
+    """Return a view ``(..., channel, window, time)`` of ``(..., channel, time)``."""
     if sample_rate < 1:
         raise ValueError(f"sample_rate={sample_rate}: give a rate in Hz above 0")
     for name, seconds in (("window_seconds", window_seconds), ("hop_seconds", hop_seconds)):
@@ -267,5 +237,5 @@ def _checked(names: str, estimate: Tensor, reference: Tensor) -> tuple[Tensor, T
 
 
 def _result_type(estimate: Tensor) -> torch.dtype:
-    """The estimate's type, as of its score; whole numbers have scores too."""
+    """Return the type of an estimate's score; whole numbers have scores too."""
     return torch.promote_types(estimate.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Several measures of one batch at once, each computed once."""
+"""Several metrics of one batch at once, each computed once."""
 
 from __future__ import annotations
 
@@ -7,28 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
+from encore.common.dsp import resample
 from encore.metrics.blind import DNSMOS_NAMES, DNSMOS_RATE, dnsmos
-from encore.metrics.measures import MEASURES, resolve_name, score_measure, to_rate
-from encore.metrics.processes import check_workers
-
-_SINGLE_SIGNAL_MEASURES = ("pesq", "pesq_nb", "stoi", "estoi")
+from encore.metrics.table import TABLE, TableMetric
 
 
 class MetricPanel:
-    """Scores batches with every one of the named measures.
+    """Scores batches with every one of the named metrics.
 
     Args:
         names: Of `METRIC_NAMES`; repeated ones count once.
-        sample_rate: Rate in Hz of the audio that it will be given.
-        workers: Processes for PESQ and STOI, which score one signal at a time on one core; 0 scores in this
-            process. All panels and qualities share them, see `metrics.processes`. The values are the same.
-
-    Attributes:
-        names: The measures' own names, in the order of the results.
+        sample_rate: Rate in Hz of the audio.
+        workers: See `TableMetric`.
 
     Raises:
-        ValueError: If there are no names, one is unknown, the rate is too low for one, or workers is
-            negative.
+        ValueError: If there are no names, or as of `TableMetric`.
 
     Example:
         >>> import torch
@@ -40,42 +33,28 @@ class MetricPanel:
 
     def __init__(self, names: Sequence[str], *, sample_rate: int, workers: int = 0) -> None:
         if not names:
-            raise ValueError("names=[] measures nothing: give at least one of METRIC_NAMES")
-        self.names = tuple(dict.fromkeys(resolve_name(name, sample_rate) for name in names))
-        self.sample_rate = sample_rate
-        self.workers = check_workers(workers)
+            raise ValueError("names=[] is empty: give at least one of METRIC_NAMES")
+        metrics = [TableMetric(name, sample_rate=sample_rate, workers=workers) for name in names]
+        self.metrics = {metric.name: metric for metric in metrics}
+        self.names, self.sample_rate, self.workers = tuple(self.metrics), sample_rate, workers
 
-    def __call__(
-        self, estimate: Tensor, reference: Tensor | None = None, mixture: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Score a batch.
+    def __call__(self, estimate: Tensor, reference: Tensor | None = None) -> dict[str, Tensor]:
+        """Return for each metric the scores ``(n,)`` of ``(n, c, t)``, see `TableMetric.score`.
 
-        Args:
-            estimate: ``(batch, channel, time)``, full scale 1.
-            reference: Same shape; without it the oracle measures are left out of the result.
-            mixture: Same shape; no measure of the table looks at it.
-
-        Returns:
-            For each measure ``(batch,)``, higher is better, the mean over channels unless it takes them
-            together; NaN where an item cannot be scored.
+        Without references, of the same shape, the oracle metrics are left out.
         """
-        estimate = estimate.detach()
-        names = [name for name in self.names if reference is not None or not MEASURES[name].needs_reference]
-        pooled = [name for name in names if self.workers and name in _SINGLE_SIGNAL_MEASURES]
-        blind = [name for name in names if name in DNSMOS_NAMES]
+        estimate, blind_only = estimate.detach(), reference is None
+        metrics = {name: m for name, m in self.metrics.items() if not (blind_only and m.needs_reference)}
         scores: dict[str, Tensor] = {}
-        # the processes work on their measures while this one computes the rest
+        # the processes work on their metrics while this one computes the rest
+        pooled = [name for name in metrics if self.workers and "workers" in TABLE[name].options]
         with ThreadPoolExecutor(max(1, len(pooled))) as threads:
-            pending = {name: threads.submit(self._score, name, estimate, reference) for name in pooled}
-            if blind:
-                opinions = dnsmos(to_rate(estimate, self.sample_rate, DNSMOS_RATE), names=blind)
-                scores |= {name: value.mean(-1) for name, value in opinions.items()}
-            for name in names:
+            pending = {name: threads.submit(metrics[name].score, estimate, reference) for name in pooled}
+            if blind := [name for name in metrics if name in DNSMOS_NAMES]:
+                speech = resample(estimate, self.sample_rate, DNSMOS_RATE, kernel="hann")
+                scores |= {name: value.mean(-1) for name, value in dnsmos(speech, names=blind).items()}
+            for name, metric in metrics.items():
                 if name not in scores and name not in pending:
-                    scores[name] = self._score(name, estimate, reference)
+                    scores[name] = metric.score(estimate, reference)
             scores |= {name: future.result() for name, future in pending.items()}
-        return {name: scores[name] for name in names}
-
-    def _score(self, name: str, estimate: Tensor, reference: Tensor | None) -> Tensor:
-        """Score ``(batch, channel, time)`` with one measure: ``(batch,)``."""
-        return score_measure(name, estimate, reference, self.sample_rate, workers=self.workers)
+        return {name: scores[name] for name in metrics}

@@ -1,9 +1,8 @@
-"""Processes that score one pair of signals at a time, for measures that hold Python's lock.
+"""Processes that score one pair of signals at a time, for metrics that hold Python's lock.
 
-They are plain programs at the other end of a pipe and not of `multiprocessing`: nothing of the caller is
-forked or imported anew, so a script needs no ``if __name__ == "__main__":``, a process that may have no
-children of `multiprocessing` (a loader's worker, say) can have these, and without torch they start fast and
-stay small. They end with the process that started them, however it ends.
+They are plain programs at the other end of a pipe and not of `multiprocessing`: a script needs no ``if
+__name__ == "__main__":``, and a process that may have no children of `multiprocessing`, such as a worker of a
+`DataLoader`, can have these. They end with the process that started them, however it ends.
 """
 
 from __future__ import annotations
@@ -26,17 +25,14 @@ from encore.metrics.single_signals import SCORES, FloatArray
 def score_pairs(
     name: str, pairs: Iterable[tuple[FloatArray, FloatArray]], *, workers: int = 0, **options: Any
 ) -> list[float]:
-    """Score pairs ``(estimate, reference)`` of ``(time,)`` with a measure of single signals.
+    """Return the scores of pairs ``(estimate, reference)`` of ``(time,)``, in their order.
 
     Args:
         name: A key of `encore.metrics.single_signals.SCORES`.
         pairs: The signals.
         workers: Processes; 0 scores in this one. The values are the same, save that the last of the 53 bits
             of STOI can follow the threads that NumPy's matrix products use: one there, maybe more here.
-        **options: The measure's own arguments.
-
-    Returns:
-        One score for each pair, in their order.
+        **options: Arguments of the function of that name.
 
     Raises:
         ValueError: If workers is negative.
@@ -48,45 +44,23 @@ def score_pairs(
 
 
 def score_pool(workers: int) -> ScorePool:
-    """Return this process's pool of that many processes, which all its threads share.
-
-    Raises:
-        ValueError: If workers is not positive.
-    """
+    """Return the pool of that many processes that all threads of this process use."""
     if workers < 1:
         raise ValueError(f"workers={workers} is no number of processes: give 1 or more")
-    # what a fork inherits is no pool of its own
+    # a fork cannot use the pool that it inherits
     key = (os.getpid(), workers)
     return _pools.get(key) or _pools.setdefault(key, ScorePool(workers))
 
 
 @atexit.register
 def close_score_pools() -> None:
-    """Stop the processes of all pools of this process; the next score starts new ones."""
+    """Stop the processes of all pools; the next score starts new ones."""
     for key in [key for key in _pools if key[0] == os.getpid()]:
         _pools.pop(key).close()
 
 
-def check_workers(workers: int) -> int:
-    """Return a number of processes, or 0 for none.
-
-    Raises:
-        ValueError: If it is negative.
-    """
-    if workers < 0:
-        raise ValueError(f"workers={workers} is negative: give 0 to score in this process")
-    return workers
-
-
 class ScorePool:
-    """Processes that start when they are first needed; any thread may ask.
-
-    Args:
-        workers: At most this many.
-
-    Attributes:
-        processes: Those that run.
-    """
+    """At most ``workers`` processes, started when they are first needed, for any thread."""
 
     def __init__(self, workers: int) -> None:
         # a thread waits for each process
@@ -96,22 +70,22 @@ class ScorePool:
 
     def score(self, name: str, pairs: Iterable[tuple[FloatArray, FloatArray]], **options: Any) -> list[float]:
         """Score every pair; see `score_pairs`."""
-        return list(self._threads.map(lambda pair: self._ask(name, pair, options), pairs))
+        return list(self._threads.map(lambda pair: self._score(name, pair, options), pairs))
 
     def close(self) -> None:
-        """Finish what is being scored, drop what waits, and stop the processes."""
+        """Finish running scores, drop waiting ones, and stop the processes."""
         self._threads.shutdown(cancel_futures=True)
         while self.processes:
             self.processes.pop().stop()
 
-    def _ask(self, name: str, pair: tuple[FloatArray, FloatArray], options: dict[str, Any]) -> float:
-        """Let the process of this thread score a pair."""
+    def _score(self, name: str, pair: tuple[FloatArray, FloatArray], options: dict[str, Any]) -> float:
+        """Score a pair in the process of this thread."""
         process: Process | None = getattr(self._own, "process", None)
         if process is None:
             process = self._own.process = Process()
             self.processes.append(process)
         try:
-            answer = process.ask((name, *pair, options))
+            answer = process.call((name, *pair, options))
         except (EOFError, OSError) as error:
             self._own.process = None
             self.processes.remove(process)
@@ -125,11 +99,7 @@ class ScorePool:
 
 
 class Process:
-    """A running `encore.metrics.single_signals`, with one thread of its own.
-
-    Attributes:
-        pid: Its number in the system.
-    """
+    """A running `encore.metrics.single_signals`, with one thread of its own."""
 
     def __init__(self) -> None:
         environment = {
@@ -142,31 +112,30 @@ class Process:
         }
         # -P: the modules beside the file are no top-level modules
         command = [sys.executable, "-P", single_signals.__file__]
-        self._popen = subprocess.Popen(
+        self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )
-        self.pid = self._popen.pid
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        self.pid = self._process.pid
 
-    def ask(self, request: tuple[str, FloatArray, FloatArray, dict[str, Any]]) -> float | Exception:
+    def call(self, request: tuple[str, FloatArray, FloatArray, dict[str, Any]]) -> float | Exception:
         """Send a request and wait for its answer."""
-        assert self._popen.stdin is not None
-        assert self._popen.stdout is not None
-        pickle.dump(request, self._popen.stdin)
-        self._popen.stdin.flush()
-        answer: float | Exception = pickle.load(self._popen.stdout)
+        pickle.dump(request, self._requests)
+        self._requests.flush()
+        answer: float | Exception = pickle.load(self._answers)
         return answer
 
     def stop(self) -> int:
         """End the process, which keeps nothing, and return its exit status."""
-        assert self._popen.stdin is not None
-        assert self._popen.stdout is not None
-        with suppress(OSError):  # bytes that it did not read any more
-            self._popen.stdin.close()
-        self._popen.stdout.close()
+        with suppress(OSError):  # bytes that it has not read
+            self._requests.close()
+        self._answers.close()
         with suppress(subprocess.TimeoutExpired):
-            return self._popen.wait(timeout=1)
-        self._popen.kill()
-        return self._popen.wait()
+            return self._process.wait(timeout=1)
+        self._process.kill()
+        return self._process.wait()
 
 
 _pools: dict[tuple[int, int], ScorePool] = {}

@@ -1,37 +1,82 @@
-"""What a multi-step inference loop listens to: measures by name, joined and guarded ones."""
+"""Metrics, and the functions that they become when they are bound to signals and steer a refinement."""
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from threading import Lock
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from encore.metrics.measures import MEASURES, resolve_name, score_measure
-from encore.metrics.processes import check_workers
+Quality = Callable[[Tensor], Tensor]
+"""Estimates ``(b, s, c, t)`` to scores ``(b,)``: higher is better, NaN is not eligible.
+
+It may have the attributes and methods of `BoundMetric`; a plain function needs none of them.
+"""
+
+Separator = Callable[[Tensor], Tensor]
+"""Inputs ``(n, c, t)`` to the estimates ``(n, s, c, t)`` of the sources that are scored."""
 
 
-class Quality(ABC):
-    """Scores a batch of estimates: the base of every measure that can steer an inference loop.
-
-    Parts of a batch may be scored by several threads at once, with the same object.
+class BoundMetric(ABC):
+    """A quality that holds the signals it needs.
 
     Attributes:
         name: Made of a-z, 0-9 and ``_``.
-        needs_reference: True for an oracle measure, False for a blind one.
-        sample_rate: Rate in Hz of the audio that it is given.
+        kind: ``"oracle"`` if it holds references, else ``"blind"``.
         differentiable: Whether derivatives go through it.
-        separator_calls: Times that one score asks the separator of the estimates, see `bound_to`.
+        scale: The difference that counts as one unit where metrics are joined; None if unknown.
+        separator_calls: Separator calls that the score of one source costs.
+        one_step_calls: Separator calls per source that `relative_to` costs.
+    """
+
+    name: str
+    kind: str
+    differentiable: bool = False
+    scale: float | None = None
+    separator_calls: int = 0
+    one_step_calls: int = 0
+
+    def __init__(self, metric: Metric) -> None:
+        self.name, self.kind, self.differentiable = metric.name, metric.kind, metric.differentiable
+        self.scale, self.separator_calls = metric.scale, metric.separator_calls
+
+    def __call__(self, estimates: Tensor) -> Tensor:
+        """Return the scores ``(b,)`` of ``(b, s, c, t)``, the mean over sources, in float32."""
+        if estimates.ndim != 4:
+            shape = tuple(estimates.shape)
+            raise ValueError(f"estimates have shape {shape}: give (item, source, channel, time)")
+        return self.per_source(estimates).mean(1).float()
+
+    @abstractmethod
+    def per_source(self, estimates: Tensor) -> Tensor:
+        """Return the scores ``(b, s)`` of ``(b, s, c, t)``."""
+
+    @abstractmethod
+    def at(self, items: Tensor) -> BoundMetric:
+        """Return the quality of those items ``(n,)`` of the batch, in that order."""
+
+    def relative_to(self, one_step: Tensor) -> BoundMetric:
+        """Return the quality that compares with the one-step estimates ``(b, s, c, t)``, if it does so."""
+        return self
+
+
+class Metric(ABC):
+    """A named metric before it is bound to signals; several threads may use it at once.
+
+    Attributes:
+        needs_reference: True for an oracle metric, False for a blind one.
+        sample_rate: Rate in Hz of the audio that it scores.
+        name: As of `BoundMetric`, like the others.
     """
 
     name: str
     needs_reference: bool
     sample_rate: int
+    minimum_rate: int = 1
     differentiable: bool = False
+    scale: float | None = None
     separator_calls: int = 0
 
     @property
@@ -39,299 +84,174 @@ class Quality(ABC):
         """``"oracle"`` or ``"blind"``."""
         return "oracle" if self.needs_reference else "blind"
 
-    def bound_to(self, ask: Callable[[Tensor, Tensor], Tensor]) -> Quality:
-        """This measure with the separator at hand that made the estimates.
-
-        Args:
-            ask: Maps inputs and the mixtures that they belong to, ``(batch, channel, time)`` each, to the
-                separator's estimates of the source that is scored.
-
-        Returns:
-            The measure itself, unless it asks.
-        """
-        return self
-
     @abstractmethod
-    def __call__(
-        self,
-        estimate: Tensor,
-        *,
-        reference: Tensor | None = None,
-        mixture: Tensor | None = None,
-        one_step: Tensor | None = None,
-    ) -> Tensor:
-        """Score each item of a batch.
+    def score(self, estimates: Tensor, references: Tensor | None) -> Tensor:
+        """Score each item by itself.
 
         Args:
-            estimate: ``(batch, channel, time)``, full scale 1.
-            reference: Same shape, row by row; an oracle measure cannot do without.
-            mixture: Same shape, what the estimates were separated from.
-            one_step: Same shape, the one-step estimates; joint and guarded measures compare with them.
+            estimates: ``(n, c, t)``, full scale 1.
+            references: Same shape; a blind metric ignores them.
 
         Returns:
-            ``(batch,)``, higher is better, the mean over channels. An item that cannot be scored, in any of
-            its channels, is NaN. No item's score depends on the other items.
+            ``(n,)``, the mean over channels; NaN where an item cannot be scored.
+        """
+
+    def bind(
+        self,
+        *,
+        mixture: Tensor | None = None,
+        references: Tensor | None = None,
+        separate: Separator | None = None,
+    ) -> BoundMetric:
+        """Return the quality of estimates of these signals.
+
+        Args:
+            mixture: ``(b, c, t)``.
+            references: ``(b, s, c, t)``.
+            separate: The separator of the estimates; its sources are those that are scored.
 
         Raises:
-            ValueError: If a signal that the measure needs is not given.
+            ValueError: If a signal that the metric needs is missing.
         """
+        if self.needs_reference and references is None:
+            fix = "give its reference: metric.bind(references=...)"
+            raise ValueError(f"references=None: {self.name!r} is an oracle, {fix}")
+        return ReferenceQuality(self, references if self.needs_reference else None)
+
+    def __call__(self, estimates: Tensor) -> Tensor:
+        """Return the scores ``(b,)`` of ``(b, s, c, t)``, by a metric that needs no other signal."""
+        return self.bind()(estimates)
+
+    def relative_to(self, one_step: Tensor) -> BoundMetric:
+        """Bind a metric that needs no other signal; see `BoundMetric`."""
+        return self.bind().relative_to(one_step)
 
 
-class MeasureQuality(Quality):
-    """One measure of the table, the mean over channels unless it takes them together.
+class ContextMetric(Metric):
+    """A metric that compares with more than references, and so scores only after `bind`."""
+
+    def score(self, estimates: Tensor, references: Tensor | None) -> Tensor:
+        """Raise a ValueError."""
+        raise ValueError(f"{self.name!r} needs more than references: use metric.bind(...)(estimates)")
+
+
+class ReferenceQuality(BoundMetric):
+    """A metric of single sources with their references ``(b, s, c, t)``, None for a blind one."""
+
+    def __init__(self, metric: Metric, references: Tensor | None) -> None:
+        super().__init__(metric)
+        self.metric, self.references = metric, references
+
+    def per_source(self, estimates: Tensor) -> Tensor:
+        """See `BoundMetric`; all sources are scored as one batch."""
+        shape, references = estimates.shape, self.references
+        if references is not None and references.shape != shape:
+            raise ValueError(
+                f"estimates have shape {tuple(shape)}, the references of {self.name!r} "
+                f"{tuple(references.shape)}: give the same, or quality.at(items)"
+            )
+        references = None if references is None else references.flatten(0, 1)
+        return self.metric.score(estimates.flatten(0, 1), references).reshape(shape[:2])
+
+    def at(self, items: Tensor) -> BoundMetric:
+        """See `BoundMetric`."""
+        return self if self.references is None else ReferenceQuality(self.metric, self.references[items])
+
+
+class ReferenceFunction(Metric):
+    """A function of estimates and references, as a metric; see `oracle`."""
+
+    needs_reference = True
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        name = getattr(function, "__name__", "")
+        self.function, self.name = function, name if name.isidentifier() else "oracle"
+        self.differentiable = getattr(function, "differentiable", True)
+
+    def score(self, estimates: Tensor, references: Any) -> Tensor:
+        """See `Metric`."""
+        scores = self.function(estimates, references)
+        return scores if scores.ndim == 1 else scores.flatten(1).mean(1)
+
+
+def oracle(metric: Metric | Callable[[Tensor, Tensor], Tensor], references: Tensor) -> BoundMetric:
+    """Return the quality that compares estimates with references ``(b, s, c, t)``.
 
     Args:
-        name: One of `METRIC_NAMES`, or ``"pesq_wb"`` for ``"pesq"``.
-        sample_rate: Rate in Hz of the audio that it will be given. Audio of a higher rate than the measure's
-            own is resampled.
-        workers: Processes that PESQ and STOI, which score one signal at a time and hold Python's lock, spread
-            a batch over; 0 scores in this process. All measures share them, see `metrics.processes`. The
-            values are the same, and other measures ignore it.
-
-    Attributes:
-        scale: The difference that counts as one unit where measures are joined.
-
-    Raises:
-        ValueError: If the name is unknown, the rate is below the measure's own, or workers is negative.
-    """
-
-    def __init__(self, name: str, *, sample_rate: int, workers: int = 0) -> None:
-        self.name = resolve_name(name, sample_rate)
-        self.sample_rate = sample_rate
-        self.workers = check_workers(workers)
-        self.needs_reference = MEASURES[self.name].needs_reference
-        self.differentiable = MEASURES[self.name].differentiable
-        self.scale = MEASURES[self.name].scale
-
-    def __call__(
-        self,
-        estimate: Tensor,
-        *,
-        reference: Tensor | None = None,
-        mixture: Tensor | None = None,
-        one_step: Tensor | None = None,
-    ) -> Tensor:
-        """See `Quality`; in the measure's unit."""
-        return score_measure(self.name, estimate, reference, self.sample_rate, workers=self.workers)
-
-
-def get_quality(name: str, *, sample_rate: int, workers: int = 0) -> Quality:
-    """Return a measure by its name; see `MeasureQuality`, and `encore.metrics.external` for the others.
-
-    Args:
-        name: One of `METRIC_NAMES`; one of `encore.metrics.self_consistency.SELF_CHECKS`; or one of
-            ``encore.metrics.external.DOOR_NAMES``, or the file of a measure, such as
-            ``"onnx:mos.onnx?sample_rate=16000"``.
-        sample_rate: Rate in Hz of the audio that it will be given.
-        workers: See `MeasureQuality`.
-
-    Raises:
-        FileNotFoundError: If the file of a measure does not exist.
-        ValueError: If there is no such measure, or it cannot be used here.
+        metric: A metric, or a function of estimates and references ``(n, c, t)`` such as `si_sdr`, whose
+            scores ``(n,)`` or ``(n, c)`` are averaged over channels.
+        references: Of every source.
 
     Example:
-        >>> quality = get_quality("si_sdr", sample_rate=16000)
-        >>> quality.name, quality.kind, quality.scale
-        ('si_sdr', 'oracle', 1.0)
+        >>> import torch
+        >>> from encore.metrics import si_sdr
+        >>> references = torch.tensor([[[[3.0, -0.5, 2.0, 7.0]]]])
+        >>> oracle(si_sdr, references)(torch.tensor([[[[2.5, 0.0, 2.0, 8.0]]]]))
+        tensor([18.4030])
     """
-    # they build on this module
-    from encore.metrics.external import is_door, open_measure
-    from encore.metrics.self_consistency import SELF_CHECKS, self_check
-
-    if name in SELF_CHECKS:
-        return self_check(name, sample_rate=sample_rate)
-    if is_door(name):
-        return open_measure(name, sample_rate=sample_rate)
-    return MeasureQuality(name, sample_rate=sample_rate, workers=workers)
+    metric = metric if isinstance(metric, Metric) else ReferenceFunction(metric)
+    return metric.bind(references=references)
 
 
-class JointQuality(Quality):
-    """Several measures as one: ``sum_i weight_i (score_i - one-step score_i) / scale_i``.
-
-    The one-step estimate scores 0, exactly; an item that a member cannot score is NaN.
-
-    Args:
-        members: The measures, all of one sample rate.
-        weights: One for each member; 1 by default.
-        scales: One for each member, in its unit; by default the member's own ``scale``.
+def scores_of(quality: Quality, estimates: Tensor) -> Tensor:
+    """Return the scores ``(n,)`` of ``(n, s, c, t)`` as float32 on the estimates' device.
 
     Raises:
-        ValueError: If there are no members, their rates differ, or weights or scales do not fit them.
+        ValueError: If the quality returns another shape.
     """
-
-    def __init__(
-        self,
-        members: Sequence[Quality],
-        *,
-        weights: Sequence[float] | None = None,
-        scales: Sequence[float] | None = None,
-    ) -> None:
-        self.sample_rate = _shared_rate("members", members)
-        self.members = tuple(members)
-        self.name = "joint_" + "_".join(member.name for member in members)
-        self.needs_reference = any(member.needs_reference for member in members)
-        self.differentiable = all(member.differentiable for member in members)
-        self.weights = tuple(weights) if weights is not None else (1.0,) * len(members)
-        self.scales = tuple(scales) if scales is not None else tuple(_own_scale(member) for member in members)
-        for argument, values in (("weights", self.weights), ("scales", self.scales)):
-            if len(values) != len(members):
-                raise ValueError(
-                    f"{argument}={values} does not fit {len(members)} members: give one value each"
-                )
-        if min(self.scales) <= 0:
-            raise ValueError(f"scales={self.scales} are not all positive: give differences above 0")
-        self.separator_calls = sum(member.separator_calls for member in members)
-        self._one_step_scores = tuple(_OneStepScores(member) for member in members)
-
-    def bound_to(self, ask: Callable[[Tensor, Tensor], Tensor]) -> Quality:
-        """See `Quality`."""
-        if not self.separator_calls:
-            return self
-        members = [member.bound_to(ask) for member in self.members]
-        return JointQuality(members, weights=self.weights, scales=self.scales)
-
-    def __call__(
-        self,
-        estimate: Tensor,
-        *,
-        reference: Tensor | None = None,
-        mixture: Tensor | None = None,
-        one_step: Tensor | None = None,
-    ) -> Tensor:
-        """See `Quality`; without a unit."""
-        one_step = _required_one_step(one_step, self.name)
-        total = torch.zeros(len(estimate), dtype=estimate.dtype, device=estimate.device)
-        for member, before, weight, scale in zip(
-            self.members, self._one_step_scores, self.weights, self.scales, strict=True
-        ):
-            score = member(estimate, reference=reference, mixture=mixture, one_step=one_step)
-            gain = score - before(one_step, reference=reference, mixture=mixture)
-            total = total + weight / scale * gain
-        # networks round differently in batches of different sizes, which must not part equal samples
-        return total.masked_fill(_equal_rows(estimate, one_step) & ~total.isnan(), 0.0)
+    scores = torch.as_tensor(quality(estimates))
+    if scores.shape != estimates.shape[:1]:
+        raise ValueError(
+            f"quality returned shape {tuple(scores.shape)} for estimates {tuple(estimates.shape)}: it must "
+            "map (item, source, channel, time) to one score per item, higher is better"
+        )
+    return scores.to(estimates.device, torch.float32)
 
 
-class GuardedQuality(Quality):
-    """A measure whose gains must not be bought: a candidate that lowers a guard below one-step scores NaN.
-
-    NaN means not eligible. The one-step estimate itself is eligible wherever the measure can score it.
+def for_items(quality: Quality, estimates: Tensor) -> Quality:
+    """Return a quality that offers ``at(items)``: a plain function as a `WholeBatch`, others as they are.
 
     Args:
-        quality: The measure that steers.
-        guards: Measures that must not fall, of the same sample rate.
+        quality: Any.
+        estimates: ``(b, s, c, t)`` of the whole batch.
+    """
+    return quality if hasattr(quality, "at") else WholeBatch(quality, estimates)
 
-    Raises:
-        ValueError: If there are no guards or the rates differ.
+
+class WholeBatch:
+    """Call a plain function with the whole batch, whichever items are scored.
+
+    Such a function may compare with tensors of all items without offering ``at(items)``.
+
+    Args:
+        function: Maps ``(b, s, c, t)`` to ``(b,)``.
+        estimates: ``(b, s, c, t)``, for the items that are not scored.
     """
 
-    def __init__(self, quality: Quality, guards: Sequence[Quality]) -> None:
-        if not guards:
-            raise ValueError("guards=[] guard nothing: give a measure, or use the quality by itself")
-        self.sample_rate = _shared_rate("quality and guards", (quality, *guards))
-        self.quality = quality
-        self.guards = tuple(guards)
-        self.name = f"{quality.name}_guarded_{'_'.join(guard.name for guard in guards)}"
-        self.needs_reference = any(member.needs_reference for member in (quality, *guards))
-        self.differentiable = quality.differentiable
-        self.separator_calls = sum(member.separator_calls for member in (quality, *guards))
-        self._one_step_scores = tuple(_OneStepScores(guard) for guard in guards)
+    def __init__(self, function: Quality, estimates: Tensor) -> None:
+        self.function, self.estimates = function, estimates
 
-    def bound_to(self, ask: Callable[[Tensor, Tensor], Tensor]) -> Quality:
-        """See `Quality`."""
-        if not self.separator_calls:
-            return self
-        return GuardedQuality(self.quality.bound_to(ask), [guard.bound_to(ask) for guard in self.guards])
+    def __call__(self, estimates: Tensor) -> Tensor:
+        """Score the whole batch."""
+        return self.function(estimates)
 
-    def __call__(
-        self,
-        estimate: Tensor,
-        *,
-        reference: Tensor | None = None,
-        mixture: Tensor | None = None,
-        one_step: Tensor | None = None,
-    ) -> Tensor:
-        """See `Quality`; in the unit of the measure that steers."""
-        one_step = _required_one_step(one_step, self.name)
-        score = self.quality(estimate, reference=reference, mixture=mixture, one_step=one_step)
-        eligible = torch.ones_like(score, dtype=torch.bool)
-        for guard, before in zip(self.guards, self._one_step_scores, strict=True):
-            value = guard(estimate, reference=reference, mixture=mixture, one_step=one_step)
-            eligible &= value >= before(one_step, reference=reference, mixture=mixture)
-        return score.masked_fill(~(eligible | _equal_rows(estimate, one_step)), torch.nan)
+    def at(self, items: Tensor) -> Quality:
+        """Return the quality of estimates that belong to ``items`` ``(n,)``, each any number of times."""
+        calls: list[list[int]] = []
+        seen: dict[int, int] = {}
+        for row, item in enumerate(items.tolist()):
+            number = seen[item] = seen.get(item, -1) + 1
+            if number == len(calls):
+                calls.append([])
+            calls[number].append(row)
 
+        def score(estimates: Tensor) -> Tensor:
+            whole = self.estimates.to(estimates.dtype)
+            parts = [
+                scores_of(self.function, whole.index_copy(0, items[rows], estimates[rows]))[items[rows]]
+                for rows in calls
+            ]
+            order = torch.tensor([row for rows in calls for row in rows], device=parts[0].device)
+            return torch.cat(parts)[order.argsort()]
 
-class _OneStepScores:
-    """Scores of one-step estimates, remembered: a loop asks for the same ones at every step and candidate.
-
-    A row is known by the content of its signals, so its score is right however a batch repeats or orders its
-    rows. Threads that ask at once wait for each other, as they mostly ask for the same rows. A copy, also in
-    another process, remembers nothing.
-    """
-
-    capacity = 1024
-
-    def __init__(self, quality: Quality) -> None:
-        self._quality = quality
-        self._known: OrderedDict[bytes, float] = OrderedDict()
-        self._lock = Lock()
-
-    def __reduce__(self) -> tuple[type[_OneStepScores], tuple[Quality]]:
-        return type(self), (self._quality,)
-
-    def __call__(self, one_step: Tensor, *, reference: Tensor | None, mixture: Tensor | None) -> Tensor:
-        """Return the scores ``(batch,)`` of ``(batch, channel, time)``, without gradient."""
-        signals = [one_step, mixture, reference if self._quality.needs_reference else None]
-        on_host = [signal.detach().cpu() for signal in signals if signal is not None]
-        keys = [_digest(rows) for rows in zip(*on_host, strict=True)]
-        with self._lock:
-            scores = {key: self._known[key] for key in keys if key in self._known}
-            missing = {key: index for index, key in enumerate(keys) if key not in scores}
-            if missing:
-                values = self._score([None if s is None else s[list(missing.values())] for s in signals])
-                scores.update(zip(missing, values.tolist(), strict=True))
-            for key, score in scores.items():
-                self._known[key] = score
-                self._known.move_to_end(key)
-            while len(self._known) > self.capacity:
-                self._known.popitem(last=False)
-        return torch.tensor([scores[key] for key in keys], dtype=one_step.dtype, device=one_step.device)
-
-    def _score(self, signals: Sequence[Tensor | None]) -> Tensor:
-        """Scores of the rows of one-step estimates, mixtures and references."""
-        one_step, mixture, reference = (None if signal is None else signal.detach() for signal in signals)
-        assert one_step is not None
-        return self._quality(one_step, reference=reference, mixture=mixture, one_step=one_step)
-
-
-def _digest(signals: Sequence[Tensor]) -> bytes:
-    """Return a fingerprint of the samples and shapes of some signals."""
-    digest = hashlib.blake2b(digest_size=16)
-    for signal in signals:
-        digest.update(f"{tuple(signal.shape)}{signal.dtype}".encode())
-        digest.update(signal.numpy().tobytes())
-    return digest.digest()
-
-
-def _equal_rows(estimate: Tensor, one_step: Tensor) -> Tensor:
-    """Return ``(batch,)``: whether an estimate is the one-step estimate, sample for sample."""
-    return (estimate == one_step).flatten(1).all(-1)
-
-
-def _required_one_step(one_step: Tensor | None, name: str) -> Tensor:
-    if one_step is None:
-        raise ValueError(f"one_step=None: {name!r} compares with the one-step estimate, give it as one_step=")
-    return one_step
-
-
-def _shared_rate(argument: str, members: Sequence[Quality]) -> int:
-    rates = {member.name: member.sample_rate for member in members}
-    if len(set(rates.values())) != 1:
-        raise ValueError(f"{argument} have the sample rates {rates}: give at least one, and all of one rate")
-    return next(iter(rates.values()))
-
-
-def _own_scale(member: Quality) -> float:
-    scale = getattr(member, "scale", None)
-    if scale is None:
-        raise ValueError(f"scales=None, but {member.name!r} has no scale of its own: give scales=")
-    return float(scale)
+        return score

@@ -1,14 +1,14 @@
-"""Oracle measures: functions that compare an estimate with its reference.
+"""Oracle metrics: functions that compare an estimate with its reference.
 
 Every function takes ``estimate`` and ``reference`` of one shape ``(..., time)`` and returns ``(...)``, higher
-is better. An item that cannot be scored is NaN and never an exception, so that one bad file costs one score:
+is better; other shapes raise a ValueError. An item that cannot be scored is NaN, so that one bad file costs
+one score:
 
 - a non-finite sample in either signal, or no samples at all;
-- a silent reference (all samples zero): no measure is defined there;
-- a silent estimate of a sounding reference: SI-SDR would be ``-inf`` and SNR 0 dB, which is more than many
-  honest estimates get; as NaN it is counted as a failure and is never chosen as the best of several
-  candidates;
-- a signal that is too short for the measure (each function says how short).
+- a silent reference (all samples zero): no metric is defined there;
+- a silent estimate of a sounding reference: SI-SDR would be ``-inf`` and SNR 0 dB, more than many estimates
+  get; as NaN it counts as a failure and is never the best of several candidates;
+- a signal that is too short for the metric.
 
 `si_sdr`, `snr` and `sdr` run on the signals' device and are differentiable; the others run on the CPU.
 """
@@ -21,30 +21,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from encore.common.packages import require
 from encore.metrics.processes import score_pairs
 from encore.metrics.single_signals import PESQ_RATES
 
 STOI_MINIMUM_RATE = 10000
-"""STOI is defined on audio of 10 kHz; pystoi resamples anything above it by itself, in Hz."""
+"""In Hz: STOI is defined on audio of that rate, which pystoi resamples all other to."""
 
 SDR_TAPS = 512
 
 
 def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio; no mean is removed.
+    """Return the scale-invariant signal-to-distortion ratio; no mean is removed.
 
-    Both gains are irrelevant. The score is kept within +-138 dB in float32 (+-313 dB in float64), where
-    rounding of the samples ends its meaning: a perfect estimate has a finite score.
-
-    Args:
-        estimate: ``(..., time)``, any amplitude unit.
-        reference: Same shape.
-
-    Returns:
-        ``(...)`` in dB, higher is better; NaN by the module's policy.
-
-    Raises:
-        ValueError: If the shapes differ.
+    In dB, whatever both gains, within +-138 dB in float32 and +-313 dB in float64, the samples' precision: a
+    perfect estimate has a finite score.
 
     Source: J. Le Roux et al., "SDR - half-baked or well done?", 2019, eq. (3).
 
@@ -64,18 +55,7 @@ def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
 
 
 def snr(estimate: Tensor, reference: Tensor) -> Tensor:
-    """Signal-to-noise ratio ``||reference||^2 / ||reference - estimate||^2``; a wrong gain counts as noise.
-
-    Args:
-        estimate: ``(..., time)``, in the reference's amplitude unit.
-        reference: Same shape.
-
-    Returns:
-        ``(...)`` in dB, higher is better, within the same bounds as `si_sdr`; NaN by the module's policy.
-
-    Raises:
-        ValueError: If the shapes differ.
-    """
+    """Return the SNR ``||reference||^2 / ||reference - estimate||^2`` in dB, bounded as `si_sdr` is."""
     estimate, reference, valid = _prepare(estimate, reference)
     scale = torch.maximum(_peak(estimate), _peak(reference))
     reference, noise = reference / scale, (reference - estimate) / scale
@@ -83,18 +63,10 @@ def snr(estimate: Tensor, reference: Tensor) -> Tensor:
 
 
 def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
-    """Signal-to-distortion ratio of BSSEval, which forgives any filter of 512 taps; computed in float64.
+    """Return the SDR of BSSEval, which forgives any filter of 512 taps; computed in float64.
 
-    Args:
-        estimate: ``(..., time)``, any amplitude unit.
-        reference: Same shape.
-
-    Returns:
-        ``(...)`` in dB, higher is better, within +-156 dB; NaN by the module's policy, with fewer than 512
-        samples, and for a reference whose 512 delays are linearly dependent.
-
-    Raises:
-        ValueError: If the shapes differ.
+    In dB, whatever both gains, within +-156 dB; NaN also with fewer than 512 samples, and for a reference
+    whose 512 delays are linearly dependent.
 
     Source: E. Vincent, R. Gribonval, C. Fevotte, "Performance measurement in blind audio source separation",
     2006; as a coherence: R. Scheibler, "SDR - medium rare with fast computations", 2022, eq. (7) and (12).
@@ -114,9 +86,8 @@ def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     # solve_ex marks a singular item and goes on where solve would raise; and item by item, because on a CPU
     # the batched one fails in threads once their number has been set (pytorch issue 142815)
     taps, info = torch.zeros_like(correlation), torch.zeros_like(valid, dtype=torch.int32)
-    for at in torch.ones_like(valid).nonzero().tolist():
-        place = tuple(at)
-        taps[place], info[place] = torch.linalg.solve_ex(normal[place], correlation[place])
+    for item in map(tuple, torch.ones_like(valid).nonzero().tolist()):
+        taps[item], info[item] = torch.linalg.solve_ex(normal[item], correlation[item])
     epsilon = torch.finfo(torch.float64).eps
     coherence = (correlation * taps).sum(-1).clamp(min=epsilon)
     ratio = coherence / (1 - coherence).clamp(min=epsilon)
@@ -124,50 +95,50 @@ def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
 
 
 def pesq(estimate: Tensor, reference: Tensor, *, mode: str = "wb", workers: int = 0) -> Tensor:
-    """Perceptual evaluation of speech quality, as a listening score (MOS-LQO).
+    """Return PESQ, the perceptual evaluation of speech quality, as a listening score (MOS-LQO).
 
-    Wide band (``"wb"``, ITU-T P.862.2) at 16000 Hz or narrow band (``"nb"``, P.862.1) at 8000 Hz. The pair is
-    scaled by one gain to a peak of 1 first, so samples beyond full scale are not clipped. A signal of more
-    than 20 s is scored in equal pieces of at most 20 s, and the mean is taken over those in which there is an
-    utterance.
+    The pair is scaled by one gain to a peak of 1 first, so samples beyond full scale are not clipped. A
+    signal of more than 20 s is scored in equal pieces of at most 20 s, and the mean is taken over those with
+    an utterance.
 
     Args:
-        estimate: ``(..., time)`` at the rate of the mode.
+        estimate: ``(..., time)``.
         reference: Same shape.
-        mode: ``"wb"`` or ``"nb"``.
-        workers: Processes that the signals are spread over, see `metrics.processes`; 0 scores in this one.
+        mode: ``"wb"``, of audio of 16000 Hz (ITU-T P.862.2), or ``"nb"``, of 8000 Hz (P.862.1).
+        workers: Processes that the signals are spread over, see `encore.metrics.processes`; 0 uses this one.
 
     Returns:
-        ``(...)`` from about 1.0 to 4.64 (wb) or 4.55 (nb), higher is better; NaN by the module's policy,
-        below 0.25 s, and where PESQ finds no utterance in the reference.
+        ``(...)`` from about 1.0 to 4.64 (wb) or 4.55 (nb); NaN also below 0.25 s, and where PESQ finds no
+        utterance in the reference.
 
     Raises:
-        ValueError: If the shapes differ or the mode is unknown.
+        MissingPackageError: If pesq is not installed.
+        ValueError: If the mode is unknown.
     """
     if mode not in PESQ_RATES:
         raise ValueError(f"mode={mode!r} is not a mode of PESQ: use 'wb' (16000 Hz) or 'nb' (8000 Hz)")
-
+    require("pesq", needed_by="metric 'pesq'", extra="metrics")
     return _one_by_one("pesq", estimate, reference, workers, mode=mode)
 
 
 def stoi(
     estimate: Tensor, reference: Tensor, *, sample_rate: int, extended: bool = False, workers: int = 0
 ) -> Tensor:
-    """Short-time objective intelligibility.
+    """Return STOI, the short-time objective intelligibility.
 
     Args:
         estimate: ``(..., time)``.
         reference: Same shape.
         sample_rate: Rate in Hz of both, at least 10000.
-        extended: Compute the extended measure (see `estoi`).
-        workers: As for `pesq`.
+        extended: Compute `estoi`.
+        workers: As of `pesq`.
 
     Returns:
-        ``(...)``, at most 1, higher is better; NaN by the module's policy, and with fewer than 30 frames
-        (0.4 s) left when those 40 dB below the reference's loudest are removed.
+        ``(...)``, at most 1; NaN also with fewer than 30 frames (0.4 s) left when those 40 dB below the
+        reference's loudest are removed.
 
     Raises:
-        ValueError: If the shapes differ or the rate is below 10000 Hz.
+        ValueError: If the rate is below 10000 Hz.
 
     Source: C. Taal et al., "An algorithm for intelligibility prediction of time-frequency weighted noisy
     speech", 2011.
@@ -176,12 +147,11 @@ def stoi(
         raise ValueError(
             f"sample_rate={sample_rate} is below the {STOI_MINIMUM_RATE} Hz of STOI: resample the audio"
         )
-
     return _one_by_one("stoi", estimate, reference, workers, sample_rate=sample_rate, extended=extended)
 
 
 def estoi(estimate: Tensor, reference: Tensor, *, sample_rate: int, workers: int = 0) -> Tensor:
-    """Extended short-time objective intelligibility; arguments and result as for `stoi`.
+    """Return the extended short-time objective intelligibility; see `stoi`.
 
     Source: J. Jensen, C. Taal, "An algorithm for predicting the intelligibility of speech masked by modulated
     noise maskers", 2016.
@@ -192,8 +162,7 @@ def estoi(estimate: Tensor, reference: Tensor, *, sample_rate: int, workers: int
 def _prepare(estimate: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return both signals, in float32 or better, and ``(...)`` whether a pair can be scored.
 
-    Pairs that cannot are replaced by ones, so that neither their values nor their gradients are NaN before
-    the caller masks them.
+    Other pairs become ones: neither values nor gradients are NaN before the caller masks them.
     """
     if estimate.shape != reference.shape:
         shapes = f"{tuple(estimate.shape)} and {tuple(reference.shape)}"
@@ -212,14 +181,14 @@ def _prepare(estimate: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def _peak(signal: Tensor) -> Tensor:
-    """Return the peak ``(..., 1)`` without gradient; signals divided by it have squares within range."""
+    """Return the peak ``(..., 1)`` without gradient; squares of signals divided by it stay in range."""
     if signal.shape[-1] == 0:
         return signal.new_ones(*signal.shape[:-1], 1)
     return signal.detach().abs().amax(-1, keepdim=True)
 
 
 def _decibels(target: Tensor, distortion: Tensor) -> Tensor:
-    """Energy ratio ``(..., time) -> (...)`` in dB, bounded where rounding bounds it."""
+    """Return the energy ratio ``(..., time) -> (...)`` in dB, bounded by the precision."""
     bound = torch.finfo(target.dtype).eps ** 2
     target_energy, distortion_energy = target.square().sum(-1), distortion.square().sum(-1)
     total = target_energy + distortion_energy
@@ -228,7 +197,7 @@ def _decibels(target: Tensor, distortion: Tensor) -> Tensor:
 
 
 def _one_by_one(name: str, estimate: Tensor, reference: Tensor, workers: int, **options: Any) -> Tensor:
-    """Apply a measure of single signals to every pair that can be scored; the estimate's device and dtype."""
+    """Score every valid pair with a metric of `single_signals`, on the CPU."""
     dtype, device = estimate.dtype, estimate.device
     estimate, reference, valid = _prepare(estimate.detach().double(), reference.detach().double())
     pairs = zip(estimate[valid].cpu().numpy(), reference[valid].cpu().numpy(), strict=True)

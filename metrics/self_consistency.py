@@ -1,150 +1,137 @@
-"""Blind measures of separation as such: what an estimate shares with its rest, and what its separator says.
+"""Self-consistency metrics: an estimate against its mixture and against the separator's own answers.
 
-They need no reference and know nothing of speech or music. Those with ``separator_calls`` above 0 ask the
-separator that made the estimate about it; `encore.inference.refine` gives it to them, and counts their calls.
+They need no reference and know nothing of speech or music. Those with ``separator_calls`` above 0 call the
+separator that made the estimate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
-from torch.nn import functional as F
 
+from encore.common.dsp import stft
+from encore.common.items import at_items
 from encore.metrics.music import usdr
-from encore.metrics.quality import Quality
-
-Ask = Callable[[Tensor, Tensor], Tensor]
-"""Inputs and the mixtures they belong to, ``(b, c, t)`` each, to the separator's estimates of the source."""
+from encore.metrics.quality import BoundMetric, ContextMetric, Metric, Separator
 
 _SHIFT = 0.382  # of the length: far from every beat that divides it, as the golden section is
-
-SELF_CHECKS = ("disjointness", "fixed_point", "remix_agreement")
-"""Names that `encore.metrics.get_quality` knows of this module."""
+_WINDOW_SECONDS = 0.0464
 
 
-class Disjointness(Quality):
-    """How little the spectrograms of an estimate and of what it leaves of the mixture have in common.
+def disjointness(estimate: Tensor, mixture: Tensor, sample_rate: int) -> Tensor:
+    """Return how little the spectrograms of an estimate and of the rest of the mixture have in common.
 
-    1 less the cosine between their magnitudes: an estimate that holds a part of the others, or leaves a part
+    1 minus the cosine between their magnitudes: an estimate that holds a part of the others, or leaves a part
     of its own, is loud where the rest is loud too.
 
     Args:
+        estimate: ``(n, c, t)``.
+        mixture: Same shape.
         sample_rate: Rate in Hz.
-        window_seconds: Length of the Hann analysis window; the hop is a quarter of it.
+
+    Returns:
+        ``(n,)`` from 0 to 1, NaN where estimate or rest is silent. Differentiable.
     """
-
-    name, needs_reference, differentiable, scale = "disjointness", False, True, 0.01
-
-    def __init__(self, *, sample_rate: int, window_seconds: float = 0.0464) -> None:
-        self.sample_rate = sample_rate
-        self.window = 4 * max(2, round(window_seconds * sample_rate / 4))
-
-    def __call__(
-        self,
-        estimate: Tensor,
-        *,
-        reference: Tensor | None = None,
-        mixture: Tensor | None = None,
-        one_step: Tensor | None = None,
-    ) -> Tensor:
-        """See `Quality`; from 0 to 1, NaN where estimate or rest is silent."""
-        rest = _required(mixture, self.name) - estimate
-        own, other = self._magnitudes(estimate), self._magnitudes(rest)
-        norms = own.norm(dim=1) * other.norm(dim=1)
-        cosine = (own * other).sum(1) / torch.where(norms > 0, norms, 1.0)
-        return torch.where(norms > 0, 1 - cosine, torch.nan)
-
-    def _magnitudes(self, waveform: Tensor) -> Tensor:
-        """``(b, c, t)`` to ``(b, everything)``."""
-        missing = max(0, self.window // 2 + 1 - waveform.shape[-1])
-        spectrum = torch.stft(
-            rearrange(F.pad(waveform.float(), (0, missing)), "b c t -> (b c) t"),
-            self.window,
-            self.window // 4,
-            window=torch.hann_window(self.window, device=waveform.device),
-            return_complex=True,
-        )
-        return rearrange(spectrum.abs(), "(b c) f t -> b (c f t)", b=len(waveform))
+    window = 4 * max(2, round(_WINDOW_SECONDS * sample_rate / 4))
+    own, other = (stft(x.float(), window).abs().flatten(1) for x in (estimate, mixture - estimate))
+    norms = own.norm(dim=1) * other.norm(dim=1)
+    cosine = (own * other).sum(1) / torch.where(norms > 0, norms, 1.0)
+    return torch.where(norms > 0, 1 - cosine, torch.nan)
 
 
-class AskingQuality(Quality):
-    """A measure that puts a question to the separator; of no use until it is bound to one."""
+def fixed_point(estimate: Tensor, separate: Separator) -> Tensor:
+    """Return how little an estimate ``(n, c, t)`` changes when separated again, as a clean one should.
 
-    needs_reference, scale, separator_calls = False, 1.0, 1
-
-    def __init__(self, *, sample_rate: int, ask: Ask | None = None) -> None:
-        self.sample_rate, self._ask = sample_rate, ask
-
-    def bound_to(self, ask: Ask) -> Quality:
-        """See `Quality`."""
-        return type(self)(sample_rate=self.sample_rate, ask=ask)
-
-    def asked(self, inputs: Tensor, mixture: Tensor | None) -> Tensor:
-        """What the separator estimates from ``inputs`` ``(b, c, t)``."""
-        if self._ask is None:
-            raise ValueError(f"{self.name!r} asks a separator: use it within refine, or bound_to(...)")
-        return self._ask(inputs, _required(mixture, self.name))
-
-
-class FixedPoint(AskingQuality):
-    """How little an estimate changes when it is separated again: a good separator leaves alone what is clean.
-
-    The estimate over its change, in dB. An estimate from which too much was taken is a fixed point as well.
+    The estimate over its change, in dB ``(n,)``, NaN for a silent one. An estimate that lacks a part of the
+    source is a fixed point as well. ``separate`` returns one source, ``(n, c, t)``.
     """
-
-    name = "fixed_point"
-
-    def __call__(
-        self,
-        estimate: Tensor,
-        *,
-        reference: Tensor | None = None,
-        mixture: Tensor | None = None,
-        one_step: Tensor | None = None,
-    ) -> Tensor:
-        """See `Quality`; in dB, NaN for a silent estimate."""
-        return usdr(self.asked(estimate, mixture), estimate)
+    return usdr(separate(estimate), estimate)
 
 
-class RemixAgreement(AskingQuality):
-    """Whether an estimate is found again in a new mixture of itself and what it left of the old one.
+def remix_agreement(estimate: Tensor, mixture: Tensor, separate: Separator) -> Tensor:
+    """Return whether an estimate ``(n, c, t)`` is found again in a new mixture of itself and the old rest.
 
-    The rest is moved in time, as if periodic, turned upside down, so that what repeats itself does not meet
-    its like, and added to the estimate; the separator's answer is compared with the estimate, in dB. What of
-    the others is in the estimate is missed in the answer, and what of the source is in the rest turns up in
-    it at the wrong time: both cost.
+    The rest is shifted in time, as if periodic, inverted, so that repetitions do not meet their like, and
+    added to the estimate. What is separated from that is compared with the estimate, in dB ``(n,)``, NaN for
+    a silent one. It lacks what the estimate holds of the others, and holds, at the wrong time, what the rest
+    holds of the source. ``separate`` returns one source, ``(n, c, t)``.
 
     Source: remixing as a teacher without references, S. Wisdom et al., "Unsupervised Sound Separation Using
-    Mixture Invariant Training", 2020, and E. Tzinis et al., "RemixIT", 2022; the measure is this project's.
+    Mixture Invariant Training", 2020, and E. Tzinis et al., "RemixIT", 2022; the metric is this project's.
+    """
+    rest = mixture - estimate
+    return usdr(separate(estimate - rest.roll(round(_SHIFT * estimate.shape[-1]), dims=-1)), estimate)
+
+
+_SCORES: dict[str, Callable[[Tensor, Tensor, Separator, int], Tensor]] = {
+    "disjointness": lambda estimate, mixture, _, sample_rate: disjointness(estimate, mixture, sample_rate),
+    "fixed_point": lambda estimate, _, separate, __: fixed_point(estimate, separate),
+    "remix_agreement": lambda estimate, mixture, separate, _: remix_agreement(estimate, mixture, separate),
+}
+SELF_CONSISTENCY_METRICS = tuple(_SCORES)
+
+
+class SelfConsistencyMetric(ContextMetric):
+    """A metric of this module; binding it takes the mixture, and the separator if it calls one.
+
+    Args:
+        name: One of `SELF_CONSISTENCY_METRICS`.
+        sample_rate: Rate in Hz.
     """
 
-    name = "remix_agreement"
+    needs_reference = False
 
-    def __call__(
-        self,
-        estimate: Tensor,
-        *,
-        reference: Tensor | None = None,
-        mixture: Tensor | None = None,
-        one_step: Tensor | None = None,
-    ) -> Tensor:
-        """See `Quality`; in dB, NaN for a silent estimate."""
-        rest = _required(mixture, self.name) - estimate
-        remix = estimate - rest.roll(round(_SHIFT * estimate.shape[-1]), dims=-1)
-        return usdr(self.asked(remix, mixture), estimate)
+    def __init__(self, name: str, *, sample_rate: int) -> None:
+        self.name, self.sample_rate = name, sample_rate
+        self.differentiable = name == "disjointness"
+        self.separator_calls, self.scale = (0, 0.01) if name == "disjointness" else (1, 1.0)
 
-
-def self_check(name: str, *, sample_rate: int) -> Quality:
-    """One of `SELF_CHECKS` by its name, for audio of a rate in Hz."""
-    kinds: tuple[type[Disjointness] | type[FixedPoint] | type[RemixAgreement], ...]
-    kinds = (Disjointness, FixedPoint, RemixAgreement)
-    return next(kind for kind in kinds if kind.name == name)(sample_rate=sample_rate)
+    def bind(
+        self, *, mixture: Tensor | None = None, separate: Separator | None = None, **_signals: Any
+    ) -> BoundMetric:
+        """See `Metric`."""
+        needed = {"mixture": mixture} | ({"separate": separate} if self.separator_calls else {})
+        for argument, value in needed.items():
+            if value is None:
+                raise ValueError(f"{argument}=None: {self.name!r} needs it, use metric.bind({argument}=...)")
+        assert mixture is not None
+        return SelfConsistencyQuality(self, mixture, separate)
 
 
-def _required(mixture: Tensor | None, name: str) -> Tensor:
-    if mixture is None:
-        raise ValueError(f"mixture=None: {name!r} compares with it, give it as mixture=")
-    return mixture
+class SelfConsistencyQuality(BoundMetric):
+    """A self-consistency metric of estimates of ``mixture`` ``(b, c, t)``, source by source."""
+
+    def __init__(self, metric: Metric, mixture: Tensor, separate: Separator | None) -> None:
+        super().__init__(metric)
+        self.metric, self.mixture, self.separate = metric, mixture, separate
+
+    def per_source(self, estimates: Tensor) -> Tensor:
+        """See `BoundMetric`."""
+        score, sources = _SCORES[self.metric.name], estimates.shape[1]
+        scores = [
+            score(
+                estimates[:, k], self.mixture, partial(self._separated, k, sources), self.metric.sample_rate
+            )
+            for k in range(sources)
+        ]
+        return torch.stack(scores, dim=1)
+
+    def at(self, items: Tensor) -> BoundMetric:
+        """See `BoundMetric`."""
+        separate = None if self.separate is None else at_items(self.separate, items)
+        return SelfConsistencyQuality(self.metric, self.mixture[items], separate)
+
+    def _separated(self, index: int, sources: int, inputs: Tensor) -> Tensor:
+        """Separate ``(n, c, t)`` and return one of the sources that are scored."""
+        assert self.separate is not None
+        estimates = self.separate(inputs)
+        if estimates.shape[1] != sources:
+            raise ValueError(
+                f"separate returns {estimates.shape[1]} sources, but {self.name!r} scores {sources}: "
+                "give a separator of these sources alone"
+            )
+        return estimates[:, index]

@@ -1,7 +1,7 @@
-"""PESQ and STOI of one pair of signals, in NumPy.
+"""PESQ and STOI of one pair of signals, in NumPy, from any thread.
 
-Nothing here imports torch, so that the processes of `metrics.processes`, which run this file by itself, start
-fast and stay small. Every function may be called from several threads at once.
+The processes of `encore.metrics.processes` run this file by itself: without torch they start fast and stay
+small.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pesq import BufferTooShortError, NoUtterancesError
-from pesq import pesq as pesq_one
 
 FloatArray = NDArray[np.float64]
 
@@ -36,17 +34,14 @@ _numpy_generator = Lock()
 
 
 def pesq_of_signal(estimate: FloatArray, reference: FloatArray, mode: str) -> float:
-    """Score ``(time,)`` as `encore.metrics.pesq` does: in equal pieces if it is long.
+    """Score finite ``(time,)`` at the rate of the mode, see `encore.metrics.pesq`.
 
-    Args:
-        estimate: Finite samples, at the rate of the mode.
-        reference: Same shape.
-        mode: A key of `PESQ_RATES`.
-
-    Returns:
-        MOS-LQO, higher is better, the mean over the pieces in which there is an utterance; NaN without any,
-        and where a piece of the estimate is silent and that of the reference is not.
+    NaN without an utterance, and where a piece of the estimate is silent and that of the reference is not.
     """
+    # an optional package
+    from pesq import BufferTooShortError, NoUtterancesError
+    from pesq import pesq as pesq_one
+
     rate = PESQ_RATES[mode]
     pieces = math.ceil(len(reference) / (PESQ_MAXIMUM_SECONDS * rate))
     scores = []
@@ -65,16 +60,9 @@ def pesq_of_signal(estimate: FloatArray, reference: FloatArray, mode: str) -> fl
 def stoi_of_signal(
     estimate: FloatArray, reference: FloatArray, sample_rate: int, extended: bool = False
 ) -> float:
-    """Score ``(time,)`` as `encore.metrics.stoi` and `encore.metrics.estoi` do.
+    """Score finite ``(time,)``, the reference not silent, see `encore.metrics.stoi`.
 
-    Args:
-        estimate: Finite samples.
-        reference: Same shape, not silent.
-        sample_rate: In Hz, from 10000 on.
-        extended: Compute ESTOI.
-
-    Returns:
-        Up to 1, higher is better; NaN with fewer than 30 frames of 25.6 ms that are not silent.
+    NaN with fewer than 30 frames of 25.6 ms that are not silent.
     """
     # a process that computes PESQ only starts in a tenth of the time without SciPy's filters
     from pystoi import utils
@@ -98,11 +86,7 @@ def stoi_of_signal(
 
 @contextmanager
 def _seeded_numpy(needed: bool) -> Iterator[None]:
-    """Make extended STOI deterministic.
-
-    pystoi adds noise of 1e-16 from NumPy's global generator, which decides the score where a band is empty;
-    the generator is seeded for the call and put back.
-    """
+    """Seed NumPy's generator for a call: noise of 1e-16 that pystoi adds decides in empty bands."""
     if not needed:
         yield
         return
@@ -116,11 +100,11 @@ def _seeded_numpy(needed: bool) -> Iterator[None]:
 
 
 SCORES: dict[str, Callable[..., float]] = {"pesq": pesq_of_signal, "stoi": stoi_of_signal}
-"""What a process can be asked for, by name."""
+"""Functions that a process can call, by name."""
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer pickled ``(name, estimate, reference, options)`` with scores or exceptions, until the end."""
+    """Answer pickled ``(name, estimate, reference, options)`` with scores or exceptions."""
     while True:
         try:
             name, estimate, reference, options = pickle.load(requests)
@@ -128,16 +112,16 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             return
         try:
             answer: float | Exception = SCORES[name](estimate, reference, **options)
-        except Exception as error:  # it belongs to the process that asked, which raises it
+        except Exception as error:  # the calling process raises it
             answer = error
         pickle.dump(answer, answers)
         answers.flush()
 
 
 if __name__ == "__main__":
-    # the process that asks decides what an interruption means; this one ends with its pipe
+    # the calling process decides what an interruption means; this one ends with its pipe
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # what libraries print must not mix with the answers
+    # output of libraries must not mix with the answers
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     serve(sys.stdin.buffer, channel)

@@ -1,4 +1,4 @@
-"""What a column of scores comes to: mean, median, a confidence interval, and how many items failed."""
+"""Summaries of score columns: mean, median, a confidence interval, and the number of failed items."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """Statistics of the items that could be scored; NaN where there are too few of them.
+    """Statistics of the ``count`` items that were scored and the ``failed`` ones, NaN or infinite.
 
-    Attributes:
-        count: Items that could be scored.
-        failed: Items that could not: NaN or infinite.
-        mean: Their mean, in the measure's unit; needs one item.
-        median: Their median; needs one item.
-        low: Lower end of the 95 % confidence interval of the mean; needs two items.
-        high: Upper end.
+    Mean and median need one item, else they are NaN; ``low`` and ``high``, the ends of the 95 % confidence
+    interval of the mean, need two.
     """
 
     count: int
@@ -34,14 +29,9 @@ class Summary:
 
 
 def summarise(values: ArrayLike, *, seed: int = 0) -> Summary:
-    """Summarise the scores of one measure.
+    """Summarise the scores ``(item,)`` of one metric, NaN for an item that could not be scored.
 
-    Args:
-        values: ``(item,)``, one score for each item, NaN for an item that could not be scored.
-        seed: Seeds the bootstrap.
-
-    Returns:
-        The statistics; the interval is that of the percentile bootstrap over items.
+    The interval is that of the percentile bootstrap over items, seeded by ``seed``.
 
     Source: B. Efron, R. Tibshirani, "An introduction to the bootstrap", 1993, section 13.3.
 
@@ -66,18 +56,9 @@ def summarise(values: ArrayLike, *, seed: int = 0) -> Summary:
 
 
 def summarise_gain(values: ArrayLike, baseline: ArrayLike, *, seed: int = 0) -> Summary:
-    """Summarise what each item gained over its own baseline, which says far more than two separate means.
+    """Summarise the gains ``(item,)`` over a baseline of the same items, such as their one-step scores.
 
-    Args:
-        values: ``(item,)``, such as the scores after refinement.
-        baseline: ``(item,)``, the same items in the same order, such as the one-step scores.
-        seed: Seeds the bootstrap.
-
-    Returns:
-        Statistics of ``values - baseline``; an item that failed in either counts as failed.
-
-    Raises:
-        ValueError: If the two differ in length.
+    An item that failed in either counts as failed. Raises a ValueError if the lengths differ.
     """
     after, before = (np.asarray(column, dtype=np.float64).reshape(-1) for column in (values, baseline))
     if after.shape != before.shape:
@@ -93,7 +74,7 @@ def summarise_gain(values: ArrayLike, baseline: ArrayLike, *, seed: int = 0) -> 
 def _bootstrap_interval(
     scored: NDArray[np.float64], generator: np.random.Generator
 ) -> tuple[np.float64, np.float64]:
-    """Return the percentiles of the means of samples drawn with replacement."""
+    """Return the percentiles of the means of items drawn with replacement."""
     count = len(scored)
     means = np.empty(_RESAMPLES)
     # how often each item is drawn; in slices, since a matrix of all samples would not fit for long columns

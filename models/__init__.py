@@ -1,8 +1,10 @@
-"""Networks, and the one door to trained ones: a separator is a function from mixture to estimates."""
+"""Networks, and loaders of trained ones: a separator is a function from mixture to estimates."""
 
 from __future__ import annotations
 
 from encore.models.loading import load_prior, load_separator
+from encore.models.pretrained.functions import as_separator
+from encore.models.selection import select
 from encore.models.types import LoadedSeparator, Separator
 
-__all__ = ["LoadedSeparator", "Separator", "load_prior", "load_separator"]
+__all__ = ["LoadedSeparator", "Separator", "as_separator", "load_prior", "load_separator", "select"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -46,15 +47,17 @@ def accelerate(separator: LoadedSeparator, *, precision: Precision = "32", compi
         compiled: Whether to use ``torch.compile``, which needs a C++ compiler on a CPU.
 
     Raises:
-        ValueError: If the precision is unknown.
+        ValueError: If the precision is unknown, or the separator's device does not support it.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}: choose one of {', '.join(PRECISIONS)}")
     module: Any = separator
+    if precision == "bf16":
+        check_bfloat16(module, next((weight.device for weight in module.parameters()), torch.device("cpu")))
     if compiled:
         parts = [(part, name) for part in module.modules() for name in getattr(part, "compilable", ())]
         for part, name in parts or [(module, "forward")]:
-            # the number of blends changes from call to call, which must not mean compiling anew
+            # the number of inputs changes from call to call, which must not mean compiling anew
             setattr(part, name, torch.compile(getattr(part, name), dynamic=True))
     if precision == "bf16":
         for name in ("forward", "denoise"):
@@ -62,16 +65,43 @@ def accelerate(separator: LoadedSeparator, *, precision: Precision = "32", compi
                 setattr(module, name, _in_bfloat16(getattr(module, name)))
 
 
+def check_bfloat16(network: nn.Module, device: torch.device) -> None:
+    """Check that a network can run in bfloat16 on a device.
+
+    Args:
+        network: Module that will run under autocast.
+        device: Where it will run.
+
+    Raises:
+        ValueError: If the network has LSTMs and the device is a CPU without AVX-512: torch fails there, or,
+            where the input is in bfloat16 already, takes ten times as long as in float32.
+    """
+    recurrent = any(isinstance(part, nn.LSTM) for part in network.modules())
+    if recurrent and device.type == "cpu" and not has_bfloat16_lstm():
+        raise ValueError("precision=bf16: this CPU has no bfloat16 LSTM (needs AVX-512): use precision=32")
+
+
+@cache
+def has_bfloat16_lstm() -> bool:
+    """Return whether torch runs LSTMs in bfloat16 on this machine's CPU; tried once, on one sample."""
+    try:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+    except RuntimeError:
+        return False
+    return True
+
+
 def wrap_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
     """Policy for torch's fully sharded data parallel: every block of `BLOCKS` is a shard of its own.
 
     Args:
         module: A module of the network.
-        recurse: Whether the question is about the module's children; they are always looked at.
-        nonwrapped_numel: Parameters that are in no shard yet; they do not matter.
+        recurse: Whether torch is about to visit the module's children; they are always visited.
+        nonwrapped_numel: Parameters that are in no shard yet; unused.
 
     Returns:
-        Whether to go on into the children, or to wrap the module.
+        Whether to visit the children (``recurse``), or to wrap the module.
     """
     return recurse or type(module).__name__ in BLOCKS
 

@@ -1,7 +1,7 @@
-"""This project's checkpoints: weights beside a plain configuration, and Lightning's files, read safely.
+"""Encore's checkpoints: weights beside a plain configuration, and Lightning's files, read safely.
 
-A checkpoint is untrusted input. Weights are read without unpickling objects, and a configuration can only
-name network classes that this package defines.
+A checkpoint is untrusted input. Weights are read without unpickling objects, and a configuration can name
+only network classes that this package defines.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from encore.common.errors import one_line
+from encore.common.torch_files import read_safely
 from encore.models.denoisers.preconditioning import Preconditioning
 from encore.models.processes.bridge import Bridge
 from encore.models.processes.diffusion import Diffusion
-from encore.models.weights import load_completely, one_line, read_safely, read_safetensors, read_state_dict
+from encore.models.weights import load_completely, read_safetensors, read_state_dict
 
 ALLOWED_PREFIXES = ("encore.models.separators.", "encore.models.denoisers.", "encore.models.processes.")
-"""Where the classes live that a configuration may name."""
+"""Packages of the classes that a configuration may name."""
 
 ALLOWED_KINDS = (nn.Module, Bridge, Diffusion, Preconditioning)
-"""What these are: networks, and what parts of networks are made of."""
+"""Base classes of these: networks, and parts of networks."""
 
 _PREFIXES = ("separator.", "prior.")  # the Lightning modules keep their networks under these names
 
@@ -36,8 +38,7 @@ def save_separator(path: str | Path, module: nn.Module, config: Mapping[str, Any
     Args:
         path: The ``.safetensors`` file; existing files are replaced, missing folders made.
         module: The separator, on any device.
-        config: Its model configuration: ``_target_`` (the class) and resolved constructor keywords. Mappings
-            and sequences become plain dictionaries and lists.
+        config: Its model configuration: ``_target_`` (the class) and resolved constructor keywords.
 
     Raises:
         ValueError: If the suffix is wrong, or the configuration is not plain, not resolved, not allowed,
@@ -52,7 +53,7 @@ def save_separator(path: str | Path, module: nn.Module, config: Mapping[str, Any
         raise ValueError(
             f"config._target_={plain['_target_']!r} is not the module's class {type(module).__name__}"
         )
-    # cloned, because the format refuses tensors that share memory, and a network may hold one under two names
+    # cloned, because the format refuses shared memory, and a network may hold a tensor under two names
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path)
@@ -66,16 +67,16 @@ def load_checkpoint(path: str | Path, *, averaged: bool = True) -> nn.Module:
         path: A ``.safetensors`` file with its ``.yaml`` beside it, or a Lightning ``.ckpt`` file with the
             resolved model configuration in ``hyper_parameters["model"]`` and weights under ``separator.`` or
             ``prior.``.
-        averaged: Where a ``.ckpt`` holds averaged weights (Lightning's ``WeightAveraging`` and
-            ``EMAWeightAveraging`` callbacks), take these, else the raw ones. An average that was never
-            updated is only the initialisation, so the raw weights are taken then.
+        averaged: Whether to use averaged weights (of Lightning's ``WeightAveraging`` and
+            ``EMAWeightAveraging`` callbacks) where a ``.ckpt`` has them. An average that was never updated is
+            only the initialization, so the raw weights are used then.
 
     Returns:
-        The separator, as its constructor left it but for the weights.
+        The separator, in training mode.
 
     Raises:
         FileNotFoundError: If the file, or the configuration beside it, is missing.
-        ValueError: If it is no checkpoint, or its configuration or weights do not fit.
+        ValueError: If it is not a checkpoint, or its configuration or weights do not match.
     """
     path = Path(path)
     config, weights = _read(path, averaged)
@@ -88,11 +89,11 @@ def load_checkpoint(path: str | Path, *, averaged: bool = True) -> nn.Module:
 
 
 def initial_weights(path: str | Path) -> dict[str, Tensor]:
-    """Weights to start a training from: of a checkpoint of ours, or of any file of weights.
+    """Read the weights from which a training starts.
 
     Args:
-        path: A ``.ckpt`` or ``.safetensors`` file of ours, whose averaged weights are taken where it has
-            them; or what `encore.models.weights.read_state_dict` reads.
+        path: A checkpoint of Encore, whose averaged weights are used where it has them, or any file that
+            `encore.models.weights.read_state_dict` reads.
 
     Returns:
         Tensors on the CPU by name.
@@ -102,29 +103,26 @@ def initial_weights(path: str | Path) -> dict[str, Tensor]:
         ValueError: If it holds no weights.
     """
     path = Path(path)
-    if _is_ours(path):
+    if _is_checkpoint(path):
         return dict(load_checkpoint(path).state_dict())
     return read_state_dict(path)
 
 
 def checkpoint_config(path: str | Path) -> dict[str, Any]:
-    """The plain model configuration that a checkpoint holds; errors as `load_checkpoint`."""
+    """Read the plain model configuration of a checkpoint; errors as `load_checkpoint`."""
     return dict(_read(Path(path), averaged=True)[0])
 
 
 def instantiate(config: Mapping[str, Any]) -> nn.Module:
-    """Build the network that a plain configuration describes; nested ones with ``_target_`` are built first.
+    """Build the network that a plain configuration describes, nested ``_target_`` first.
 
     Args:
         config: ``_target_`` names a class below `ALLOWED_PREFIXES`, the other keys are its keywords.
 
-    Returns:
-        The network, freshly initialised.
-
     Raises:
         ValueError: If a class is not allowed or does not exist, or does not accept the keywords.
     """
-    network = _instantiated(config)
+    network = _instantiate(config)
     if not isinstance(network, nn.Module):
         raise ValueError(
             f"_target_={config['_target_']!r} is not allowed: it is no network, but a part of one"
@@ -132,10 +130,10 @@ def instantiate(config: Mapping[str, Any]) -> nn.Module:
     return network
 
 
-def _instantiated(config: Mapping[str, Any]) -> Any:
+def _instantiate(config: Mapping[str, Any]) -> Any:
     built_class = _class_named(config)
     keywords = {
-        name: _built(value) for name, value in config.items() if name not in ("_target_", "_convert_")
+        name: _build(value) for name, value in config.items() if name not in ("_target_", "_convert_")
     }
     special = sorted(name for name in keywords if name.startswith("_"))
     if special:
@@ -146,32 +144,32 @@ def _instantiated(config: Mapping[str, Any]) -> Any:
         raise ValueError(f"{config['_target_']} does not accept the configuration: {error}") from error
 
 
-def _built(value: Any) -> Any:
+def _build(value: Any) -> Any:
     if isinstance(value, Mapping):
         if "_target_" in value:
-            return _instantiated(value)
-        return {key: _built(item) for key, item in value.items()}
+            return _instantiate(value)
+        return {key: _build(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_built(item) for item in value]
+        return [_build(item) for item in value]
     return value
 
 
 def _class_named(config: Mapping[str, Any]) -> type[Any]:
-    """The class that ``_target_`` names, if it is of an allowed kind and its module allowed and its own."""
+    """Return the class that ``_target_`` names, if its kind and its module are allowed."""
     target = config.get("_target_")
-    places = " and ".join(prefix + "*" for prefix in ALLOWED_PREFIXES)
-    # no part may begin with an underscore, and a module lies between the prefix and the class
+    allowed = " and ".join(prefix + "*" for prefix in ALLOWED_PREFIXES)
+    # no part may begin with an underscore, and the name has a module between the prefix and the class
     pattern = r"[a-z]+(\.[A-Za-z]\w*){4,}"
     if not (
         isinstance(target, str) and target.startswith(ALLOWED_PREFIXES) and re.fullmatch(pattern, target)
     ):
-        raise ValueError(f"_target_={target!r} is not allowed: only classes of {places} are")
+        raise ValueError(f"_target_={target!r} is not allowed: only classes of {allowed} are")
     module_name, _, class_name = target.rpartition(".")
     try:
         found = getattr(import_module(module_name), class_name, None)
     except ModuleNotFoundError as error:
         raise ValueError(f"_target_={target!r} does not exist: no module {error.name!r}") from error
-    # what a module imports from elsewhere is not its own: nn, or a helper from the standard library
+    # not names that a module imports, such as nn or a helper from the standard library
     if not isinstance(found, type) or not issubclass(found, ALLOWED_KINDS) or found.__module__ != module_name:
         raise ValueError(
             f"_target_={target!r} is not allowed: {module_name} defines no such network or part of one"
@@ -179,23 +177,23 @@ def _class_named(config: Mapping[str, Any]) -> type[Any]:
     return found
 
 
-def _plain(value: Any, place: str) -> Any:
-    """Copy of a configuration made of dictionaries, lists, strings, numbers, booleans and None alone."""
+def _plain(value: Any, key_path: str) -> Any:
+    """Copy a configuration as dictionaries, lists, strings, numbers, booleans and None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{place}.{key}") for key, item in value.items()}
+        return {str(key): _plain(item, f"{key_path}.{key}") for key, item in value.items()}
     if isinstance(value, str):
         if "${" in value:
-            raise ValueError(f"{place}={value!r} is not resolved: resolve the configuration before saving it")
+            raise ValueError(f"{key_path}={value!r} is not resolved: resolve the configuration first")
         return value
     if isinstance(value, Sequence):
-        return [_plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
+        return [_plain(item, f"{key_path}[{index}]") for index, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise ValueError(f"{place} is a {type(value).__name__}: only plain values can be saved")
+    raise ValueError(f"{key_path} is a {type(value).__name__}: only plain values can be saved")
 
 
 def _read(path: Path, averaged: bool) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
-    """Configuration and weights of either kind of file."""
+    """Read configuration and weights of either kind of file."""
     if path.suffix not in (".ckpt", ".safetensors"):
         raise ValueError(f"'{path}' ends in '{path.suffix}': give a .ckpt or a .safetensors file")
     if not path.is_file():
@@ -214,7 +212,7 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"'{config_path}' is not YAML: {one_line(error)}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"'{config_path}' holds no mapping: it must name a class under _target_")
+        raise ValueError(f"'{config_path}' holds no mapping: name a class under _target_")
     return config, read_safetensors(path)
 
 
@@ -239,7 +237,7 @@ def _read_lightning(path: Path, averaged: bool) -> tuple[Mapping[str, Any], dict
     return config, weights
 
 
-def _is_ours(path: Path) -> bool:
+def _is_checkpoint(path: Path) -> bool:
     if path.suffix == ".safetensors":
         return path.with_suffix(".yaml").is_file()
     if path.suffix != ".ckpt":

@@ -1,4 +1,4 @@
-"""Levels of what a network gets: standardised item by item, here or by whoever calls."""
+"""Normalize the input of a network item by item, or leave it to the caller."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from encore.models.types import Separator
 AnySeparator = TypeVar("AnySeparator", bound=Separator)
 
 Level = Literal["mixture", "own"]
-"""What blends are standardised by: the original mixture's mean and deviation, or their own."""
+"""Statistics that normalize an input: the original mixture's mean and deviation, or its own."""
 
 
-def standardised(mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A mixture with mean 0 and standard deviation 1 over the mean of its channels, item by item.
+def normalized(mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a mixture with mean 0 and standard deviation 1 over the mean of its channels, item by item.
 
     Args:
         mixture: ``(batch, channel, time)``.
@@ -35,12 +35,12 @@ def standardised(mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def at_level(network: Separator, mixture: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Call a network that wants standardised mixtures, by a mean and a deviation that were measured before.
+    """Call a network that needs normalized mixtures, with a mean and a deviation measured before.
 
     Args:
         network: Maps ``(batch, channel, time)`` to ``(batch, source, channel, time)``.
         mixture: ``(batch, channel, time)``.
-        mean: ``(batch, 1, 1)`` or broadcast to it, as `standardised` gives it.
+        mean: ``(batch, 1, 1)`` or broadcast to it, as `normalized` gives it.
         deviation: Likewise.
 
     Returns:
@@ -49,56 +49,55 @@ def at_level(network: Separator, mixture: Tensor, mean: Tensor, deviation: Tenso
     return network((mixture - mean) / deviation) * deviation[:, None] + mean[:, None]
 
 
-class Standardising(nn.Module):
-    """A separator whose network wants standardised mixtures, and which sees to that.
+class InputNormalization(nn.Module):
+    """A separator that normalizes its input for a network that needs it.
 
     Attributes:
-        standardises: Whether it does; False where the caller does, see `unstandardised`.
+        normalizes: Whether it does; False if the caller does, see `without_normalization`.
     """
 
-    standardises = True
+    normalizes = True
 
     def at_own_level(self, network: Separator, mixture: Tensor) -> Tensor:
-        """Call a network on the mixture as it wants it, and undo that in every estimate."""
-        if not self.standardises:
+        """Call a network on the normalized mixture, and undo that in every estimate."""
+        if not self.normalizes:
             return network(mixture)
-        _, mean, deviation = standardised(mixture)
+        _, mean, deviation = normalized(mixture)
         return at_level(network, mixture, mean, deviation)
 
 
-def unstandardised(separator: AnySeparator) -> AnySeparator | None:
-    """The same separator, of the same weights, that leaves standardising to its caller.
+def without_normalization(separator: AnySeparator) -> AnySeparator | None:
+    """Return the same separator, with the same weights, that leaves normalization to its caller.
 
-    Blends of a mixture and an estimate have levels of their own; whoever wants all of them seen at the
-    original mixture's level standardises them by that.
+    Mixes of a mixture and an estimate have statistics of their own; a caller can use the original mixture's.
 
     Args:
         separator: Any.
 
     Returns:
-        A twin that shares all weights; None if nothing in it standardises, or only some of several joined
-        separators do.
+        A copy that shares all weights; None if nothing in it normalizes, or only some of several separators
+        per source do.
     """
-    if not isinstance(separator, nn.Module) or not _standardises(separator):
+    if not isinstance(separator, nn.Module) or not _normalizes(separator):
         return None
     twin: Any = _twin(separator)
     return twin
 
 
-def _standardises(module: nn.Module) -> bool:
-    if isinstance(module, Standardising) and module.standardises:
+def _normalizes(module: nn.Module) -> bool:
+    if isinstance(module, InputNormalization) and module.normalizes:
         return True
-    found = [_standardises(child) for child in module.children()]
-    # of several that hear the same, either all have it done for them or none
+    found = [_normalizes(child) for child in module.children()]
+    # of several with the same input, either all are normalized by the caller or none
     return all(found) if getattr(module, "side_by_side", False) else any(found)
 
 
 def _twin(module: nn.Module) -> nn.Module:
     twin = copy.copy(module)
     twin._modules = {
-        name: _twin(child) if child is not None and _standardises(child) else child
+        name: _twin(child) if child is not None and _normalizes(child) else child
         for name, child in module._modules.items()
     }
-    if isinstance(twin, Standardising):
-        twin.standardises = False
+    if isinstance(twin, InputNormalization):
+        twin.normalizes = False
     return twin

@@ -1,11 +1,10 @@
-"""The one door to separators that somebody has trained, here or elsewhere."""
+"""Load trained separators and priors, of this project and of others."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from encore.models.checkpoint import load_checkpoint
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
@@ -20,15 +19,15 @@ def load_separator(uri: str | Path | None = None, *, device: str | torch.device 
     """Load a trained separator, ready to separate.
 
     Args:
-        uri: Path of a Lightning ``.ckpt`` file or of a ``.safetensors`` file with its ``.yaml`` beside it;
-            or ``scheme:rest?key=value&key=value`` with a scheme of `models.pretrained.registry.DOORS`, see
-            docs/separators.md. A Path is always a file of ours. Without one, the separator shipped with
-            the package.
-        device: Where it shall live, such as ``"cuda"``.
+        uri: Path of a file whose content says what it is, such as a checkpoint of this project; or
+            ``scheme:rest?key=value&key=value`` with a scheme of `encore.models.pretrained.registry.LOADERS`,
+            see docs/separators.md. A Path is taken literally. By default the separator shipped with the
+            package.
+        device: Device to move it to, such as ``"cuda"``.
 
     Returns:
         A module in evaluation mode, without gradients, with ``sources``, ``sample_rate`` and ``channels``;
-        averaged weights where a checkpoint of ours holds them.
+        averaged weights where a checkpoint of this project holds them.
 
     Raises:
         FileNotFoundError: If there is no such file, or no separator is shipped.
@@ -38,7 +37,7 @@ def load_separator(uri: str | Path | None = None, *, device: str | torch.device 
         if not SHIPPED.is_file():
             raise FileNotFoundError(f"no separator is shipped at '{SHIPPED}': give the path of a checkpoint")
         uri = SHIPPED
-    module: nn.Module = load_checkpoint(uri) if isinstance(uri, Path) else open_uri(uri)
+    module = open_uri(uri)
     missing = [name for name in ("sources", "sample_rate", "channels") if not hasattr(module, name)]
     if missing or not isinstance(module, LoadedSeparator):
         together = isinstance(module, DiffusionPrior)
@@ -55,7 +54,7 @@ def load_prior(path: str | Path, *, device: str | torch.device = "cpu") -> Diffu
 
     Args:
         path: A Lightning ``.ckpt`` file, or a ``.safetensors`` file with its ``.yaml`` beside it.
-        device: Where it shall live.
+        device: Device to move it to.
 
     Returns:
         A module in evaluation mode, its weights without gradients; averaged ones where the file holds them.

@@ -1,4 +1,4 @@
-"""The callables that the whole project is built from: a separator is a function."""
+"""The callables of the project: a separator is a function."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ class LoadedSeparator(Protocol):
 
 
 def interchangeable(sources: Sequence[str]) -> bool:
-    """Whether sources differ by their number only, so that a separator may give them in any order.
+    """Return whether all sources differ by their number only, so that they may come in any order.
 
     >>> interchangeable(["speaker1", "speaker2"]), interchangeable(["speaker1", "noise"])
     (True, False)
     """
-    return [len(group) for group in exchangeable(sources)] == [len(sources)]
+    return [len(group) for group in permutation_groups(sources)] == [len(sources)]
 
 
 Groups = Sequence[Sequence[int]]
-"""Places of sources that come in any order among themselves, group by group."""
+"""Positions of sources that come in any order among themselves, group by group."""
 
 
-def exchangeable(sources: Sequence[str]) -> Groups:
-    """Places of the sources that may come in any order among themselves, group by group.
+def permutation_groups(sources: Sequence[str]) -> Groups:
+    """Return the positions of sources that may come in any order among themselves, group by group.
 
-    >>> exchangeable(["speech1", "sound", "speech2"]), exchangeable(["vocals", "drums"])
+    >>> permutation_groups(["speech1", "sound", "speech2"]), permutation_groups(["vocals", "drums"])
     ([[0, 2]], [])
     """
     groups: dict[str, list[int]] = {}

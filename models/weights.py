@@ -1,34 +1,29 @@
-"""Weights of any project: files of tensors read without running code, and fitted to a network by name."""
+"""Weights of any project: read without running code, and set in a network by name."""
 
 from __future__ import annotations
 
-import os
-import pickle
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from encore.common.errors import one_line
+from encore.common.torch_files import check_file, file_kind, read_safely
 
 NESTS = ("state_dict", "model_state_dict", "state", "model")
 """Keys under which training scripts keep the weights, in the order in which they are looked for."""
 
 PREFIXES = ("module.", "model.", "separator.", "network.", "_orig_mod.")
-"""What wrappers of networks put before the names of weights; also several in a row."""
-
-_FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-_LOCK = RLock()
+"""Prefixes that wrappers of networks put before the names of weights; also several in a row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadReport:
-    """What became of each weight.
+    """Which weights were loaded, and which were not.
 
     Attributes:
         loaded: Names that were found in the file and set in the network.
@@ -48,7 +43,7 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def describe(self) -> str:
-        """A line of counts, and a line for each weight that was not loaded."""
+        """Return a line of counts, and a line for each weight that was not loaded."""
         lines = [
             f"weights: {len(self.loaded)} loaded, {len(self.missing)} missing, "
             f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape"
@@ -62,7 +57,7 @@ class LoadReport:
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """The faults in one line, with the first names of each kind."""
+        """Return the faults in one line, with the first names of each kind."""
         kinds = {
             "missing": list(self.missing),
             "unexpected": list(self.unexpected),
@@ -72,67 +67,11 @@ class LoadReport:
         return "; ".join(parts) or "all fit"
 
 
-def read_safely(path: str | Path, *, classes: Sequence[type] = (), what: str = "file") -> Any:
-    """Read a file of ``torch.save`` that holds tensors and plain values; nothing in it is run.
-
-    Args:
-        path: The file.
-        classes: Classes whose instances or names it may hold besides.
-        what: What it is called if it is no such file.
-
-    Returns:
-        What was saved, tensors on the CPU.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no such file, or holds anything else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"'{path}' does not exist or is not a file: check the path")
-    try:
-        with torch.serialization.safe_globals(list(classes)):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
-        # what is wrong stands between two pieces of torch's advice
-        reason = one_line(str(error).rpartition("WeightsUnpickler error:")[2] or error).partition(". Please")[
-            0
-        ]
-        raise ValueError(
-            f"'{path}' is not a {what} of tensors and plain values ({reason}): was it cut off, or is it of "
-            "another kind?"
-        ) from error
-    except OSError as error:
-        # what torch says of the start of a file of its own
-        raise ValueError(
-            f"'{path}' cannot be read as a {what} ({one_line(error)}): was it cut off? Copy it anew"
-        ) from error
-
-
-@contextmanager
-def tensors_only() -> Iterator[None]:
-    """Make every ``torch.load`` inside refuse objects, also those of other projects that ask for them.
-
-    The switch is torch's own environment variable, one for the whole process: other threads that load
-    checkpoints meanwhile are held to the same.
-    """
-    with _LOCK:
-        before = os.environ.get(_FORCED)
-        os.environ[_FORCED] = "1"
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[_FORCED]
-            else:
-                os.environ[_FORCED] = before
-
-
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of a file, whichever way a training script kept them.
+    """Read the weights of a file.
 
     Args:
-        path: A ``.safetensors`` file, or one of ``torch.save`` that is a state dictionary or holds one under
+        path: A safetensors file, or one of ``torch.save`` that is a state dictionary or holds one under
             a key of `NESTS`.
 
     Returns:
@@ -143,7 +82,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         ValueError: If it holds no state dictionary, or more than tensors and plain values.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or file_kind(path) == "safetensors":
         return read_safetensors(path)
     content = read_safely(path)
     found = state_dict_in(content)
@@ -165,16 +104,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no such file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"'{path}' does not exist or is not a file: check the path")
     try:
-        return dict(load_file(path))
+        return dict(load_file(check_file(path)))
     except SafetensorError as error:
         raise ValueError(f"'{path}' is not a safetensors file: {one_line(error)}") from error
 
 
 def state_dict_in(content: Any) -> dict[str, Tensor] | None:
-    """The state dictionary that a loaded file is, or keeps under a key of `NESTS`; None if neither."""
+    """Return the state dictionary that a loaded file is, or holds under a key of `NESTS`; None if neither."""
     if not isinstance(content, Mapping):
         return None
     nested = [content[key] for key in NESTS if key in content]
@@ -196,11 +133,10 @@ def load_partially(
     Args:
         module: The network, changed in place.
         weights: Tensors by name.
-        prefixes: What names may begin with, also several in a row: of these are left out what makes the most
-            names fit.
+        prefixes: Prefixes of names, also several in a row; those are removed that make the most names fit.
 
     Returns:
-        What became of each weight.
+        Which weights were loaded.
     """
     expected = module.state_dict()
     named = _without_prefix(weights, expected.keys(), prefixes)
@@ -227,8 +163,8 @@ def load_completely(
     Args:
         module: The network, changed in place.
         weights: Tensors by name.
-        origin: What the error says they are from.
-        prefixes: See there.
+        origin: Their file, for the error.
+        prefixes: See `load_partially`.
 
     Raises:
         ValueError: If a weight is missing, unexpected or of another shape.
@@ -238,15 +174,10 @@ def load_completely(
         raise ValueError(f"weights of '{origin}' do not fit {type(module).__name__}: {report.summary()}")
 
 
-def one_line(error: BaseException | str) -> str:
-    """First line of what an exception says, or its name where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _without_prefix(
     weights: Mapping[str, Tensor], expected: Any, prefixes: Sequence[str]
 ) -> dict[str, Tensor]:
-    """The weights under the names that fit best, of those with some leading prefixes left out."""
+    """Return the weights without the leading prefixes that make the most names fit."""
     runs = sorted({run for name in weights for run in _leading(name, prefixes)}, key=len)
     candidates = [{name.removeprefix(run): value for name, value in weights.items()} for run in runs]
     # two names that become one would lose a weight
@@ -256,7 +187,7 @@ def _without_prefix(
 
 
 def _leading(name: str, prefixes: Sequence[str]) -> list[str]:
-    """Every run of the prefixes that a name begins with, the empty one first."""
+    """Return every run of the prefixes that a name begins with, the empty one first."""
     runs = [""]
     while step := next((prefix for prefix in prefixes if name.startswith(runs[-1] + prefix)), None):
         runs.append(runs[-1] + step)

@@ -1,4 +1,4 @@
-"""From runs to a folder with their report: tables, figures and pages."""
+"""Write the report of runs to a folder: tables, figures and pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from encore.reporting.cost import equal_cost, equal_cost_cells, operating_points
 from encore.reporting.labels import title as metric_title
-from encore.reporting.page import Block, Section, render_html, render_markdown
+from encore.reporting.page import Block, Section, write_pages
 from encore.reporting.palette import Look, guide_looks, save_png
 from encore.reporting.plots import gain_figure, ratio_figure, scale_figure, step_figure
 from encore.reporting.runs import Run
@@ -20,30 +20,30 @@ from encore.reporting.tables import comparison_frame, comparison_table, overview
 
 READING = (
     "Values are means over items, higher is better; in brackets the improvement over the unprocessed "
-    "mixture. NFE is the number of separator calls per item that were really made, for the whole refinement "
-    "run; what the guiding measure itself costs is not in it. A gain is the mean difference to the same "
-    "model's one-step estimate, paired by item, with its 95 % bootstrap interval.\n\n"
-    "A guide called oracle sees the reference: it shows what could be reached, not what a user would get. "
-    "A blind guide sees only audio, a fixed schedule no measure at all. A dagger (†) marks a guide scored by "
-    "the very measure that it searched for: to rise there is its purpose, so judge it by the other columns. "
-    "An item whose metric failed is left out of that mean and counted as failed."
+    "mixture. NFE is the number of function evaluations (separator calls) per item of the whole refinement, "
+    "as counted, without the cost of the guide. A gain is the mean difference to the same model's one-step "
+    "estimate, paired by item, with its 95 % bootstrap interval.\n\n"
+    "An oracle guide uses the reference: it is an upper bound, not available to a user. A blind guide uses "
+    "only audio, a fixed schedule no guide at all. A dagger (†) marks a guide scored by the metric that it "
+    "maximizes: judge it by the other columns. An item whose metric failed is left out of that mean and "
+    "counted as failed."
 )
 
 
 def write_report(
     runs: Sequence[Run], out: str | Path, *, title: str = "Separation report", seed: int = 0
 ) -> list[Path]:
-    """Compare runs and write everything about it into a folder.
+    """Compare runs and write the report into a folder.
 
     Args:
         runs: Runs with distinct names, from `encore.reporting.runs.load_all`; at least one.
-        out: Folder to write; it is made, and files of the same names in it are replaced.
+        out: Folder to write; created if needed, existing files are replaced.
         title: Heading of the pages.
         seed: Seed of the bootstrap.
 
     Returns:
-        The files, pages first: ``report.html`` (self-contained), ``report.md``, ``scores_summary.csv``,
-        ``comparison.csv``, ``runs.csv``, with known costs ``equal_cost.csv``, and the figures as PNG.
+        The files, pages first: ``report.html`` (self-contained), ``report.md``, the figures as PNG,
+        ``scores_summary.csv``, ``comparison.csv``, ``runs.csv`` and, with known costs, ``equal_cost.csv``.
 
     Raises:
         ValueError: If there is no run.
@@ -65,42 +65,38 @@ def write_report(
     own = [_metric_section(summary, paired, metric, looks, out) for metric in metrics]
     sections = [_overview(runs, summary), cost, *own]
     if (summary.loc[summary["column"].isin(list(looks)), "step"] > 0).any():
-        caption = (
-            "Mean mixture share of the blends that the guides chose, and items that kept their estimate."
-        )
+        caption = "Mean mixing ratio that the guides chose, and items that kept their estimate."
         chosen = _picture(ratio_figure(summary, looks=looks), out, "ratios", caption)
         sections.append(Section(title="Chosen ratios", blocks=[chosen]))
 
-    files = [out / "report.html", out / "report.md"]
-    files[0].write_text(render_html(title, sections), encoding="utf-8")
-    files[1].write_text(render_markdown(title, sections), encoding="utf-8")
+    files = write_pages(out / "report.html", title, sections)
     for name, table in frames.items():
         files.append(out / f"{name}.csv")
         table.to_csv(files[-1], index=False)
-    return files + [block.picture for section in sections for block in section.blocks if block.picture]
+    return files
 
 
 def _picture(figure: Figure, out: Path, name: str, caption: str) -> Block:
-    """Save a figure and show it."""
+    """Save a figure and return its block."""
     file = re.sub(r"[^A-Za-z0-9_-]", "_", name) + ".png"
     return Block(picture=save_png(figure, out / file), caption=caption)
 
 
 def _overview(runs: Sequence[Run], summary: pd.DataFrame) -> Section:
-    """Every system and metric in one table, how to read it, and what the runs are."""
+    """Return a table of every system and metric, an explanation, and the records of the runs."""
     return Section(
         title="Overview",
         blocks=[
             Block(text=READING),
             Block(table=overview_table(summary), caption="One step and every guide's last step."),
             Block(text=_items_note(runs)),
-            Block(table=runs_table(runs), caption="The runs, as far as their run.json tells."),
+            Block(table=runs_table(runs), caption="The runs, from their run.json."),
         ],
     )
 
 
 def _items_note(runs: Sequence[Run]) -> str:
-    """Whether means of different runs may be compared at all."""
+    """Return whether means of different runs are comparable, in words."""
     items = [set(run.scores["item"]) for run in runs]
     shared = set.intersection(*items)
     if any(own != shared for own in items):
@@ -122,7 +118,7 @@ def _cost_section(
     *,
     seed: int,
 ) -> tuple[Section, pd.DataFrame | None]:
-    """Quality at equal cost, and its table as numbers; the runs that lack a cost are named."""
+    """Return the comparison at equal cost, and its table as numbers; runs without a cost are named."""
     costs = {run.name: run.record.macs_per_second for run in runs}
     unknown = [name for name, cost in costs.items() if not cost]
     blocks = []
@@ -135,10 +131,10 @@ def _cost_section(
     frame = None
     if not points.empty:
         about = (
-            "Cost is multiply-accumulates per second of audio: of one separator call, times the calls per "
-            "item. Each refined estimate stands beside the strongest one-step estimate of any run that costs "
-            "at most 10 % more; the difference is paired by item, positive where refining wins, with its "
-            "95 % interval."
+            "Cost is multiply-accumulates per second of audio: of one function evaluation, times NFE. Each "
+            "refined estimate is compared with the strongest one-step estimate of any run that costs at most "
+            "10 % more; the difference is paired by item, positive where refinement is better, with its 95 % "
+            "interval."
         )
         caption = (
             "Open diamonds: models applied once. Lines lead to the same model refined, up by its "
@@ -149,7 +145,7 @@ def _cost_section(
         blocks.append(_picture(scale_figure(points, looks=looks), out, "cost", caption))
         if not frame.empty:
             blocks.append(
-                Block(table=equal_cost_cells(frame), caption="Refined against once, at equal cost.")
+                Block(table=equal_cost_cells(frame), caption="Refined against one step, at equal cost.")
             )
     return Section(title="Equal cost", blocks=blocks), frame
 
@@ -157,13 +153,11 @@ def _cost_section(
 def _metric_section(
     summary: pd.DataFrame, paired: pd.DataFrame, metric: str, looks: Mapping[str, Look], out: Path
 ) -> Section:
-    """One metric: last steps, curves, items, every step."""
+    """Return the section of one metric: last steps, curves, items, every step."""
     name = metric_title(metric)
     table = comparison_table(summary, metric)
     blocks = [Block(table=table, caption=f"{name}: one step, and every guide's last step.")]
-    about = (
-        f"{name} at every step: above as it is, below as paired gain over one step; bands are 95 % intervals."
-    )
+    about = f"{name} at every step: above the mean, below the paired gain over one step, with 95 % intervals."
     blocks.append(_picture(step_figure(summary, metric, looks=looks), out, f"steps_{metric}", about))
     if summary.loc[summary["metric"] == metric, "column"].isin(list(looks)).any():
         caption = f"Gain in {name} of every item at the last step, against the item's one-step score."

@@ -1,4 +1,4 @@
-"""Figures of a separator read as a bridge: error along the path, bounds, ratios over steps, time, gain."""
+"""Figures of the bridge experiment: error along the path, bounds, ratios over steps, time, gain."""
 
 from __future__ import annotations
 
@@ -12,31 +12,27 @@ from matplotlib.figure import Figure
 from encore.reporting.palette import HUES, MIXTURE_COLOUR, ONE_STEP_COLOUR, styled
 
 PATHS = {
-    "separator": ("separator, not told the time", HUES[0], "-", "o"),
-    "bridge": ("bridge, told the time, in its states", HUES[1], "-", "s"),
+    "separator": ("separator, without the time", HUES[0], "-", "o"),
+    "bridge": ("bridge, conditioned on time, in its states", HUES[1], "-", "s"),
     "bridge_mean": ("bridge, without their noise", HUES[2], "--", "s"),
     "linear": ("best linear filter of the item", HUES[3], "-.", "^"),
     "input": ("the input itself", MIXTURE_COLOUR, ":", None),
 }
 
 SMALLEST = 1e-4
-"""Relative errors below this one are not drawn."""
+"""Relative errors below this are not drawn."""
 
 
 @styled
 def path_figure(path: pd.DataFrame) -> Figure:
-    """Relative error along the path from the source (0) to the mixture (1), median and quartiles over items.
+    """Draw the error along the path from source (0) to mixture (1), median and quartiles over items, in dB.
 
-    Args:
-        path: Columns ``item, what, ratio, error``, errors over the norm of the reference.
-
-    Returns:
-        Curves in dB.
+    ``path`` has the columns ``item, what, ratio, error``, errors over the norm of the reference.
     """
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     panel = figure.subplots()
     for what, (label, colour, line, marker) in PATHS.items():
-        # the best filter of a clean input errs by rounding alone, which would flatten all else
+        # the best filter of a clean input has rounding errors only, far below all others
         rows = path[(path["what"] == what) & (path["error"] > SMALLEST)]
         if rows.empty:
             continue
@@ -44,7 +40,7 @@ def path_figure(path: pd.DataFrame) -> Figure:
         low, middle, high = (decibels.groupby(rows["ratio"]).quantile(q) for q in (0.25, 0.5, 0.75))
         panel.plot(middle.index, middle, line, marker=marker, color=colour, label=label)
         panel.fill_between(middle.index, low, high, color=colour, alpha=0.12, lw=0)
-    panel.set_xlabel("Mixture's share r, time of the bridge")
+    panel.set_xlabel("Mixing ratio r, time of the bridge")
     panel.set_ylabel("Error over the source (dB)")
     panel.set_title("Error along the path")
     figure.legend(loc="outside right center")
@@ -53,13 +49,10 @@ def path_figure(path: pd.DataFrame) -> Figure:
 
 @styled
 def bounds_figure(steps: pd.DataFrame) -> Figure:
-    """What happened against what the bounds allow: above the diagonals nothing may lie.
+    """Draw measured values against their bounds; no point may be above the diagonals.
 
-    Args:
-        steps: Columns of `encore.inference.theory.StepCheck`, a row for every item and step.
-
-    Returns:
-        Two panels: how far a score may be below the best on a finer grid, and how large an error may be.
+    ``steps`` has the columns of `encore.inference.theory.StepCheck`, a row for every item and step. Two
+    panels: the score below the best on a finer grid, and the error of the estimate.
     """
     figure = Figure(figsize=(8.2, 3.6), layout="constrained")
     grid, signal = figure.subplots(1, 2)
@@ -67,12 +60,12 @@ def bounds_figure(steps: pd.DataFrame) -> Figure:
     _against(grid, allowed, missed, steps["step"])
     grid.set_title("Grid: dB below the best of a finer grid")
     grid.set_xlabel("allowed (dB)")
-    grid.set_ylabel("really (dB)")
+    grid.set_ylabel("measured (dB)")
     taken = steps.dropna(subset="signal_bound")
     _against(signal, taken["signal_bound"], taken["error"], taken["step"])
     signal.set_title("Signal: error over the source")
     signal.set_xlabel("allowed")
-    signal.set_ylabel("really")
+    signal.set_ylabel("measured")
     handles, labels = grid.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6)
     return figure
@@ -80,14 +73,10 @@ def bounds_figure(steps: pd.DataFrame) -> Figure:
 
 @styled
 def ratio_figure(steps: pd.DataFrame, schedules: pd.DataFrame) -> Figure:
-    """The shares that refinement chose over its steps, beside schedules.
+    """Draw the mixing ratios that refinement chose over its steps, beside schedules.
 
-    Args:
-        steps: Columns ``step, ratio``; NaN where an estimate was kept.
-        schedules: Columns ``schedule, step, ratio``; may be empty.
-
-    Returns:
-        Points for items, larger where more of them agree; lines for schedules.
+    ``steps`` has the columns ``step, ratio``, NaN where an estimate was kept, ``schedules`` the columns
+    ``schedule, step, ratio``. Points are items, larger for more items of one ratio; lines are schedules.
     """
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     panel = figure.subplots()
@@ -97,8 +86,8 @@ def ratio_figure(steps: pd.DataFrame, schedules: pd.DataFrame) -> Figure:
         area: Any = 400 * row.count / total[row.step]  # type: ignore[operator,index]
         panel.scatter(row.step, row.ratio, s=area, color=HUES[0], alpha=0.6, lw=0)  # type: ignore[arg-type]
     kept = steps["ratio"].isna().groupby(steps["step"]).mean()
-    for step, share in kept.items():
-        panel.annotate(f"{share:.0%} kept", (step, 1.06), ha="center", fontsize=8)
+    for step, fraction in kept.items():
+        panel.annotate(f"{fraction:.0%} kept", (step, 1.06), ha="center", fontsize=8)
     lines: dict[str, pd.Series] = {}
     if not schedules.empty:
         for name, rows in schedules[schedules["step"] > 0].groupby("schedule"):
@@ -109,8 +98,8 @@ def ratio_figure(steps: pd.DataFrame, schedules: pd.DataFrame) -> Figure:
     panel.set_ylim(-0.08, 1.16)
     panel.set_xticks(sorted(total.index))
     panel.set_xlabel("Refinement step")
-    panel.set_ylabel("Mixture's share r")
-    panel.set_title("Chosen shares (area: share of items)")
+    panel.set_ylabel("Mixing ratio r")
+    panel.set_title("Chosen mixing ratios (area: fraction of items)")
     if lines:
         figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -118,43 +107,30 @@ def ratio_figure(steps: pd.DataFrame, schedules: pd.DataFrame) -> Figure:
 
 @styled
 def time_figure(probe: pd.DataFrame) -> Figure:
-    """The time as a linear probe reads it off the network and off its input, for items it was not fitted on.
+    """Draw the time predicted by linear probes of the network and of its input, on held-out items.
 
-    Args:
-        probe: Columns ``ratio, predicted_layers, predicted_input, explained_layers, explained_input``.
-
-    Returns:
-        Mean and deviation of the readings against the time.
+    ``probe`` has the columns ``ratio, predicted_layers, predicted_input, explained_layers, explained_input``.
     """
     figure = Figure(figsize=(4.8, 3.6), layout="constrained")
     panel = figure.subplots()
     panel.plot([0, 1], [0, 1], color=ONE_STEP_COLOUR, lw=0.8)
-    for shift, (name, label) in zip((-0.01, 0.01), (("layers", "layers"), ("input", "input")), strict=True):
-        colour = HUES[0] if name == "layers" else HUES[1]
+    for shift, name, colour in ((-0.01, "layers", HUES[0]), (0.01, "input", HUES[1])):
         group = probe.groupby("ratio")[f"predicted_{name}"]
-        mean, spread = group.mean(), group.std()
+        mean, deviation = group.mean(), group.std()
         explained = probe[f"explained_{name}"].iloc[0]
         panel.errorbar(
-            mean.index + shift, mean, spread, fmt="o", color=colour, label=f"{label}, R² {explained:.2f}"
+            mean.index + shift, mean, deviation, fmt="o", color=colour, label=f"{name}, R² {explained:.2f}"
         )
-    panel.set_xlabel("Mixture's share r")
-    panel.set_ylabel("read off")
-    panel.set_title("Does the separator know the time?")
+    panel.set_xlabel("Mixing ratio r")
+    panel.set_ylabel("predicted by a linear probe")
+    panel.set_title("Does the separator represent the time?")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 @styled
 def gain_figure(items: pd.DataFrame, columns: list[str]) -> Figure:
-    """Each item's gain by refinement under the oracle against numbers that are known beforehand.
-
-    Args:
-        items: With ``gain_oracle`` and the columns.
-        columns: What may tell.
-
-    Returns:
-        A panel for each column.
-    """
+    """Draw each item's gain by refinement, ``gain_oracle``, against its predictors, a panel for each."""
     rows = -(-len(columns) // 3)
     figure = Figure(figsize=(8.2, 2.5 * rows + 0.3), layout="constrained")
     panels = list(figure.subplots(rows, 3, squeeze=False).flat)
@@ -168,18 +144,11 @@ def gain_figure(items: pd.DataFrame, columns: list[str]) -> Figure:
     return figure
 
 
-def _against(panel: Axes, allowed: pd.Series, really: pd.Series, step: pd.Series) -> None:
-    """Points and the diagonal."""
+def _against(panel: Axes, allowed: pd.Series, measured: pd.Series, step: pd.Series) -> None:
+    """Draw points and the diagonal."""
     for index, number in enumerate(sorted(step.unique())):
         own = step == number
-        panel.scatter(
-            allowed[own],
-            really[own],
-            s=14,
-            color=HUES[index % len(HUES)],
-            alpha=0.7,
-            lw=0,
-            label=f"step {number}",
-        )
-    low, high = min(allowed.min(), really.min()), max(allowed.max(), really.max())
+        style: Any = {"color": HUES[index % len(HUES)], "label": f"step {number}"}
+        panel.scatter(allowed[own], measured[own], s=14, alpha=0.7, lw=0, **style)
+    low, high = min(allowed.min(), measured.min()), max(allowed.max(), measured.max())
     panel.plot([low, high], [low, high], color=ONE_STEP_COLOUR, lw=0.8)

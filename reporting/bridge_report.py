@@ -1,4 +1,4 @@
-"""The page of a separator read as a bridge: tables, figures, and what they say."""
+"""The report of the bridge experiment: tables and figures of a separator read as a bridge."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from encore.reporting.bridge_figures import (
     ratio_figure,
     time_figure,
 )
-from encore.reporting.page import Block, Section, render_html, render_markdown
+from encore.reporting.page import Block, Section, write_pages
 from encore.reporting.palette import save_png
 from encore.reporting.summary import statistics
 from encore.reporting.tables import number
 
 TOLERANCE = 1e-3
-"""Of bounds, in dB and in relative error: what estimates computed in other batches differ by."""
+"""Tolerance of bounds, in dB and in relative error: estimates of other batches differ by rounding."""
 
 PREDICTORS = {
     "delta": "delta, f(s) against s",
@@ -37,17 +37,16 @@ PREDICTORS = {
     "fixed_point": "fixed point (blind)",
     "remix_agreement": "remix agreement (blind)",
 }
-"""What may tell beforehand whether refinement will help an item; the last three need no reference."""
+"""Possible predictors of the gain by refinement of an item; the last three need no reference."""
 
 
 def write_bridge_report(folder: str | Path, tables: Mapping[str, pd.DataFrame], *, name: str) -> list[Path]:
     """Write ``bridge.md``, ``bridge.html`` and their figures into a run folder.
 
     Args:
-        folder: Exists.
-        tables: By the file names of `encore.cli.theory_experiment.TheoryExperiment`; empty ones are
-            left out.
-        name: Of the run.
+        folder: An existing folder.
+        tables: By the file names of `encore.cli.theory_experiment.TheoryExperiment`; may be empty.
+        name: Name of the run.
 
     Returns:
         The pages and the pictures.
@@ -71,15 +70,11 @@ def write_bridge_report(folder: str | Path, tables: Mapping[str, pd.DataFrame], 
         )
     if not found["items"].empty and "delta" in found["items"]:
         sections.append(_items(folder, found["items"]))
-    pages = [folder / "bridge.md", folder / "bridge.html"]
-    title = f"{name} as a bridge"
-    pages[0].write_text(render_markdown(title, sections), encoding="utf-8")
-    pages[1].write_text(render_html(title, sections), encoding="utf-8")
-    return pages + [block.picture for section in sections for block in section.blocks if block.picture]
+    return write_pages(folder / "bridge.html", f"{name} as a bridge", sections)
 
 
 def path_table(path: pd.DataFrame) -> pd.DataFrame:
-    """Median relative error in dB by share, a row for each map."""
+    """Return the median relative error in dB by mixing ratio, a row for each map."""
     rows = []
     for what, (label, *_) in PATHS.items():
         own = path[path["what"] == what]
@@ -92,7 +87,7 @@ def path_table(path: pd.DataFrame) -> pd.DataFrame:
 
 
 def bounds_table(steps: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """How often each bound held, and how far what happened stayed from it."""
+    """Count how often each bound held, and measure how tight it is."""
     starts = dict(zip(items["item"], items["one_step"], strict=True))
     falls = [
         max(-np.diff([starts[str(item)], *own["score"]]).min(), 0.0)
@@ -138,12 +133,12 @@ def bounds_table(steps: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
 
 
 def predictor_table(items: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlation of what is known beforehand with the gain by refinement, over items."""
+    """Return the rank correlations of the predictors with the gain by refinement, over items."""
     rows = []
     for column, label in PREDICTORS.items():
         if column not in items or items[column].isna().all():
             continue
-        cells = {"known beforehand": label, "median": number(float(items[column].median()), 3)}
+        cells = {"predictor": label, "median": number(float(items[column].median()), 3)}
         for gain, head in (("gain_oracle", "oracle guide"), ("gain_blind", "blind guide")):
             if gain in items:
                 cells[f"correlation with the gain, {head}"] = correlation(items[column], items[gain])
@@ -152,38 +147,38 @@ def predictor_table(items: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlation(x: pd.Series, y: pd.Series, *, draws: int = 500, seed: int = 0) -> str:
-    """Spearman's correlation with its 95 % bootstrap interval over rows."""
+    """Format Spearman's correlation with its 95 % bootstrap interval over rows."""
     both = pd.DataFrame({"x": x, "y": y}).dropna()
     if len(both) < 3 or both["x"].nunique() < 2 or both["y"].nunique() < 2:
         return ""
     ranks = both.rank().to_numpy()
-    places = np.random.default_rng(seed).integers(len(ranks), size=(draws, len(ranks)))
+    indices = np.random.default_rng(seed).integers(len(ranks), size=(draws, len(ranks)))
     # a draw of one item only has no correlation
     drawn = [
-        np.corrcoef(rankdata(ranks[own], axis=0).T)[0, 1] for own in places if np.ptp(ranks[own], 0).all()
+        np.corrcoef(rankdata(ranks[own], axis=0).T)[0, 1] for own in indices if np.ptp(ranks[own], 0).all()
     ]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return f"{np.corrcoef(ranks.T)[0, 1]:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def schedules_table(items: pd.DataFrame, schedules: pd.DataFrame) -> pd.DataFrame:
-    """Gain at the last step: the search, and schedules that ask no measure."""
+    """Return the gains at the last step of the search and of schedules."""
     last = schedules[schedules["step"] == schedules["step"].max()]
-    rows = [{"way": "search under the oracle", "shares": "", "gain (dB)": _mean(items["gain_oracle"])}]
+    rows = [{"method": "search, oracle guide", "ratios": "", "gain (dB)": _mean(items["gain_oracle"])}]
     for name, own in last.groupby("schedule", sort=False):
         steps = schedules[(schedules["schedule"] == name) & (schedules["step"] > 0)]
-        shares = ", ".join(f"{share:g}" for share in steps.groupby("step")["ratio"].first().round(3))
-        rows.append({"way": f"{name} schedule", "shares": shares, "gain (dB)": _mean(own["gain"])})
+        ratios = ", ".join(f"{ratio:g}" for ratio in steps.groupby("step")["ratio"].first().round(3))
+        rows.append({"method": f"{name} schedule", "ratios": ratios, "gain (dB)": _mean(own["gain"])})
     return pd.DataFrame(rows)
 
 
 def _bounds(folder: Path, steps: pd.DataFrame, items: pd.DataFrame) -> Section:
     note = (
-        "Constants are measured where the bounds use them: on a grid ten times as fine, and between the very "
-        "inputs. So the bounds must hold for every item and step; how tight they are is the result."
+        "Constants are measured for the inputs of the bounds, on a grid ten times as fine. So the bounds "
+        "must hold for every item and step; how tight they are is the result."
     )
     picture = save_png(bounds_figure(steps), folder / "bounds.png")
-    caption = "What happened against what the bounds allow; nothing may lie above the diagonals"
+    caption = "Measured values against bounds; no point may be above the diagonals"
     return Section(
         title="Bounds",
         blocks=[Block(text=note, table=bounds_table(steps, items)), Block(picture=picture, caption=caption)],
@@ -191,34 +186,34 @@ def _bounds(folder: Path, steps: pd.DataFrame, items: pd.DataFrame) -> Section:
 
 
 def _ratios(folder: Path, found: Mapping[str, pd.DataFrame]) -> Section:
-    picture = save_png(ratio_figure(found["steps"], found["schedules"]), folder / "shares.png")
-    blocks = [Block(picture=picture, caption="Shares that refinement chose")]
+    picture = save_png(ratio_figure(found["steps"], found["schedules"]), folder / "ratios.png")
+    blocks = [Block(picture=picture, caption="Mixing ratios that refinement chose")]
     if not found["schedules"].empty:
-        note = "Test items; the fitted schedule was found on validation items and asks for no score."
+        note = "Test items; the fitted schedule was found on validation items and needs no guide."
         blocks.append(Block(text=note, table=schedules_table(found["items"], found["schedules"])))
-    return Section(title="Shares and schedules", blocks=blocks)
+    return Section(title="Ratios and schedules", blocks=blocks)
 
 
 def _items(folder: Path, items: pd.DataFrame) -> Section:
     columns = [name for name in PREDICTORS if name in items and items[name].notna().any()]
     blocks = [
         Block(
-            text=f"{int(items['delta'].notna().sum())} items; mean gain under the oracle "
+            text=f"{int(items['delta'].notna().sum())} items; mean gain with an oracle guide "
             f"{_mean(items['gain_oracle'])} dB.",
             table=predictor_table(items),
         )
     ]
     if columns:
         picture = save_png(gain_figure(items, columns), folder / "gains.png")
-        blocks.append(Block(picture=picture, caption="Gain under the oracle against what is known"))
+        blocks.append(Block(picture=picture, caption="Gain with an oracle guide against its predictors"))
     return Section(title="Will refinement help?", blocks=blocks)
 
 
 def _time_note(probe: pd.DataFrame) -> str:
     layers, own = probe["explained_layers"].iloc[0], probe["explained_input"].iloc[0]
     return (
-        f"A linear probe of what the layers give explains {layers:.2f} of the variance of the time, on items "
-        f"that it was not fitted on; one of the input's band levels alone {own:.2f}."
+        f"On held-out items a linear probe of the layers explains {layers:.2f} of the variance of the time, "
+        f"one of the input's band levels {own:.2f}."
     )
 
 

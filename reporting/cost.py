@@ -30,16 +30,15 @@ EQUAL_COST_COLUMNS = (
 
 
 def operating_points(summary: pd.DataFrame, macs_per_second: Mapping[str, float | None]) -> pd.DataFrame:
-    """What every run's one-step estimate and every guide's last step cost.
+    """Compute the cost of every run's one-step estimate and every guide's last step.
 
     Args:
         summary: From `encore.reporting.summary.summarise`.
-        macs_per_second: Multiply-accumulates of one separator call per second of audio, by run name.
+        macs_per_second: Multiply-accumulates of one function evaluation per second of audio, by run name.
 
     Returns:
-        The summary's rows of those estimates with a column ``cost``: multiply-accumulates per second of
-        audio, that is ``macs_per_second`` times the mean evaluations per item. Runs without a cost are left
-        out. The guide's own cost (of computing the measure) is not in it.
+        The summary's rows of those estimates with a column ``cost``: ``macs_per_second`` times the mean NFE
+        per item, without the cost of the quality. Runs without a cost are left out.
     """
     points = final_steps(summary[summary["kind"] != "mixture"])
     per_call = points["run"].map({name: macs for name, macs in macs_per_second.items() if macs})
@@ -50,20 +49,19 @@ def operating_points(summary: pd.DataFrame, macs_per_second: Mapping[str, float 
 def equal_cost(
     paired: pd.DataFrame, points: pd.DataFrame, *, tolerance: float = 0.1, seed: int = 0
 ) -> pd.DataFrame:
-    """Set every refined estimate against the strongest one-step estimate that costs no more.
+    """Compare every refined estimate with the strongest one-step estimate of no higher cost.
 
     Args:
         paired: Score table with failed values as NaN, from `encore.reporting.summary.pair_scores`.
         points: From `operating_points`.
-        tolerance: How much more, relatively, the one-step estimate may cost.
+        tolerance: Relative excess cost allowed for the one-step estimate.
         seed: Seed of the bootstrap.
 
     Returns:
         One row per metric and refined estimate, sorted by metric and cost. ``difference`` is refined minus
         one step, paired over the ``items`` that both runs scored without failure, with its 95 % bootstrap
-        interval; the opponent is the one against which it is least (the run's own one-step estimate too is
-        one). Opponents that share no item are passed over; a refined estimate without any opponent has no
-        row.
+        interval; the opponent is the one with the smallest difference, among them the run's own one-step
+        estimate. Opponents need a common item; a refined estimate without opponents has no row.
     """
     rows = []
     for metric, group in points.groupby("metric", sort=False):
@@ -76,21 +74,14 @@ def equal_cost(
                 continue
             other, values = min(candidates, key=lambda candidate: candidate[1].mean())
             found = statistics(values, seed=seed)
-            head = [
-                metric,
-                refined["run"],
-                refined["column"],
-                refined["evaluations"],
-                refined["cost"],
-                refined["mean"],
-            ]
+            own = [refined[name] for name in ("run", "column", "evaluations", "cost", "mean")]
             opponent = [other["run"], other["cost"], other["mean"]]
-            rows.append([*head, *opponent, found.mean, found.low, found.high, found.count])
+            rows.append([metric, *own, *opponent, found.mean, found.low, found.high, found.count])
     return pd.DataFrame(rows, columns=list(EQUAL_COST_COLUMNS))
 
 
 def _differences(paired: pd.DataFrame, refined: pd.Series, other: pd.Series) -> pd.Series:
-    """Refined minus one-step value of every item that both have."""
+    """Return refined minus one-step values of the items that both have."""
     columns = []
     for row in (refined, other):
         keys = ["run", "guide", "kind", "metric", "step"]
@@ -100,7 +91,7 @@ def _differences(paired: pd.DataFrame, refined: pd.Series, other: pd.Series) -> 
 
 
 def equal_cost_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of `equal_cost` as text cells for a page."""
+    """Format the table of `equal_cost` as text cells."""
     rows = []
     for _, row in table.iterrows():
         places = decimals(row["metric"])

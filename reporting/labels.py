@@ -1,4 +1,4 @@
-"""How metrics are written: titles, units and decimal places."""
+"""Titles, units and decimal places of metrics."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TITLES = {
     "dnsmos_bak": ("DNSMOS BAK", "MOS"),
     "dnsmos_ovrl": ("DNSMOS OVRL", "MOS"),
 }
-"""Name in running text and unit (empty: none) of the metrics that this project computes."""
+"""Title and unit (empty: none) of the metrics that this project computes."""
 
 
 def title(metric: str) -> str:
-    """Name of a metric in headings and table heads; an unknown metric keeps its name.
+    """Return the title of a metric; an unknown metric keeps its name.
 
     Example:
         >>> title("si_sdr"), title("my_metric")
@@ -34,7 +34,7 @@ def title(metric: str) -> str:
 
 
 def axis_label(metric: str) -> str:
-    """Name and unit for an axis.
+    """Return title and unit of a metric for an axis.
 
     Example:
         >>> axis_label("si_sdr"), axis_label("stoi")
@@ -44,7 +44,7 @@ def axis_label(metric: str) -> str:
 
 
 def unit_suffix(metric: str) -> str:
-    """Unit of a metric in brackets after a space; empty for a metric without one or an unknown one.
+    """Return the unit of a metric in brackets after a space; empty without a unit.
 
     Example:
         >>> unit_suffix("pesq"), unit_suffix("stoi")
@@ -55,15 +55,15 @@ def unit_suffix(metric: str) -> str:
 
 
 def decimals(metric: str) -> int:
-    """Decimal places that a table shows: two for decibels, three for opinion scores and intelligibility."""
+    """Return the decimal places of a table: two for decibels, three for other metrics."""
     return 2 if TITLES.get(metric, ("", ""))[1] == "dB" else 3
 
 
 def is_own_metric(guide: str, metric: str) -> bool:
-    """Whether a guide searched for the very metric that it is scored with.
+    """Return whether a guide maximized the metric that it is scored with.
 
     Args:
-        guide: Name of the steering quality: ``joint_a_b`` searched for both, ``a_guarded_b`` for the first.
+        guide: Name of the quality: ``joint_a_b`` maximizes both, ``a_guarded_b`` the first.
         metric: Metric of the score.
 
     Example:
@@ -71,10 +71,10 @@ def is_own_metric(guide: str, metric: str) -> bool:
         (True, False)
     """
     alias = {"pesq_wb": "pesq"}
-    searched = {guide}
+    maximized = {guide}
     if guide.startswith("joint_") or "_guarded_" in guide:
         parts = guide.removeprefix("joint_").split("_guarded_")[0]
-        # The longest name first: "si_sdr" is not "sdr".
+        # the longest name first: "si_sdr" is not "sdr"
         names = sorted((re.escape(name) for name in {*TITLES, metric}), key=len, reverse=True)
-        searched |= set(re.findall(f"(?<![a-z0-9])(?:{'|'.join(names)})(?![a-z0-9])", parts))
-    return alias.get(metric, metric) in {alias.get(name, name) for name in searched}
+        maximized |= set(re.findall(f"(?<![a-z0-9])(?:{'|'.join(names)})(?![a-z0-9])", parts))
+    return alias.get(metric, metric) in {alias.get(name, name) for name in maximized}

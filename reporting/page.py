@@ -1,4 +1,4 @@
-"""A report's pages: the same sections as one self-contained HTML file and as Markdown."""
+"""Pages of a report: the same sections as one self-contained HTML file and as Markdown."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Block:
     Attributes:
         text: Plain text of a paragraph, or empty.
         table: Text cells, or None.
-        picture: PNG file on disk, or None; Markdown links it by its bare name.
-        caption: Says what the table or picture shows.
-        folded: Hide the table until the reader asks for it; ``caption`` is then the line to click on.
+        picture: PNG file on disk, or None; Markdown links it by its file name.
+        caption: Caption of the table or picture.
+        folded: Whether the table is collapsed; ``caption`` is then the line to click on.
     """
 
     text: str = ""
@@ -59,22 +59,27 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and its blocks."""
 
     title: str
     blocks: list[Block] = field(default_factory=list)
 
 
-def render_markdown(title: str, sections: Sequence[Section]) -> str:
-    """Sections as Markdown, for a repository or a notebook.
-
-    Args:
-        title: Heading of the page.
-        sections: What it holds.
+def write_pages(html: Path, title: str, sections: Sequence[Section]) -> list[Path]:
+    """Write sections as an HTML file and, beside it, as Markdown.
 
     Returns:
-        The text; pictures are linked as files of the same folder.
+        The two pages and the pictures of the sections.
     """
+    markdown = html.with_suffix(".md")
+    html.write_text(render_html(title, sections), encoding="utf-8")
+    markdown.write_text(render_markdown(title, sections), encoding="utf-8")
+    pictures = [block.picture for section in sections for block in section.blocks if block.picture]
+    return [html, markdown, *pictures]
+
+
+def render_markdown(title: str, sections: Sequence[Section]) -> str:
+    """Render sections as Markdown; pictures are linked as files of the same folder."""
     parts = [f"# {title}\n"]
     for section in sections:
         parts.append(f"## {section.title}\n")
@@ -89,14 +94,7 @@ def render_markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def render_html(title: str, sections: Sequence[Section]) -> str:
-    """Sections as one HTML file that needs nothing else: style and pictures are inside.
-
-    Args:
-        title: Heading of the page.
-        sections: What it holds.
-
-    Returns:
-        The page. All text is escaped; there is no script and no link but to places of the page itself.
+    """Render sections as one HTML file with embedded style and pictures, all text escaped, no script.
 
     Raises:
         OSError: If a picture cannot be read.
@@ -114,7 +112,7 @@ def render_html(title: str, sections: Sequence[Section]) -> str:
 
 
 def _html_block(block: Block) -> str:
-    """One block as HTML."""
+    """Render a block as HTML."""
     parts = []
     caption = escape(block.caption)
     if block.text:
@@ -131,7 +129,7 @@ def _html_block(block: Block) -> str:
 
 
 def _html_table(table: pd.DataFrame, caption: str) -> str:
-    """A frame of text as an HTML table; a rule stands wherever the first column changes."""
+    """Render a frame of text as an HTML table, with a rule wherever the first column changes."""
     head = "".join(f"<th>{escape(str(name))}</th>" for name in table.columns)
     rows = []
     before: object = None

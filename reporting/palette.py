@@ -1,4 +1,4 @@
-"""One look for every figure: colour-blind safe, and readable in black and white."""
+"""Style of all figures: colour-blind safe, and readable in black and white."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ ONE_STEP_COLOUR = "#000000"
 MIXTURE_COLOUR = "#7A7A7A"
 
 PREFERRED = ("si_sdr_oracle", "dnsmos_ovrl_blind", "fixed", "pesq_oracle", "dnsmos_p808_blind", "sdr_oracle")
-"""Guides that have the same colour in every report, whichever others are there."""
+"""Guides that have the same colour in every report."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """How one guide is drawn: the colour tells guides apart, line and marker tell oracle, blind and fixed."""
+    """Style of one guide: the colour distinguishes guides, line and marker oracle, blind and fixed."""
 
     colour: str
     line: str
@@ -50,14 +50,13 @@ LINES = {"oracle": ("-", "o"), "blind": ("--", "s"), "fixed": ("-.", "^")}
 
 
 def guide_looks(columns: Iterable[str]) -> dict[str, Look]:
-    """Give every guide its look.
+    """Assign a look to every guide of a report.
+
+    Guides of `PREFERRED` always have the same colour; the others get the remaining ones in alphabetical
+    order, repeated if there are too few.
 
     Args:
-        columns: Column names of guides (see `encore.reporting.scores.column_name`) in a report.
-
-    Returns:
-        A look per name. Guides of `PREFERRED` always keep theirs; the others share out, in
-        alphabetical order, the colours that are left, and start again when none is.
+        columns: See `encore.reporting.scores.column_name`.
     """
     names = sorted(set(columns))
     colours = {name: HUES[PREFERRED.index(name)] for name in names if name in PREFERRED}
@@ -76,7 +75,7 @@ R = TypeVar("R")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function that draws, so that it has `STYLE` and leaves the caller's settings alone."""
+    """Decorate a drawing function to use `STYLE` without changing the caller's settings."""
 
     @wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -88,15 +87,15 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 @styled
 def save_png(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
-    """Write a figure as PNG.
+    """Write a figure as PNG, without date and version, so that the same figure gives the same bytes.
 
     Args:
-        figure: Any figure; it needs no window system.
-        path: File to write; parent folders are made.
+        figure: Any figure.
+        path: File to write; parent folders are created.
         dpi: Pixels per inch.
 
     Returns:
-        The path. The same figure gives the same bytes: no date, no software version.
+        The path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

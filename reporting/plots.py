@@ -1,4 +1,9 @@
-"""Figures of scores: over steps, over items, and over cost."""
+"""Figures of scores: over steps, over items, and over cost.
+
+They take a summary (`encore.reporting.summary.summarise`), paired scores (`pair_scores` there) or points
+(`encore.reporting.cost.operating_points`), and looks from `encore.reporting.palette.guide_looks`, by default
+made for the figure. A ``ValueError`` names what has no scores.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ UNGUIDED = ("mixture", "one_step")
 
 
 def _guides(frame: pd.DataFrame) -> list[str]:
-    """Column names of the guides in a summary or paired table: fixed, then blind, then oracle ones."""
+    """Return the columns of the guides in a summary or paired table: fixed, then blind, then oracle ones."""
     guided = frame[~frame["kind"].isin(UNGUIDED)].drop_duplicates("column")
     ranked = sorted(
         zip(guided["kind"], guided["column"], strict=True), key=lambda row: (KINDS.index(row[0]), row[1])
@@ -31,7 +36,7 @@ def _guides(frame: pd.DataFrame) -> list[str]:
 
 
 def _rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of one metric, of which there must be some."""
+    """Return the rows of one metric; raise if there are none."""
     rows = frame[frame["metric"] == metric]
     if rows.empty:
         known = ", ".join(dict.fromkeys(frame["metric"])) or "none"
@@ -40,17 +45,17 @@ def _rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def _looks(frame: pd.DataFrame, looks: Mapping[str, Look] | None) -> Mapping[str, Look]:
-    """The report's looks, or ones made for this figure alone."""
+    """Return the given looks, or looks for this figure alone."""
     return guide_looks(_guides(frame)) if looks is None else looks
 
 
 def bottom_legend(figure: Figure, axes: list[Axes], columns: int | None = None) -> None:
-    """One legend for all panels, every name once; in as many columns as fit if None."""
+    """Draw one legend for all panels, every name once; in as many columns as fit if None."""
     entries: dict[Any, Any] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    # as many columns as names of usual length fit beside each other
+    # names of usual length are 1.7 inches wide
     fitting = max(1, min(len(entries), int(figure.get_figwidth() / 1.7)))
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns or fitting)
 
@@ -58,7 +63,7 @@ def bottom_legend(figure: Figure, axes: list[Axes], columns: int | None = None) 
 def _panels(
     runs: list[str], heights: tuple[float, float]
 ) -> tuple[Figure, list[Axes], list[tuple[Axes, Axes]]]:
-    """An upper and a lower panel for every run, in bands of `PANELS_PER_ROW`, with shared axes."""
+    """Create an upper and a lower panel for every run, in bands of `PANELS_PER_ROW`, with shared axes."""
     bands = -(-len(runs) // PANELS_PER_ROW)
     width = -(-len(runs) // bands)
     size = (max(2.7 * width + 0.6, 5.2), 1.85 * sum(heights) * bands + 0.5)
@@ -81,26 +86,17 @@ def _panels(
 
 
 def _label_rows(first: list[Axes], upper: str, lower: str) -> None:
-    """Vertical labels, at the left of every row."""
+    """Label the vertical axis of every row."""
     for row, panel in enumerate(first):
         panel.set_ylabel(lower if row % 2 else upper)
 
 
 @styled
 def step_figure(summary: pd.DataFrame, metric: str, *, looks: Mapping[str, Look] | None = None) -> Figure:
-    """A metric at every refinement step, one panel per run, one line per guide.
+    """Draw a metric at every refinement step, one panel per run, one line per guide.
 
-    Args:
-        summary: From `encore.reporting.summary.summarise`.
-        metric: A metric of the summary.
-        looks: How guides are drawn, from `reporting.palette.guide_looks`; made for this figure if None.
-
-    Returns:
-        The upper panels show the mean with its 95 % interval beside one step and mixture; the lower ones the
-        paired gain over one step with its own, which is narrower because items are compared with themselves.
-
-    Raises:
-        ValueError: If the summary has no row of the metric.
+    The upper panels show the mean with its 95 % interval beside one step and mixture, the lower ones the gain
+    over one step, whose interval is narrower because it is paired by item.
     """
     rows = _rows(summary, metric)
     looks = _looks(summary, looks)
@@ -118,21 +114,13 @@ def step_figure(summary: pd.DataFrame, metric: str, *, looks: Mapping[str, Look]
 
 @styled
 def ratio_figure(summary: pd.DataFrame, *, looks: Mapping[str, Look] | None = None) -> Figure:
-    """What the guides chose: the mixture share of every step, and how many items moved on at all.
+    """Draw the mixing ratio that guides chose at every step, and the fraction of items that kept theirs.
 
-    Args:
-        summary: From `encore.reporting.summary.summarise`.
-        looks: How guides are drawn; made for this figure if None.
-
-    Returns:
-        A panel per run: above, the mean mixture share of the items that took a new estimate at a step;
-        below, the share of items that kept the previous one.
-
-    Raises:
-        ValueError: If no guide has a step.
+    A panel per run: above, the mean mixing ratio of the items that accepted a new estimate at a step; below,
+    the fraction of items that kept the previous one.
     """
     steps = summary[~summary["kind"].isin(UNGUIDED) & (summary["step"] > 0)]
-    # Every metric of an item tells the same ratios.
+    # the ratios are the same for every metric of an item
     steps = steps.drop_duplicates(["run", "column", "step"])
     if steps.empty:
         raise ValueError("summary: no guide has a refinement step; score a refinement first")
@@ -142,19 +130,19 @@ def ratio_figure(summary: pd.DataFrame, *, looks: Mapping[str, Look] | None = No
     for (upper, lower), run in zip(pairs, runs, strict=True):
         for column in _guides(group := steps[steps["run"] == run]):
             own, look = group[group["column"] == column], looks[column]
-            style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+            style = _style(look)
             upper.plot(own["step"], own["ratio"], label=column, **style)
             lower.plot(own["step"], 100 * own["kept"], label=column, **style)
         upper.set_ylim(-0.03, 1.03)
         lower.set_ylim(-3, 103)
-    _label_rows(first, "Mixture share chosen", "Items that kept the\nprevious estimate (%)")
-    figure.suptitle("What the guides chose at every step", fontsize=11)
+    _label_rows(first, "Mixing ratio chosen", "Items that kept the\nprevious estimate (%)")
+    figure.suptitle("Mixing ratios chosen at every step", fontsize=11)
     bottom_legend(figure, [panel for pair in pairs for panel in pair])
     return figure
 
 
 def _value_panel(panel: Axes, group: pd.DataFrame, looks: Mapping[str, Look]) -> None:
-    """Means of one run over its steps."""
+    """Draw the means of one run over its steps."""
     for kind, colour, line in (("mixture", MIXTURE_COLOUR, ":"), ("one_step", ONE_STEP_COLOUR, (0, (4, 3)))):
         for _, row in group[group["kind"] == kind].iterrows():
             panel.axhline(row["mean"], color=colour, linestyle=line, linewidth=1.2, label=kind)
@@ -163,46 +151,35 @@ def _value_panel(panel: Axes, group: pd.DataFrame, looks: Mapping[str, Look]) ->
 
 
 def _gain_panel(panel: Axes, group: pd.DataFrame, looks: Mapping[str, Look]) -> None:
-    """Paired gains of one run over its steps."""
+    """Draw the paired gains of one run over its steps."""
     panel.axhline(0, color=ONE_STEP_COLOUR, linestyle=(0, (4, 3)), linewidth=1.2)
     for column in _guides(group):
         _line(panel, group, column, looks[column], ("gain", "gain_low", "gain_high"))
 
 
 def _line(panel: Axes, group: pd.DataFrame, column: str, look: Look, names: tuple[str, str, str]) -> None:
-    """One guide's line and band; it starts at the one-step estimate, whether or not the table repeats it."""
+    """Draw one guide's line and band, from the one-step estimate on."""
     steps = group[group["column"] == column]
     if not (steps["step"] == 0).any():
         start = group[group["kind"] == "one_step"]
         steps = pd.concat([start, steps])
     x = steps["step"].to_numpy()
     middle, low, high = (steps[name].to_numpy(dtype="float64") for name in names)
-    every = max(1, len(x) // 10)
-    style: dict[str, Any] = {
-        "color": look.colour,
-        "linestyle": look.line,
-        "marker": look.marker,
-        "markevery": every,
-    }
-    panel.plot(x, middle, label=column, **style)
+    panel.plot(x, middle, label=column, markevery=max(1, len(x) // 10), **_style(look))
     panel.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+
+
+def _style(look: Look) -> dict[str, Any]:
+    return {"color": look.colour, "linestyle": look.line, "marker": look.marker}
 
 
 @styled
 def scale_figure(points: pd.DataFrame, *, looks: Mapping[str, Look] | None = None) -> Figure:
-    """Quality against cost, a panel per metric: is refining a small model worth a larger one?
+    """Draw metrics against cost, a panel per metric: refined small models beside larger models.
 
-    Args:
-        points: From `encore.reporting.cost.operating_points`.
-        looks: How guides are drawn; made for this figure if None.
-
-    Returns:
-        Open diamonds are models applied once, joined in black; lines lead from there to the same model
-        refined, up by its paired gain: a guide that refined fewer items has another mean. Metrics that no
-        guide was scored by are left out, unless there is no other.
-
-    Raises:
-        ValueError: If there is no point.
+    Open diamonds are models applied once, joined in black; lines lead from there to the same model refined,
+    up by its paired gain, because a guide may have refined fewer items. Metrics without scores of a guide are
+    left out, unless there is no other.
     """
     if points.empty:
         raise ValueError("points: no run has a cost; record macs_per_second in run.json")
@@ -227,7 +204,7 @@ def scale_figure(points: pd.DataFrame, *, looks: Mapping[str, Look] | None = Non
 
 
 def _scale_panel(panel: Axes, group: pd.DataFrame, looks: Mapping[str, Look]) -> None:
-    """Points of one metric on a logarithmic cost axis."""
+    """Draw the points of one metric on a logarithmic cost axis."""
     once = group[group["kind"] == "one_step"].sort_values("cost")
     diamond: dict[str, Any] = {"marker": "D", "markerfacecolor": "white", "linewidth": 1.0, "zorder": 3}
     panel.plot(once["cost"], once["mean"], color=ONE_STEP_COLOUR, label="one_step", **diamond)
@@ -238,37 +215,23 @@ def _scale_panel(panel: Axes, group: pd.DataFrame, looks: Mapping[str, Look]) ->
             cost, value = [start["cost"], row["cost"]], [start["mean"], start["mean"] + row["gain"]]
             panel.plot(cost, value, label=row["column"], marker=look.marker, markevery=[-1], **style)
     for _, row in once.iterrows():
-        # Refined points lie to the right: the free corner is the upper left one.
-        place: dict[str, Any] = {
-            "xytext": (-5, 4),
-            "textcoords": "offset points",
-            "ha": "right",
-            "fontsize": 8,
-        }
-        panel.annotate(row["run"], (row["cost"], row["mean"]), **place)
+        # refined points are to the right: the free corner is the upper left one
+        position: dict[str, Any] = {"xytext": (-5, 4), "textcoords": "offset points", "ha": "right"}
+        panel.annotate(row["run"], (row["cost"], row["mean"]), fontsize=8, **position)
     panel.set_xscale("log")
     panel.margins(x=0.12, y=0.12)
     low, high = panel.get_xlim()
-    panel.set_xlim(low / 4, high)  # room for the names, which stand left of the points
+    panel.set_xlim(low / 4, high)  # room for the names left of the points
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
     panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 @styled
 def gain_figure(paired: pd.DataFrame, metric: str, *, looks: Mapping[str, Look] | None = None) -> Figure:
-    """Gain of every item at the last step against its one-step score, with histograms beside.
+    """Draw the gain of every item at the last step against its one-step score, with histograms.
 
-    Args:
-        paired: From `encore.reporting.summary.pair_scores`.
-        metric: A metric of the table.
-        looks: How guides are drawn; made for this figure if None.
-
-    Returns:
-        A row per run: a scatter plot (one point per item and guide), and the gains' histogram on the same
-        axis, whose legend says how many items got better and how many worse.
-
-    Raises:
-        ValueError: If the table has no row of the metric, or no guide has one.
+    A row per run: a scatter plot (one point per item and guide), and the gains' histogram on the same axis,
+    whose legend counts the items that got better and worse.
     """
     looks = _looks(paired, looks)
     rows = _rows(paired, metric)
@@ -284,23 +247,12 @@ def gain_figure(paired: pd.DataFrame, metric: str, *, looks: Mapping[str, Look] 
         edges = np.histogram_bin_edges(gains, bins=24) if len(gains) else np.linspace(-1, 1, 25)
         for column in _guides(group):
             items, look = group[group["column"] == column].dropna(subset=["gain"]), looks[column]
-            style: dict[str, Any] = {
-                "color": look.colour,
-                "marker": look.marker,
-                "s": 16,
-                "alpha": 0.55,
-                "linewidths": 0,
-            }
-            scatter.scatter(items["one_step"], items["gain"], label=column, **style)
+            style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "label": column}
+            scatter.scatter(items["one_step"], items["gain"], s=16, alpha=0.55, linewidths=0, **style)
             better, worse = (items["gain"] > 0).sum(), (items["gain"] < 0).sum()
             label = f"{better} of {len(items)} better, {worse} worse"
-            shape = {
-                "orientation": "horizontal",
-                "histtype": "step",
-                "linestyle": look.line,
-                "linewidth": 1.4,
-            }
-            histogram.hist(items["gain"], bins=edges, color=look.colour, label=label, **shape)
+            shape = {"orientation": "horizontal", "histtype": "step", "linestyle": look.line}
+            histogram.hist(items["gain"], edges, color=look.colour, label=label, linewidth=1.4, **shape)
         for panel in (scatter, histogram):
             panel.axhline(0, color=ONE_STEP_COLOUR, linewidth=0.9)
             panel.legend(loc="best", fontsize=7.5)

@@ -1,4 +1,4 @@
-"""What "Progressive inference for music demixing" published, to stand beside one's own figures."""
+"""Published results of "Progressive inference for music demixing", for comparison."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ Source: Magalini, Manattini and Marri, "Progressive inference for music demixing
 ORACLE_PREDICTOR: dict[str, tuple[float, ...]] = {
     "vocals": (9.956, 10.152, 10.390, 10.680, 11.042, 11.510, 12.144, 13.066, 14.565, 17.641),
 }
-"""Target SI-SDR in dB of remixes of the true sources, as its code makes them (form ``published_code``)."""
+"""Target SI-SDR in dB of remixes of the true sources by its code (form ``published_code``)."""

@@ -1,4 +1,4 @@
-"""Runs as a report sees them: a score table and what is recorded about the model that made it."""
+"""Runs of a report: a score table and the record of its model."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import pandas as pd
 from encore.reporting.scores import ScoreTableError, read_scores
 
 SCORE_FILES = ("scores.parquet", "scores.csv")
-"""File names looked for in a run folder, the first one found is read."""
+"""Names of score tables in a run folder; the first one found is read."""
 
 RECORD_FILE = "run.json"
 
 
 class RunError(ValueError):
-    """A run that cannot be reported, said in one line that names its path."""
+    """A run cannot be reported; the message names its path."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What ``run.json`` says about a run; None where it says nothing.
+    """The contents of ``run.json``; None for missing keys.
 
     Attributes:
         name: Name of the run in tables and plots.
-        model: Architecture, as the run's config calls it.
+        model: Name of the architecture in the run's config.
         parameters: Number of trainable parameters.
         macs_per_second: Multiply-accumulates of one separator call per second of audio.
         sample_rate: In Hz.
         seed: Seed of the run.
         commit: Commit of the code.
-        training_steps: Optimiser steps taken.
+        training_steps: Number of optimizer steps.
         training_seconds: Wall-clock time of training.
     """
 
@@ -52,7 +52,7 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One run: its name in the report, where its scores came from, its record and its score table."""
+    """One run: its name in the report, the path of its scores, its record and its score table."""
 
     name: str
     path: Path
@@ -64,17 +64,10 @@ TEXT_KEYS = ("name", "model", "commit")
 
 
 def read_record(path: str | Path) -> RunRecord:
-    """Read a ``run.json``.
-
-    Args:
-        path: The file. It need not exist: an empty record then; keys that `RunRecord` lacks are
-            ignored.
-
-    Returns:
-        The record.
+    """Read a ``run.json``; a missing file gives an empty record, unknown keys are ignored.
 
     Raises:
-        RunError: If the file is no JSON object, or a number in it is none or is negative.
+        RunError: If the file is no JSON object, or a number in it is invalid or negative.
     """
     path = Path(path)
     if not path.is_file():
@@ -86,11 +79,11 @@ def read_record(path: str | Path) -> RunRecord:
     if not isinstance(content, dict):
         raise RunError(f"{path}: must hold one JSON object, not {type(content).__name__}")
     known = {field.name for field in fields(RunRecord)}
-    return RunRecord(**{key: _checked(path, key, value) for key, value in content.items() if key in known})
+    return RunRecord(**{key: _convert(path, key, value) for key, value in content.items() if key in known})
 
 
-def _checked(path: Path, key: str, value: Any) -> Any:
-    """A value of ``run.json`` as its attribute's type."""
+def _convert(path: Path, key: str, value: Any) -> Any:
+    """Convert a value of ``run.json`` to its attribute's type."""
     if value is None:
         return None
     if key in TEXT_KEYS:
@@ -101,18 +94,18 @@ def _checked(path: Path, key: str, value: Any) -> Any:
 
 
 def load_runs(path: str | Path) -> list[Run]:
-    """Load the run or runs whose scores lie in a folder.
+    """Load the run or runs of a score table.
 
     Args:
         path: Folder that holds `SCORE_FILES` and perhaps ``run.json``, or the score file itself.
 
     Returns:
-        One run as a rule. A table in which several runs were put together gives one each; the record then
-        goes to the run that it names. A single run is called what its record says, else what its table says.
+        Usually one run, named by its record, else by its table. A table of several runs gives one each; the
+        record then belongs to the run that it names.
 
     Raises:
-        RunError: If there is nothing to read, or it has no row.
-        ScoreTableError: If the table is damaged.
+        RunError: If there is no table, or it has no row.
+        ScoreTableError: If the table is invalid.
     """
     path = Path(path)
     if not path.exists():
@@ -139,10 +132,7 @@ def load_runs(path: str | Path) -> list[Run]:
 
 
 def load_all(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
-    """Load many runs; a bad one does not stop the others.
-
-    Args:
-        paths: As for `load_runs`; a path given twice is read once.
+    """Load several runs, each path once.
 
     Returns:
         The runs, with distinct names, and one line for every path that could not be read.
@@ -158,14 +148,9 @@ def load_all(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
 
 
 def distinct_names(runs: Sequence[Run]) -> list[Run]:
-    """Put parent folders before names that several runs share, and the final name into their tables.
+    """Make the names of runs unique, also in their tables.
 
-    Args:
-        runs: Runs, perhaps of equal names.
-
-    Returns:
-        The same runs in order. Equal names get as few parent folders as tell them apart
-        (``night/small``, ``day/small``); runs that no folder tells apart get a number.
+    Equal names get as few parent folders as distinguish them (``night/small``, ``day/small``), or a number.
     """
     names = [run.name for run in runs]
     for depth in range(1, max((len(run.path.parts) for run in runs), default=0)):
@@ -186,6 +171,6 @@ def distinct_names(runs: Sequence[Run]) -> list[Run]:
 
 
 def _folders(run: Run) -> tuple[str, ...]:
-    """Folders above a run's score file, without one that only repeats the run's name."""
+    """Return the folders above a run's score file, without one of the run's name."""
     folders = run.path.resolve().parent.parts[1:]
     return folders[:-1] if folders and folders[-1] == run.name else folders

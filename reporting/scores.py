@@ -1,7 +1,6 @@
 """The score table: one row per item, guide, step and metric, as Parquet or CSV.
 
-The schema is written down once, here. The multi-step callback and ``infer.py`` write it, ``report.py`` and
-notebooks read it.
+The multi-step callback and ``infer.py`` write it, ``report.py`` and notebooks read it.
 """
 
 from __future__ import annotations
@@ -13,39 +12,34 @@ from typing import Any
 import pandas as pd
 
 KINDS = ("mixture", "one_step", "fixed", "blind", "oracle")
-"""What steered the estimate, in the order in which tables list them."""
+"""Kinds of estimates by what steered them, in the order of tables."""
 
 TEXT = ("run", "item", "guide", "kind", "metric")
-NUMBERS = ("mixture_db", "value", "ratio")
+NUMBERS = ("input_si_sdr", "value", "ratio")
 COUNTS = ("step", "evaluations")
-COLUMNS = ("run", "item", "mixture_db", "step", "guide", "kind", "metric", "value", "ratio", "evaluations")
+COLUMNS = ("run", "item", "input_si_sdr", "step", "guide", "kind", "metric", "value", "ratio", "evaluations")
 """Columns in file order: `TEXT` are strings, `NUMBERS` float64, `COUNTS` int64.
 
-``mixture_db`` is the mixture's own SI-SDR in dB (NaN without a reference); ``step`` 0 the one-step estimate;
-``guide`` the quality that steered, ``"none"`` where there was none; ``value`` the metric, higher is better,
-NaN where it failed; ``ratio`` the mixture share chosen at that step (NaN at step 0 and where the previous
-estimate was kept); ``evaluations`` the separator calls spent on the item up to and including the whole
-refinement run.
+``input_si_sdr`` is the SI-SDR of the mixture in dB (NaN without a reference); ``step`` 0 the one-step
+estimate; ``guide`` the quality that steered, ``"none"`` without one; ``value`` the metric, higher is better,
+NaN where it failed; ``ratio`` the mixing ratio chosen at that step (NaN at step 0 and where the previous
+estimate was kept); ``evaluations`` the function evaluations (NFE) of the whole refinement of the item.
 """
 
 KEY = ("run", "item", "guide", "kind", "metric", "step")
-"""What identifies a row: no two rows of a table agree in all of these."""
+"""Columns that identify a row."""
 
 
 class ScoreTableError(ValueError):
-    """A table that cannot be used, said in one line that names the place, the fault and the fix."""
+    """A score table is invalid; the message names the file, the fault and the remedy."""
 
 
 def column_name(guide: str, kind: str) -> str:
-    """Name of a guide's column in every table, plot and log key.
+    """Return the name of a guide in tables, plots and log keys; it always says oracle or blind.
 
     Args:
         guide: Quality that steered, for example ``"si_sdr"``.
         kind: One of `KINDS`.
-
-    Returns:
-        ``"si_sdr_oracle"``, ``"dnsmos_ovrl_blind"``, ``"fixed"``, ``"one_step"`` or ``"mixture"``: oracle or
-        blind always stands in the name of a guided score.
 
     Example:
         >>> column_name("si_sdr", "oracle"), column_name("none", "fixed"), column_name("none", "one_step")
@@ -59,15 +53,14 @@ def validate_scores(scores: pd.DataFrame, *, origin: str = "scores") -> pd.DataF
 
     Args:
         scores: Table with at least `COLUMNS`; further columns are kept, after them.
-        origin: How error messages call the table, a file name for example.
+        origin: Name of the table in error messages, such as a file name.
 
     Returns:
-        A new table with the columns in order, the dtypes of `COLUMNS` and a fresh index.
+        A new table with the columns in order, the dtypes of `COLUMNS` and a new index.
 
     Raises:
-        ScoreTableError: One line, if a column is missing, a cell has the wrong type, a kind is unknown, a
-        step or
-            an evaluation count is negative, or two rows have the same `KEY`.
+        ScoreTableError: If a column is missing, a cell has the wrong type, a kind is unknown, a step or an
+            evaluation count is negative, or two rows have the same `KEY`.
     """
     missing = [name for name in COLUMNS if name not in scores.columns]
     if missing:
@@ -88,7 +81,7 @@ def validate_scores(scores: pd.DataFrame, *, origin: str = "scores") -> pd.DataF
 
 
 def _numbers(column: pd.Series, origin: str) -> pd.Series:
-    """Cast a column to numbers, whole ones for a count, and name it if a cell does not allow that."""
+    """Cast a column to numbers, whole ones for a count; the error names the column."""
     try:
         floats = pd.Series(pd.to_numeric(column)).astype("float64")
     except (ValueError, TypeError) as error:
@@ -96,7 +89,7 @@ def _numbers(column: pd.Series, origin: str) -> pd.Series:
         raise ScoreTableError(f"{origin}: column {column.name!r} must hold numbers ({reason})") from error
     if column.name not in COUNTS:
         return floats
-    # A cast alone would cut 1.5 to 1.
+    # a cast alone would cut 1.5 to 1
     wrong = floats[(floats % 1 != 0) | (floats < 0)]
     if len(wrong):
         raise ScoreTableError(
@@ -106,7 +99,7 @@ def _numbers(column: pd.Series, origin: str) -> pd.Series:
 
 
 def _check_values(table: pd.DataFrame, origin: str) -> None:
-    """Raise where a value cannot be meant, see `validate_scores`."""
+    """Raise for invalid values, see `validate_scores`."""
     unknown = sorted(set(table["kind"]) - set(KINDS))
     if unknown:
         raise ScoreTableError(f"{origin}: kind {unknown[0]!r} is unknown; use one of {', '.join(KINDS)}")
@@ -124,14 +117,11 @@ def write_scores(path: str | Path, rows: pd.DataFrame | Iterable[Mapping[str, An
     """Check rows and write them as a score table.
 
     Args:
-        path: File to write, ``.parquet`` or ``.csv``; parent folders are made, an old file is replaced whole.
+        path: ``.parquet`` or ``.csv`` file; parent folders are created, an existing file is replaced.
         rows: A table, or mappings from column name to cell.
 
-    Returns:
-        The path.
-
     Raises:
-        ScoreTableError: If the rows are no score table or the file name has another ending.
+        ScoreTableError: If the rows are no score table or the file name has another suffix.
     """
     path = Path(path)
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([dict(row) for row in rows])
@@ -139,7 +129,7 @@ def write_scores(path: str | Path, rows: pd.DataFrame | Iterable[Mapping[str, An
         table = pd.DataFrame(columns=list(COLUMNS))
     table = validate_scores(table, origin=path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A reader (or a job that is killed) never meets half a table.
+    # so that neither a reader nor a killed job ever leaves half a table
     partial = path.with_name(f".{path.name}.partial")
     if path.suffix == ".parquet":
         table.to_parquet(partial, index=False)
@@ -152,16 +142,10 @@ def write_scores(path: str | Path, rows: pd.DataFrame | Iterable[Mapping[str, An
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
-    """Read a score table.
-
-    Args:
-        path: ``.parquet`` or ``.csv`` file.
-
-    Returns:
-        The table, as `validate_scores` gives it.
+    """Read a score table, a ``.parquet`` or ``.csv`` file, by `validate_scores`.
 
     Raises:
-        ScoreTableError: One line that names the file, if it is missing, unreadable or no score table.
+        ScoreTableError: If it is missing, unreadable or no score table.
     """
     path = Path(path)
     if not path.is_file():
@@ -172,7 +156,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
         else:
-            # Only numbers may be empty: an item called "NA" or "null" is an item.
+            # only numbers may be empty: "NA" and "null" are names of items
             empty = {name: ["", "nan", "NaN", "NA"] for name in NUMBERS}
             table = pd.read_csv(
                 path, keep_default_na=False, na_values=empty, dtype=dict.fromkeys(TEXT, "str")

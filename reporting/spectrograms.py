@@ -1,4 +1,4 @@
-"""Waveforms and spectrograms of one item, side by side."""
+"""Figures of waveforms and spectrograms of one item, side by side."""
 
 from __future__ import annotations
 
@@ -11,38 +11,24 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from encore.common.dsp import stft
 from encore.reporting.palette import HUES, styled
 
 WINDOW_SECONDS = 0.032
 DYNAMIC_RANGE_DB = 80.0
 MOST_COLUMNS = 1200
-"""Points that a panel has at most: longer signals are drawn by their extremes, frames by their maximum."""
+"""Most points of a panel: longer signals are drawn by their extremes, frames by their maximum."""
 
 
 def spectrogram_db(waveform: Tensor, sample_rate: int) -> Tensor:
-    """Power spectrogram in decibels.
-
-    Args:
-        waveform: ``(channel, time)``, full scale 1.0.
-        sample_rate: In Hz.
+    """Compute the power spectrogram of ``(channel, time)`` in decibels.
 
     Returns:
         ``(frequency, frame)``, mean power over channels, Hann windows of 32 ms with a hop of a quarter; 0 dB
-        is the peak of a full-scale sine. Silence is -200 dB.
+        is the peak of a full-scale sine, silence is -200 dB.
     """
-    size = max(int(WINDOW_SECONDS * sample_rate) // 4 * 4, 16)
-    window = torch.hann_window(size, dtype=torch.float32, device=waveform.device)
-    short = waveform.float()
-    # Reflection needs more samples than half a window; zeros serve signals of any length.
-    spectrum = torch.stft(
-        short,
-        size,
-        hop_length=size // 4,
-        window=window,
-        center=True,
-        pad_mode="constant",
-        return_complex=True,
-    )
+    window = torch.hann_window(max(int(WINDOW_SECONDS * sample_rate) // 4 * 4, 16), device=waveform.device)
+    spectrum = stft(waveform, window, padding="constant")
     power = (spectrum.abs() * 2 / window.sum()).square().mean(dim=0)
     return 10 * torch.log10(power.clamp_min(1e-20))
 
@@ -52,22 +38,23 @@ def spectrogram_figure(waveforms: Mapping[str, Tensor], sample_rate: int, *, tit
     """Compare signals of one item: waveforms above, spectrograms below, one column each.
 
     Args:
-        waveforms: ``(channel, time)`` by name, for example mixture, one step, multi step, reference; full
-            scale 1.0. All have one length.
+        waveforms: ``(channel, time)`` by name, such as mixture, one step, multi step, reference; full scale
+            1.0, all of one length.
         sample_rate: In Hz.
-        title: Heading, the item's name for example.
+        title: Heading, such as the item's name.
 
     Returns:
-        The figure. All waveforms share an amplitude axis, all spectrograms a colour scale, which ends at the
-        loudest point of any and spans 80 dB.
+        The figure. All waveforms have one amplitude axis, all spectrograms one colour scale of 80 dB below
+        the loudest point.
 
     Raises:
         ValueError: If there is no waveform, one is not two-dimensional or empty or not finite, or lengths
-        differ.
+            differ.
     """
     _check(waveforms)
     signals = {name: waveform.detach().cpu().float() for name, waveform in waveforms.items()}
-    images = {name: _thinned(spectrogram_db(signal, sample_rate)).numpy() for name, signal in signals.items()}
+    spectra = {name: spectrogram_db(signal, sample_rate) for name, signal in signals.items()}
+    images = {name: _decimate(image).numpy() for name, image in spectra.items()}
     top = max(float(image.max()) for image in images.values())
     peak = max(float(signal.abs().max()) for signal in signals.values()) or 1.0
     seconds = next(iter(signals.values())).shape[-1] / sample_rate
@@ -98,7 +85,7 @@ def spectrogram_figure(waveforms: Mapping[str, Tensor], sample_rate: int, *, tit
 
 
 def _check(waveforms: Mapping[str, Tensor]) -> None:
-    """Raise where the signals cannot stand side by side, see `spectrogram_figure`."""
+    """Raise for invalid signals, see `spectrogram_figure`."""
     if not waveforms:
         raise ValueError("waveforms: is empty; give at least one signal (channel, time)")
     shapes = {name: tuple(waveform.shape) for name, waveform in waveforms.items()}
@@ -108,15 +95,13 @@ def _check(waveforms: Mapping[str, Tensor]) -> None:
                 f"waveforms[{name!r}] has shape {shape}; give (channel, time) with samples in it"
             )
         if not waveforms[name].isfinite().all():
-            raise ValueError(
-                f"waveforms[{name!r}] holds NaN or infinite samples; find out where they come from"
-            )
+            raise ValueError(f"waveforms[{name!r}] holds NaN or infinite samples; find their cause")
     if len({shape[-1] for shape in shapes.values()}) > 1:
         raise ValueError(f"waveforms: lengths differ ({shapes}); cut all to one length")
 
 
 def _draw_wave(panel: Axes, signal: Tensor, seconds: float) -> None:
-    """A waveform of any length: extremes of what falls into one pixel, over all channels."""
+    """Draw a waveform of any length by the extremes over pixels and channels."""
     block = max(1, signal.shape[-1] // MOST_COLUMNS)
     frames = signal[:, : signal.shape[-1] // block * block].reshape(len(signal), -1, block)
     time = np.arange(frames.shape[1]) * block / signal.shape[-1] * seconds
@@ -125,8 +110,8 @@ def _draw_wave(panel: Axes, signal: Tensor, seconds: float) -> None:
     panel.fill_between(time, low, high, color=HUES[0], linewidth=0.4)
 
 
-def _thinned(image: Tensor) -> Tensor:
-    """At most `MOST_COLUMNS` frames, each the maximum of those it stands for: no click disappears."""
+def _decimate(image: Tensor) -> Tensor:
+    """Reduce an image to at most `MOST_COLUMNS` frames by maxima, so that no click disappears."""
     block = -(-image.shape[-1] // MOST_COLUMNS)
     if block == 1:
         return image

@@ -1,4 +1,7 @@
-"""Figures stem by stem: bars of one step, gains over steps, curves of the oracle predictor."""
+"""Figures by stem: bars of one step, gains over steps, curves of the oracle predictor.
+
+They take summaries of `encore.reporting.stem_report`.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,7 @@ _PUBLISHED: dict[str, Any] = {"color": MIXTURE_COLOUR, "linestyle": ":", "label"
 
 @styled
 def one_step_bars(summary: pd.DataFrame, metric: str) -> Figure:
-    """One-step scores of every stem beside the mixture's own and, for SI-SDR, the published ones.
-
-    Args:
-        summary: From `encore.reporting.stem_report.stem_summary`.
-        metric: Of the summary.
-
-    Returns:
-        Bars of means with their 95 % intervals.
-    """
+    """Draw one-step scores by stem, with 95 % intervals, beside the mixture's and the published ones."""
     rows = summary[summary["metric"] == metric]
     stems = list(dict.fromkeys(rows["source"]))
     series = {kind: rows[rows["kind"] == kind].set_index("source") for kind in ("mixture", "one_step")}
@@ -41,9 +36,9 @@ def one_step_bars(summary: pd.DataFrame, metric: str) -> Figure:
         bars.append(("published", HUES[4], published))
     figure = Figure(figsize=(1.2 + 1.5 * len(stems), 3.2), layout="constrained")
     panel = figure.subplots()
-    places, width = np.arange(len(stems)), 0.8 / len(bars)
+    centers, width = np.arange(len(stems)), 0.8 / len(bars)
     for index, (name, colour, values) in enumerate(bars):
-        at = places + (index - (len(bars) - 1) / 2) * width
+        at = centers + (index - (len(bars) - 1) / 2) * width
         label = {"one_step": "one step", "published": "published (HDemucs)"}.get(name, name)
         if values is not None:
             panel.bar(at, values, width, color=colour, label=label)
@@ -52,7 +47,7 @@ def one_step_bars(summary: pd.DataFrame, metric: str) -> Figure:
         errors = np.abs(own[["low", "high"]].to_numpy().T - own["mean"].to_numpy())
         panel.bar(at, own["mean"], width, color=colour, label=label, yerr=errors, ecolor=ONE_STEP_COLOUR)
     panel.axhline(0, color=ONE_STEP_COLOUR, linewidth=0.8)
-    panel.set_xticks(places, stems)
+    panel.set_xticks(centers, stems)
     panel.set_ylabel(axis_label(metric))
     panel.grid(axis="x", visible=False)
     panel.set_title(f"{title(metric)} of one step (mean and 95 % interval)")
@@ -62,14 +57,9 @@ def one_step_bars(summary: pd.DataFrame, metric: str) -> Figure:
 
 @styled
 def schedule_curves(summary: pd.DataFrame, metric: str) -> Figure:
-    """What every guide gains over one step, stem by stem, with the published fixed schedule for SI-SDR.
+    """Draw the gain of every guide over one step, by stem, with the published fixed schedule for SI-SDR.
 
-    Args:
-        summary: From `encore.reporting.stem_report.stem_summary`.
-        metric: Of the summary.
-
-    Returns:
-        A panel per stem: mean gain and its 95 % interval, paired by song, over the steps.
+    A panel per stem: mean gain and its 95 % interval, paired by song, over the steps.
     """
     rows = summary[summary["metric"] == metric]
     guided = rows[~rows["kind"].isin(UNGUIDED)]
@@ -100,16 +90,12 @@ def schedule_curves(summary: pd.DataFrame, metric: str) -> Figure:
 
 @styled
 def predictor_curves(curves: pd.DataFrame) -> Figure:
-    """SI-SDR of every stem of remixes in which one of them, the target, stays and the others fade.
+    """Draw the SI-SDR of every stem over remixes that attenuate all stems but the target, a panel per target.
 
-    Args:
-        curves: From `encore.reporting.stem_report.predictor_summary`.
-
-    Returns:
-        A panel per target; solid what the paper means, dashed the remixes of its code, for the target.
+    Solid are the remixes of the paper's text, dashed those of its code, for the target.
     """
     targets = list(dict.fromkeys(curves["target"]))
-    figure, panels = _panels(targets, "Accompaniment taken away (beta)")
+    figure, panels = _panels(targets, "Accompaniment removed (beta)")
     colours = dict(zip(dict.fromkeys(curves["source"]), HUES, strict=False))
     for panel, target in zip(panels, targets, strict=True):
         panel.set_title(f"target: {target}")
@@ -119,7 +105,7 @@ def predictor_curves(curves: pd.DataFrame) -> Figure:
                 width = 2.4 if source == target else 1.2
                 panel.plot(group["beta"], group["mean"], "-o", color=colours[source], lw=width, label=source)
             elif source == target:
-                label = f"{source}, as published code remixes"
+                label = f"{source}, remixes of the published code"
                 panel.plot(group["beta"], group["mean"], "--", color=colours[source], label=label)
         if target in ORACLE_PREDICTOR:
             panel.plot(BETAS, ORACLE_PREDICTOR[target], **_PUBLISHED)
@@ -130,7 +116,7 @@ def predictor_curves(curves: pd.DataFrame) -> Figure:
 
 
 def _panels(names: list[str], label: str) -> tuple[Figure, list[Axes]]:
-    """Two panels a row, each with its own vertical axis."""
+    """Create two panels per row, each with its own vertical axis."""
     rows = -(-len(names) // 2)
     figure = Figure(figsize=(8.2, 2.7 * rows + 0.9), layout="constrained")
     panels = list(figure.subplots(rows, 2, squeeze=False).flat)

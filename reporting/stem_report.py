@@ -1,4 +1,4 @@
-"""Tables and figures of an experiment stem by stem, the published numbers beside them."""
+"""Tables and figures of an experiment by stem, beside the published numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from encore.reporting.labels import decimals, title
-from encore.reporting.page import Block, Section, render_html, render_markdown
+from encore.reporting.page import Block, Section, write_pages
 from encore.reporting.palette import save_png
 from encore.reporting.plots import UNGUIDED
 from encore.reporting.published_progressive import FIXED_SCHEDULE, ORACLE_PREDICTOR
@@ -17,14 +17,14 @@ from encore.reporting.summary import statistics, summarise
 from encore.reporting.tables import number
 
 _MEDIANS = ("csdr",)
-"""Measures that papers report as the median over songs; all others as the mean."""
+"""Metrics that papers report as the median over songs; all others as the mean."""
 
 
 def write_stem_report(folder: str | Path, scores: pd.DataFrame, predictor: pd.DataFrame) -> list[Path]:
     """Write ``stems.md``, ``stems.html`` and their figures into a run folder.
 
     Args:
-        folder: Exists.
+        folder: An existing folder.
         scores: Score table with a column ``source``, one item per song and stem; may be empty.
         predictor: Rows of the oracle predictor with the columns ``target, source, form, beta, si_sdr``; may
             be empty.
@@ -43,14 +43,11 @@ def write_stem_report(folder: str | Path, scores: pd.DataFrame, predictor: pd.Da
             sections += [_guided_section(folder, summary, metric) for metric in _metrics(summary)]
     if not predictor.empty:
         sections.append(_predictor_section(folder, predictor_summary(predictor)))
-    pages = [folder / "stems.md", folder / "stems.html"]
-    pages[0].write_text(render_markdown("Stem by stem", sections), encoding="utf-8")
-    pages[1].write_text(render_html("Stem by stem", sections), encoding="utf-8")
-    return pages + [block.picture for section in sections for block in section.blocks if block.picture]
+    return write_pages(folder / "stems.html", "By stem", sections)
 
 
 def stem_summary(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """`encore.reporting.summary.summarise` for every stem by itself, with the column ``source``."""
+    """Apply `encore.reporting.summary.summarise` to every stem, with the column ``source``."""
     parts = [
         summarise(group, seed=seed).assign(source=source)
         for source, group in scores.groupby("source", sort=False)
@@ -59,7 +56,7 @@ def stem_summary(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 def predictor_summary(predictor: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Mean SI-SDR and its 95 % interval over songs, by target, form, source and beta."""
+    """Average SI-SDR over songs, with its 95 % interval, by target, form, source and beta."""
     rows = []
     for keys, group in predictor.groupby(["target", "form", "source", "beta"], sort=False):
         found = statistics(group["si_sdr"], seed=seed)
@@ -69,7 +66,7 @@ def predictor_summary(predictor: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame
 
 
 def one_step_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Stems by measures: one step, and in brackets the gain over the mixture; the published SI-SDR last."""
+    """Return stems by metrics: one step, in brackets the gain over the mixture; the published SI-SDR last."""
     metrics = _metrics(summary)
     rows = []
     for source, group in summary[summary["kind"] == "one_step"].groupby("source", sort=False):
@@ -88,7 +85,7 @@ def one_step_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """For every stem and guide what its best and its last step gain over one step, paired by song."""
+    """Return the gain of every stem and guide at its best and last step over one step, paired by song."""
     rows = []
     own = summary[(summary["metric"] == metric) & ~summary["kind"].isin(UNGUIDED)]
     for (source, column), group in own.groupby(["source", "column"], sort=False):
@@ -103,7 +100,7 @@ def gains_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
                 "best step": str(int(best["step"])),
                 "gain there": _gain(best, metric),
                 "gain at the end": _gain(last, metric),
-                "calls": number(last["evaluations"], 1),
+                "NFE": number(last["evaluations"], 1),
                 "songs": str(int(last["gain_count"])),
             }
         )
@@ -111,7 +108,7 @@ def gains_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def steps_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """A row for every stem and guide, a column for every step; the published rows for SI-SDR."""
+    """Return a row for every stem and guide, a column for every step; the published rows for SI-SDR."""
     rows = []
     own = summary[(summary["metric"] == metric) & ~summary["kind"].isin(UNGUIDED)]
     for source in dict.fromkeys(own["source"]):
@@ -127,7 +124,7 @@ def steps_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def predictor_table(curves: pd.DataFrame) -> pd.DataFrame:
-    """Target and the mean of the other stems at every beta, in both forms, and the published row."""
+    """Return target and mean of the other stems at every beta, in both forms, and the published row."""
     rows = []
     for (target, form), group in curves.groupby(["target", "form"], sort=False):
         for name, part in (
@@ -152,7 +149,7 @@ def _one_step_section(folder: Path, summary: pd.DataFrame, songs: float) -> Sect
         title="One step",
         blocks=[
             Block(text=note, table=one_step_table(summary)),
-            Block(picture=picture, caption="One step, stem by stem"),
+            Block(picture=picture, caption="One step, by stem"),
         ],
     )
 
@@ -160,8 +157,8 @@ def _one_step_section(folder: Path, summary: pd.DataFrame, songs: float) -> Sect
 def _guided_section(folder: Path, summary: pd.DataFrame, metric: str) -> Section:
     picture = save_png(schedule_curves(summary, metric), folder / f"steps_{metric}.png")
     note = (
-        "Every stem is a target of its own; only its estimate is fed back. The best step of a fixed schedule"
-        " is found with the references at hand. Brackets hold 95 % intervals of the mean over songs."
+        "Every stem is refined on its own; only its estimate is mixed back. The best step of a fixed schedule"
+        " is chosen with the references. Brackets are 95 % intervals of the mean over songs."
     )
     caption = f"{title(metric)} gained over one step, by step"
     return Section(
@@ -177,15 +174,15 @@ def _guided_section(folder: Path, summary: pd.DataFrame, metric: str) -> Section
 def _predictor_section(folder: Path, curves: pd.DataFrame) -> Section:
     picture = save_png(predictor_curves(curves), folder / "oracle_predictor.png")
     note = (
-        "The true stems are remixed with the target whole and all else at 1 - beta (intended), or at"
-        " 3 (1 - beta) / (3 - 2 beta), as the paper's code does. Where the target's curve rises, an estimate"
-        " that were right would help when fed back."
+        "The true stems are remixed with the target at gain 1 and all others at 1 - beta (intended), or at"
+        " 3 (1 - beta) / (3 - 2 beta), as in the paper's code. Where the target's curve rises, mixing back a"
+        " perfect estimate would help."
     )
     return Section(
         title="Oracle predictor",
         blocks=[
             Block(text=note, table=predictor_table(curves)),
-            Block(picture=picture, caption="SI-SDR over the share of accompaniment taken away"),
+            Block(picture=picture, caption="SI-SDR over the fraction of accompaniment removed"),
         ],
     )
 
@@ -195,7 +192,7 @@ def _metrics(summary: pd.DataFrame) -> list[str]:
 
 
 def _value(row: pd.Series) -> float:
-    """What papers report of a measure over songs."""
+    """Return the median or mean over songs, as papers report the metric."""
     return float(row["median" if row["metric"] in _MEDIANS else "mean"])
 
 

@@ -1,4 +1,4 @@
-"""Means, intervals and paired gains of a score table: what every table and plot of a report shows."""
+"""Means, intervals and paired gains of a score table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from encore.metrics.summary import summarise as summarise_column
 from encore.reporting.scores import KINDS, column_name
 
 GROUP = ["run", "guide", "kind", "metric", "step"]
-"""What one row of a summary stands for: a mean over items."""
+"""Columns that identify a row of a summary, a mean over items."""
 
 SUMMARY_COLUMNS = (
     *GROUP,
@@ -35,7 +35,7 @@ SUMMARY_COLUMNS = (
 
 
 def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """Put each item's mixture and one-step value beside every value of the same item.
+    """Add each item's mixture and one-step value to every row of the same item.
 
     Args:
         scores: Score table of one or many runs.
@@ -43,21 +43,19 @@ def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The table with the columns ``mixture_value``, ``one_step``, ``improvement`` (value minus mixture
         value) and ``gain`` (value minus one-step value) in the metric's unit, NaN where either of the two is
-        missing or failed. ``column`` is the guide's name in tables (see
-        `encore.reporting.scores.column_name`). Infinite values count as failed. For ``si_sdr`` the column
-        ``mixture_db`` stands in for missing mixture rows (it is the same number). Where a run has no rows of
-        kind ``"one_step"``, those of step 0 are added as such, with the one separator call that ``y_0 =
-        f(x_0)`` takes.
+        missing or failed, and ``column`` (see `encore.reporting.scores.column_name`). Infinite values count
+        as failed. For ``si_sdr``, ``input_si_sdr`` replaces missing mixture rows. Where a run has no rows of
+        kind ``"one_step"``, those of step 0 are copied as such, with one function evaluation.
     """
     table = _with_one_step(scores)
     table["value"] = table["value"].where(np.isfinite(table["value"]))
     keys = ["run", "item", "metric"]
     for kind, name in (("mixture", "mixture_value"), ("one_step", "one_step")):
-        # A row of its own kind at step 0 is the only one of its item and metric.
+        # there is one row of this kind at step 0 per item and metric
         own = table[(table["kind"] == kind) & (table["step"] == 0)].drop_duplicates(keys)
         table = table.merge(own[[*keys, "value"]].rename(columns={"value": name}), on=keys, how="left")
     known = (table["metric"] == "si_sdr") & table["mixture_value"].isna()
-    table["mixture_value"] = table["mixture_value"].where(~known, table["mixture_db"])
+    table["mixture_value"] = table["mixture_value"].where(~known, table["input_si_sdr"])
     table["improvement"] = table["value"] - table["mixture_value"]
     table["gain"] = table["value"] - table["one_step"]
     table["column"] = [
@@ -67,29 +65,21 @@ def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_one_step(scores: pd.DataFrame) -> pd.DataFrame:
-    """Add the one-step rows that only a guided run's step 0 holds."""
+    """Add one-step rows from step 0 of the guided ones where they are missing."""
     keys = ["run", "item", "metric"]
     own = scores[scores["kind"] == "one_step"]
     first = scores[(scores["step"] == 0) & ~scores["kind"].isin(["mixture", "one_step"])].drop_duplicates(
         keys
     )
-    there = pd.MultiIndex.from_frame(own[keys])
-    first = first[~pd.MultiIndex.from_frame(first[keys]).isin(there)]
+    present = pd.MultiIndex.from_frame(own[keys])
+    first = first[~pd.MultiIndex.from_frame(first[keys]).isin(present)]
     first = first.assign(kind="one_step", guide="none", ratio=np.nan, evaluations=1)
     return pd.concat([scores, first], ignore_index=True) if len(first) else scores.copy()
 
 
 def statistics(values: pd.Series, *, seed: int = 0) -> Summary:
-    """Mean, median and bootstrap interval of one column, whatever the order of its rows.
-
-    Args:
-        values: One value per item; NaN and infinite ones count as failed.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        The statistics.
-    """
-    # Sorted, so that two tables of the same rows in another order report the same interval.
+    """Compute mean, median and bootstrap interval of one column; NaN and infinite values count as failed."""
+    # sorted, so that the interval does not depend on the order of the rows
     return summarise_column(np.sort(values.to_numpy(dtype="float64")), seed=seed)
 
 
@@ -98,23 +88,22 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
     Args:
         scores: Score table of one or many runs.
-        seed: Seed of the bootstrap; the same seed gives the same intervals, whatever else is in the table.
+        seed: Seed of the bootstrap; the intervals do not depend on other rows of the table.
 
     Returns:
         One row per run, guide, kind, metric and step, with
 
-        - ``column``: the guide's name in tables (see `encore.reporting.scores.column_name`);
-        - ``mean``, ``low``, ``high``, ``median`` of the values that did not fail; ``low`` and ``high`` end
-          the 95 % bootstrap interval of the mean; ``count`` of those values, ``failed`` of the others;
+        - ``column``: see `encore.reporting.scores.column_name`;
+        - ``mean``, ``median`` and the 95 % bootstrap interval ``low``, ``high`` of the mean, of the ``count``
+          values that did not fail; ``failed`` counts the others;
         - ``improvement``: mean over the mixture's value, paired by item, of ``improvement_count`` items;
         - ``gain``, ``gain_low``, ``gain_high``: mean over the one-step value and its interval, paired by
-          item, of ``gain_count`` items in which neither failed. (So ``gain`` is not the difference of two
-          means if items failed.)
-        - ``evaluations``: mean separator calls per item; ``ratio``: mean mixture share chosen;
-          ``kept``: share of the items that kept the previous estimate (NaN at step 0).
+          item, of ``gain_count`` items in which neither failed (if items failed, ``gain`` differs from the
+          difference of the means);
+        - ``evaluations``: mean NFE per item; ``ratio``: mean mixing ratio chosen; ``kept``: fraction of the
+          items that kept the previous estimate (NaN at step 0).
 
-        Rows are sorted by run, metric, kind, guide and step; runs and metrics keep the order in which they
-        appear.
+        Rows are sorted by run, metric, kind, guide and step; runs and metrics keep their order.
     """
     rows = []
     for key, group in pair_scores(scores).groupby(GROUP, sort=False):
@@ -123,18 +112,11 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         unmoved = labels["step"] == 0 or labels["kind"] in ("mixture", "one_step")
         cells = {
             "column": group["column"].iloc[0],
-            "mean": value.mean,
-            "low": value.low,
-            "high": value.high,
-            "median": value.median,
-            "count": value.count,
-            "failed": value.failed,
+            **{name: getattr(value, name) for name in ("mean", "low", "high", "median", "count", "failed")},
             "improvement": group["improvement"].mean(),
             "improvement_count": group["improvement"].count(),
             "gain": gain.mean,
-            "gain_low": gain.low,
-            "gain_high": gain.high,
-            "gain_count": gain.count,
+            **{f"gain_{name}": getattr(gain, name) for name in ("low", "high", "count")},
             "evaluations": group["evaluations"].mean(),
             "ratio": group["ratio"].mean(),
             "kept": np.nan if unmoved else group["ratio"].isna().mean(),
@@ -144,7 +126,7 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort a summary: runs and metrics as they came, kinds as `KINDS`."""
+    """Sort a summary: runs and metrics in order of appearance, kinds as in `KINDS`."""
     orders = {name: list(dict.fromkeys(frame[name])) for name in ("run", "metric")} | {"kind": list(KINDS)}
 
     def rank(column: pd.Series) -> pd.Series:
@@ -156,13 +138,25 @@ def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_steps(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a summary at each guide's last step.
+    """Return the rows of a summary at each guide's last step, one per run, guide, kind and metric."""
+    last = summary.groupby(["run", "column", "metric"])["step"].transform("max")
+    return summary[summary["step"] == last].reset_index(drop=True)
+
+
+def chosen_ratios(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return what each refinement chose over all its steps.
 
     Args:
         summary: From `summarise`.
 
     Returns:
-        One row per run, guide, kind and metric, in the summary's order.
+        One row per run and ``column``: ``ratio``, the mean mixing ratio over items and steps that chose one
+        (NaN if none did), and ``kept``, the fraction of items and steps that kept the estimate.
     """
-    last = summary.groupby(["run", "column", "metric"])["step"].transform("max")
-    return summary[summary["step"] == last].reset_index(drop=True)
+    steps = summary[summary["kept"].notna()].drop_duplicates(["run", "column", "step"])
+    steps = steps.assign(moved=1 - steps["kept"])
+    steps = steps.assign(weighted=(steps["ratio"] * steps["moved"]).fillna(0))
+    groups = steps.groupby(["run", "column"], sort=False)
+    sums = groups[["weighted", "moved"]].sum()
+    frame = pd.DataFrame({"ratio": sums["weighted"] / sums["moved"], "kept": groups["kept"].mean()})
+    return frame.reset_index()

@@ -1,4 +1,4 @@
-"""Tables of a report, as data frames for CSV and as text cells for Markdown and HTML."""
+"""Tables of a report: data frames for CSV, and text cells for Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ import pandas as pd
 
 from encore.reporting.labels import decimals, is_own_metric, title
 from encore.reporting.runs import Run, RunRecord
-from encore.reporting.summary import final_steps
+from encore.reporting.summary import chosen_ratios, final_steps
 
 NOT_RECORDED = "not recorded"
 NO_VALUE = "-"
 
 
 def number(value: float, places: int, *, signed: bool = False) -> str:
-    """A number as a cell.
+    """Format a number, or a dash for NaN; a negative number that rounds to zero has no minus.
 
     Args:
         value: Any float.
         places: Decimal places.
-        signed: Write a plus too.
-
-    Returns:
-        The number, or a dash for NaN. A negative number that rounds to zero loses its minus.
+        signed: Whether to write a plus.
 
     Example:
         >>> number(1.234, 2, signed=True), number(float("nan"), 2), number(-0.001, 2)
@@ -38,7 +35,7 @@ def number(value: float, places: int, *, signed: bool = False) -> str:
 
 
 def quantity(value: float, unit: str = "") -> str:
-    """A count or cost with a decimal prefix.
+    """Format a count or cost with a decimal prefix.
 
     Example:
         >>> quantity(371_000), quantity(16.9e6), quantity(2.5e9, "MAC/s"), quantity(12)
@@ -53,7 +50,7 @@ def quantity(value: float, unit: str = "") -> str:
 
 
 def value_cell(row: pd.Series, *, evaluations: bool = True) -> str:
-    """Value, improvement over the mixture and calls of a summary row: ``11.71 (+6.89) · 41 NFE``."""
+    """Format value, improvement over the mixture and NFE of a summary row: ``11.71 (+6.89) · 41 NFE``."""
     places = decimals(row["metric"])
     text = number(row["mean"], places)
     if row["kind"] != "mixture":
@@ -66,21 +63,14 @@ def value_cell(row: pd.Series, *, evaluations: bool = True) -> str:
 
 
 def gain_cell(row: pd.Series) -> str:
-    """Paired gain over one step with its interval: ``+1.20 [+0.94, +1.47]``."""
+    """Format the paired gain over one step with its interval: ``+1.20 [+0.94, +1.47]``."""
     places = decimals(row["metric"])
     mean, low, high = (number(row[name], places, signed=True) for name in ("gain", "gain_low", "gain_high"))
     return NO_VALUE if mean == NO_VALUE else f"{mean} [{low}, {high}]"
 
 
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """What is recorded about every run.
-
-    Args:
-        runs: The report's runs.
-
-    Returns:
-        One row of text per run; what a run's ``run.json`` lacks is `NOT_RECORDED`.
-    """
+    """Format the records of the runs, one row each; missing values are `NOT_RECORDED`."""
     rows = []
     for run in runs:
         record: dict[str, str] = {"run": run.name, "items": str(run.scores["item"].nunique())}
@@ -93,7 +83,7 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _record_cell(key: str, value: float | str) -> str:
-    """One value of a run's record, readable."""
+    """Format one value of a run's record."""
     if isinstance(value, str):
         return value[:12] if key == "commit" else value
     units = {"macs_per_second": "MAC/s", "sample_rate": "Hz"}
@@ -103,17 +93,16 @@ def _record_cell(key: str, value: float | str) -> str:
 
 
 def overview_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Systems by metrics: the table of a paper.
-
-    Args:
-        summary: From `encore.reporting.summary.summarise`.
+    """Format systems by metrics, the table of a paper, from `encore.reporting.summary.summarise`.
 
     Returns:
-        Text cells. A row per run and system (the mixture, one step, then every guide at its last step) with
-        its separator calls; a column per metric with the mean and, in brackets, the improvement over the
-        mixture.
+        A row per run and system (the mixture, one step, then every guide at its last step) with its NFE, the
+        mean mixing ratio that it chose and the percentage of steps that kept the estimate; a column per
+        metric with the mean and, in brackets, the improvement over the mixture.
     """
-    last = final_steps(summary)
+    last, chosen = final_steps(summary), chosen_ratios(summary)
+    ratios = dict(zip(zip(chosen["run"], chosen["column"], strict=True), chosen["ratio"], strict=True))
+    fractions = dict(zip(ratios, chosen["kept"], strict=True))
     rows = []
     for (run, column), group in last.groupby(["run", "column"], sort=False):
         head = group.iloc[0]
@@ -123,6 +112,9 @@ def overview_table(summary: pd.DataFrame) -> pd.DataFrame:
             "steps": str(head["step"]),
             "NFE": quantity(head["evaluations"]),
         }
+        if (run, column) in ratios:
+            kept = fractions[run, column]
+            cells |= {"ratio": number(ratios[run, column], 2), "kept": f"{kept:.0%}"}
         cells |= {title(row["metric"]): value_cell(row, evaluations=False) for _, row in group.iterrows()}
         rows.append((column, cells))
     metrics = [title(name) for name in dict.fromkeys(summary["metric"])]
@@ -130,15 +122,12 @@ def overview_table(summary: pd.DataFrame) -> pd.DataFrame:
     runs = {name: rank for rank, name in enumerate(dict.fromkeys(last["run"]))}
     rows.sort(key=lambda row: (runs[row[1]["run"]], order[row[0]]))
     return pd.DataFrame(
-        [cells for _, cells in rows], columns=["run", "estimate", "steps", "NFE", *metrics]
+        [cells for _, cells in rows], columns=["run", "estimate", "steps", "NFE", "ratio", "kept", *metrics]
     ).fillna(NO_VALUE)
 
 
 def comparison_frame(summary: pd.DataFrame) -> pd.DataFrame:
-    """One step beside every guide's last step, as numbers for a CSV file.
-
-    Args:
-        summary: From `encore.reporting.summary.summarise`.
+    """Compare one step with every guide's last step, as numbers for a CSV file, from a summary.
 
     Returns:
         A row per metric, run and guide with ``mixture``, ``one_step``, ``one_step_improvement``,
@@ -167,16 +156,11 @@ def comparison_frame(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparison_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One step beside every guide's last step, for one metric.
-
-    Args:
-        summary: From `encore.reporting.summary.summarise`.
-        metric: A metric of the summary.
+    """Compare one step with every guide's last step, for one metric of the summary.
 
     Returns:
         Text cells, a row per run: the mixture, one step, then two columns per guide: its value (with
-        improvement over the mixture and separator calls) and its paired gain over one step with the
-        bootstrap interval.
+        improvement over the mixture and NFE) and its paired gain over one step with the bootstrap interval.
     """
     rows = final_steps(summary[summary["metric"] == metric])
     guides = [name for name in dict.fromkeys(rows["column"]) if name not in ("mixture", "one_step")]
@@ -193,15 +177,11 @@ def comparison_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def step_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Every step of every guide beside one step, for one metric.
-
-    Args:
-        summary: From `encore.reporting.summary.summarise`.
-        metric: A metric of the summary.
+    """Compare one step with every step of every guide, for one metric of the summary.
 
     Returns:
-        Text cells, a row per run and refinement step from 1 on. NFE is the score table's: separator calls of
-        the whole refinement run, which is more than an early step took.
+        Text cells, a row per run and refinement step from 1 on. NFE is that of the whole refinement, also at
+        early steps.
     """
     rows = summary[summary["metric"] == metric]
     guides = [name for name in dict.fromkeys(rows["column"]) if name not in ("mixture", "one_step")]
@@ -217,21 +197,13 @@ def step_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """A data frame of text as a Markdown table.
-
-    Args:
-        table: Any frame; cells are written with ``str``.
-
-    Returns:
-        The table with a line feed at its end. Pipes in cells are escaped, the first column is left-aligned,
-        the others right-aligned.
-    """
-    header = [_escaped(name) for name in table.columns]
+    """Format a data frame as a Markdown table, the first column left-aligned, the others right-aligned."""
+    header = [_escape(name) for name in table.columns]
     lines = [header, [":---", *["---:"] * (len(header) - 1)]]
-    lines += [[_escaped(cell) for cell in row] for row in table.itertuples(index=False)]
+    lines += [[_escape(cell) for cell in row] for row in table.itertuples(index=False)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _escaped(cell: object) -> str:
-    """A cell that cannot end its column or its line."""
+def _escape(cell: object) -> str:
+    """Escape characters that would end a cell or its line."""
     return str(cell).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""Small bridges that several tests share."""
+"""Small bridges for several tests."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ def bridge_config(
     }
 
 
-def toy_bridge(network: dict[str, Any] = BSRNN, *, told: bool = True, **options: Any) -> BridgeSeparator:
-    """Untrained; if told, the time makes a difference all the same."""
+def toy_bridge(
+    network: dict[str, Any] = BSRNN, *, conditioned: bool = True, **options: Any
+) -> BridgeSeparator:
+    """Return an untrained bridge, whose estimates depend on the time if it is conditioned."""
     torch.manual_seed(0)
     separator = instantiate(bridge_config(network, **options))
     assert isinstance(separator, BridgeSeparator)
-    if told:
+    if conditioned:
         for head in separator.network.films.heads:
             torch.nn.init.normal_(head.weight, std=0.3)
     return separator.eval()

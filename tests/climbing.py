@@ -1,133 +1,132 @@
-"""A refinement loop over closed-form curves, for searches; and the curves."""
+"""Refinement on closed-form curves of the score over the mixing ratio, and the curves.
+
+`climb` calls `encore.refine` with a separator whose estimates hold no audio but four numbers: the item, the
+mixing ratio, how often the estimate moved, and its score.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from encore.inference.search import Search, Trace
+from encore.inference import refine
+from encore.inference.search import Search, SearchState
 
 NAN = math.nan
-# scores (n, k) of shares (n, k), given the item, how often it moved and what it scores, each (n, 1); the
-# one-step estimate scores 0
 Curve = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Ratio, item, number of moves and score of the estimate, each ``(n,)``, to the candidate's score ``(n,)``.
 
-
-def trace_of(
-    step: int,
-    ratios: Tensor,
-    scores: Tensor,
-    slopes: Tensor,
-    chosen: Tensor,
-    history: Tensor,
-    steps: int,
-    calls: Tensor | None = None,
-    share_calls: int = 1,
-) -> Trace:
-    """With silent signals: no search on a curve looks at them."""
-    signals = ratios.new_zeros(len(ratios), 1, 1, 2)
-    known = {"steps": steps, "mixture": signals, "estimate": signals, "generator": None}
-    return Trace(
-        step=step,
-        ratios=ratios,
-        scores=scores,
-        slopes=slopes,
-        chosen=chosen,
-        history=history,
-        calls=torch.ones(len(ratios), dtype=torch.long) if calls is None else calls,
-        share_calls=share_calls,
-        **known,
-    )
+The one-step estimate scores 0.
+"""
 
 
 @dataclass
 class Climb:
+    """The result of a refinement, and the ratios ``(b, n)`` that each step tried and found scores for."""
+
     scores: Tensor
     chosen: Tensor
     calls: Tensor
     tried: list[Tensor]
+    found: list[Tensor]
 
 
-def climb(search: Search, curve: Curve, items: int | list[int], steps: int = 1) -> Climb:
-    """What ``refine`` does, with a curve in place of separator and measure."""
+class Recorded:
+    """A search that checks its proposals and keeps the ratios tried and their scores."""
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.tried: list[Tensor] = []
+        self.found: list[Tensor] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.search, name)
+
+    def propose(self, state: SearchState) -> Tensor:
+        ratios = self.search.propose(state)
+        assert ratios.dtype == torch.float32
+        assert ratios.shape == (len(state.previous), ratios.shape[1])
+        assert ((ratios >= 0) & (ratios <= 1) | ratios.isnan()).all()
+        assert state.ratios.shape[1] < 20
+        # the last call of a step has all of its rounds
+        self.tried[state.step - 1 :] = [state.ratios]
+        self.found[state.step - 1 :] = [state.scores]
+        return ratios
+
+
+def climb(search: Search, curve: Curve, items: int | Sequence[int], unscored: Sequence[int] = ()) -> Climb:
+    """Refine items on a curve; the one-step estimates of those in ``unscored`` have no score."""
     item = torch.arange(items) if isinstance(items, int) else torch.tensor(items)
-    steps = search.steps or steps
-    score, moves, calls = torch.zeros(len(item)), torch.zeros_like(item), torch.ones_like(item)
-    scores, chosen, tried = score[None], torch.empty(0, len(item)), []
-    active, cost = calls > 0, 1 + search.wants_slopes
-    for step in range(1, steps + 1):
-        rows, took = active.nonzero()[:, 0], torch.full_like(score, NAN)
-        ratios = values = slopes = torch.empty(len(rows), 0)
-        while len(rows):
-            trace = trace_of(
-                step, ratios, values, slopes, chosen[:, rows], scores[:, rows], steps, calls[rows], cost
-            )
-            shares = search.propose(trace)
-            if shares.isnan().all():
-                break
-            assert ((shares >= 0) & (shares <= 1) | shares.isnan()).all()
-            assert shares.dtype == torch.float32
-            assert ratios.shape[1] < 20
-            x = shares.clone().requires_grad_()
-            y = curve(x, item[rows, None], moves[rows, None], score[rows, None]) + 0 * x
-            (slope,) = torch.autograd.grad(y.nansum(), x)
-            calls[rows] += (shares < 1).sum(1) * cost
-            slope = slope.where((shares < 1) & torch.tensor(search.wants_slopes), NAN)
-            y = torch.where(shares == 1, 0.0, y.detach())
-            ratios, values, slopes = (
-                torch.cat(pair, 1) for pair in ((ratios, shares), (values, y), (slopes, slope))
-            )
-        tried.append(ratios)
-        if len(rows) and ratios.shape[1]:
-            best, column = values.nan_to_num(-math.inf).max(1)
-            won = best > score[rows]
-            took[rows] = ratios.gather(1, column[:, None])[:, 0].where(won, NAN)
-            score = score.index_copy(0, rows, best.where(won, score[rows]))
-            moves[rows] += won
-        if len(rows):
-            active[rows] = ~search.finished(trace, took[rows].isnan())
-        chosen, scores = torch.cat((chosen, took[None])), torch.cat((scores, score[None]))
-    return Climb(scores, chosen, calls, tried)
+    zeros = torch.zeros(len(item))
+    mixture = torch.stack((item.float(), zeros + 1, zeros, zeros), dim=-1)[:, None]
+
+    def path(mixture: Tensor, estimate: Tensor, ratio: Tensor) -> Tensor:
+        ratio = ratio[:, None, None]
+        rest = (estimate[..., 2], estimate[..., 3])
+        return torch.stack((mixture[..., 0], ratio.expand_as(rest[0]), *rest), dim=-1)
+
+    def separate(inputs: Tensor) -> Tensor:
+        number, ratio, moves, score = inputs[:, 0].unbind(-1)
+        at = number.long()
+        value = curve(ratio, at, moves, score)
+        one_step = zeros[:1].where(~torch.isin(at, torch.tensor([*unscored])), NAN)
+        value = torch.where(ratio == 1, one_step, value)
+        moves = torch.where(ratio == 1, 0, moves + 1)
+        return torch.stack((number, ratio, moves, value), dim=-1)[:, None, None]
+
+    recorded: Any = Recorded(search)
+    result = refine(separate, mixture, lambda estimates: estimates[:, 0, 0, 3], recorded, path=path)
+    return Climb(result.scores, result.ratios, result.evaluations, recorded.tried, recorded.found)
+
+
+def with_steps(search: Search, steps: int) -> Search:
+    """Return the search, or the one inside a limit, with another number of steps."""
+    inner = getattr(search, "search", None)
+    return replace(search, steps=steps) if inner is None else replace(search, search=with_steps(inner, steps))
 
 
 def hill(tops: Tensor, power: float = 2, left: float = 1) -> Curve:
-    """0 at share 1, highest at ``tops``, steeper by the factor ``left`` below it; the same in every step."""
+    """Return a curve that is 0 at ratio 1 and highest at ``tops``, in every step.
 
-    def curve(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
-        top = tops[item]
-        return (1 - top).pow(power) - (shares - top).abs().pow(power) * torch.where(shares < top, left, 1)
+    Below the top it is steeper by the factor ``left``.
+    """
+
+    def curve(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+        top = tops[item % len(tops)]
+        return (1 - top).pow(power) - (ratio - top).abs().pow(power) * torch.where(ratio < top, left, 1)
 
     return curve
 
 
-def saturating(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
-    """Each step can gain half of what is left up to 1, at a share that shrinks from step to step."""
+def saturating(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+    """Each step can gain half of what is left up to 1, at a ratio that falls from step to step."""
     top = 0.07 * (item % 10) * 0.8**moves
-    return score + 0.5 * (1 - score) - (shares - top).square()
+    return score + 0.5 * (1 - score) - (ratio - top).square()
 
 
-def ragged(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
-    return torch.sin(17 * shares + item + moves)
+def ragged(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+    return torch.sin(17 * ratio + item + moves)
 
 
-def with_holes(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
-    return ragged(shares, item, moves, score).where(torch.sin(50 * shares + item) > 0, NAN)
+def with_holes(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+    return ragged(ratio, item, moves, score).where(torch.sin(50 * ratio + item) > 0, NAN)
 
 
-def falling(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
-    return shares - 1
+def falling(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+    return ratio - 1
 
 
-def flat(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
-    return 0 * shares
+def flat(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+    return 0 * ratio
 
 
-def nowhere(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
-    return shares + NAN
+def nowhere(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+    return ratio + NAN
 
 
 CURVES: list[Curve] = [
@@ -139,3 +138,18 @@ CURVES: list[Curve] = [
     flat,
     nowhere,
 ]
+EACH = 12
+"""Items on each of the curves in a batch of `all_curves`."""
+COUNT = EACH * len(CURVES)
+
+
+def all_curves(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+    """Put items 0 to 11 on the first of `CURVES`, 12 to 23 on the second, and so on."""
+    values = torch.stack([curve(ratio, item % EACH, moves, score) for curve in CURVES])
+    return values.gather(0, (item // EACH)[None])[0]
+
+
+def on(curve: Curve) -> slice:
+    """Return the items of a batch of `all_curves` that are on a curve."""
+    first = EACH * CURVES.index(curve)
+    return slice(first, first + EACH)

@@ -50,12 +50,12 @@ BSRNN_OPTIONS = {"sources": ["speech"], "sample_rate": 8000, "channels": 1, "fea
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A checkpoint of a door.
+    """A checkpoint that a loader opens.
 
     Attributes:
-        uri: What opens it.
-        own: Its project's way of calling it, ``(b, c, t)`` to ``(b, s, c, t)``, where t is 3200.
-        differentiable: Whether gradients go through the door.
+        uri: Its name.
+        own: How its project calls it, ``(b, c, t)`` to ``(b, s, c, t)``, where t is 3200.
+        differentiable: Whether gradients go through.
     """
 
     uri: str
@@ -207,7 +207,7 @@ def open_file(folder: Path) -> Opened:
     return Opened(f"file:{folder / 'ours.safetensors'}", network)
 
 
-def open_joined(folder: Path) -> Opened:
+def open_per_source(folder: Path) -> Opened:
     names, networks = ("vocals", "drums"), []
     for seed, name in enumerate(names):
         torch.manual_seed(seed)
@@ -216,7 +216,15 @@ def open_joined(folder: Path) -> Opened:
         about = {"_target_": "encore.models.separators.bsrnn.BSRNN", **options}
         save_separator(folder / f"{name}.safetensors", networks[-1], about)
     paths = ",".join(str(folder / f"{name}.safetensors") for name in names)
-    return Opened(f"joined:{paths}", lambda x: torch.cat([network(x) for network in networks], dim=1))
+    return Opened(f"per_source:{paths}", lambda x: torch.cat([network(x) for network in networks], dim=1))
+
+
+def open_python(folder: Path) -> Opened:
+    torch.manual_seed(0)
+    network = TwoFilters().eval()
+    torch.save(network.state_dict(), folder / "raw.pt")
+    options = f"weights={folder / 'raw.pt'}&sources=low,high&sample_rate=8000"
+    return Opened(f"python:pretrained_toys:TwoFilters?{options}", mono(network))
 
 
 def open_weights(folder: Path) -> Opened:

@@ -1,4 +1,4 @@
-"""Small priors that several tests share."""
+"""Small priors for several tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from encore.inference.gaussian_sources import GaussianSources
-from encore.inference.posterior import Problem
+from encore.inference.posterior import SeparationProblem
 from encore.inference.posterior_log import PosteriorSample
 from encore.models.checkpoint import instantiate
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
@@ -54,8 +54,8 @@ def toy_prior(seed: int = 0, **options) -> DiffusionPrior:
 
 def stationary(power: float, correlation: float, length: int = 6) -> Tensor:
     """Covariance of a first-order autoregressive source."""
-    place = torch.arange(length, dtype=torch.float64)
-    return power * correlation ** (place[:, None] - place).abs()
+    index = torch.arange(length, dtype=torch.float64)
+    return power * correlation ** (index[:, None] - index).abs()
 
 
 def unlike_sources(noise: float = 0.1, power: float = 1.0) -> GaussianSources:
@@ -80,4 +80,4 @@ def smooth_and_rough() -> tuple[GaussianSources, Tensor]:
 
 
 def solved(solver, priors, mixture: Tensor, levels, **options) -> PosteriorSample:
-    return solver(Problem(priors=priors, mixture=mixture, levels=levels, **options))
+    return solver(SeparationProblem(priors=priors, mixture=mixture, levels=levels, **options))

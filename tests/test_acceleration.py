@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from bridge_toys import BSRNN as BSRNN_BRIDGE
 from bridge_toys import MASKS as MASKS_BRIDGE
 from bridge_toys import toy_bridge
 
+from encore import infer
 from encore.inference import BridgeSampler
-from encore.models.acceleration import accelerate
+from encore.models import acceleration
+from encore.models.acceleration import accelerate, has_bfloat16_lstm
 from encore.models.separators.bsrnn import BSRNN
+
+needs_lstm = pytest.mark.skipif(not has_bfloat16_lstm(), reason="no LSTM in bfloat16 on this CPU")
 
 
 def small() -> BSRNN:
@@ -25,6 +35,7 @@ def mixture() -> torch.Tensor:
     return torch.randn(3, 1, 4000, generator=torch.Generator().manual_seed(1))
 
 
+@needs_lstm
 def test_bfloat16_is_used_and_estimates_come_out_as_mixtures_went_in(mixture) -> None:
     separator, expected = small(), small()(mixture)
     seen = []
@@ -63,7 +74,7 @@ def test_a_compiled_network_takes_any_batch_without_being_compiled_anew(mixture,
     assert not any("stft" in target for target in targets)
 
 
-@pytest.mark.parametrize("network", [BSRNN_BRIDGE, MASKS_BRIDGE])
+@pytest.mark.parametrize("network", [pytest.param(BSRNN_BRIDGE, marks=needs_lstm), MASKS_BRIDGE])
 def test_sampling_a_bridge_is_accelerated_as_its_one_step_is(network, mixture, monkeypatch) -> None:
     graphs = []
 
@@ -77,7 +88,7 @@ def test_sampling_a_bridge_is_accelerated_as_its_one_step_is(network, mixture, m
     accelerate(compiled, compiled=True)
     accelerate(half, precision="bf16")
     expected, found, rough = (
-        sampler(separator, mixture, generator=torch.Generator().manual_seed(0)).estimate
+        sampler(separator, mixture, generator=torch.Generator().manual_seed(0)).estimates
         for separator in (plain, compiled, half)
     )
     assert graphs
@@ -86,6 +97,33 @@ def test_sampling_a_bridge_is_accelerated_as_its_one_step_is(network, mixture, m
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert rough.dtype == mixture.dtype
     assert 1e-6 < (rough - expected).norm() / expected.norm() < 0.02
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these instructions are x86's")
+def test_a_cpu_without_avx512_refuses_lstms_in_bfloat16_in_one_line(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", 0.1 * torch.randn(8000).numpy(), 16000)
+    done = subprocess.run(
+        [sys.executable, infer.__file__, "a.wav", "-o", "out", "--precision", "bf16"],
+        cwd=tmp_path,
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "precision=bf16: this CPU has no bfloat16 LSTM" in line
+
+
+def test_only_recurrent_networks_on_cpus_need_bfloat16_lstms(monkeypatch) -> None:
+    monkeypatch.setattr(acceleration, "has_bfloat16_lstm", lambda: False)
+    cpu = torch.device("cpu")
+    acceleration.check_bfloat16(torch.nn.Linear(1, 1), cpu)
+    acceleration.check_bfloat16(small(), torch.device("cuda"))
+    with pytest.raises(ValueError, match="use precision=32"):
+        acceleration.check_bfloat16(small(), cpu)
+    with pytest.raises(ValueError, match="use precision=32"):
+        accelerate(small(), precision="bf16")
 
 
 def test_mistakes_are_named() -> None:

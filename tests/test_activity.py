@@ -28,8 +28,8 @@ def librosa_start(signal: Tensor) -> int:
     return int(librosa.effects.trim(signal.numpy(), top_db=60)[1][0])
 
 
-@pytest.mark.parametrize("frames", [20_000, 20_480, 20_479, 1500, 2048, 100])
-@pytest.mark.parametrize("lead", [0, 1, 90, 1024, 1400, 5000, 11_111, 19_990])
+@pytest.mark.parametrize("frames", [20_000, 20_479, 2048, 100])
+@pytest.mark.parametrize("lead", [0, 90, 1400, 11_111])
 def test_the_first_sound_is_librosas(frames: int, lead: int) -> None:
     # loud, as librosa takes nothing for quieter than -100 dBFS, 60 dB below a peak of -40
     signal = 20 * led(min(lead, frames - 10), frames)

@@ -11,9 +11,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from encore.common.packages import MissingPackageError
 from encore.models.checkpoint import instantiate
 from encore.models.costs import macs_per_second, parameters
-from encore.models.separators.asteroid import ARCHITECTURES, AsteroidSeparator
+from encore.models.separators.asteroid import ARCHITECTURES, INSTALL, AsteroidSeparator
 from encore.models.types import LoadedSeparator
 
 ROOT = Path(__file__).parents[1]
@@ -231,9 +232,14 @@ def test_wrong_mixtures_are_refused(shape: tuple[int, ...]) -> None:
         separator(torch.zeros(shape))
 
 
+def test_without_asteroid_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asteroid.models", None)
+    with pytest.raises(MissingPackageError, match="'ConvTasNet' needs the package asteroid: pip ") as error:
+        AsteroidSeparator("ConvTasNet", ["speech"], 16000)
+    assert str(error.value).endswith(INSTALL)
+
+
 def test_importing_models_is_quiet_and_leaves_asteroid_out() -> None:
-    code = (
-        "import sys, models; sys.exit(any(m.split('.')[0] in ('asteroid', 'lightning') for m in sys.modules))"
-    )
+    code = "import sys, encore.models; sys.exit(not {'asteroid', 'lightning'}.isdisjoint(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

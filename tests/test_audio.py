@@ -9,14 +9,8 @@ import soundfile
 import torch
 from torchaudio.functional import resample as torchaudio_resample
 
-from encore.data.audio import (
-    AudioFileError,
-    StreamResampler,
-    audio_info,
-    read_audio,
-    resample,
-    resampled_length,
-)
+from encore.common.dsp import resample, resampled_length
+from encore.data.audio import AudioFileError, StreamResampler, audio_info, read_audio
 from encore.data.audio_writing import AudioWriter, write_audio
 
 

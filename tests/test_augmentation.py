@@ -135,8 +135,10 @@ def test_speeds_are_even_on_a_logarithmic_scale() -> None:
 
 
 @pytest.mark.parametrize("speed", [(0.0, 1.0), (-1.0, 1.0), (0.5, -1.0), (1.2, 0.8)])
-def test_speeds_that_will_not_do_are_named(speed: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"speed={speed}: speeds are positive, the lowest first")):
+def test_invalid_speeds_are_named(speed: tuple[float, float]) -> None:
+    with pytest.raises(
+        ValueError, match=re.escape(f"speed={speed}: give positive speeds, the lower one first")
+    ):
         random_speed(noise(), speed, generator=seeded())
 
 
@@ -176,7 +178,7 @@ def test_the_curve_is_straight_between_ten_frequencies_an_even_ratio_apart() -> 
 
 
 def test_a_range_below_zero_is_named() -> None:
-    with pytest.raises(ValueError, match=re.escape("range_db=-3.0: must be 0 or more")):
+    with pytest.raises(ValueError, match=re.escape("range_db=-3.0: give 0 or more")):
         random_equaliser(noise(), -3.0, generator=seeded())
 
 
@@ -281,15 +283,21 @@ def test_channels_are_swapped_and_signs_flipped_in_their_share(share: float) -> 
     assert torch.equal(random_channel_swap(mono, share, generator=seeded()), mono)
 
 
-def test_shares_tempi_and_pitches_that_will_not_do_are_named() -> None:
+def test_invalid_shares_tempi_and_pitches_are_named() -> None:
     for call, message in (
-        (lambda: random_channel_swap(noise(), 1.2, generator=seeded()), "share=1.2 is no probability"),
-        (lambda: random_sign_flip(noise(), -0.1, generator=seeded()), "share=-0.1 is no probability"),
+        (
+            lambda: random_channel_swap(noise(), 1.2, generator=seeded()),
+            "probability=1.2: give a",
+        ),
+        (
+            lambda: random_sign_flip(noise(), -0.1, generator=seeded()),
+            "probability=-0.1: give a",
+        ),
         (
             lambda: random_tempo(noise(), (0.0, 1.0), generator=seeded()),
-            "tempo=(0.0, 1.0): tempi are positive",
+            "tempo=(0.0, 1.0): give positive tempi",
         ),
-        (lambda: random_pitch(noise(), (2, -2), generator=seeded()), "semitones=(2, -2): the lower bound"),
+        (lambda: random_pitch(noise(), (2, -2), generator=seeded()), "semitones=(2, -2): give two values"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)) as caught:
             call()

@@ -11,8 +11,8 @@ from bridge_toys import MASKS, bridge_config, toy_bridge
 from test_bridge_sampling import GaussianData, generator
 from toys import toy_data, toy_trainer
 
-from encore.inference import sample_bridge
-from encore.lightning_modules.bridge import Place
+from encore.inference.bridges import bridge_grid, sample_bridge_consistency, white_noise
+from encore.lightning_modules.bridge import BridgeState
 from encore.lightning_modules.bridge_consistency import ConsistencyModule
 from encore.lightning_modules.losses import FixedOrder, negative_snr
 from encore.models.checkpoint import save_separator
@@ -28,7 +28,7 @@ def module(**options) -> ConsistencyModule:
     )
 
 
-def gaussian(trained: ConsistencyModule, u: float) -> tuple[Place, GaussianData, torch.Tensor]:
+def gaussian(trained: ConsistencyModule, u: float) -> tuple[BridgeState, GaussianData, torch.Tensor]:
     """Items of Gaussian samples at time u; the network knows where each path ends, and stands in for it."""
     bridge = trained.separator.bridge
     mixture = torch.full((1, 1, 1, 4000), 1.1)
@@ -36,8 +36,10 @@ def gaussian(trained: ConsistencyModule, u: float) -> tuple[Place, GaussianData,
     torch.manual_seed(1)
     source = data.gain * mixture + data.variance**0.5 * torch.randn_like(mixture)
     z, t = torch.randn_like(mixture), torch.tensor([u])
-    place = Place(t=t, source=source, mixture=mixture, noise=z, state=bridge.state(t, source, mixture, z))
-    trained.separator.estimate = lambda state, t, *_: data.flow(state, float(t), trained.first_time)
+    place = BridgeState(
+        t=t, source=source, mixture=mixture, noise=z, state=bridge.state(t, source, mixture, z)
+    )
+    trained.separator.estimate = lambda state, t, *_: data.flow(state, float(t), trained.t_min)
     return place, data, source
 
 
@@ -51,7 +53,7 @@ def test_the_exact_map_to_the_end_of_the_path_is_what_distillation_asks_for(u: f
         teacher = toy_bridge()
         teacher.denoise = lambda state, t, mixture, data=data: data.denoise(state[:, 0], t)[:, None]
         trained._teacher = [teacher]
-        wanted = data.flow(place.state, u, trained.first_time)
+        wanted = data.flow(place.state, u, trained.t_min)
         missed.append(float((trained._targets(place, place.source) - wanted).abs().max()))
     assert missed[0] < 0.02
     assert all(2.5 < before / after < 6 for before, after in pairwise(missed)), missed
@@ -63,14 +65,14 @@ def test_without_a_teacher_the_state_further_down_has_the_same_noise() -> None:
     seen: list[torch.Tensor] = []
     trained.separator.estimate = lambda state, t, *_: seen.extend((state, t)) or state
     trained._targets(place, source)
-    assert float(seen[1]) == pytest.approx(0.6 - (1 - trained.first_time) / 10)
+    assert float(seen[1]) == pytest.approx(0.6 - (1 - trained.t_min) / 10)
     expected = trained.separator.bridge.state(seen[1], source, place.mixture, place.noise)
     torch.testing.assert_close(seen[0], expected, atol=1e-4, rtol=0)
 
 
 def test_the_grid_ends_in_the_state_itself() -> None:
     trained = module(grid=4)
-    trained.first_time = 0.0
+    trained.t_min = 0.0
     place, _, source = gaussian(trained, 0.25)
     trained.separator.estimate = lambda state, *_: torch.full_like(state, torch.nan)
     torch.testing.assert_close(trained._targets(place, source), source, atol=1e-5, rtol=0)
@@ -80,7 +82,7 @@ def test_times_are_those_of_the_grid_each_as_often() -> None:
     trained = module(grid=5)
     times = trained._times(torch.linspace(0, 0.999, 1000))
     found, counts = times.unique(return_counts=True)
-    torch.testing.assert_close(found, torch.linspace(trained.first_time, 1, 6)[1:])
+    torch.testing.assert_close(found, torch.linspace(trained.t_min, 1, 6)[1:])
     assert counts.tolist() == pytest.approx([200] * 5, abs=2)
 
 
@@ -113,7 +115,7 @@ def test_distillation_trains_and_leaves_the_teacher_alone(domain: str, tmp_path:
 )
 def test_a_teacher_is_a_bridge_of_the_same_process(tmp_path: Path, options: dict, fault: str | None) -> None:
     path = tmp_path / "teacher.safetensors"
-    save_separator(path, toy_bridge(told=False, **options), bridge_config(**options))
+    save_separator(path, toy_bridge(conditioned=False, **options), bridge_config(**options))
     if fault is None:
         module(teacher=path)
         return
@@ -126,7 +128,7 @@ def test_no_grid_is_named() -> None:
         module(grid=0)
 
 
-def test_renoised_states_have_the_marginal_and_forget_the_noise_before() -> None:
+def test_states_of_consistency_sampling_have_the_marginal_and_forget_the_noise_before() -> None:
     bridge, mixture = BrownianBridge(0.5), torch.full((1, 100_000), 1.1, dtype=torch.float64)
     states: list[torch.Tensor] = []
 
@@ -135,9 +137,10 @@ def test_renoised_states_have_the_marginal_and_forget_the_noise_before() -> None
         return torch.full_like(state, 0.3)
 
     times = torch.tensor([1.0, 0.6, 0.3, 0.0], dtype=torch.float64)
-    sample = sample_bridge(truth, mixture, bridge, times, path="renoise", generator=generator())
-    assert sample.evaluations == 3
-    torch.testing.assert_close(sample.state, torch.full_like(mixture, 0.3))
+    grid, noise = bridge_grid(bridge, times), white_noise(mixture, generator())
+    end = sample_bridge_consistency(truth, mixture, grid, noise)
+    assert len(states) == 3
+    torch.testing.assert_close(end, torch.full_like(mixture, 0.3))
     for t, state in zip((0.6, 0.3), states[1:], strict=True):
         assert float(state.mean()) == pytest.approx((1 - t) * 0.3 + t * 1.1, abs=0.01)
         assert float(state.std()) == pytest.approx(0.5 * (t * (1 - t)) ** 0.5, rel=0.01)

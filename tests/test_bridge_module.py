@@ -11,8 +11,8 @@ from separator_toys import noise
 from toys import Shrink, toy_data, toy_trainer
 
 from encore.lightning_modules.bridge import BridgeModule
+from encore.lightning_modules.data_mixing import DataMixing
 from encore.lightning_modules.losses import CompressedL2, FixedOrder, negative_snr
-from encore.lightning_modules.mixing_policy import MixingPolicy
 
 
 def module(**options) -> BridgeModule:
@@ -112,8 +112,8 @@ def test_the_compressed_loss_is_written_out() -> None:
     ("options", "fault"),
     [
         ({"separator": Shrink()}, "model=Shrink"),
-        ({"mixing": MixingPolicy(unroll=1)}, "unroll=1"),
-        ({"first_time": 1.0}, "first_time=1.0"),
+        ({"mixing": DataMixing(unroll=1)}, "unroll=1"),
+        ({"t_min": 1.0}, "t_min=1.0"),
         ({"weighted": True}, "weighted=true"),
     ],
 )

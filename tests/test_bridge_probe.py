@@ -42,7 +42,7 @@ def test_it_logs_and_writes_what_the_trained_separator_does(tmp_path: Path, corp
     assert (tmp_path / "bridge_path.png").stat().st_size > 5000
 
 
-def test_a_bridge_is_told_the_time(tmp_path: Path, corpus: Path) -> None:
+def test_a_bridge_is_conditioned_on_the_time(tmp_path: Path, corpus: Path) -> None:
     trained = BridgeModule(
         toy_bridge(),
         loss=FixedOrder(negative_snr),
@@ -51,7 +51,7 @@ def test_a_bridge_is_told_the_time(tmp_path: Path, corpus: Path) -> None:
     probe = BridgeProbe(every_n_epochs=1, items=2, ratios=(0.5,))
     trainer = toy_trainer(tmp_path, callbacks=[probe], max_steps=2)
     trainer.fit(trained, toy_data(corpus))
-    assert {"val/bridge/told_error_r50", "val/bridge/error_r50"} <= set(trainer.callback_metrics)
+    assert {"val/bridge/conditioned_error_r50", "val/bridge/error_r50"} <= set(trainer.callback_metrics)
     frame = pd.read_parquet(tmp_path / "bridge_path.parquet")
     assert set(frame["what"]) == {"separator", "linear", "bridge", "constant"}
 

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from separator_toys import close, noise
 from torch import Tensor
 
+from encore.models.acceleration import has_bfloat16_lstm
 from encore.models.checkpoint import instantiate
 from encore.models.separators.band_split import PUBLISHED_BANDS, bins_per_band, used_bands
 from encore.models.separators.bsrnn import BSRNN
@@ -185,6 +186,7 @@ def test_mask_one_and_residual_zero_give_the_mixture() -> None:
         close(separator(mixture)[:, 0], mixture)
 
 
+@pytest.mark.skipif(not has_bfloat16_lstm(), reason="no LSTM in bfloat16 on this CPU")
 def test_it_runs_under_autocast_and_trains() -> None:
     separator, mixture = built(), noise(1, 1, 2000)
     with torch.no_grad():

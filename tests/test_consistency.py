@@ -13,15 +13,15 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=Generator().manual_seed(sum(shape)))
 
 
-@pytest.mark.parametrize("share", ["uniform", "energy"])
-def test_the_sources_sum_to_the_mixture_and_stay_where_they_already_do(share) -> None:
+@pytest.mark.parametrize("weighting", ["uniform", "energy"])
+def test_the_sources_sum_to_the_mixture_and_stay_where_they_already_do(weighting) -> None:
     mixture, estimates = noise(3, 2, 50), noise(3, 4, 2, 50)
-    moved = sum_to_mixture(estimates, mixture, share)
+    moved = sum_to_mixture(estimates, mixture, weighting)
     torch.testing.assert_close(moved.sum(1), mixture)
-    torch.testing.assert_close(sum_to_mixture(moved, mixture, share), moved)
+    torch.testing.assert_close(sum_to_mixture(moved, mixture, weighting), moved)
 
 
-def test_equal_shares_are_the_closest_point() -> None:
+def test_equal_parts_of_what_is_missing_lead_to_the_closest_point() -> None:
     mixture, estimates = noise(1, 1, 50), noise(1, 3, 1, 50)
     moved = sum_to_mixture(estimates, mixture)
     for seed in range(20):
@@ -30,7 +30,7 @@ def test_equal_shares_are_the_closest_point() -> None:
         assert (other - estimates).square().sum() > (moved - estimates).square().sum()
 
 
-def test_shares_by_energy_leave_silence_silent_and_follow_the_levels() -> None:
+def test_parts_by_energy_leave_silence_silent_and_follow_the_levels() -> None:
     mixture, estimates = noise(1, 1, 50), noise(1, 3, 1, 50)
     estimates[:, 1] = 0
     estimates[:, 2] *= 3
@@ -45,6 +45,6 @@ def test_shares_by_energy_leave_silence_silent_and_follow_the_levels() -> None:
 
 def test_an_item_does_not_depend_on_its_batch_mates() -> None:
     mixture, estimates = noise(3, 1, 20), noise(3, 2, 1, 20)
-    for share in ("uniform", "energy"):
-        whole = sum_to_mixture(estimates, mixture, share)
-        assert torch.equal(whole[1:2], sum_to_mixture(estimates[1:2], mixture[1:2], share))
+    for weighting in ("uniform", "energy"):
+        whole = sum_to_mixture(estimates, mixture, weighting)
+        assert torch.equal(whole[1:2], sum_to_mixture(estimates[1:2], mixture[1:2], weighting))

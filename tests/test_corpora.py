@@ -13,9 +13,9 @@ from encore.data.corpora import (
     audio_files,
     blind_folder,
     dns,
+    evenly_spaced,
     mixed_folders,
     paired_folders,
-    spread,
     voicebank_demand,
 )
 from encore.data.manifest import manifest, validate, write_manifest
@@ -272,7 +272,7 @@ def test_validate_finds_partners_that_differ(tmp_path: Path, options: dict[str, 
     good = Item(name="good", mixture=_audio(tmp_path / "a.wav"), references={})
     speech = _audio(tmp_path / "c.wav", **options)
     bad = Item(name="bad", mixture=_audio(tmp_path / "b.wav"), references={"speech": speech})
-    with pytest.raises(ValueError, match=r"^1 of 2 items are unusable: .*c\.wav has") as caught:
+    with pytest.raises(ValueError, match=r"^1 of 2 items are invalid: .*c\.wav has") as caught:
         validate([good, bad], progress=False)
     assert "\n" not in str(caught.value)
 
@@ -280,7 +280,7 @@ def test_validate_finds_partners_that_differ(tmp_path: Path, options: dict[str, 
 def test_validate_finds_damaged_files(tmp_path: Path) -> None:
     file = _audio(tmp_path / "a.wav")
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"1 of 1 items are unusable: .*a\.wav: truncated"):
+    with pytest.raises(ValueError, match=r"1 of 1 items are invalid: .*a\.wav: truncated"):
         validate([Item(name="a", mixture=file, references={})], progress=False)
     with pytest.raises(ValueError, match="items is empty"):
         validate([], progress=False)
@@ -288,7 +288,7 @@ def test_validate_finds_damaged_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "limit"), [(7, 3), (3, 7), (5, None), (5, 5)])
 def test_spread_takes_distinct_indices_in_order(count: int, limit: int | None) -> None:
-    chosen = spread(count, limit)
+    chosen = evenly_spaced(count, limit)
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(count, limit or count)
     assert all(0 <= index < count for index in chosen)

@@ -12,7 +12,7 @@ from encore.reporting.summary import summarise
 
 
 def rows(item: str, one_step: float, refined: float | None) -> list[dict]:
-    base = {"run": "run", "item": item, "mixture_db": 0.0}
+    base = {"run": "run", "item": item, "input_si_sdr": 0.0}
     scores = {"si_sdr": one_step, "relative_delta": 0.1}
     found = score_rows(base, scores, guide="none", kind="one_step", step=0, evaluations=1)
     for step, value in enumerate(() if refined is None else (one_step, refined)):

@@ -187,7 +187,7 @@ def test_inverse_transforms_without_data_keep_their_shapes(length: int | None) -
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match="sample_rate=None: Conv1d does not say it"):
+    with pytest.raises(ValueError, match="sample_rate=None: Conv1d has none"):
         macs_per_second(nn.Conv1d(1, 1, 1))
     with pytest.raises(ValueError, match=r"seconds=1e-05 at 8000 Hz is less than one sample"):
         macs_per_second(Filter(), seconds=1e-5)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from encore.data.audio import AudioFileError, read_audio, resample
+from encore.common.dsp import resample
+from encore.data.audio import AudioFileError, read_audio
 from encore.data.audio_writing import write_audio
 from encore.data.corpora import Item
 from encore.data.dataset import PoolDataset, SegmentDataset
@@ -187,7 +188,7 @@ def test_items_that_do_not_fit_the_sources(tmp_path: Path) -> None:
     for items, options, message in (
         ([], {}, "items is empty"),
         ([full], {"sources": []}, "sources is empty"),
-        ([full, blind], {}, "'blind' differs from 'full' in having references"),
+        ([full, blind], {}, "only one of 'blind' and 'full' has references"),
         ([full], {"sources": ["vocals"]}, r"'full' has no reference 'vocals'; it has \['speech'\].*residual"),
         ([summed], {"residual": "noise"}, "'summed' has no mixture"),
         ([full], {"segment": 0}, "segment=0 is not positive"),
@@ -288,7 +289,7 @@ def test_pools_keep_their_levels_draw_gains_and_draw_silence_anew(tmp_path: Path
     [
         (
             {"gain_db": (-6.0, 6.0)},
-            r"gain_db=\(-6.0, 6.0\) and snr_db=\(-5.0, 15.0\) both set levels: set snr_db",
+            r"gain_db=\(-6.0, 6.0\) and snr_db=\(-5.0, 15.0\) both set levels: set snr_db=null",
         ),
         ({"gain_db": (6.0, -6.0), "snr_db": None}, r"gain_db=\(6.0, -6.0\) is reversed"),
         ({"sources": ["vocals"]}, r"\['vocals'\] have no pool; the pools are \['speech', 'noise'\]"),

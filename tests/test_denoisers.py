@@ -53,7 +53,7 @@ def test_the_time_is_heard(network: dict, domain: str) -> None:
 
 @DOMAINS
 def test_before_training_bsrnn_gives_about_the_mixture_at_any_time(domain: str) -> None:
-    separator = toy_bridge(domain=domain, told=False)
+    separator = toy_bridge(domain=domain, conditioned=False)
     mixture, other = noise(1, 1, 4000), noise(1, 1, 4000, seed=1)
     estimate = separator(other, torch.tensor([0.5]), mixture)[:, 0]
     assert float((estimate - mixture).norm() / mixture.norm()) < 0.3

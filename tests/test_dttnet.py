@@ -10,7 +10,7 @@ from separator_toys import check_stated_costs, close, configured, noise
 from torch import nn
 
 from encore.models import load_separator
-from encore.models.acceleration import accelerate
+from encore.models.acceleration import accelerate, has_bfloat16_lstm
 from encore.models.checkpoint import instantiate, save_separator
 from encore.models.costs import count_macs, parameters
 from encore.models.export import Extent, write
@@ -188,6 +188,7 @@ def test_scales_are_multiplied_with_what_they_were_on_the_way_down() -> None:
     assert torch.equal(seen["decoders.1"], seen["up.1"] * seen["encoders.0"])
 
 
+@pytest.mark.skipif(not has_bfloat16_lstm(), reason="no LSTM in bfloat16 on this CPU")
 def test_it_runs_in_bfloat16_and_trains() -> None:
     separator, mixture = built(), noise(1, 1, 4000)
     with torch.no_grad():

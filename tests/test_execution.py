@@ -1,21 +1,24 @@
-"""How candidates reach the separator changes nothing but the time: batch sizes, lanes, memory, slopes."""
+"""How candidates reach the separator changes nothing but the time: batch sizes, workers, memory, slopes."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from encore.inference import BatchSize, GridSearch, Lanes, refine
-from encore.inference.execution import Execution
-from encore.metrics import get_quality
+from encore.inference import BatchSize, GridSearch, Refined, SearchState, WorkerPool, batched, refine
+from encore.metrics import oracle, si_sdr
 from encore.models import load_separator
+from encore.models.types import Separator
 
 
 @pytest.fixture(scope="module")
-def noisy() -> tuple[torch.Tensor, torch.Tensor]:
-    """Two items of half a second: tones with slow envelopes in coloured noise."""
+def noisy() -> tuple[Tensor, Tensor]:
+    """Return two items of half a second, tones with slow envelopes in coloured noise, and the tones."""
     generator = torch.Generator().manual_seed(0)
     time_axis = torch.arange(8000) / 16000
     tones = [
@@ -24,36 +27,28 @@ def noisy() -> tuple[torch.Tensor, torch.Tensor]:
     reference = torch.stack(tones)
     noise = torch.randn(2, 8000, generator=generator).cumsum(-1)
     noise = noise - noise.mean(-1, keepdim=True)
-    return (0.2 * reference + 0.003 * noise)[:, None], 0.2 * reference[:, None]
+    return (0.2 * reference + 0.003 * noise)[:, None], 0.2 * reference[:, None, None]
 
 
-def refined(noisy, **options):
-    mixture, reference = noisy
-    return refine(
-        options.pop("separate", load_separator()),
-        mixture,
-        steps=options.pop("steps", 3),
-        search=options.pop("search", GridSearch(5, include_estimate=True)),
-        quality=get_quality("si_sdr", sample_rate=16000),
-        reference=reference,
-        **options,
-    )
+def refined(noisy: tuple[Tensor, Tensor], separate: Separator, search: Any = None) -> Refined:
+    mixture, references = noisy
+    search = search or GridSearch(5, include_estimate=True, steps=3)
+    return refine(separate, mixture, oracle(si_sdr, references), search)
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3])
-@pytest.mark.parametrize("max_batch", [None, 1, BatchSize()])
-def test_lanes_and_batches_change_nothing_but_rounding(noisy, lanes, max_batch) -> None:
-    expected = refined(noisy, max_batch=1)
-    result = refined(noisy, lanes=lanes, max_batch=max_batch)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("size", [None, 1, BatchSize()])
+def test_workers_and_batches_change_nothing_but_rounding(noisy, workers, size) -> None:
+    expected = refined(noisy, batched(load_separator(), 1))
+    result = refined(noisy, batched(load_separator(), size, workers))
     assert torch.allclose(result.scores, expected.scores, atol=1e-3)
-    assert torch.equal(result.ratios.isnan(), expected.ratios.isnan())
     assert torch.allclose(result.ratios, expected.ratios, equal_nan=True)
-    assert torch.allclose(result.estimate, expected.estimate, atol=1e-5)
+    assert torch.allclose(result.estimates, expected.estimates, atol=1e-5)
     assert torch.equal(result.evaluations, expected.evaluations)
-    assert result.evaluations.sum() > 2 * 4  # the separator is really asked again
+    assert result.evaluations.sum() > 2 * 4  # the separator is really called again
 
 
-def test_lanes_are_threads_of_one_core_and_leave_the_setting_alone() -> None:
+def test_workers_are_threads_of_one_core_and_leave_the_setting_alone() -> None:
     before = torch.get_num_threads()
     meeting = threading.Barrier(3, timeout=10)
 
@@ -61,38 +56,38 @@ def test_lanes_are_threads_of_one_core_and_leave_the_setting_alone() -> None:
         meeting.wait()  # passes only if three work at once
         return part, torch.get_num_threads(), torch.is_grad_enabled()
 
-    with Lanes(3) as lanes:
-        assert list(lanes.map(work, range(3))) == [(0, 1, False), (1, 1, False), (2, 1, False)]
+    with WorkerPool(3) as pool:
+        assert list(pool.map(work, range(3))) == [(0, 1, False), (1, 1, False), (2, 1, False)]
     assert torch.get_num_threads() == before
     assert torch.is_grad_enabled()
 
 
-def test_lanes_work_in_the_callers_mixed_precision() -> None:
+def test_workers_use_the_callers_mixed_precision() -> None:
     def product(x: torch.Tensor) -> torch.dtype:
         return (x @ x).dtype
 
-    with Lanes(2) as lanes, torch.autocast("cpu", torch.bfloat16):
-        assert set(lanes.map(product, [torch.ones(2, 2)] * 2)) == {torch.bfloat16}
-    with Lanes(2) as lanes:
-        assert set(lanes.map(product, [torch.ones(2, 2)] * 2)) == {torch.float32}
+    with WorkerPool(2) as pool, torch.autocast("cpu", torch.bfloat16):
+        assert set(pool.map(product, [torch.ones(2, 2)] * 2)) == {torch.bfloat16}
+    with WorkerPool(2) as pool:
+        assert set(pool.map(product, [torch.ones(2, 2)] * 2)) == {torch.float32}
 
 
-def test_a_fault_in_a_lane_is_the_callers() -> None:
+def test_an_error_in_a_worker_is_raised_in_the_caller() -> None:
     def work(part: int) -> int:
         if part == 1:
             raise ValueError("part 1")
         return part
 
-    with pytest.raises(ValueError, match="part 1"), Lanes(2) as lanes:
-        list(lanes.map(work, range(4)))
+    with pytest.raises(ValueError, match="part 1"), WorkerPool(2) as pool:
+        list(pool.map(work, range(4)))
 
 
-def settled(seconds_per_blend, limit: int = 256) -> int:
-    """Where a batch size ends if a size has this cost."""
+def settled(seconds_per_input: Callable[[int], float], limit: int = 256) -> int:
+    """Return where a batch size ends if a size has this cost."""
     batch, example = BatchSize(limit), torch.zeros(1, 8000)
     for _ in range(100):
         size = batch.choose(example)
-        batch.record(size, torch.zeros(size, 1, 8000), size * seconds_per_blend(size))
+        batch.record(size, size, example, size * seconds_per_input(size))
     return batch.choose(example)
 
 
@@ -105,32 +100,32 @@ def test_the_batch_size_climbs_to_the_fastest() -> None:
     assert settled(lambda size: 1.0 + (size > 1)) == 1  # kernels of their own for one alone
 
 
-def test_lanes_are_taken_where_they_separate_more_blends_a_second() -> None:
-    """Two lanes against one on all cores, as a band-split RNN and a Conv-TasNet take them."""
+def test_workers_are_used_where_they_separate_more_inputs_a_second() -> None:
+    """Two workers against one on all cores, with times of a band-split RNN and of a Conv-TasNet."""
     example = torch.zeros(1, 8000)
 
-    def settled_lanes(seconds_per_blend: dict[int, float]) -> int:
+    def settled_workers(seconds_per_input: dict[int, float]) -> int:
         batch, tried = BatchSize(), []
         for _ in range(30):
-            tried.append(lanes := batch.choose_lanes(example, 2))
-            size = batch.choose(example, lanes)
-            batch.record(size, torch.zeros(size, 1, 8000), size * seconds_per_blend[lanes], lanes=lanes)
+            tried.append(workers := batch.choose_workers(example, 2))
+            size = batch.choose(example, workers)
+            batch.record(size, size, example, size * seconds_per_input[workers], workers=workers)
         assert set(tried) == {1, 2}
         assert len(set(tried[-20:])) == 1
         return tried[-1]
 
-    assert settled_lanes({1: 0.03, 2: 0.05}) == 2
-    assert settled_lanes({1: 0.0135, 2: 0.0324}) == 1
-    assert BatchSize().choose_lanes(example, 1) == 1
+    assert settled_workers({1: 0.03, 2: 0.05}) == 2
+    assert settled_workers({1: 0.0135, 2: 0.0324}) == 1
+    assert BatchSize().choose_workers(example, 1) == 1
 
 
-def test_calls_with_far_fewer_blends_than_was_said_tell_nothing() -> None:
-    """The first call of a refinement holds one blend per item, whatever size is being tried."""
+def test_calls_with_far_fewer_inputs_than_chosen_say_nothing() -> None:
+    """The first call of a refinement holds one input per item, whatever size is being tried."""
     batch, example = BatchSize(), torch.zeros(1, 8000)
     for _ in range(30):
-        batch.record(4, torch.zeros(1, 1, 8000), 0.1)
+        batch.record(4, 1, example, 0.1)
         size = batch.choose(example)
-        batch.record(size, torch.zeros(size, 1, 8000), size * (1.0 + (size > 1)))
+        batch.record(size, size, example, size * (1.0 + (size > 1)))
     assert batch.choose(example) == 1
 
 
@@ -139,7 +134,7 @@ def test_batch_sizes_of_other_lengths_are_learnt_apart() -> None:
     for _ in range(20):
         for length, cost in ((1000, lambda n: 1 / n), (100_000, float)):
             size = batch.choose(torch.zeros(1, length))
-            batch.record(size, torch.zeros(size, 1, length), size * cost(size))
+            batch.record(size, size, torch.zeros(1, length), size * cost(size))
     assert batch.choose(torch.zeros(1, 1000)) == 256
     assert batch.choose(torch.zeros(1, 100_000)) == 1
 
@@ -148,30 +143,30 @@ def test_a_call_too_large_for_the_memory_is_repeated_in_halves(noisy) -> None:
     sizes = []
     separator = load_separator()
 
-    def small_machine(mixture: torch.Tensor) -> torch.Tensor:
+    def small_machine(mixture: Tensor) -> Tensor:
         sizes.append(len(mixture))
         if len(mixture) > 3:
             raise torch.OutOfMemoryError("no more than 3")
         return separator(mixture)
 
     batch = BatchSize()
-    result = refined(noisy, separate=small_machine, max_batch=batch)
-    expected = refined(noisy, max_batch=1)
+    result = refined(noisy, batched(small_machine, batch))
+    expected = refined(noisy, batched(separator, 1))
     assert torch.allclose(result.scores, expected.scores, atol=1e-3)
     assert torch.equal(result.evaluations, expected.evaluations)
     assert max(sizes) > 3
     assert batch.choose(noisy[0][0]) <= 3
     with pytest.raises(torch.OutOfMemoryError):
-        refined(noisy, separate=lambda mixture: small_machine(mixture.repeat(4, 1, 1)))
+        refined(noisy, lambda mixture: small_machine(mixture.repeat(4, 1, 1)))
 
 
-def test_parts_are_balanced_and_enough_for_the_lanes() -> None:
-    def identity(mixture: torch.Tensor) -> torch.Tensor:
+def test_parts_are_balanced_and_enough_for_the_workers() -> None:
+    def identity(mixture: Tensor) -> Tensor:
         return mixture[:, None]
 
-    def lengths(count: int, max_batch: int | None, lanes: int) -> list[int]:
-        execution = Execution(identity, max_batch=max_batch, lanes=lanes)
-        return [len(part) for part in execution.plan(count, torch.zeros(1, 10)).parts]
+    def lengths(count: int, size: int | None, workers: int) -> list[int]:
+        plan = batched(identity, size, workers).plan(count, torch.zeros(1, 10))
+        return [len(part) for part in plan.parts]
 
     assert lengths(9, None, 1) == [9]
     assert lengths(9, None, 2) == [5, 4]
@@ -181,33 +176,41 @@ def test_parts_are_balanced_and_enough_for_the_lanes() -> None:
     assert lengths(9, 2, 1) == [2, 2, 2, 2, 1]
 
 
+def test_numbers_below_one_are_named() -> None:
+    with pytest.raises(ValueError, match="limit=0 and samples=None"):
+        BatchSize(0)
+    with pytest.raises(ValueError, match="limit=256 and samples=0"):
+        BatchSize(samples=0)
+    with pytest.raises(ValueError, match="workers=0"):
+        batched(load_separator(), workers=0)
+    with pytest.raises(ValueError, match="size=0"):
+        batched(load_separator(), 0)
+
+
 class Probe:
-    """Tries the given shares once, with slopes."""
+    """A search that tries the given ratios once, with slopes, and keeps the state after them."""
 
-    steps, selects, wants_slopes = None, True, True
+    steps, keep_best, needs_gradient = 1, True, True
 
-    def __init__(self, shares: list[float]) -> None:
-        self.shares, self.trace = shares, None
+    def __init__(self, ratios: list[float]) -> None:
+        self.ratios = ratios
 
-    def propose(self, trace):
-        self.trace = trace
-        tried = trace.ratios.shape[1]
-        return torch.tensor([self.shares if tried == 0 else []]).expand(len(trace.previous), -1)
-
-    def finished(self, trace, kept):
-        return torch.zeros_like(kept)
+    def propose(self, state: SearchState) -> Tensor:
+        self.state = state
+        ratios = [] if state.ratios.shape[1] else self.ratios
+        return torch.tensor([ratios]).expand(len(state.ratios), -1)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_slopes_are_the_derivative_of_the_score_by_the_share(noisy, lanes) -> None:
-    """Against central differences in float64, through transforms, recurrences and the measure."""
+@pytest.mark.parametrize("workers", [1, 2])
+def test_slopes_are_the_derivative_of_the_score_by_the_ratio(noisy, workers) -> None:
+    """Against central differences in float64, through transforms, recurrences and the metric."""
     separator = load_separator().double()
     double = noisy[0].double(), noisy[1].double()
     probe, h = Probe([0.3, 0.7]), 1e-4
-    result = refined(double, separate=separator, search=probe, steps=1, lanes=lanes)
+    result = refined(double, batched(separator, workers=workers), probe)
     around = Probe([0.3 - h, 0.3 + h, 0.7 - h, 0.7 + h])
-    refined(double, separate=separator, search=around, steps=1)
-    low, high = around.trace.scores[:, 0::2], around.trace.scores[:, 1::2]
-    assert torch.allclose(probe.trace.slopes, (high - low) / (2 * h), rtol=2e-2, atol=0.02)
-    assert probe.trace.slopes.abs().mean() > 0.5  # there is something to be compared
+    refined(double, separator, around)
+    low, high = around.state.scores[:, 0::2], around.state.scores[:, 1::2]
+    assert torch.allclose(probe.state.slopes, (high - low) / (2 * h), rtol=2e-2, atol=0.02)
+    assert probe.state.slopes.abs().mean() > 0.5  # there is something to be compared
     assert result.evaluations.tolist() == [1 + 2 * 2] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import onnx
@@ -239,6 +240,18 @@ def test_wrong_options_are_one_line(arguments: list[str], words: str, checkpoint
     assert line.startswith("error: ")
     assert words in line
     assert not Path(out).exists()
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_package_is_one_line_and_nothing_is_written(
+    package: str, checkpoint: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    out = checkpoint.parent / "out.onnx"
+    assert main([str(checkpoint), str(out)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f'needs the package {package}: pip install "encore-separation[onnx]"' in line
+    assert not out.exists()
 
 
 def test_a_missing_checkpoint_is_one_line(tmp_path: Path, capsys) -> None:

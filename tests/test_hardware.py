@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -17,12 +18,14 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
-from test_train import ROOT, train
+from train_toys import SMALL, train_alone
 
 from encore.cli.overrides import CONFIGS, UserError
 from encore.cli.run_folder import RunFolder
 from encore.models import load_separator
 from encore.reporting.scores import read_scores
+
+ROOT = CONFIGS.parent
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -127,9 +130,10 @@ def test_last_is_the_newest_of_our_checkpoint_and_the_one_of_a_requeue(tmp_path:
 
 def test_two_processes_train_one_run(tmp_path: Path, corpus: Path) -> None:
     """From a requeue before the first checkpoint, with averaged weights, accumulation and a guard."""
-    done = train(
+    done = train_alone(
         tmp_path,
-        corpus,
+        *SMALL,
+        f"data.root={corpus}",
         "hardware=ddp",
         "trainer.accelerator=cpu",
         "trainer.devices=2",
@@ -139,9 +143,9 @@ def test_two_processes_train_one_run(tmp_path: Path, corpus: Path) -> None:
         "data.num_workers=0",
         "module.nonfinite=skip",
         "callbacks.averaging.update_starting_at_step=0",
+        "+callbacks.probe={_target_: encore.callbacks.bridge_probe.BridgeProbe, ratios: [0.5]}",
         "name=run",
         "ckpt=last",
-        OMP_NUM_THREADS="1",
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("run folder:") == 1
@@ -156,5 +160,8 @@ def test_two_processes_train_one_run(tmp_path: Path, corpus: Path) -> None:
     scores = read_scores(run / "scores.parquet")
     keys = ["item", "guide", "kind", "step", "metric"]
     assert not scores.duplicated(keys).any()
-    assert sorted(scores["item"].unique()) == ["p226_001", "p226_002", "p287_001"]
+    probed = pd.read_parquet(run / "bridge_path.parquet")
+    # each item was counted once
+    for rows in (scores[scores["kind"] == "mixture"], probed[probed["what"] == "separator"]):
+        assert sorted(rows["item"]) == ["p226_001", "p226_002", "p287_001"]
     load_separator(run / "checkpoints" / "last.ckpt")

@@ -17,9 +17,9 @@ from encore.cli.file_separation import FileSeparator
 from encore.cli.guides import build_guide
 from encore.cli.method_options import load_method
 from encore.cli.overrides import UserError
-from encore.data.audio import resample
+from encore.common.dsp import resample
+from encore.models import as_separator, load_separator
 from encore.models.channels import match_channels
-from encore.models.loading import load_separator
 from encore.reporting import load_all, read_scores
 
 
@@ -120,7 +120,7 @@ def test_scores_summary_and_record_can_be_reported(tmp_path: Path, mono: str) ->
     by_hand = 10 * np.log10((projection @ projection) / ((noisy - projection) @ (noisy - projection)))
     row = scores[(scores["item"] == "a.wav") & (scores["metric"] == "si_sdr")].set_index(["kind", "step"])
     assert row.loc[("mixture", 0), "value"] == pytest.approx(by_hand, rel=1e-3)
-    assert row.loc[("mixture", 0), "mixture_db"] == pytest.approx(by_hand, rel=1e-3)
+    assert row.loc[("mixture", 0), "input_si_sdr"] == pytest.approx(by_hand, rel=1e-3)
     # the guide's own measure never falls, and step 0 is the one-step estimate
     assert row.loc[("oracle", 1), "value"] >= row.loc[("oracle", 0), "value"]
     assert row.loc[("oracle", 0), "value"] == row.loc[("one_step", 0), "value"]
@@ -182,25 +182,26 @@ def test_dry_run_lists_and_writes_nothing(
 def test_a_cap_on_calls_is_kept_and_recorded(tmp_path: Path, mono: str) -> None:
     write_pair(tmp_path, "a.wav")
     arguments = [*oracle(tmp_path, mono, scores=True), "--steps", "5", "--candidates", "4"]
-    assert run(*arguments, "--set", "method.calls=3") == 0
+    assert run(*arguments, "--set", "method.max_evaluations=3") == 0
     runs, _ = load_all([tmp_path / "out"])
     scores = runs[0].scores
     assert scores[scores["kind"] == "oracle"]["evaluations"].max() == 3
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["method"]["calls"] == 3
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["method"]["max_evaluations"] == 3
 
 
 def test_methods_count_their_calls() -> None:
-    assert load_method("one_step").most_calls(1) == 1
-    assert load_method("multi_step", steps=3, candidates=4).most_calls(1) == 1 + 3 * 4
-    assert load_method("multi_step", steps=3, candidates=4).most_calls(2) == 1 + 3 * 4 * 2
-    assert load_method("progressive", steps=4).most_calls(1) == 1 + 4
-    assert load_method("multi_step").most_calls(1) == 1 + 20
-    assert load_method("multi_step", steps=3, candidates=4).most_calls(2, asked=1) == 1 + 2 + 2 * 3 * 4 * 2
-    assert load_method("multi_step", overrides=["method.calls=8"]).most_calls(2) == 8
-    parabolic = "method.search={_target_: inference.ParabolicSearch, calls: 4}"
-    assert load_method("multi_step", steps=6, overrides=[parabolic]).most_calls(2) == 1 + 6 * 4 * 2
-    assert load_method("progressive", steps=4).search.betas == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    own = "method.search={_target_: inference.AnnealedGridSearch, candidates: 7}"
+    assert load_method("one_step").max_calls(1) == 1
+    assert load_method("multi_step", steps=3, candidates=4).max_calls(1) == 1 + 3 * 4
+    assert load_method("multi_step", steps=3, candidates=4).max_calls(2) == 1 + 3 * 4 * 2
+    assert load_method("progressive", steps=4).max_calls(1) == 1 + 4
+    assert load_method("multi_step").max_calls(1) == 1 + 20
+    again = build_guide("remix_agreement", RATE)
+    assert load_method("multi_step", steps=3, candidates=4).max_calls(2, again) == 1 + 2 + 2 * 3 * 4 * 2
+    assert load_method("multi_step", overrides=["method.max_evaluations=8"]).max_calls(2) == 8
+    brent = "method.search={_target_: encore.inference.BrentSearch, calls: 4, steps: 6}"
+    assert load_method("multi_step", overrides=[brent]).max_calls(2) == 1 + 6 * 4 * 2
+    assert load_method("progressive", steps=4).search.tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    own = "method.search={_target_: encore.inference.AnnealedGridSearch, candidates: 7}"
     assert load_method("multi_step", overrides=[own]).search.candidates == 7
 
 
@@ -223,18 +224,12 @@ def test_max_batch_bounds_the_audio_of_a_call(mono: str) -> None:
         seen.append(len(mixture))
         return mixture[:, None]
 
-    load_method("progressive", steps=1)
     method = load_method("multi_step", steps=1, candidates=10, guide="si_sdr")
     # 25 s: two fit into a minute
     mixture = torch.randn(1, 1, 25 * 100, generator=torch.Generator().manual_seed(0))
-    method.run(
-        separate,
-        mixture,
-        sample_rate=100,
-        reference=mixture[None],
-        keep_trajectory=False,
-        generator=torch.Generator(),
-    )
+    separator = as_separator(separate, sources=["speech"], sample_rate=100)
+    seen.clear()
+    method(separator, mixture, references=mixture[None])
     assert max(seen) == 2
 
 
@@ -246,12 +241,10 @@ def test_an_interrupted_run_keeps_its_finished_files_and_scores(
         write_pair(tmp_path, name)
     separate = FileSeparator.separate
 
-    def interrupted(
-        self: FileSeparator, checked: object, outputs: object, *, keep_trajectory: bool
-    ) -> object:
+    def interrupted(self: FileSeparator, checked: object, outputs: object, *, scored: bool) -> object:
         if checked.job.name == "b.wav":
             raise KeyboardInterrupt
-        return separate(self, checked, outputs, keep_trajectory=keep_trajectory)
+        return separate(self, checked, outputs, scored=scored)
 
     monkeypatch.setattr(FileSeparator, "separate", interrupted)
     assert run(*oracle(tmp_path, mono, scores=True)) == 130

@@ -82,12 +82,12 @@ def test_a_reference_of_another_rate_serves_if_it_lasts_as_long(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--guide", "si_sdr"], "oracle measure; give --reference"),
+        (["--guide", "si_sdr"], "is an oracle; give --reference"),
         (["--guide", "dnsmos_ovl"], "dnsmos_ovrl"),
         (["--set", "method.serach.candidates=3"], "did you mean method.search"),
         (["--set", "candidates=3"], "write method.KEY=VALUE"),
-        (["--set", "method.blend=middle"], "choose endpoint or state"),
-        (["--set", "method.search={_target_: inference.GridSerach}"], "GridSerach"),
+        (["--set", "method.path=middle"], "choose endpoint or state"),
+        (["--set", "method.search={_target_: encore.inference.GridSerach}"], "GridSerach"),
         (["--set", "method.segment_seconds=0"], "segment_seconds=0: must be above 0"),
         (["--set", "method.overlap_seconds=30"], "overlap_seconds=30: must be"),
         (["--set", "method.overlap_seconds=-1"], "overlap_seconds=-1: must be"),
@@ -118,7 +118,7 @@ def test_a_file_below_the_guides_rate_is_guided_all_the_same_and_said_to_be(
     write_pair(tmp_path, "telephone.wav", 4000, 8000)
     arguments = [tmp_path / "noisy", "-o", tmp_path / "out", "--separator", mono, "--steps", 2]
     assert run(*arguments) == 0
-    assert "telephone.wav: the guide hears it resampled up from 8000 Hz" in capsys.readouterr().err
+    assert "telephone.wav: the guide scores it upsampled from 8000 Hz" in capsys.readouterr().err
     rows = read_scores(tmp_path / "out" / "scores.csv")
     guided = rows[(rows["metric"] == "dnsmos_ovrl") & (rows["kind"] == "blind")].sort_values("step")["value"]
     assert len(guided) == 3

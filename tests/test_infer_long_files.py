@@ -9,11 +9,12 @@ import torch
 from infer_toys import RATE, oracle, run, signals, write_pair
 from torch import Tensor
 
-from encore.cli import dry_run, file_separation, recordings
+from encore.cli import dry_run, file_separation, input_audio
 from encore.cli.outputs import Outputs
-from encore.inference import GridSearch, overlap_add, refine
-from encore.inference.segments import refine_in_segments
-from encore.metrics import get_quality, si_sdr
+from encore.inference import GridSearch, batched, overlap_add, refine
+from encore.inference.chunking import cut_out
+from encore.inference.segments import Chunk, ChunkStatistics, refine_segments
+from encore.metrics import get_metric, si_sdr
 from encore.models.channels import match_channels
 from encore.models.loading import load_separator
 from encore.reporting import read_scores
@@ -30,35 +31,47 @@ def test_a_long_file_is_refined_and_scored_in_segments(
 ) -> None:
     for name, frames in (("long.wav", 8000), ("short.wav", 3200)):
         write_pair(tmp_path, name, frames, channels=2, subtype="FLOAT")
-    measured: list[int] = []
-    measure = file_separation.measure
+    scored: list[int] = []
+    score = file_separation.score_chunk
 
-    def watched(mixture: Tensor, trajectory: Tensor, *rest: object, **options: object) -> object:
-        measured.append(trajectory.shape[-1])
-        assert mixture.shape == trajectory.shape[2:]
-        return measure(mixture, trajectory, *rest, **options)
+    def watched(mixture: Tensor, estimates: Tensor, *rest: object, **options: object) -> object:
+        scored.append(estimates.shape[-1])
+        assert mixture.shape == estimates.shape[2:]
+        return score(mixture, estimates, *rest, **options)
 
-    monkeypatch.setattr(file_separation, "measure", watched)
+    monkeypatch.setattr(file_separation, "score_chunk", watched)
     assert run(*oracle(tmp_path, mono, scores=True), *SEGMENTS) == 0
     notes = capsys.readouterr().err
     assert "long.wav: refined in 4 segments of 0.2 s, its scores are means over them" in notes
     assert "short.wav" not in notes
-    # never more than a stretch of all steps is in memory
-    assert measured == [2360, 2360, 2360, 920, 3200]
+    # never more than a chunk of all steps is in memory
+    assert scored == [2360, 2360, 2360, 920, 3200]
     clean, noisy, written = (
         torch.from_numpy(soundfile.read(tmp_path / kind / "long.wav", dtype="float32")[0].T)
         for kind in ("clean", "noisy", "out")
     )
-    refine_one = partial(
-        refine,
-        match_channels(load_separator(mono), 2),
-        steps=1,
-        search=GridSearch(2, include_estimate=True),
-        quality=get_quality("si_sdr", sample_rate=RATE),
-        max_batch=1,
+    separate = match_channels(load_separator(mono), 2)
+
+    def refine_one(mixture: Tensor, references: Tensor | None, _: object) -> Chunk:
+        quality = get_metric("si_sdr", sample_rate=RATE).bind(references=references)
+        search = GridSearch(2, include_estimate=True, steps=1)
+        return Chunk.of(refine(batched(separate, 1), mixture, quality, search))
+
+    chunks = list(
+        refine_segments(
+            refine_one,
+            partial(cut_out, noisy[None]),
+            8000,
+            segment=3200,
+            overlap=840,
+            read_references=partial(cut_out, clean[None, None]),
+        )
     )
-    expected = refine_in_segments(refine_one, noisy[None], segment=3200, overlap=840, reference=clean[None])
-    torch.testing.assert_close(written, expected.estimate[0], rtol=0, atol=1e-6)
+    expected = ChunkStatistics()
+    for chunk in chunks:
+        expected.add(chunk)
+    joined = torch.cat([chunk.waveforms[-1] for chunk in chunks], -1)
+    torch.testing.assert_close(written, joined[0, 0], rtol=0, atol=1e-6)
     rows = read_scores(tmp_path / "out" / "scores.csv").set_index(["item", "metric", "kind", "step"])
     assert set(rows.loc["long.wav"].index) == set(rows.loc["short.wav"].index)
     last = rows.loc[("long.wav", "si_sdr", "oracle", 1)]
@@ -74,8 +87,8 @@ def test_a_long_file_is_refined_and_scored_in_segments(
 def test_segments_side_by_side_give_the_same_file(tmp_path: Path, mono: str) -> None:
     write_pair(tmp_path, "a.wav")
     written = []
-    for lanes in (1, 2):
-        assert run(*oracle(tmp_path, mono), *SEGMENTS, "--set", f"method.lanes={lanes}") == 0
+    for workers in (1, 2):
+        assert run(*oracle(tmp_path, mono), *SEGMENTS, "--set", f"method.workers={workers}") == 0
         written.append((tmp_path / "out" / "a.wav").read_bytes())
     assert written[0] == written[1]
     assert run(*oracle(tmp_path, mono), "--set", "method.segment_seconds=null") == 0
@@ -120,15 +133,15 @@ def test_no_more_than_segments_is_ever_in_memory(
 ) -> None:
     write_pair(tmp_path, "a.wav", 40000, channels=2, rate=2 * RATE)
     read: list[int] = []
-    read_audio = recordings.read_audio
+    read_audio = input_audio.read_audio
 
     def watched(*arguments: object, **options: object) -> tuple[Tensor, int]:
         waveform, rate = read_audio(*arguments, **options)
         read.append(waveform.shape[-1])
         return waveform, rate
 
-    monkeypatch.setattr(recordings, "read_audio", watched)
-    monkeypatch.setattr(recordings, "_SCANNED", 3200)
+    monkeypatch.setattr(input_audio, "read_audio", watched)
+    monkeypatch.setattr(input_audio, "_SCANNED", 3200)
     written: list[int] = []
     write = Outputs.write
 
@@ -138,7 +151,7 @@ def test_no_more_than_segments_is_ever_in_memory(
 
     monkeypatch.setattr(Outputs, "write", write_watched)
     arguments = oracle(tmp_path, stereo)
-    assert run(*arguments, *SEGMENTS, "--set", "method.lanes=1") == 0
+    assert run(*arguments, *SEGMENTS, "--set", "method.workers=1") == 0
     assert max(read) <= 3202
     assert max(written) <= 3200
     assert sum(written) == 20000
@@ -161,12 +174,10 @@ def test_an_item_can_be_refined_as_a_whole(tmp_path: Path, mono: str, options: l
     expected = refine(
         separate,
         noisy[None],
-        steps=1,
-        search=GridSearch(2, include_estimate=True),
-        quality=get_quality("si_sdr", sample_rate=RATE),
-        reference=clean[None],
+        get_metric("si_sdr", sample_rate=RATE).bind(references=clean[None, None]),
+        GridSearch(2, include_estimate=True, steps=1),
     )
-    torch.testing.assert_close(written, expected.estimate[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(written, expected.estimates[0, 0], rtol=0, atol=1e-5)
     rows = read_scores(tmp_path / "out" / "scores.csv").set_index(["metric", "kind", "step"])
     # a score of the whole file
     value = rows.loc[("si_sdr", "oracle", 1)]["value"]

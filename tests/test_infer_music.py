@@ -10,9 +10,9 @@ import soundfile
 import torch
 from infer_toys import audio_files, run, separator_file, signals
 
-from encore.metrics.self_consistency import SELF_CHECKS
+from encore.metrics import SELF_CONSISTENCY_METRICS
 from encore.models.loading import load_separator
-from encore.models.selection import Selected
+from encore.models.selection import SelectSources
 from encore.reporting.scores import read_scores
 
 STEMS = ("vocals", "drums", "bass")
@@ -44,7 +44,7 @@ def test_some_sources_are_those_of_the_whole_in_the_order_asked_for(tmp_path: Pa
 
 def test_only_the_chosen_sources_are_refined(stereo: str) -> None:
     whole = load_separator(stereo)
-    chosen = Selected(whole, ["bass"])
+    chosen = SelectSources(whole, ["bass"])
     assert (chosen.sources, chosen.sample_rate, chosen.channels) == (("bass",), 16000, 2)
     mixture = torch.from_numpy(signals(2000, 16000, 2)[1].T[None].astype(np.float32))
     torch.testing.assert_close(chosen(mixture)[:, 0], whole(mixture)[:, 2])
@@ -164,7 +164,7 @@ def test_a_mixture_is_not_its_own_reference(tmp_path: Path, stereo: str, few_met
     assert run(*arguments, *options) == 1
 
 
-@pytest.mark.parametrize("guide", SELF_CHECKS)
+@pytest.mark.parametrize("guide", SELF_CONSISTENCY_METRICS)
 def test_guides_that_are_not_of_speech(tmp_path: Path, stereo: str, guide: str) -> None:
     song = write_song(tmp_path)
     arguments = [song, "-o", tmp_path / "out", "--separator", stereo, "--sources", "bass", "--no-scores"]

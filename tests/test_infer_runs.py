@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from infer_toys import oracle, run, separator_file, signals, write_pair
 
-from encore.cli.inference_scores import headline
+from encore.cli.score_writer import headline
 from encore.reporting import read_scores
 
 

@@ -1,14 +1,17 @@
-"""Searches within a step, on curves whose best share is known: how near they come, in how many calls."""
+"""Line searches on curves whose best ratio is known: how near they come to it, in how many calls."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from climbing import NAN, climb, flat, hill, nowhere, trace_of
+from climbing import NAN, Climb, Curve, climb, flat, hill, nowhere, with_steps
 from torch import Tensor
 
-from encore.inference.interpolation import ParabolicSearch, SlopeSearch
-from encore.inference.line_search import CoarseToFine, GoldenSection
+from encore.inference import BrentSearch, CoarseToFine, GoldenSection, GradientLineSearch, Search, SearchState
+
+
+def in_one_step(search: Search, curve: Curve, items: int) -> Climb:
+    return climb(with_steps(search, 1), curve, items)
 
 
 @pytest.mark.parametrize(
@@ -22,41 +25,38 @@ from encore.inference.line_search import CoarseToFine, GoldenSection
         (GoldenSection(rounds=8), 0.6181**9, 9),
     ],
 )
-@pytest.mark.parametrize(("power", "left"), [(2, 1), (1, 1), (0.5, 1), (1, 9), (3, 0.1)])
-def test_enclosing_comes_as_near_to_any_single_maximum_as_promised(
-    search, within, calls, power, left
-) -> None:
-    """A curve with a kink at its top and unequal sides; the promise is nearly used up somewhere."""
+def test_searches_that_enclose_a_single_maximum_come_as_near_as_stated(search, within, calls) -> None:
+    """Curves with a kink at their top and unequal sides; somewhere the bound is nearly reached."""
     tops = torch.linspace(0, 0.99, 100)
-    result = climb(search, hill(tops, power, left), 100)
-    best = result.chosen[0].nan_to_num(1)
-    distance = (best - tops).abs()
-    assert (distance <= within + 1e-6).all()
-    assert distance.max() > within / 3
-    assert result.calls.max() == 1 + calls
+    for power, left in ((2, 1), (1, 1), (0.5, 1), (1, 9), (3, 0.1)):
+        result = in_one_step(search, hill(tops, power, left), 100)
+        distance = (result.chosen[0].nan_to_num(1) - tops).abs()
+        assert (distance <= within + 1e-6).all()
+        assert distance.max() > within / 3
+        assert result.calls.max() == 1 + calls
 
 
-def test_the_shares_of_two_rounds() -> None:
-    """Highest at 0.4: of the thirds 1/3 is best, and what lies between its neighbours is halved."""
-    tried = climb(CoarseToFine(), hill(torch.tensor([0.4])), 1).tried[0]
+def test_the_ratios_of_two_rounds() -> None:
+    """Highest at 0.4: of the thirds 1/3 is best, and the intervals to its neighbours are halved."""
+    tried = in_one_step(CoarseToFine(), hill(torch.tensor([0.4])), 1).tried[0]
     expected = torch.tensor([[0, 1 / 3, 2 / 3, 1, 1 / 6, NAN, 1 / 2]])
     torch.testing.assert_close(tried, expected, equal_nan=True)
 
 
 def test_golden_sections_go_where_there_is_a_score_and_else_towards_the_estimate() -> None:
-    def upper(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
-        return (-1 - shares).where(shares > 0.5, NAN)
+    def upper(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+        return (-1 - ratio).where(ratio > 0.5, NAN)
 
     small, large = 0.381966, 0.618034
     for curve, third in ((upper, large + small**2), (flat, small * large), (nowhere, small * large)):
-        tried = climb(GoldenSection(rounds=2), curve, 1).tried[0]
+        tried = in_one_step(GoldenSection(rounds=2), curve, 1).tried[0]
         torch.testing.assert_close(tried, torch.tensor([[small, large, third]]))
 
 
 def test_golden_sections_stay_in_their_interval() -> None:
-    """The best share of the interval [0.1, 0.5] is its own nearest one to the top."""
+    """The best ratio of the interval [0.1, 0.5] is its own nearest one to the top."""
     tops = torch.linspace(0, 0.99, 100)
-    result = climb(GoldenSection(rounds=6, low=0.1, high=0.5), hill(tops), 100)
+    result = in_one_step(GoldenSection(rounds=6, low=0.1, high=0.5), hill(tops), 100)
     tried = result.tried[0]
     assert tried.min() > 0.1
     assert tried.max() < 0.5
@@ -65,9 +65,9 @@ def test_golden_sections_stay_in_their_interval() -> None:
 
 
 def test_the_top_of_a_parabola_is_found_in_three_calls() -> None:
-    """Exactly, but for tops within the tolerance of a share that was tried."""
+    """Exactly, but for tops within the tolerance of a ratio that was tried."""
     tops = torch.linspace(0, 0.99, 100)
-    result = climb(ParabolicSearch(tolerance=0.02), hill(tops), 100)
+    result = in_one_step(BrentSearch(tolerance=0.02), hill(tops), 100)
     distance = (result.chosen[0].nan_to_num(1) - tops).abs()
     tried = torch.tensor([0.0, 0.2, 1.0])
     far = (tops[:, None] - tried).abs().amin(1) > 0.021
@@ -77,22 +77,22 @@ def test_the_top_of_a_parabola_is_found_in_three_calls() -> None:
     assert result.calls.max() == 4
 
 
-@pytest.mark.parametrize(("power", "left"), [(1.5, 1), (4, 1), (2, 4), (2, 0.25)])
-def test_parabolas_come_near_to_tops_of_other_shapes(power, left) -> None:
+def test_parabolas_come_near_to_tops_of_other_shapes() -> None:
     tops = torch.linspace(0, 0.9, 91)
-    search = ParabolicSearch(calls=6, tolerance=0.02)
-    result = climb(search, hill(tops, power, left), 91)
-    best = hill(tops, power, left)(tops[:, None], torch.arange(91)[:, None], tops, tops)[:, 0]
-    reached = result.scores[1] / best
-    assert reached.min() > 0.85
-    assert reached.mean() > 0.98
-    assert result.calls.max() <= 7
+    for power, left in ((1.5, 1), (4, 1), (2, 4), (2, 0.25)):
+        curve = hill(tops, power, left)
+        result = in_one_step(BrentSearch(calls=6, tolerance=0.02), curve, 91)
+        reached = result.scores[1] / curve(tops, torch.arange(91), tops, tops)
+        assert reached.min() > 0.85
+        assert reached.mean() > 0.98
+        assert result.calls.max() <= 7
 
 
 def test_where_a_parabola_has_no_top_the_golden_section_goes_on() -> None:
     """Of 0, 0.2 and 1 these curves are highest at 0 and fall ever less steeply."""
     for top, power in ((0.05, 0.25), (0.0, 0.1)):
-        result = climb(ParabolicSearch(calls=6, tolerance=0.02), hill(torch.tensor([top]), power), 1)
+        search = BrentSearch(calls=6, tolerance=0.02)
+        result = in_one_step(search, hill(torch.tensor([top]), power), 1)
         tried = result.tried[0][0].tolist()
         assert tried[:4] == pytest.approx([0.2, 1, 0, 0.2 * 0.381966])
         assert abs(float(result.chosen[0]) - top) < 0.03
@@ -101,71 +101,82 @@ def test_where_a_parabola_has_no_top_the_golden_section_goes_on() -> None:
 def test_a_step_starts_where_the_last_one_ended_and_ends_once_enough_is_gained() -> None:
     """Each step can gain half of what the last one did, so that 0.4 of it is enough and 0.6 never is."""
 
-    def curve(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
-        return score + 0.5**moves * (1 - (shares - 0.5).abs())
+    def curve(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+        return score + 0.5**moves * (1 - (ratio - 0.5).abs())
 
-    for search, each in ((ParabolicSearch(first=0.5, enough=0.4), 1), (SlopeSearch(0.5, enough=0.4), 2)):
-        result = climb(search, curve, 1, steps=4)
+    for search, each in (
+        (BrentSearch(first=0.5, enough=0.4, steps=4), 1),
+        (GradientLineSearch(0.5, enough=0.4, steps=4), 2),
+    ):
+        result = climb(search, curve, 1)
         assert result.chosen[:, 0].tolist() == [0.5] * 4
         assert result.tried[1].shape[1] == result.tried[3].shape[1] == 2
         assert result.calls == 1 + each * result.tried[0].shape[1] - each + each * 3
-    for tried in climb(ParabolicSearch(first=0.5, enough=0.6), curve, 1, steps=4).tried:
+    for tried in climb(BrentSearch(first=0.5, enough=0.6, steps=4), curve, 1).tried:
         assert (tried < 1).sum() >= 2
 
 
 def test_a_loss_is_never_enough_even_after_a_larger_one() -> None:
     """Scores fall where the previous estimate does not compete."""
-    shares, scores = torch.tensor([[0.2, 1.0]]), torch.tensor([[0.4, 0.0]])
-    chosen, history = torch.tensor([[0.2], [0.2]]), torch.tensor([[0.0], [1.0], [0.5]])
-    trace = trace_of(3, shares, scores, torch.full_like(shares, NAN), chosen, history, steps=9)
-    assert ParabolicSearch(enough=0.5).propose(trace).tolist() == [[0.0]]
+    ratios, scores = torch.tensor([[0.2, 1.0]]), torch.tensor([[0.4, 0.0]])
+    state = SearchState(
+        step=3,
+        ratios=ratios,
+        scores=scores,
+        slopes=torch.full_like(ratios, NAN),
+        chosen=torch.tensor([[0.2], [0.2]]),
+        history=torch.tensor([[0.0], [1.0], [0.5]]),
+        evaluations=torch.ones(1, dtype=torch.long),
+        cost=1,
+    )
+    assert BrentSearch(enough=0.5).propose(state).tolist() == [[0.0]]
 
 
-def test_slopes_find_the_top_of_a_cubic_by_the_third_share() -> None:
+def test_gradients_find_the_top_of_a_cubic_by_the_third_ratio() -> None:
     """``r (1 - r) (r + a)``, as high at 0 as at 1; on the other side of ``first`` than 1 it takes three."""
     shift = torch.linspace(0.05, 3, 60)
     tops = ((1 - shift) + (shift.square() + shift + 1).sqrt()) / 3
 
-    def curve(shares: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
-        return shares * (1 - shares) * (shares + shift[item])
+    def curve(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+        return ratio * (1 - ratio) * (ratio + shift[item])
 
     for first in (0.1, 0.2, 0.9):
-        result = climb(SlopeSearch(first, points=3, reach=1, tolerance=0), curve, 60)
+        result = in_one_step(GradientLineSearch(first, points=3, reach=1, tolerance=0), curve, 60)
         assert (result.chosen[0] - tops).abs().max() < (1e-3 if first == 0.9 else 0.04)
         assert result.calls.max() == 7
 
 
-def test_slopes_find_the_top_of_a_parabola() -> None:
-    """By its height at share 1 on that side; below ``first`` after one more share."""
+def test_gradients_find_the_top_of_a_parabola() -> None:
+    """By its height at ratio 1 on that side; below ``first`` after one more ratio."""
     tops = torch.linspace(0, 0.99, 100)
-    result = climb(SlopeSearch(0.3, points=2, tolerance=0), hill(tops), 100)
+    result = in_one_step(GradientLineSearch(0.3, points=2, tolerance=0), hill(tops), 100)
     above = tops >= 0.3
     torch.testing.assert_close(result.chosen[0][above], tops[above], rtol=0, atol=1e-5)
-    result = climb(SlopeSearch(0.3, points=3, tolerance=0), hill(tops), 100)
+    result = in_one_step(GradientLineSearch(0.3, points=3, tolerance=0), hill(tops), 100)
     torch.testing.assert_close(result.chosen[0], tops, rtol=0, atol=1e-4)
     assert result.calls.max() <= 1 + 2 * 3
 
 
-@pytest.mark.parametrize("tolerance", [0.0, 0.01, 0.1])
-def test_slopes_leave_no_more_than_their_tolerance_on_a_concave_curve(tolerance) -> None:
+def test_gradients_leave_no_more_than_their_tolerance_on_a_concave_curve() -> None:
     tops = torch.linspace(0, 1, 101)
-    result = climb(SlopeSearch(points=8, tolerance=tolerance), hill(tops), 101)
-    assert ((1 - tops).square() - result.scores[1] <= tolerance + 1e-5).all()
-    assert result.calls.max() <= 1 + 2 * 8
+    for tolerance in (0.0, 0.01, 0.1):
+        result = in_one_step(GradientLineSearch(points=8, tolerance=tolerance), hill(tops), 101)
+        assert ((1 - tops).square() - result.scores[1] <= tolerance + 1e-5).all()
+        assert result.calls.max() <= 1 + 2 * 8
 
 
 def test_where_a_cubic_has_no_top_the_middle_goes_on() -> None:
-    """From 0.2 this curve climbs ever more steeply up to 0.9, and share 1 is higher still."""
-    tried = climb(SlopeSearch(0.2), hill(torch.tensor([0.9]), power=0.5), 1).tried[0]
+    """From 0.2 this curve climbs ever more steeply up to 0.9, and ratio 1 is higher still."""
+    tried = in_one_step(GradientLineSearch(0.2), hill(torch.tensor([0.9]), power=0.5), 1).tried[0]
     torch.testing.assert_close(tried, torch.tensor([[0.2, 1.0, 0.6]]))
 
 
-def test_slopes_reach_no_farther_than_they_are_allowed_to() -> None:
-    tried = climb(SlopeSearch(0.5, reach=0.2), hill(torch.tensor([0.0])), 1).tried[0]
+def test_gradients_move_no_farther_than_their_reach() -> None:
+    tried = in_one_step(GradientLineSearch(0.5, reach=0.2), hill(torch.tensor([0.0])), 1).tried[0]
     torch.testing.assert_close(tried, torch.tensor([[0.5, 1.0, 0.3]]))
 
 
-def test_slopes_that_are_not_to_be_had_end_a_step() -> None:
+def test_a_slope_that_does_not_exist_ends_a_step() -> None:
     """A top at ``first``, where the curve has a kink and the slope is NaN."""
-    result = climb(SlopeSearch(0.25), hill(torch.tensor([0.25]), power=0.5), 1, steps=3)
+    result = climb(GradientLineSearch(0.25, steps=3), hill(torch.tensor([0.25]), power=0.5), 1)
     assert result.calls == 1 + 2 * 2

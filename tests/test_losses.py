@@ -4,6 +4,7 @@ from itertools import permutations
 
 import pytest
 import torch
+from asteroid.losses import PITLossWrapper
 from torch import Generator, Tensor
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio, signal_noise_ratio
 
@@ -125,6 +126,34 @@ def test_permutation_invariance_is_the_best_of_all_orders(name: str, sources: in
     torch.testing.assert_close(
         invariant(shuffled, references), fixed(estimates, references), rtol=1e-5, atol=0
     )
+
+
+@pytest.mark.parametrize("name", SOURCE_LOSSES)
+@pytest.mark.parametrize("sources", [1, 2, 5])
+def test_permutation_invariance_has_the_values_and_gradients_of_asteroid(name: str, sources: int) -> None:
+    estimates, references = pairs(4, sources, 2, 600)
+    estimates = estimates.roll(1, dims=1)
+    found, gradients = [], []
+    for loss in (PermutationInvariant(SOURCE_LOSSES[name]), PITLossWrapper(SOURCE_LOSSES[name])):
+        given = estimates.clone().requires_grad_()
+        if isinstance(loss, PermutationInvariant):
+            value = loss(given, references)
+        else:
+            value = loss.find_best_perm(loss.get_pw_losses(loss.loss_func, given, references))[0]
+        value.square().sum().backward()
+        found.append(value)
+        gradients.append(given.grad)
+    torch.testing.assert_close(*found, rtol=1e-6, atol=0)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
+    assert gradients[0].abs().amax(dim=(1, 2, 3)).gt(0).all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_signal_that_is_not_finite_spoils_its_own_item_only(bad: float) -> None:
+    estimates, references = pairs(2, 3, 1, 500)
+    estimates[1, 2, 0, 7] = bad
+    values = PermutationInvariant(negative_snr)(estimates, references)
+    assert values.isfinite().tolist() == [True, False]
 
 
 def test_fixed_order_is_the_mean_over_sources() -> None:

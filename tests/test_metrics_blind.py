@@ -83,7 +83,7 @@ def test_samples_beyond_full_scale_are_clipped() -> None:
     )
 
 
-def test_an_item_does_not_depend_on_its_batch_nor_on_the_names_asked_for() -> None:
+def test_an_item_does_not_depend_on_its_batch_nor_on_the_names_given() -> None:
     clips = torch.stack([voice(3, seed) for seed in range(4)]).reshape(2, 2, -1)
     together = dnsmos(clips)
     for name in DNSMOS_NAMES:

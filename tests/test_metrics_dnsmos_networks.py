@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 
+import librosa
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from encore.metrics import blind, dnsmos_networks
 from encore.metrics.blind import dnsmos
-from encore.metrics.dnsmos_networks import P808Scorer, PrimaryScorer
+from encore.metrics.dnsmos_networks import P808Scorer, PrimaryScorer, mel_filters
 
 RATE = 16000
 WINDOW = 144160
@@ -69,6 +72,23 @@ def test_a_long_stream_scores_the_same_in_parts(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(blind, "_WINDOWS_AT_ONCE", 2)
     for name, score in dnsmos(clip).items():
         torch.testing.assert_close(score, expected[name], rtol=0, atol=2e-5)
+
+
+def test_mel_filters_equal_those_of_librosa() -> None:
+    for n_fft, bands in ((321, 120), (512, 64)):
+        expected = torch.from_numpy(librosa.filters.mel(sr=RATE, n_fft=n_fft, n_mels=bands)).T
+        torch.testing.assert_close(
+            mel_filters(n_fft, bands), expected, rtol=0, atol=1e-5 * float(expected.max())
+        )
+
+
+def test_scoring_imports_neither_librosa_nor_the_code_of_speechmos() -> None:
+    program = (
+        "import sys, torch; from encore.metrics import dnsmos; dnsmos(torch.rand(16000))\n"
+        "print({'librosa', 'pesq', 'onnxruntime', 'speechmos.dnsmos'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def _extreme_signals() -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from encore.metrics import MetricPanel, get_quality, music, usual_names
+from encore.metrics import MetricPanel, default_metrics, get_metric, music
 from encore.metrics.music import bss_eval, csdr, usdr
 from encore.metrics.reference import snr
 
@@ -18,7 +18,7 @@ RATE = 2000
 
 @pytest.fixture(scope="module")
 def museval() -> ModuleType:
-    """Its module of measures alone: the package wants more than it needs for them."""
+    """Its module of metrics alone: the package imports more than they need."""
     package = importlib.util.find_spec("museval")
     assert package is not None
     path = Path(package.submodule_search_locations[0]) / "metrics.py"
@@ -136,7 +136,7 @@ def test_csdr_is_the_median_of_musevals_sdr(museval: ModuleType) -> None:
     )[0]
     found = csdr(estimates, references, sample_rate=RATE)
     np.testing.assert_allclose(found.numpy(), np.median(expected, axis=1), atol=1e-6)
-    # it asks for no other stem, so their silence changes nothing; museval then leaves the window out for all
+    # it is given no other stem, so their silence changes nothing; museval then leaves the window out for all
     references[1, :, :RATE] = 0
     alone = csdr(estimates, references, sample_rate=RATE)
     assert alone[[0, 2]].tolist() == found[[0, 2]].tolist()
@@ -178,14 +178,14 @@ def test_windows_in_which_the_stem_is_silent_do_not_count() -> None:
 def test_silence_and_broken_samples_have_no_score(name: str) -> None:
     references, estimates = (x.float() for x in song())
     references[0], estimates[1] = 0, 0
-    quality = get_quality(name, sample_rate=RATE)
-    assert quality(estimates, reference=references).isnan().tolist() == [True, True, False]
+    metric = get_metric(name, sample_rate=RATE)
+    assert metric.score(estimates, references).isnan().tolist() == [True, True, False]
     # a median over the other windows must not make a broken song look good
     for place in (7, -1):
         broken = estimates.clone()
         broken[2, 0, place] = torch.nan
-        assert quality(broken, reference=references).isnan().all()
-        assert quality(references, reference=broken).isnan().all()
+        assert metric.score(broken, references).isnan().all()
+        assert metric.score(references, broken).isnan().all()
 
 
 def test_batches_types_and_lengths() -> None:
@@ -220,14 +220,14 @@ def test_a_perfect_estimate_has_a_finite_score_and_usdr_a_finite_slope() -> None
     assert estimates.grad[1:].abs().amax((1, 2)).min() > 0
 
 
-def test_they_are_asked_for_by_name_and_by_default_for_stereo_only() -> None:
-    assert {"usdr", "csdr"} <= set(usual_names(44100, 2))
-    assert not {"usdr", "csdr"} & set(usual_names(44100, 1))
-    assert not usual_names(8000, 2, has_reference=False)
+def test_they_are_there_by_name_and_by_default_for_stereo_only() -> None:
+    assert {"usdr", "csdr"} <= set(default_metrics(44100, 2))
+    assert not {"usdr", "csdr"} & set(default_metrics(44100, 1))
+    assert not default_metrics(8000, 2, has_reference=False)
     references, estimates = (x.float() for x in song())
     scores = MetricPanel(["usdr", "csdr"], sample_rate=RATE)(estimates, references)
     torch.testing.assert_close(scores["usdr"], usdr(estimates, references))
-    assert get_quality("csdr", sample_rate=RATE).kind == "oracle"
+    assert get_metric("csdr", sample_rate=RATE).kind == "oracle"
 
 
 def test_shapes_that_do_not_fit() -> None:

@@ -1,12 +1,10 @@
-"""Measures in worker processes, and asked by several threads: the values of one process and thread."""
+"""Metrics in worker processes, and called by several threads: the values of one process and thread."""
 
 from __future__ import annotations
 
-import copy
 import math
 import multiprocessing
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -21,16 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from encore.metrics import (
-    GuardedQuality,
-    JointQuality,
-    MetricPanel,
-    Quality,
-    estoi,
-    get_quality,
-    pesq,
-    single_signals,
-)
+from encore.metrics import MetricPanel, estoi, get_metric, pesq, single_signals
 from encore.metrics.processes import close_score_pools, score_pairs, score_pool
 
 RATE = 16000
@@ -87,8 +76,8 @@ def test_processes_give_the_values_of_this_one_to_the_bit_in_order_and_nan(name:
     reference = voices(5, 2)
     estimate = noisy(reference)
     estimate[1, 0], reference[3] = torch.nan, 0
-    expected = get_quality(name, sample_rate=RATE)(estimate, reference=reference)
-    scores = get_quality(name, sample_rate=RATE, workers=2)(estimate, reference=reference)
+    expected = get_metric(name, sample_rate=RATE).score(estimate, reference)
+    scores = get_metric(name, sample_rate=RATE, workers=2).score(estimate, reference)
     assert expected.isnan().tolist() == [False, True, False, True, False]
     assert expected[[0, 2, 4]].unique().numel() == 3
     assert torch.equal(scores.nan_to_num(-1), expected.nan_to_num(-1))
@@ -107,9 +96,7 @@ def test_nothing_is_started_for_what_runs_in_torch_or_cannot_be_scored(
     close_score_pools()
     reference = voices(1)
     for name in ("si_sdr", "sdr", "dnsmos_p808"):
-        assert get_quality(name, sample_rate=RATE, workers=2)(
-            noisy(reference), reference=reference
-        ).isfinite()
+        assert get_metric(name, sample_rate=RATE, workers=2).score(noisy(reference), reference).isfinite()
     assert pesq(torch.zeros(3, RATE), torch.zeros(3, RATE), workers=2).isnan().all()
 
 
@@ -141,11 +128,11 @@ def test_an_exception_in_a_process_is_raised_here(workers: int) -> None:
     assert score_pairs("pesq", [pair], workers=workers, mode="nb")  # it goes on
 
 
-def test_all_measures_of_one_count_share_its_processes() -> None:
+def test_all_metrics_of_one_count_share_its_processes() -> None:
     close_score_pools()
     reference = voices(4)
     for name in POOLED:
-        get_quality(name, sample_rate=RATE, workers=2)(noisy(reference), reference=reference)
+        get_metric(name, sample_rate=RATE, workers=2).score(noisy(reference), reference)
     MetricPanel(POOLED, sample_rate=RATE, workers=2)(noisy(reference), reference)
     first = process_ids(2)
     assert 1 <= len(first) <= 2
@@ -197,9 +184,9 @@ def test_a_script_needs_no_guard_and_takes_its_processes_along_even_if_it_is_kil
 def test_four_threads_get_the_scores_of_one(name: str, workers: int) -> None:
     reference = voices(4, seconds=0.6)
     estimate = noisy(reference)
-    quality = get_quality(name, sample_rate=RATE, workers=workers)
-    expected = [quality(estimate[k : k + 1], reference=reference[k : k + 1]) for k in range(4)]
-    scores = in_threads(lambda k: quality(estimate[k % 4][None], reference=reference[k % 4][None]), 8)
+    metric = get_metric(name, sample_rate=RATE, workers=workers)
+    expected = [metric.score(estimate[k : k + 1], reference[k : k + 1]) for k in range(4)]
+    scores = in_threads(lambda k: metric.score(estimate[k % 4][None], reference[k % 4][None]), 8)
     assert all(torch.equal(score, expected[k % 4]) for k, score in enumerate(scores))
 
 
@@ -225,45 +212,23 @@ def test_threads_share_numpy_s_generator_and_the_warnings_filters_without_a_trac
     assert not recwarn.list
 
 
-class Loudness(Quality):
-    """Blind, counted and slow: the peak of each item."""
-
-    name, needs_reference, sample_rate, scale = "loudness", False, RATE, 1.0
-
-    def __init__(self) -> None:
-        self.rows = 0
-
-    def __call__(self, estimate, *, reference=None, mixture=None, one_step=None):
-        self.rows += len(estimate)
-        time.sleep(0.001)
-        return estimate.abs().amax((1, 2))
-
-
-def test_threads_share_what_is_known_of_one_step_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_step = torch.rand(4, 1, 100, generator=torch.Generator().manual_seed(0))
-    guard = Loudness()
-    guarded = GuardedQuality(get_quality("dnsmos_ovrl", sample_rate=RATE), [guard])
-    before = guarded._one_step_scores[0]
-    expected = one_step.abs().amax((1, 2))
-    scores = in_threads(lambda _: before(one_step, reference=None, mixture=None))
-    assert all(torch.equal(score, expected) for score in scores)
-    assert guard.rows == 4
-    # with room for one row, every thread drops what another one has just looked up
-    monkeypatch.setattr(before, "capacity", 1)
-    rows = in_threads(lambda k: before(one_step[k % 4][None], reference=None, mixture=None), 200)
-    assert torch.cat(rows).tolist() == expected.repeat(50).tolist()
-
-
-def test_joint_and_guarded_measures_can_be_copied_and_sent() -> None:
-    one_step = torch.rand(2, 1, 100, generator=torch.Generator().manual_seed(0))
-    for quality in (JointQuality([Loudness()]), GuardedQuality(Loudness(), [Loudness()])):
-        expected = quality(2 * one_step, one_step=one_step)
-        for other in (copy.deepcopy(quality), pickle.loads(pickle.dumps(quality))):
-            assert torch.equal(other(2 * one_step, one_step=one_step), expected)
+def test_without_pesq_a_process_computes_stoi_and_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pesq.py").write_text("raise ModuleNotFoundError(\"No module named 'pesq'\", name='pesq')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    close_score_pools()
+    pair = (np.random.default_rng(0).standard_normal((2, RATE)),)
+    assert score_pairs("stoi", pair, workers=1, sample_rate=RATE) == score_pairs(
+        "stoi", pair, sample_rate=RATE
+    )
+    with pytest.raises(ModuleNotFoundError, match="pesq"):
+        score_pairs("pesq", pair, workers=1, mode="wb")
+    close_score_pools()
 
 
 def test_numbers_of_processes_that_cannot_be_are_errors() -> None:
     with pytest.raises(ValueError, match="workers=-1 is negative: give 0 to score in this process"):
-        get_quality("pesq", sample_rate=RATE, workers=-1)
+        get_metric("pesq", sample_rate=RATE, workers=-1)
     with pytest.raises(ValueError, match="workers=-1 is no number of processes: give 1 or more"):
         pesq(torch.ones(RATE), torch.ones(RATE), workers=-1)

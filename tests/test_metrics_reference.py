@@ -1,4 +1,4 @@
-"""Oracle measures against torchmetrics, mir_eval and closed forms; the policy for what cannot be scored."""
+"""Oracle metrics against torchmetrics, mir_eval and closed forms; the policy for what cannot be scored."""
 
 from __future__ import annotations
 
@@ -115,12 +115,12 @@ def test_closed_forms() -> None:
     assert si_sdr(reference + 1, reference).item() == pytest.approx(0.0, abs=1e-9)
 
 
-@pytest.mark.parametrize("measure", [si_sdr, sdr, pesq, stoi_16k])
+@pytest.mark.parametrize("metric", [si_sdr, sdr, pesq, stoi_16k])
 @pytest.mark.parametrize("gain", [1e-6, 40.0])
-def test_gain_of_the_estimate_is_irrelevant(measure, gain: float, pair: tuple[Tensor, Tensor]) -> None:
+def test_gain_of_the_estimate_is_irrelevant(metric, gain: float, pair: tuple[Tensor, Tensor]) -> None:
     estimate, reference = (signal[0, 0] for signal in pair)
-    expected = measure(estimate, reference).item()
-    assert measure(gain * estimate, reference).item() == pytest.approx(expected, rel=1e-3)
+    expected = metric(estimate, reference).item()
+    assert metric(gain * estimate, reference).item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_pesq_of_the_same_signal_does_not_depend_on_full_scale(pair: tuple[Tensor, Tensor]) -> None:
@@ -143,31 +143,29 @@ def test_perfect_and_orthogonal_estimates_have_finite_scores() -> None:
     )
 
 
-@pytest.mark.parametrize("measure", ALL)
-def test_what_cannot_be_scored_is_nan_and_leaves_the_batch_alone(
-    measure, pair: tuple[Tensor, Tensor]
-) -> None:
+@pytest.mark.parametrize("metric", ALL)
+def test_what_cannot_be_scored_is_nan_and_leaves_the_batch_alone(metric, pair: tuple[Tensor, Tensor]) -> None:
     estimate, reference = (signal[0, :1].repeat(6, 1) for signal in pair)
     estimate[1, 100] = torch.nan
     reference[2, 100] = torch.inf
     estimate[3], reference[4] = 0, 0
-    scores = measure(estimate, reference)
+    scores = metric(estimate, reference)
     assert scores.isnan().tolist() == [False, True, True, True, True, False]
-    torch.testing.assert_close(scores[5], measure(estimate[5], reference[5]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(scores[5], metric(estimate[5], reference[5]), rtol=1e-5, atol=1e-6)
     assert scores.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
-    ("measure", "longest"),
+    ("metric", "longest"),
     [(sdr, 511), (pesq, 0.24 * RATE), (stoi_16k, 0.39 * RATE), (estoi_16k, 0.39 * RATE)],
 )
 def test_short_signals_are_nan_without_a_warning(
-    measure, longest: float, recwarn: pytest.WarningsRecorder
+    metric, longest: float, recwarn: pytest.WarningsRecorder
 ) -> None:
     reference = speech_like(2)
     for time in (0, 1, 100, int(longest)):
-        assert measure(noisy(reference)[:time], reference[:time]).isnan()
-    assert measure(noisy(reference), reference).isfinite()
+        assert metric(noisy(reference)[:time], reference[:time]).isnan()
+    assert metric(noisy(reference), reference).isfinite()
     assert not recwarn.list
 
 
@@ -187,19 +185,19 @@ def test_pesq_leaves_out_long_silence_in_the_reference() -> None:
     )
 
 
-@pytest.mark.parametrize("measure", DIFFERENTIABLE)
-def test_gradients_agree_with_finite_differences_and_stay_finite(measure) -> None:
+@pytest.mark.parametrize("metric", DIFFERENTIABLE)
+def test_gradients_agree_with_finite_differences_and_stay_finite(metric) -> None:
     generator = torch.Generator().manual_seed(0)
     reference = torch.randn(600, dtype=torch.float64, generator=generator)
     estimate = (reference + 0.3 * torch.randn(600, dtype=torch.float64, generator=generator)).requires_grad_()
     direction = torch.randn(600, dtype=torch.float64, generator=generator)
-    (gradient,) = torch.autograd.grad(measure(estimate, reference), estimate)
+    (gradient,) = torch.autograd.grad(metric(estimate, reference), estimate)
     step = 1e-5
     with torch.no_grad():
-        ahead, behind = (measure(estimate + sign * step * direction, reference) for sign in (1, -1))
+        ahead, behind = (metric(estimate + sign * step * direction, reference) for sign in (1, -1))
     assert (gradient @ direction).item() == pytest.approx(((ahead - behind) / (2 * step)).item(), rel=1e-5)
     batch = torch.stack([estimate.detach(), torch.zeros(600, dtype=torch.float64)]).requires_grad_()
-    scores = measure(batch, torch.stack([reference, reference]))
+    scores = metric(batch, torch.stack([reference, reference]))
     (gradients,) = torch.autograd.grad(scores[0], batch)
     assert gradients.isfinite().all()
     assert not gradients[1].any()
@@ -214,12 +212,12 @@ def test_estoi_is_deterministic_and_leaves_the_global_generator_alone() -> None:
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
 
 
-@pytest.mark.parametrize("measure", ALL)
-def test_different_shapes_are_an_error(measure) -> None:
+@pytest.mark.parametrize("metric", ALL)
+def test_different_shapes_are_an_error(metric) -> None:
     with pytest.raises(
         ValueError, match=r"estimate and reference have shapes \(9,\) and \(8,\): give both the same"
     ):
-        measure(torch.ones(9), torch.ones(8))
+        metric(torch.ones(9), torch.ones(8))
 
 
 def test_unknown_modes_and_low_rates_are_errors() -> None:

@@ -198,5 +198,5 @@ def test_ratios_follow_the_beta_distribution(beta: float) -> None:
 
 @pytest.mark.parametrize(("name", "draw"), [("gain_db", random_gains), ("snr_db", random_snr)])
 def test_bounds_the_wrong_way_round_are_named(name: str, draw) -> None:
-    with pytest.raises(ValueError, match=rf"{name}=\(3, -3\): the lower bound comes first"):
+    with pytest.raises(ValueError, match=rf"{name}=\(3, -3\): give two values, the lower one first"):
         draw(torch.zeros(1, 2, 1, 4), (3, -3), generator=seeded())

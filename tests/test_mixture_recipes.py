@@ -23,9 +23,9 @@ from encore.data.mixture_recipes import (
     task_mixtures,
     write_task,
 )
+from encore.data.placement import Placement, apply_placements, draw_placements, place_sources, sounding_blocks
 from encore.data.reading import Reader
 from encore.data.source_corpora import Recording
-from encore.data.source_placing import Place, draw_places, lay_out, place_sources, sounding_blocks
 
 FRAMES = 64_000
 
@@ -77,10 +77,13 @@ def test_a_later_source_begins_to_sound_while_the_one_before_it_sounds() -> None
 def test_the_places_told_are_those_of_the_sound_itself() -> None:
     events = [_event(5120, 1024, 3000), _event(7680, 512)]
     for draw in _many(20):
-        places = draw_places(events, frames=FRAMES, generator=draw)
-        rows = lay_out(events, places, FRAMES)
+        places = draw_placements(events, frames=FRAMES, generator=draw)
+        rows = apply_placements(events, places, FRAMES)
         assert [place.onset for place in places] == [_span(row)[0] for row in rows]
-    same = [lay_out(events, draw_places(events, frames=FRAMES, generator=draw), FRAMES) for draw in _many(3)]
+    same = [
+        apply_placements(events, draw_placements(events, frames=FRAMES, generator=draw), FRAMES)
+        for draw in _many(3)
+    ]
     again = [place_sources(events, frames=FRAMES, generator=draw) for draw in _many(3)]
     assert all(torch.equal(one, other) for one, other in zip(same, again, strict=True))
     assert not torch.equal(same[0], same[1])
@@ -95,8 +98,8 @@ def test_levels_are_exact_over_the_canvas_and_evenly_drawn() -> None:
     assert np.min(levels) >= -25 - 1e-4
     assert np.max(levels) <= -20 + 1e-4
     assert np.mean(levels, 0) == pytest.approx([-22.5, -22.5], abs=0.4)
-    places = draw_places(events, frames=FRAMES, generator=Generator(), level_db=(-40, -40))
-    exact = lay_out(events, places, FRAMES).double().square().mean(1)
+    places = draw_placements(events, frames=FRAMES, generator=Generator(), level_db=(-40, -40))
+    exact = apply_placements(events, places, FRAMES).double().square().mean(1)
     assert 10 * exact.log10().numpy() == pytest.approx([-40, -40], abs=1e-4)
 
 
@@ -105,7 +108,7 @@ def test_what_is_longer_than_the_canvas_is_cut_where_it_sounds() -> None:
     whole = torch.cat((_event(16_000), 1e-4 * _event(80_000, seed=1), _event(16_000, seed=2)))
     starts = []
     for draw in _many(100):
-        (place,) = draw_places([whole], frames=FRAMES, generator=draw)
+        (place,) = draw_placements([whole], frames=FRAMES, generator=draw)
         assert place.offset == 0 or place.frames < FRAMES
         used = whole[place.first : place.first + place.frames]
         assert float(used.abs().max()) > 0.5
@@ -125,7 +128,7 @@ def test_silence_around_a_sound_does_not_count_as_sound() -> None:
     assert sounding_blocks(hiss).tolist() == list(range(8, 16))
     later = _event(256)
     for draw in _many(50):
-        first, second = draw_places([hiss, later], frames=20_000, generator=draw)
+        first, second = draw_placements([hiss, later], frames=20_000, generator=draw)
         assert first.onset <= second.onset < first.onset + 2048
 
 
@@ -148,7 +151,7 @@ def test_nothing_is_clipped() -> None:
 def test_silence_cannot_be_placed(silent: Tensor) -> None:
     with pytest.raises(ValueError, match=r"signals\[1\] is silent or empty: leave it out"):
         place_sources([_event(10), silent], frames=256, generator=Generator())
-    with pytest.raises(ValueError, match="frames=255 is no canvas: give 256 or more"):
+    with pytest.raises(ValueError, match="frames=255 is too short: give 256 or more"):
         place_sources([_event(10)], frames=255, generator=Generator())
 
 
@@ -178,9 +181,9 @@ def test_speakers_and_classes_of_a_mixture_differ_and_are_drawn_evenly() -> None
 
 def test_too_few_speakers_or_classes_are_refused() -> None:
     one, two = _recording("a", speaker="a"), _recording("x", label="x")
-    with pytest.raises(ValueError, match="speech: 2 different speakers are needed and 1 are there"):
+    with pytest.raises(ValueError, match="speech: 2 different speakers are needed, but the corpus has 1"):
         draw_recordings("2speech", [one, one], [], Generator())
-    with pytest.raises(ValueError, match="sounds: 2 different classes are needed and 1 are there"):
+    with pytest.raises(ValueError, match="sounds: 2 different classes are needed, but the corpus has 1"):
         draw_recordings("speech_2sounds", [one], [two], Generator())
     with pytest.raises(ValueError, match=r"sounds: a\.wav has no class: leave it out, or name it"):
         draw_recordings("2sounds", [], [one], Generator())
@@ -241,10 +244,12 @@ def test_a_written_task_is_its_own_description(task: str, corpora: tuple[Path, P
         signals = [reader.read(file, 0, reader.length(file))[0] for file in files]
         columns = ("first", "frames", "offsets", "onsets", "level_db")
         places = [
-            Place(first=first, frames=frames, offset=offset, onset=onset, level_db=level)
+            Placement(first=first, frames=frames, offset=offset, onset=onset, level_db=level)
             for first, frames, offset, onset, level in zip(*map(line.get, columns), strict=True)
         ]
-        torch.testing.assert_close(lay_out(signals, places, sources.shape[1]), sources, rtol=0, atol=0)
+        torch.testing.assert_close(
+            apply_placements(signals, places, sources.shape[1]), sources, rtol=0, atol=0
+        )
         for name, label, speaker, file, onset, signal in zip(
             TASKS[task],
             mixture.labels,
@@ -294,7 +299,7 @@ def test_a_full_folder_is_kept_unless_told(corpora: tuple[Path, Path], tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["2sounds", "OUT"], "sounds: task 2sounds needs it: give --sounds and the corpus's folder"),
+        (["2sounds", "OUT"], "sounds: task 2sounds needs it: give --sounds with the corpus's folder"),
         (["speech_sound", "OUT", "--sounds", "FSD"], "speech: task speech_sound needs it"),
         (["2sounds", "OUT", "--sounds", "FSD", "--count", "0"], "count=0: give 1 to 10000 mixtures"),
         (
@@ -358,12 +363,12 @@ def test_lists_that_do_not_agree_are_refused(corpora: tuple[Path, Path], tmp_pat
     lines = listing.read_text().splitlines()
     listing.write_text(lines[0] + "\n")
     with pytest.raises(
-        ValueError, match=r"sources\.jsonl does not fit manifest\.jsonl \('0001'\): write the"
+        ValueError, match=r"sources\.jsonl does not match manifest\.jsonl \('0001'\): write the"
     ):
         task_mixtures(tmp_path)
     listing.write_text("\n".join(lines).replace('"speakers": [null, null]', '"speakers": [null]'))
-    with pytest.raises(ValueError, match=r"does not fit manifest\.jsonl \(0000 has 2 sources\)"):
+    with pytest.raises(ValueError, match=r"does not match manifest\.jsonl \(0000 has 2 sources\)"):
         task_mixtures(tmp_path)
     listing.unlink()
-    with pytest.raises(FileNotFoundError, match=r"sources\.jsonl is missing: write the task anew"):
+    with pytest.raises(FileNotFoundError, match=r"sources\.jsonl is missing: write the task again"):
         task_mixtures(tmp_path)

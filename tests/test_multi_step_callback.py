@@ -18,21 +18,20 @@ from encore.data.audio import read_audio
 from encore.data.audio_writing import write_audio
 from encore.data.corpora import Item
 from encore.data.datamodule import SeparationData
-from encore.inference import FixedSchedule, GridSearch, Guide, refine
+from encore.inference import GridSearch, RefineOptions, refine
 from encore.lightning_modules.losses import PermutationInvariant, negative_snr
 from encore.lightning_modules.separation import SeparationModule
-from encore.metrics import get_quality, si_sdr
+from encore.metrics import get_metric, oracle, si_sdr
 from encore.reporting.scores import read_scores
 
 METRICS = ["si_sdr", "snr", "stoi"]
 
 
-def guides(items: int | None = None) -> dict[str, Guide]:
-    quality = get_quality("si_sdr", sample_rate=16000)
-    search = GridSearch(3, include_estimate=True)
+def methods(items: int | None = None) -> dict[str, RefineOptions]:
+    search = GridSearch(3, include_estimate=True, steps=2)
     return {
-        "si_sdr": Guide(search=search, quality=quality, steps=2, items=items),
-        "schedule": Guide(search=FixedSchedule([0.5, 0.9])),
+        "si_sdr": RefineOptions(search=search, guide="si_sdr", items=items),
+        "schedule": RefineOptions(search=torch.tensor([0.5, 0.1])),
     }
 
 
@@ -49,7 +48,7 @@ def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, S
     """A run without any logger that max_steps cuts in the middle of its second epoch."""
     folder = tmp_path_factory.mktemp("run")
     trained = toy_module()
-    fit(corpus, folder, MultiStepInference(guides(), metrics=METRICS), trained)
+    fit(corpus, folder, MultiStepInference(methods(), metrics=METRICS), trained)
     return folder, trained
 
 
@@ -76,16 +75,14 @@ def test_scores_are_those_of_refine_itself(run: tuple[Path, SeparationModule], c
         expected = refine(
             trained.separator,
             batch["mixture"],
-            steps=2,
-            search=GridSearch(3, include_estimate=True),
-            quality=get_quality("si_sdr", sample_rate=16000),
-            reference=reference,
+            oracle(get_metric("si_sdr", sample_rate=16000), batch["references"]),
+            GridSearch(3, include_estimate=True, steps=2),
         )
         rows = scores[(scores["item"] == batch["names"][0]) & (scores["metric"] == "si_sdr")]
         guided = rows[rows["kind"] == "oracle"].sort_values("step")
         assert guided["value"].tolist() == pytest.approx(expected.scores[:, 0].tolist(), rel=1e-5)
         assert (guided["evaluations"] == int(expected.evaluations[0])).all()
-        assert rows["mixture_db"].tolist() == pytest.approx(
+        assert rows["input_si_sdr"].tolist() == pytest.approx(
             [si_sdr(batch["mixture"], reference).item()] * len(rows), rel=1e-5
         )
 
@@ -100,7 +97,7 @@ def test_curves_and_examples_are_written(run: tuple[Path, SeparationModule]) -> 
 def test_runs_every_n_epochs_and_once_at_the_end(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    callback = MultiStepInference(guides(), metrics=["snr"], every_n_epochs=2, items=1)
+    callback = MultiStepInference(methods(), metrics=["snr"], every_n_epochs=2, items=1)
     steps = []
     validate = callback.measure
     monkeypatch.setattr(callback, "measure", lambda t, m: steps.append(t.global_step) or validate(t, m))
@@ -114,10 +111,17 @@ def test_runs_every_n_epochs_and_once_at_the_end(
     assert logged[key].notna().sum() == 2
     assert key in trainer.callback_metrics  # a checkpoint callback can monitor it
     assert {"val/one_step/snr", "val/mixture/snr", f"{key}_gain", f"{key}_gain_low"} <= set(logged.columns)
+    scores = read_scores(tmp_path / "scores.parquet")
+    steps = scores[(scores["kind"] == "oracle") & (scores["step"] > 0)]
+    last = logged[logged[key].notna()].iloc[-1]
+    assert last["val/multi_step/si_sdr_oracle/kept"] == pytest.approx(steps["ratio"].isna().mean())
+    assert last["val/multi_step/si_sdr_oracle/ratio"] == pytest.approx(steps["ratio"].mean())
+    assert last["val/multi_step/fixed/ratio"] == pytest.approx(0.3)
+    assert last["val/multi_step/fixed/kept"] == 0
 
 
 def test_is_not_run_twice_at_one_step(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    callback = MultiStepInference(guides(), metrics=["snr"], every_n_epochs=1, items=1)
+    callback = MultiStepInference(methods(), metrics=["snr"], every_n_epochs=1, items=1)
     steps = []
     validate = callback.measure
     monkeypatch.setattr(callback, "measure", lambda t, m: steps.append(t.global_step) or validate(t, m))
@@ -137,7 +141,7 @@ def test_the_averaged_weights_are_scored(corpus: Path, tmp_path: Path) -> None:
             seen.append(module.separator.gain.item())
             return super().measure(trainer, module)
 
-    peek = Peek(guides(), metrics=["snr"], every_n_epochs=1, items=1)
+    peek = Peek(methods(), metrics=["snr"], every_n_epochs=1, items=1)
     averaging = EMAWeightAveraging(decay=0.9999)
     fit(corpus, tmp_path, peek, toy_module(rate=1.0), max_steps=3, callbacks=[averaging, peek])
     assert seen == pytest.approx([raw[0], raw[0]], rel=1e-2)
@@ -145,14 +149,14 @@ def test_the_averaged_weights_are_scored(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_a_guide_for_some_items_only(corpus: Path, tmp_path: Path) -> None:
-    fit(corpus, tmp_path, MultiStepInference(guides(items=1), metrics=["snr"]), toy_module(), max_steps=1)
+    fit(corpus, tmp_path, MultiStepInference(methods(items=1), metrics=["snr"]), toy_module(), max_steps=1)
     scores = read_scores(tmp_path / "scores.parquet")
     assert scores[scores["kind"] == "oracle"]["item"].nunique() == 1
     assert scores[scores["kind"] == "fixed"]["item"].nunique() == 3
 
 
 def test_two_guides_of_one_name_are_refused() -> None:
-    twice = {"a": Guide(search=FixedSchedule([0.1])), "b": Guide(search=FixedSchedule([0.2]))}
+    twice = {name: RefineOptions(search=torch.tensor([0.1])) for name in ("a", "b")}
     with pytest.raises(ValueError, match=r"tell them apart by label"):
         MultiStepInference(twice)
 
@@ -192,13 +196,12 @@ def speakers(corpus: Path) -> SeparationData:
 def test_speakers_are_refined_together_and_scored_in_the_order_of_their_references(
     corpus: Path, tmp_path: Path
 ) -> None:
-    quality = get_quality("si_sdr", sample_rate=16000)
-    search = GridSearch(3, include_estimate=True)
-    guides = {
-        "moved": Guide(search=search, quality=quality, steps=2, consistency="uniform", label="moved"),
-        "si_sdr": Guide(search=search, quality=quality, steps=2),
+    search = GridSearch(3, include_estimate=True, steps=2)
+    options = {
+        "moved": RefineOptions(search=search, guide="si_sdr", consistency="uniform", label="moved"),
+        "si_sdr": RefineOptions(search=search, guide="si_sdr"),
     }
-    callback = MultiStepInference(guides, metrics=["si_sdr"])
+    callback = MultiStepInference(options, metrics=["si_sdr"])
     trained = SeparationModule(
         Halves(), PermutationInvariant(negative_snr), lambda _: torch.optim.SGD([nn.Parameter(torch.ones(1))])
     )

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from encore.data.mixing import random_ratios
+from encore.lightning_modules.data_mixing import DataMixing
 from encore.lightning_modules.losses import PermutationInvariant, negative_snr
-from encore.lightning_modules.mixing_policy import MixingPolicy
 from encore.lightning_modules.separation import SeparationModule
 
 
@@ -27,7 +27,7 @@ def squared_error(estimates: Tensor, references: Tensor) -> Tensor:
     return (estimates - references).square().mean((1, 2, 3))
 
 
-def loss_of(policy: MixingPolicy, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def loss_of(policy: DataMixing, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Loss of mixtures of ones whose references are ``wanted`` ``(b,)``, and its gradient by the gain."""
     module = SeparationModule(Scale(), squared_error, torch.optim.SGD, mixing=policy)
     mixture = torch.ones(len(wanted), 1, 5, dtype=torch.float64)
@@ -37,7 +37,7 @@ def loss_of(policy: MixingPolicy, wanted: Tensor) -> tuple[Tensor, Tensor]:
     return loss.detach(), slope
 
 
-def drawn(policy: MixingPolicy, items: int) -> list[list[Tensor]]:
+def drawn(policy: DataMixing, items: int) -> list[list[Tensor]]:
     """The ratios of every pass and candidate that a policy draws."""
     generator = torch.Generator().manual_seed(7)
     torch.randint(1, (items,), generator=generator)
@@ -51,7 +51,7 @@ def drawn(policy: MixingPolicy, items: int) -> list[list[Tensor]]:
     ]
 
 
-def by_hand(policy: MixingPolicy, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def by_hand(policy: DataMixing, wanted: Tensor) -> tuple[Tensor, Tensor]:
     gain = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
     estimate = gain.expand(len(wanted))
     losses, weights = [(estimate - wanted).square()], [policy.first_weight]
@@ -70,7 +70,7 @@ def by_hand(policy: MixingPolicy, wanted: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("candidates", [1, 3])
 @pytest.mark.parametrize("unroll", [1, 3])
 def test_loss_and_gradient_are_those_by_hand(unroll, candidates, first_weight) -> None:
-    policy = MixingPolicy(unroll=unroll, candidates=candidates, first_weight=first_weight, ratio_beta=0.5)
+    policy = DataMixing(unroll=unroll, candidates=candidates, first_weight=first_weight, ratio_beta=0.5)
     wanted = torch.tensor([0.1, 0.3, 0.5, 0.7], dtype=torch.float64)
     for ours, expected in zip(loss_of(policy, wanted), by_hand(policy, wanted), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-6, atol=0)
@@ -78,7 +78,7 @@ def test_loss_and_gradient_are_those_by_hand(unroll, candidates, first_weight) -
 
 def test_of_several_ratios_each_item_goes_on_with_its_best() -> None:
     """``g (r + (1 - r) g)`` rises with r: an item that wants little takes the smallest ratio."""
-    policy = MixingPolicy(unroll=1, candidates=5, first_weight=0.0)
+    policy = DataMixing(unroll=1, candidates=5, first_weight=0.0)
     ratios = torch.stack(drawn(policy, 2)[0]).double()
     best = torch.stack((ratios[:, 0].min(), ratios[:, 1].max()))
     wanted = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -108,7 +108,7 @@ def test_speakers_that_change_places_lose_nothing() -> None:
     loss = PermutationInvariant(negative_snr)
 
     def of(steady: bool) -> Tensor:
-        policy = MixingPolicy(unroll=3, ratio_beta=0.5)
+        policy = DataMixing(unroll=3, ratio_beta=0.5)
         module = SeparationModule(Swapping(steady), loss, torch.optim.SGD, mixing=policy)
         return module._batch_loss(mixture, references, torch.Generator().manual_seed(3)).detach()
 

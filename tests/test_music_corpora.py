@@ -47,7 +47,7 @@ def test_musdb18_hq_keeps_the_official_songs_for_validation(tmp_path: Path) -> N
 def test_other_songs_are_held_out_by_number_or_title(root: Path) -> None:
     for valid_songs, held_out in (
         (1, ["Ana - One"]),
-        (2, ["Ana - One", "Cat - Three"]),  # evenly spread over the sorted titles
+        (2, ["Ana - One", "Cat - Three"]),  # evenly spaced over the sorted titles
         (["Dan - Four", "Bob - Two"], ["Bob - Two", "Dan - Four"]),
     ):
         train, valid = (musdb18_hq(root, split, valid_songs=valid_songs) for split in ("train", "valid"))
@@ -283,7 +283,7 @@ def test_song_folders_that_are_not_what_they_seem(tmp_path: Path) -> None:
     (tmp_path / "a" / "bass.flac").unlink()
     (tmp_path / "a" / "mixture.wav").unlink()
     write(tmp_path / "a" / "mixture" / "one.wav", tone(500, 20))
-    with pytest.raises(ValueError, match="mixture is a folder: a mixture is one file, or left out"):
+    with pytest.raises(ValueError, match="mixture is a folder: give a file as mixture, or none"):
         song_folders(tmp_path)
 
 

@@ -5,32 +5,32 @@ import torch
 from separator_toys import close, noise
 from torch import Tensor
 
-from encore.inference.oracle_predictor import oracle_predictor, share
+from encore.inference.oracle_predictor import accompaniment_gain, oracle_predictor
 from encore.metrics.reference import si_sdr
-from encore.models.pretrained.contract import Levelled, OpenedSeparator
+from encore.models.pretrained.base import Levelled, PretrainedSeparator
 
 PUBLISHED = (1, 0.964, 0.923, 0.875, 0.818, 0.75, 0.667, 0.563, 0.429, 0.25)
 
 
 def leaking(mixture: Tensor) -> Tensor:
-    """Knows the split of the first channel's halves of time; a tenth of the whole leaks into either."""
+    """Separate the first half of the time from the second; a tenth of the whole leaks into either."""
     early = mixture.clone()
     early[..., mixture.shape[-1] // 2 :] = 0
     return torch.stack((early, mixture - early), dim=1) + 0.1 * mixture[:, None]
 
 
 def sources() -> Tensor:
-    """``(2, 1, t)``: one sounds in the first half, one in the second."""
+    """Return ``(2, 1, t)``: one sounds in the first half, one in the second."""
     both = noise(2, 1, 2000)
     both[0, :, 1000:] = 0
     both[1, :, :1000] = 0
     return both
 
 
-def test_shares_of_either_form() -> None:
+def test_gains_of_either_form() -> None:
     for step, gain in enumerate(PUBLISHED):
-        assert share(step / 10, "published_code") == pytest.approx(gain, abs=6e-4)
-        assert share(step / 10, "intended") == pytest.approx(1 - step / 10)
+        assert accompaniment_gain(step / 10, "published_code") == pytest.approx(gain, abs=6e-4)
+        assert accompaniment_gain(step / 10, "intended") == pytest.approx(1 - step / 10)
 
 
 @pytest.mark.parametrize("form", ["intended", "published_code"])
@@ -42,7 +42,7 @@ def test_scores_are_those_of_remixes_made_by_hand(form: str) -> None:
         (beta, source) for beta in (0.0, 0.5, 0.9) for source in (0, 1)
     ]
     for score in found:
-        gains = torch.tensor([share(score.beta, form), 1.0])[:, None, None]
+        gains = torch.tensor([accompaniment_gain(score.beta, form), 1.0])[:, None, None]
         scaled = references * gains
         estimate = leaking(scaled.sum(0)[None])[0, score.source]
         assert score.si_sdr == pytest.approx(float(si_sdr(estimate, scaled[score.source])), abs=1e-3)
@@ -59,18 +59,18 @@ def test_the_raised_target_gains_and_the_others_lose() -> None:
 
 def test_what_is_no_named_source_fades_with_the_others() -> None:
     references, rest = sources(), noise(1, 2000, seed=7)
-    heard: list[Tensor] = []
+    inputs: list[Tensor] = []
 
-    def listening(mixture: Tensor) -> Tensor:
-        heard.append(mixture)
+    def recorded(mixture: Tensor) -> Tensor:
+        inputs.append(mixture)
         return leaking(mixture)
 
-    oracle_predictor(listening, references.sum(0) + rest, references, 0, (0.75,), forms=("intended",))
-    close(heard[0][0], references[0] + 0.25 * (references[1] + rest))
+    oracle_predictor(recorded, references.sum(0) + rest, references, 0, (0.75,), forms=("intended",))
+    close(inputs[0][0], references[0] + 0.25 * (references[1] + rest))
 
 
-def test_remixes_are_seen_at_the_original_mixtures_level() -> None:
-    class Listening(OpenedSeparator):
+def test_remixes_are_normalized_by_the_original_mixture() -> None:
+    class Recorded(PretrainedSeparator):
         def __init__(self) -> None:
             super().__init__(("a", "b"), 8000, 1)
             self.levels: list[float] = []
@@ -79,7 +79,7 @@ def test_remixes_are_seen_at_the_original_mixtures_level() -> None:
             self.levels.append(float(mixture.std()))
             return leaking(mixture)
 
-    separator = Levelled(Listening(), "standardise")
+    separator = Levelled(Recorded(), "standardise")
     references = sources()
     oracle_predictor(separator, references.sum(0), references, 0, (0.0, 0.9), forms=("intended",))
     assert separator.separator.levels == pytest.approx([1.0, (0.5 * (1 + 0.01)) ** 0.5], rel=0.05)

@@ -22,10 +22,10 @@ def test_the_matching_order_is_the_closest_of_all(sources: int) -> None:
     order = matching_order(estimates, known)
     for item in range(5):
         distances = {
-            way: (estimates[item, list(way)] - known[item]).square().sum().item()
-            for way in permutations(range(sources))
+            candidate: (estimates[item, list(candidate)] - known[item]).square().sum().item()
+            for candidate in permutations(range(sources))
         }
-        assert tuple(order[item].tolist()) == min(distances, key=lambda way: distances[way])
+        assert tuple(order[item].tolist()) == min(distances, key=lambda candidate: distances[candidate])
 
 
 def test_the_reference_order_has_the_best_mean_si_sdr() -> None:
@@ -35,10 +35,10 @@ def test_the_reference_order_has_the_best_mean_si_sdr() -> None:
     order = reference_order(estimates, references)
     for item in range(6):
         means = {
-            way: si_sdr(estimates[item, list(way)], references[item]).mean().item()
-            for way in permutations(range(3))
+            candidate: si_sdr(estimates[item, list(candidate)], references[item]).mean().item()
+            for candidate in permutations(range(3))
         }
-        assert tuple(order[item].tolist()) == max(means, key=lambda way: means[way])
+        assert tuple(order[item].tolist()) == max(means, key=lambda candidate: means[candidate])
     assert order.unique(dim=0).tolist() == [[1, 2, 0]]
 
 
@@ -50,7 +50,7 @@ def test_reordering_undoes_a_shuffle() -> None:
     assert torch.equal(reorder(shuffled, matching_order(shuffled, known)), known)
 
 
-def test_where_nothing_tells_orders_apart_sources_stay() -> None:
+def test_where_all_orders_are_equally_good_sources_stay() -> None:
     silence = torch.zeros(2, 3, 1, 10)
     assert matching_order(noise(2, 3, 1, 10), silence).tolist() == [[0, 1, 2]] * 2
     assert reference_order(silence, silence).tolist() == [[0, 1, 2]] * 2

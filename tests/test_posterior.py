@@ -1,4 +1,4 @@
-"""Solvers of the posterior under source priors: closed forms, exact lengths, and laws that all must keep."""
+"""Solvers of the posterior under source priors: closed forms, exact lengths, and laws of all solvers."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from encore.inference.guidance import (
     hybrid,
     proportional,
 )
-from encore.inference.posterior import Ancestral, Problem, Start
+from encore.inference.posterior import Ancestral, SeparationProblem, Start
 from encore.inference.posterior_flow import SourceFlow
 from encore.inference.posterior_log import PosteriorSample
 from encore.inference.reconstruction import ReconstructionLoss
 from encore.inference.red_diff import RedDiff
-from encore.inference.source_priors import Ensemble
+from encore.inference.source_priors import PriorBank
 from encore.models.processes.diffusion import DiscreteDiffusion
 
 LEVELS = DiscreteDiffusion().levels(50)
@@ -51,7 +51,7 @@ SOLVERS = {
 
 
 def drawn(solver, sources: GaussianSources, *, count: int = 20_000, levels=LEVELS) -> tuple[Tensor, Tensor]:
-    """How far samples of one mixture are off its true mean, ``(k t,)``, and their covariance."""
+    """Return the error of the mean of samples of one mixture, ``(k t,)``, and their covariance."""
     mixture = torch.linspace(1.0, -0.6, sources.length, dtype=torch.float64).expand(1, count, -1)
     sample = solved(solver, sources.priors, mixture, levels, generator=generator(), start=Start(kind="noise"))
     flat = sample.estimates[0].transpose(0, 1).flatten(1)
@@ -68,24 +68,24 @@ def test_the_exact_kernel_reaches_mean_and_covariance(sources: GaussianSources) 
 
 
 def test_the_exact_kernel_is_exact_to_rounding() -> None:
-    """Mean and covariance are carried through every step in closed form, instead of being sampled."""
+    """Mean and covariance are propagated through every step in closed form, instead of being sampled."""
     sources, levels = unlike_sources(), DiscreteDiffusion().levels()
     size, eye = 12, torch.eye(12, dtype=torch.float64)
     mixture = torch.linspace(1, -1, 6, dtype=torch.float64)
     last = levels.step(199)
-    mean = last.signal**0.5 * sources.mean(mixture[None, None])[0, :, 0].flatten()
-    covariance = last.signal * sources.covariance() + (1 - last.signal) * eye
+    mean = last.alpha_bar**0.5 * sources.mean(mixture[None, None])[0, :, 0].flatten()
+    covariance = last.alpha_bar * sources.covariance() + (1 - last.alpha_bar) * eye
     plain = covariance.clone()
     for number in range(199, -1, -1):
         step = levels.step(number)
         # the step's affine map, read off the ideal denoisers and gains at 0 and at unit vectors
-        own, total = sources.left(step)
+        own, total = sources.conditional(step)
         gains = (own @ torch.linalg.inv(total)).reshape(size, 6)
         states = torch.cat((torch.zeros(1, size), eye)).reshape(-1, 2, 1, 6).double()
-        found = Ensemble(sources.priors)(states, step.signal)
+        found = PriorBank(sources.priors)(states, step.alpha_bar)
         residual = mixture - found.sum(dim=1)[:, 0]
-        moved = step.of_estimate * (found[:, :, 0].flatten(1) + residual @ gains.T)
-        moved = moved + step.of_state * states[:, :, 0].flatten(1)
+        moved = step.estimate_weight * (found[:, :, 0].flatten(1) + residual @ gains.T)
+        moved = moved + step.state_weight * states[:, :, 0].flatten(1)
         matrix = (moved[1:] - moved[0]).T
         mean = matrix @ mean + moved[0]
         covariance = matrix @ covariance @ matrix.T + sources.kernel(step)
@@ -124,7 +124,7 @@ def test_the_pseudo_inverse_is_exact_in_the_mean_for_white_sources_of_known_powe
     assert float((off / quiet.covariance().diagonal().sqrt()).abs().max()) > 1
 
 
-def test_the_pseudo_inverse_takes_equal_shares_of_each_mixture_for_powers_that_it_is_not_told() -> None:
+def test_the_pseudo_inverse_assumes_equal_parts_of_each_mixture_for_unknown_powers() -> None:
     sources = unlike_sources()
     mixture = torch.tensor([1.0, 0.1]).double()[:, None, None] * torch.randn(2, 1, 6).double()
 
@@ -142,15 +142,15 @@ def test_the_pseudo_inverse_takes_equal_shares_of_each_mixture_for_powers_that_i
 @pytest.mark.parametrize("kind", ["source", "joint"])
 @pytest.mark.parametrize("shortened", ["summed", "own"])
 def test_every_sources_step_has_the_exact_length(kind: str, shortened: str) -> None:
-    """With a prior that has nothing to say, only guidance moves."""
+    """With a prior without information, only guidance moves."""
     rule = LossGuidance(schedule=hybrid(), normalise=kind, shortened=shortened)
     lengths = []
 
     class Watched(LossGuidance):
-        def __call__(self, place):
-            push = rule(place)
-            lengths.append((place.step, push.move.norm(dim=(2, 3))))
-            return push
+        def __call__(self, state):
+            update = rule(state)
+            lengths.append((state.step, update.move.norm(dim=(2, 3))))
+            return update
 
     mixture = 0.1 * torch.randn(2, 1, 4000, generator=generator())
     watched = Ancestral(guidance=Watched(schedule=hybrid()))
@@ -158,12 +158,12 @@ def test_every_sources_step_has_the_exact_length(kind: str, shortened: str) -> N
     assert len(lengths) == 50
     for step, found in lengths:
         # the steps of the whole chain, see test_diffusion
-        length = 4000**0.5 * sum(map(hybrid(), step.replaced if shortened == "summed" else [step]))
+        length = 4000**0.5 * sum(map(hybrid(), step.substeps if shortened == "summed" else [step]))
         if kind == "source":
             torch.testing.assert_close(found, torch.full((2, 2), length))
         else:
             torch.testing.assert_close(found.norm(dim=1), torch.full((2,), 2**0.5 * length))
-            # a source that answers more to its state has the larger share
+            # a source that depends more on its state gets the larger step
             assert bool((found[:, 1] > 2 * found[:, 0]).all())
 
 
@@ -181,7 +181,7 @@ def test_schedules() -> None:
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_laws_that_all_solvers_keep(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_laws_of_all_solvers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     solver, sources = SOLVERS[name], alike_sources()
     mixture = torch.randn(3, 1, 6, generator=generator()).double()
 
@@ -198,15 +198,17 @@ def test_laws_that_all_solvers_keep(name: str, monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(run(mixture=mixture[1:2]).estimates[0], first.estimates[1])
     # the order of sources is of no meaning but for the noise that each gets, and the one that is constrained
     unlike = unlike_sources()
-    drawn = Problem.noise
-    monkeypatch.setattr(Problem, "noise", lambda self: drawn(self).flip(1))
+    drawn = SeparationProblem.noise
+    monkeypatch.setattr(SeparationProblem, "noise", lambda self: drawn(self).flip(1))
     # all sources start from one noise, which is the first source's
     monkeypatch.setattr(
-        Problem, "first_states", lambda self: self.mixture[:, None].expand(-1, len(self.priors), -1, -1) + 0.0
+        SeparationProblem,
+        "first_states",
+        lambda self: self.mixture[:, None].expand(-1, len(self.priors), -1, -1) + 0.0,
     )
     other = replace(solver, constrained=1) if name == "dirac" else solver
     flipped = run(unlike.priors[::-1], solver=other, seed=3)
-    monkeypatch.setattr(Problem, "noise", drawn)
+    monkeypatch.setattr(SeparationProblem, "noise", drawn)
     straight = run(unlike.priors, seed=3)
     torch.testing.assert_close(flipped.estimates.flip(1), straight.estimates)
 
@@ -224,7 +226,7 @@ def test_laws_that_all_solvers_keep(name: str, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_estimates_come_to_the_posterior_mean(name: str, most: float) -> None:
-    """How near is a table in docs/results.md; a sample of the posterior itself would be at 0.15."""
+    """How close is a table in docs/results.md; a sample of the posterior itself would be at 0.15."""
     sources, mixture = smooth_and_rough()
     solver = SOLVERS[name]
     if name == "pseudo_inverse":
@@ -246,9 +248,9 @@ def test_the_dirac_flow_sums_to_the_mixture_exactly() -> None:
 def test_starts() -> None:
     levels, mixture, own = DiscreteDiffusion().levels(), torch.randn(2, 1, 10), torch.randn(2, 2, 1, 10)
 
-    def problem(start: Start, estimate: Tensor | None = None, sources: int = 2) -> Problem:
+    def problem(start: Start, estimate: Tensor | None = None, sources: int = 2) -> SeparationProblem:
         priors = white_sources(*[1.0] * sources).priors
-        return Problem(
+        return SeparationProblem(
             priors=priors,
             mixture=mixture,
             levels=levels,
@@ -266,11 +268,11 @@ def test_starts() -> None:
     assert Start().first(levels) == 199
     assert Start(whole_chain=False).first(levels) == 149
     assert Start(whole_chain=False).first(levels.respaced(50)) == 37
-    assert levels.places(50, "log")[Start(whole_chain=False).first(levels.respaced(50, "log"))] == 149
+    assert levels.indices(50, "log")[Start(whole_chain=False).first(levels.respaced(50, "log"))] == 149
     assert torch.equal(problem(Start(kind="noise")).first_states(), noise.expand(2, -1, -1, -1))
     guess = problem(Start(kind="estimate", at=1.0), own).first_states()
-    signal = float(levels.signal[-1])
-    torch.testing.assert_close(guess, signal**0.5 * own + (1 - signal) ** 0.5 * noise[:, :1])
+    alpha_bar = float(levels.alpha_bar[-1])
+    torch.testing.assert_close(guess, alpha_bar**0.5 * own + (1 - alpha_bar) ** 0.5 * noise[:, :1])
     for wrong, fault in (
         (lambda: Start(kind="silence"), "kind='silence'"),
         (lambda: Start(at=0.0), r"at=0\.0"),
@@ -328,12 +330,6 @@ def test_guidance_brings_samples_to_the_mixture() -> None:
 @pytest.mark.parametrize(
     ("wrong", "fault"),
     [
-        (
-            lambda: Problem(
-                priors=[], mixture=torch.zeros(3, 1, 5), levels=LEVELS, generator=generator(), draws=2
-            ),
-            "draws=2: a batch of 3",
-        ),
         (lambda: LossGuidance(schedule=hybrid(), normalise="both"), "normalise='both'"),
         (lambda: hybrid(sharpness=0.0), r"sharpness=0\.0"),
         (lambda: SourceFlow(width=0.0), r"width=0\.0"),
@@ -342,6 +338,6 @@ def test_guidance_brings_samples_to_the_mixture() -> None:
         (lambda: GaussianSources(stationary(1, 0.5)), r"give \(k, t, t\)"),
     ],
 )
-def test_what_makes_no_sense_is_named(wrong, fault: str) -> None:
+def test_wrong_options_are_named(wrong, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         wrong()

@@ -1,4 +1,4 @@
-"""What solvers write down of their steps, and when they stop."""
+"""The log of a solver's steps, and convergence."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from encore.inference.posterior_log import PosteriorSample
 from encore.models.processes.diffusion import DiscreteDiffusion
 
 
-def test_conflict_is_the_strength_that_turns_a_step() -> None:
-    """At that strength prior and guidance together stand still along the gradient."""
+def test_conflict_is_the_strength_that_cancels_a_step() -> None:
+    """At that strength prior and guidance together do not move along the gradient."""
     mixture = torch.randn(1, 1, 4000, generator=generator())
     seen = {}
 
     class Watched(LossGuidance):
-        def __call__(self, place):
-            seen["before"] = place.states.detach()
-            push = LossGuidance(schedule=hybrid())(place)
-            seen["gradient"] = push.gradient
-            return replace(push, move=torch.zeros_like(push.move))
+        def __call__(self, state):
+            seen["before"] = state.states.detach()
+            update = LossGuidance(schedule=hybrid())(state)
+            seen["gradient"] = update.gradient
+            return replace(update, move=torch.zeros_like(update.move))
 
     levels = DiscreteDiffusion().levels(2)
     chain = Ancestral(guidance=Watched(schedule=hybrid()))
@@ -42,17 +42,17 @@ def test_conflict_is_the_strength_that_turns_a_step() -> None:
     )
 
 
-def test_items_that_rest_keep_their_estimates_and_the_others_go_on() -> None:
+def test_converged_items_keep_their_estimates_and_the_others_go_on() -> None:
     sources, mixture = unlike_sources(), torch.randn(2, 1, 6, generator=generator()).double()
-    mixture[1] = 0.01 * mixture[1]  # beside its noise, so that it rests later
+    mixture[1] = 0.01 * mixture[1]  # beside its noise, so that it converges later
     levels = DiscreteDiffusion().levels()
     seen: list[Tensor] = []
 
     class Watched(Projection):
-        def __call__(self, place):
-            push = Projection()(place)
-            seen.append(push.estimates)
-            return push
+        def __call__(self, state):
+            update = Projection()(state)
+            seen.append(update.estimates)
+            return update
 
     def run(stop: float | None) -> PosteriorSample:
         seen.clear()
@@ -62,9 +62,9 @@ def test_items_that_rest_keep_their_estimates_and_the_others_go_on() -> None:
     full = run(None)
     assert not bool(full.stopped.any())
     norms = mixture.flatten(1).norm(dim=1)
-    shares = torch.stack([(b - a).flatten(1).norm(dim=1) / norms for a, b in pairwise(seen)])
+    changes = torch.stack([(b - a).flatten(1).norm(dim=1) / norms for a, b in pairwise(seen)])
     # the largest of three changes in a row, and where that is smallest for the first item
-    largest = shares.unfold(0, 3, 1).amax(dim=-1)
+    largest = changes.unfold(0, 3, 1).amax(dim=-1)
     stop = float(largest[:, 0].min()) * 1.001
     assert float(largest[:, 1].min()) > stop
     level = int((largest[:, 0] < stop).int().argmax()) + 3

@@ -59,18 +59,22 @@ def test_layouts_are_found(tmp_path: Path) -> None:
         torch.testing.assert_close(same(given), 0.5 * given[:, None])
 
 
-def test_what_does_not_separate_is_told(tmp_path: Path) -> None:
+def test_graphs_that_do_not_separate_say_why(tmp_path: Path) -> None:
     uri = script(tmp_path / "m.pt", TwoFilters(), "")
-    fails(uri, "does not say its sources: add ?sources=speech,noise")
-    fails(f"{uri}?sources=a,b", "does not say its sample_rate: add ?sample_rate=16000")
+    fails(
+        uri,
+        f"does not say its sources and sample_rate: give them, as in --separator '{tmp_path}/m.pt?sources",
+    )
+    fails(f"{uri}?sources=a,b", "does not say its sample_rate: give them")
     fails(
         f"{uri}?sources=a,b,c&sample_rate=8000",
-        "does not separate 8000 samples with sources=a,b,c and channels=1: (batch, channel, time) fails "
-        "(estimates are (1, 2, 8000), not (batch, source, channel, time) = (1, 3, 1, 8000)",
+        "does not separate noise of shape (2, 1, 8000) with sources=a,b,c and channels=1: as (batch, "
+        "channel, time) it fails (estimates are (2, 2, 8000), not (batch, source, channel, time) = "
+        "(2, 3, 1, 8000)",
     )
-    fails(f"{uri}?sources=a,b&sample_rate=8000&layout=tb", "option layout=tb: choose one of bct, bt")
+    fails(f"{uri}?sources=a,b&sample_rate=8000&layout=tb", "layout=tb: choose one of bct, bt")
     fails(f"{uri}?sources=a,b&sample_rate=8000&layout=bt&channels=2", "layout=bt takes one channel")
-    fails(f"{uri}?sources=a,b&sample_rate=8000&layout=bt", "(batch, time) fails")
+    fails(f"{uri}?sources=a,b&sample_rate=8000&layout=bt", "(batch, time) it fails")
     fails("torchscript:none.pt", "'none.pt' does not exist", FileNotFoundError)
     fails(script(tmp_path / "m.pt", TwoFilters(), "- 1"), "hold no mapping of sources")
     fails(script(tmp_path / "m.pt", TwoFilters(), "{sources: [a, b], sample_rate: 8k}"), "no whole number")

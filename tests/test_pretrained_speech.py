@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from pretrained_toys import BSRNN_OPTIONS, fake_espnet, mono, open_espnet, open_file, open_weights, tiny_asteroid
+from pretrained_toys import (
+    BSRNN_OPTIONS,
+    fake_espnet,
+    mono,
+    open_espnet,
+    open_file,
+    open_weights,
+    tiny_asteroid,
+)
 from torch import nn
 
 from encore.models import load_separator
@@ -76,7 +84,7 @@ def test_asteroid_models_that_cannot_be_opened_say_why(tmp_path: Path) -> None:
         "DCCRNet": "cannot be built on this version of torch",
         "XUMX": "cannot be built on torch 2",
         "FasNetTAC": "maps several microphones",
-        "save_publishable": "unknown; known are ConvTasNet",
+        "save_publishable": "unknown; use ",
     }.items():
         fails(asteroid_file(path, model_name=name), f"holds a {name}: {reason}")
     fails(
@@ -99,15 +107,15 @@ def test_asteroid_files_that_lack_a_rate(tmp_path: Path) -> None:
 
 def test_asteroid_names_come_through_its_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asteroid_file(tmp_path / "model.pth")
-    asked = []
+    fetched = []
 
     def download(name: str) -> str:
-        asked.append(name)
+        fetched.append(name)
         return str(tmp_path / "model.pth")
 
     monkeypatch.setattr("asteroid.utils.hub_utils.cached_download", download)
     separator = load_separator("asteroid:mpariente/ConvTasNet_WHAM_enhboth@main")
-    assert asked == ["mpariente/ConvTasNet_WHAM_enhboth@main"]
+    assert fetched == ["mpariente/ConvTasNet_WHAM_enhboth@main"]
     assert separator.sources == ("speech", "noise")
 
     def absent(name: str) -> str:
@@ -168,15 +176,15 @@ def test_our_checkpoints_come_from_the_hub(
     name: str, revision: str | None, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_file(tmp_path)
-    asked = []
+    fetched = []
 
     def download(repository: str, part: str, *, revision: str | None) -> str:
-        asked.append((repository, part, revision))
+        fetched.append((repository, part, revision))
         return str(tmp_path / f"ours{Path(part).suffix}")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert load_separator(f"hf:{name}").sources == ("speech",)
-    assert asked == [("me/net", file + suffix, revision) for suffix in (".yaml", ".safetensors")]
+    assert fetched == [("me/net", file + suffix, revision) for suffix in (".yaml", ".safetensors")]
 
 
 def test_hub_names_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,14 @@ from torch import Generator, Tensor
 
 from encore import infer
 from encore.cli import prefetch
-from encore.data.audio import resample
-from encore.metrics import DOOR_NAMES
+from encore.common.dsp import resample
+from encore.common.uri import parse_uri
+from encore.metrics import EXTERNAL_METRICS
 from encore.models import load_separator
-from encore.models.levels import standardised
-from encore.models.pretrained import registry as table
-from encore.models.pretrained.contract import Levelled, OpenedSeparator, Resampled
-from encore.models.pretrained.registry import DOORS, Door
-from encore.models.pretrained.uri import split_uri
+from encore.models.levels import normalized
+from encore.models.pretrained import registry
+from encore.models.pretrained.base import Levelled, PretrainedSeparator, Resampled
+from encore.models.pretrained.registry import LOADERS, Loader
 
 ROOT = Path(infer.__file__).parent
 
@@ -33,17 +33,18 @@ def fails(uri: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "parts"),
     [
-        ("a.ckpt", ("file", "a.ckpt", {})),
-        ("C:\\a.ckpt", ("file", "C:\\a.ckpt", {})),
-        ("a.ckpt?level=none", ("file", "a.ckpt", {"level": "none"})),
+        ("a.ckpt", ("", "a.ckpt", {})),
+        ("C:\\a.ckpt", ("", "C:\\a.ckpt", {})),
+        ("a.ckpt?level=none", ("", "a.ckpt", {"level": "none"})),
         ("demucs:htdemucs", ("demucs", "htdemucs", {})),
         ("demucs:a?repo=/x y/z&sources=a,b", ("demucs", "a", {"repo": "/x y/z", "sources": "a,b"})),
         ("asteroid:https://x.org/a.pth?download=1?", ("asteroid", "https://x.org/a.pth?download=1", {})),
         ("onnx:a.onnx?sources=r%26b,rest", ("onnx", "a.onnx", {"sources": "r&b,rest"})),
     ],
 )
-def test_uris_are_taken_apart(uri: str, parts: tuple[str, str, dict[str, str]]) -> None:
-    assert split_uri(uri) == parts
+def test_uris_are_parsed(uri: str, parts: tuple[str, str, dict[str, str]]) -> None:
+    parsed = parse_uri(uri)
+    assert (parsed.scheme, parsed.rest, parsed.options) == parts
 
 
 def test_files_that_exist_are_taken_literally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,40 +58,40 @@ def test_files_that_exist_are_taken_literally(tmp_path: Path, monkeypatch: pytes
     assert load_separator(opened.uri + "?sources=voice").sources == ("voice",)
 
 
-def test_mistakes_are_told_with_the_nearest_right_thing(tmp_path: Path) -> None:
+def test_mistakes_name_the_nearest_right_value(tmp_path: Path) -> None:
     uri = open_onnx(tmp_path).uri
-    fails("asteroids:x", "unknown scheme: did you mean asteroid? Known are asteroid, ")
-    fails("https://x.org/a", "unknown scheme: known are asteroid, bs_roformer, ")
-    fails(f"{uri}?sample_rat=8000", "option 'sample_rat' is unknown to onnx: did you mean sample_rate?")
-    fails(f"{uri}?weights=x", "option 'weights' is unknown to onnx")
-    fails(f"{uri}?level", "'level' is no option, write key=value")
-    fails(f"{uri}?level=none&level=none", "option 'level' is given twice")
+    fails("asteroids:x", "uri='asteroids:x' has the unknown scheme 'asteroids': use asteroid, or a path")
+    fails("https://x.org/a", "is an address: download the file and give its path")
+    fails("zzz:x", "has the unknown scheme 'zzz': use asteroid, bs_roformer, demucs, ")
+    fails(f"{uri}?sample_rat=8000", "has the unknown option 'sample_rat': use sample_rate")
+    fails(f"{uri}?weights=x", "has the unknown option 'weights': use channels, layout, level, ")
+    fails(f"{uri}?level", "has the option 'level': write key=value")
+    fails(f"{uri}?level=none&level=none", "has the option 'level' twice")
     fails(f"{uri}?level=loud", "option level=loud: choose one of none, standardise, least_squares")
-    fails(f"{uri}?sample_rate=8k", "option sample_rate=8k: give a whole number, 1 or more")
-    fails(f"{uri}?sources=", "option 'sources' has no value")
+    fails(f"{uri}?sample_rate=8k", "has sample_rate=8k: give a whole number")
+    fails(f"{uri}?sources=", "has no value for the option 'sources'")
     fails(f"{uri}?sources=a,a", "give different names")
     fails(f"{uri}?sources=../a,b", "give different names")
-    fails("weights:a.pt", "weights needs the option 'model'")
-    fails("weights:a.pt?model=bsrnn_tiny&partial=yes", "option partial=yes: write true or false")
+    fails("weights:a.pt", "lacks the option 'model': add ?model=...")
+    fails("weights:a.pt?model=bsrnn_tiny&partial=yes", "has partial=yes: write true or false")
     file_uri = open_file(tmp_path).uri
     fails(f"{file_uri}?sources=a,b", "names 2, but the separator estimates 1 (speech)")
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    door = Door(
-        "encore.models.pretrained.nowhere:open", "none", "absent:x", "no_such_package", "pip install no-such"
-    )
-    monkeypatch.setitem(table.DOORS, "absent", door)
-    fails("absent:x", "uri='absent:x' needs the package no_such_package: pip install no-such")
-    if not DOORS["espnet"].installed:
+    loader = Loader(opener="x:y", summary="", example="", package="no_such_package", extra="pretrained")
+    monkeypatch.setitem(registry.LOADERS, "absent", loader)
+    command = 'pip install "encore-separation[pretrained]"'
+    fails("absent:x", f"uri='absent:x' needs the package no_such_package: {command}")
+    if not LOADERS["espnet"].installed:
         fails("espnet:x", "needs the package espnet2: pip install espnet espnet_model_zoo")
 
 
-def test_nothing_is_imported_before_its_door_opens() -> None:
+def test_no_package_is_imported_before_its_scheme_is_used() -> None:
     code = (
         "import sys; from encore.models import load_separator;"
-        "from encore.models.pretrained.registry import describe_doors;"
-        "describe_doors(); load_separator();"
+        "from encore.models.pretrained.registry import describe_loaders;"
+        "describe_loaders(); load_separator();"
         "names = {'asteroid', 'demucs', 'bs_roformer', 'onnxruntime', 'huggingface_hub', 'espnet2'};"
         "print(sorted(names & sys.modules.keys()))"
     )
@@ -99,15 +100,15 @@ def test_nothing_is_imported_before_its_door_opens() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--list-separators"], ["a.wav", "--list-separators", "-o", "x"]])
-def test_the_doors_are_listed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_loaders_are_listed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         infer.main(arguments)
     printed = capsys.readouterr().out
     assert left.value.code == 0
-    for scheme, door in DOORS.items():
+    for scheme, loader in LOADERS.items():
         assert f"{scheme}:" in printed
-        assert door.example in printed
-        assert ("not installed" in printed.split(f"{scheme}:", 1)[1].split("\n")[0]) == (not door.installed)
+        assert loader.example in printed
+        assert ("not installed" in printed.split(f"{scheme}:", 1)[1].split("\n")[0]) == (not loader.installed)
 
 
 def test_prefetching_says_what_it_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,39 +121,39 @@ def test_prefetching_says_what_it_opened(tmp_path: Path, capsys: pytest.CaptureF
     assert "none.ckpt" in captured.err
 
 
-def test_prefetching_measures_says_what_failed(
+def test_prefetching_metrics_says_what_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fetch(name: str) -> str:
-        if name == DOOR_NAMES[0]:
-            raise ValueError(f"{name} cannot be fetched")
+        if name == EXTERNAL_METRICS[0]:
+            raise ValueError("no network")
         return f"/cache/{name}"
 
     monkeypatch.setattr(prefetch, "fetch_weights", fetch)
-    assert prefetch.main(["--measures"]) == 1
+    assert prefetch.main(["--metrics"]) == 1
     captured = capsys.readouterr()
-    assert captured.err == f"error: {DOOR_NAMES[0]} cannot be fetched\n"
-    assert captured.out == "".join(f"{name}: /cache/{name}\n" for name in DOOR_NAMES[1:])
+    assert captured.err == f"error: {EXTERNAL_METRICS[0]}: no network\n"
+    assert captured.out == "".join(f"{name}: /cache/{name}\n" for name in EXTERNAL_METRICS[1:])
 
 
-class Halves(OpenedSeparator):
-    """Keeps what a network could hear: the mixture halved, and its negative."""
+class Halves(PretrainedSeparator):
+    """Estimates the mixture halved, and its negative; keeps its inputs."""
 
     def __init__(self, sample_rate: int = 8000) -> None:
         super().__init__(("a", "b"), sample_rate, 1)
-        self.heard: list[Tensor] = []
+        self.inputs: list[Tensor] = []
 
     def estimate(self, mixture: Tensor) -> Tensor:
-        self.heard.append(mixture)
+        self.inputs.append(mixture)
         return torch.stack([0.5 * mixture, -0.25 * mixture], dim=1)
 
 
-def test_another_rate_is_heard_as_a_file_of_that_rate_would_be(generator: Generator) -> None:
+def test_another_rate_is_the_input_that_a_file_of_that_rate_would_be(generator: Generator) -> None:
     inner = Halves()
     outer = Resampled(inner, 44100)
     mixture = torch.randn(2, 1, 5001, generator=generator)
     estimates = outer(mixture)
-    torch.testing.assert_close(inner.heard[0], resample(mixture, 44100, 8000))
+    torch.testing.assert_close(inner.inputs[0], resample(mixture, 44100, 8000))
     expected = resample(0.5 * resample(mixture, 44100, 8000), 8000, 44100)[..., :5001]
     torch.testing.assert_close(estimates[:, 0], expected)
     assert (outer.sources, outer.sample_rate, outer.channels) == (("a", "b"), 44100, 1)
@@ -170,13 +171,13 @@ def test_standardising_is_undone(generator: Generator) -> None:
     loudness = torch.tensor([0.01, 0.1])[:, None, None]
     mixture = 3 + loudness * torch.randn(2, 1, 4000, generator=generator)
     estimates = Levelled(inner, "standardise")(mixture)
-    heard = inner.heard[0]
-    torch.testing.assert_close(heard.mean(-1), torch.zeros(2, 1), atol=1e-4, rtol=0)
-    torch.testing.assert_close(heard.std(-1), torch.ones(2, 1), atol=1e-4, rtol=0)
+    scaled = inner.inputs[0]
+    torch.testing.assert_close(scaled.mean(-1), torch.zeros(2, 1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scaled.std(-1), torch.ones(2, 1), atol=1e-4, rtol=0)
     mean = mixture.mean(-1, keepdim=True)
     torch.testing.assert_close(estimates[:, 0], 0.5 * (mixture - mean) + mean, atol=1e-5, rtol=1e-5)
-    scaled, shift, scale = standardised(torch.full((1, 2, 1), 0.3))
-    torch.testing.assert_close(scaled * scale + shift, torch.full((1, 2, 1), 0.3))
+    whole, shift, scale = normalized(torch.full((1, 2, 1), 0.3))
+    torch.testing.assert_close(whole * scale + shift, torch.full((1, 2, 1), 0.3))
 
 
 def test_least_squares_finds_the_level_that_a_network_lost(generator: Generator) -> None:

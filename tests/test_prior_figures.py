@@ -10,10 +10,16 @@ from encore.reporting.prior_figures import solver_traces_figure
 
 def test_traces_are_means_by_level_from_the_noisiest_on() -> None:
     points = [
-        {"way": way, "mixture": mixture, "signal": signal, "left": left, "conflict": conflict}
-        for way, conflict in (("hybrid", 0.5), ("projection", float("nan")))
+        {
+            "variant": variant,
+            "mixture": mixture,
+            "alpha_bar": alpha_bar,
+            "residual": left,
+            "conflict": conflict,
+        }
+        for variant, conflict in (("hybrid", 0.5), ("projection", float("nan")))
         for mixture, shift in (("0000", 0.0), ("0001", 0.2))
-        for signal, left in ((0.2, 0.8 + shift), (0.5, 0.4 + shift))
+        for alpha_bar, left in ((0.2, 0.8 + shift), (0.5, 0.4 + shift))
     ]
     left, conflict = solver_traces_figure(pd.DataFrame(points)).axes
     lines = {line.get_label(): line for line in left.get_lines()}

@@ -22,7 +22,7 @@ from encore.models import load_prior
 from encore.models.checkpoint import instantiate, save_separator
 from encore.models.costs import macs_per_second
 from encore.models.processes.diffusion import ContinuousDiffusion, DiscreteDiffusion
-from encore.models.types import exchangeable
+from encore.models.types import permutation_groups
 
 SOLVER = Ancestral(guidance=Projection())
 
@@ -43,16 +43,16 @@ def test_a_prior_of_any_level_is_sampled_at_the_published_ones(tmp_path: Path, c
     settings = {"solver": SOLVER, "start": Start(), "levels": 5}
     device = torch.device("cpu")
     made = prior_separator([path, path], PosteriorSettings(**settings), device=device, seed=0)
-    assert made.levels.signal.tolist() == DiscreteDiffusion().levels(5).signal.tolist()
+    assert made.levels.alpha_bar.tolist() == DiscreteDiffusion().levels(5).alpha_bar.tolist()
     chosen = PosteriorSettings(**settings, chain=ContinuousDiffusion())
     own = prior_separator([path, path], chosen, device=device, seed=0)
-    assert own.levels.signal.tolist() == ContinuousDiffusion().levels(5).signal.tolist()
+    assert own.levels.alpha_bar.tolist() == ContinuousDiffusion().levels(5).alpha_bar.tolist()
     # beside one that knows some levels only, at those
     some = tmp_path / "some.safetensors"
     save_separator(some, toy_prior(), prior_config())
     both = prior_separator([path, str(some)], PosteriorSettings(**settings), device=device, seed=0)
-    assert both.levels.signal.tolist() == toy_prior().diffusion.levels(5).signal.tolist()
-    with pytest.raises(UserError, match="knows 20 levels of its own, not the 50 of"):
+    assert both.levels.alpha_bar.tolist() == toy_prior().diffusion.levels(5).alpha_bar.tolist()
+    with pytest.raises(UserError, match="was trained at 20 levels, not the 50 of"):
         prior_separator([str(some)] * 2, chosen, device=device, seed=0)
     assert made(0.1 * noise(1, 1, 500)).shape == (1, 2, 1, 500)
     assert made.sources == ("speech1", "speech2")
@@ -142,7 +142,7 @@ def test_sources_of_different_priors_do_not_change_places(tmp_path: Path) -> Non
     settings = PosteriorSettings(solver=SOLVER, start=Start(), levels=2)
     made = prior_separator([a, b, a], settings, device=torch.device("cpu"), seed=0)
     assert made.sources == ("speech_a1", "speech_b", "speech_a2")
-    assert exchangeable(made.sources) == [[0, 2]]
+    assert permutation_groups(made.sources) == [[0, 2]]
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ def test_a_separator_at_the_start_fits_the_priors(
     [
         (["--priors", "{speech}"], "two or more with spaces between"),
         ([], "--priors is missing: give one for each source"),
-        (["--priors", "{speech}", "{sound}:flute"], "no class 'flute'; did you mean 'Flute'?"),
+        (["--priors", "{speech}", "{sound}:flute"], "no class 'flute'; use Flute"),
         (["--priors", "{speech}", "nowhere.ckpt"], "--priors nowhere.ckpt: there is no such file"),
-        (["--priors", "{speech}", "{sound}:Oboe"], "no class 'Oboe'; it has Bark, Flute, Gong"),
+        (["--priors", "{speech}", "{sound}:Oboe"], "no class 'Oboe'; use Bark or Flute or Gong"),
         (["--priors", "{speech}", "{speech}", "--separator", "x.ckpt"], "--separator x.ckpt"),
         (["--priors", "{speech}", "{speech}", "--steps", "21"], "the chain has 20 levels"),
         (["--priors", "{speech}", "{speech}", "--guide", "si_sdr"], "--guide=si_sdr"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from prior_toys import CLASSES, prior_config, toy_prior
 from separator_toys import noise
-from test_train import ROOT
 from toys import Shrink, toy_trainer
+from train_toys import train
 
 from encore.cli.overrides import CONFIGS
 from encore.data.source_corpora import Recording
@@ -71,7 +69,7 @@ def test_training_lowers_the_loss_and_the_checkpoint_can_be_sampled(tmp_path: Pa
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     loaded = load_prior(tmp_path / "last.ckpt")
     assert (loaded.classes, loaded.sample_rate, loaded.source) == (tuple(CLASSES), 8000, "speech")
-    state, level = noise(1, 1, 500), loaded.diffusion.levels().signal[[5]]
+    state, level = noise(1, 1, 500), loaded.diffusion.levels().alpha_bar[[5]]
     torch.testing.assert_close(loaded(state, level), trained.prior.eval()(state, level))
 
 
@@ -83,28 +81,28 @@ def test_the_loss_is_the_squared_error_of_the_output(diffusion) -> None:
         prior.diffusion = diffusion
     trained = module(prior)
     source = 0.07 * noise(4, 1, 2000)
-    signal = prior.diffusion.draw(4, torch.Generator().manual_seed(0))
+    alpha_bar = prior.diffusion.draw(4, torch.Generator().manual_seed(0))
     drawn = noise(4, 1, 2000, seed=1)
-    target = prior.target(prior.noised(source, signal, drawn), signal, source)
+    target = prior.target(prior.add_noise(source, alpha_bar, drawn), alpha_bar, source)
     prior.network.forward = lambda state, told, labels: target
-    assert float(trained._losses(source, signal, None, drawn).abs().max()) < 1e-10
+    assert float(trained._losses(source, alpha_bar, None, drawn).abs().max()) < 1e-10
     prior.network.forward = lambda state, told, labels: torch.zeros_like(state)
-    found = trained._losses(source, signal, None, drawn)
+    found = trained._losses(source, alpha_bar, None, drawn)
     torch.testing.assert_close(found, target.square().mean(dim=(1, 2)))
     if diffusion is None:
         torch.testing.assert_close(target, drawn, atol=1e-4, rtol=1e-3)
     # and with the perfect output the estimate is the source
     prior.network.forward = lambda state, told, labels: target
-    state = prior.noised(source, signal, drawn)
-    torch.testing.assert_close(prior(state, signal), source, atol=1e-4, rtol=0)
+    state = prior.add_noise(source, alpha_bar, drawn)
+    torch.testing.assert_close(prior(state, alpha_bar), source, atol=1e-4, rtol=0)
 
 
 def test_estimates_are_clamped_and_the_limit_can_be_lifted() -> None:
     prior, loud = toy_prior(), 50 * noise(1, 1, 300)
-    signal = prior.diffusion.levels().signal[[3]]
-    assert float(prior(loud, signal).abs().max()) == 1
+    alpha_bar = prior.diffusion.levels().alpha_bar[[3]]
+    assert float(prior(loud, alpha_bar).abs().max()) == 1
     prior.limit = None
-    assert float(prior(loud, signal).abs().max()) > 10
+    assert float(prior(loud, alpha_bar).abs().max()) > 10
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25, 1.0])
@@ -139,7 +137,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         (lambda: module(label_dropout=1.5), r"label_dropout=1\.5"),
         (
             lambda: DiffusionPrior(toy_prior().network, toy_prior().diffusion, 8000, classes=["a"]),
-            "classes: 1",
+            "classes has 1 names",
         ),
         (lambda: DiffusionPrior(toy_prior().network, toy_prior().diffusion, 0), "sample_rate=0"),
     ):
@@ -170,16 +168,11 @@ def test_the_experiments_run_a_fast_dev_run(experiment: str, tmp_path: Path) -> 
             rows.append(f"{number}.wav,{'Flute' if number % 2 else 'Bark'},1")
         (corpus / "train.csv").write_text("\n".join(rows))
         options = ["data.train.valid_every=2", "data.classes=[Bark,Flute]"]
-    done = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "train.py"), f"experiment={experiment}", f"data.root={corpus}"),
-            *("model=prior_tiny", "data.segment_seconds=0.1", "data.num_workers=0", "data.batch_size=1"),
-            *("module.scheduler.warmup=1", "trainer.fast_dev_run=true", "name=run", *options),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = train(
+        tmp_path,
+        *(f"experiment={experiment}", f"data.root={corpus}", "model=prior_tiny", "data.segment_seconds=0.1"),
+        *("data.num_workers=0", "data.batch_size=1", "module.scheduler.warmup=1"),
+        *("trainer.fast_dev_run=true", "name=run", *options),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((tmp_path / "outputs" / "run" / "run.json").read_text())

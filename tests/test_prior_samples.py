@@ -37,7 +37,9 @@ def test_the_level_is_that_of_what_the_prior_knows(tmp_path: Path) -> None:
     """The ideal denoiser of a Gaussian source samples that source."""
     source = GaussianSources(0.01 * torch.eye(800, dtype=torch.float64)[None])
     trained = module()
-    trained.prior.forward = lambda state, signal, labels: source.priors[0](state.double(), signal).to(state)
+    trained.prior.forward = lambda state, alpha_bar, labels: source.priors[0](state.double(), alpha_bar).to(
+        state
+    )
     trainer = toy_trainer(tmp_path, max_steps=1, callbacks=[PriorSamples(count=4, seconds=0.1)])
     values = {}
     trainer.callbacks[0].measure, plain = (

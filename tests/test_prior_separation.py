@@ -1,4 +1,4 @@
-"""Separators made of priors: levels, draws, order of sources, evaluations."""
+"""Separators of priors: levels, draws, order of sources, evaluations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from encore.inference import GridSearch, refine
 from encore.inference.guidance import Projection
-from encore.inference.posterior import Ancestral, Problem, Start, published
+from encore.inference.posterior import Ancestral, SeparationProblem, Start, published
 from encore.inference.posterior_log import PosteriorSample
 from encore.inference.prior_separation import PriorSeparator
 from encore.inference.source_priors import SourcePrior
-from encore.metrics import get_quality
+from encore.metrics import oracle, si_sdr
 from encore.models.processes.diffusion import DiscreteDiffusion
 from encore.models.types import LoadedSeparator
 
@@ -32,8 +32,8 @@ class Gaussian(torch.nn.Module):
         super().__init__()
         self.denoise = denoise
 
-    def forward(self, state, signal, labels):
-        return self.denoise(state, signal)
+    def forward(self, state, alpha_bar, labels):
+        return self.denoise(state, alpha_bar)
 
 
 def separator(**options) -> PriorSeparator:
@@ -67,7 +67,7 @@ def test_it_is_a_separator_whose_estimates_follow_the_mixtures_level() -> None:
     assert torch.equal(made(torch.zeros(1, 1, 100).double()).isfinite(), torch.ones(1, 2, 1, 100).bool())
 
 
-def test_the_seed_decides_and_the_batch_does_not() -> None:
+def test_results_depend_on_the_seed_and_not_on_the_batch() -> None:
     _, mixture = smooth_and_rough()
     first = separator(seed=1)(mixture)
     assert torch.equal(separator(seed=1)(mixture), first)
@@ -83,18 +83,18 @@ def test_the_best_of_several_draws_is_kept(choose: str) -> None:
     draws = sample.estimates.unflatten(0, (6, 20))
     assert not torch.allclose(draws[0], draws[1])
     torch.testing.assert_close(made(mixture[3:4])[0], best[3])
-    misses = (mixture - draws.sum(dim=2)).square().sum(dim=(2, 3))
-    unlikely = torch.stack([made.unlikeliness(draw) for draw in draws])
+    residuals = (mixture - draws.sum(dim=2)).square().sum(dim=(2, 3))
+    errors = torch.stack([made.denoising_error(draw) for draw in draws])
     chosen = [next(d for d in range(6) if torch.equal(draws[d, item], best[item])) for item in range(20)]
     items = range(20)
     if choose == "consistency":
-        assert chosen == misses.argmin(0).tolist()
+        assert chosen == residuals.argmin(0).tolist()
     elif choose == "likelihood":
-        assert chosen == unlikely.argmin(0).tolist()
+        assert chosen == errors.argmin(0).tolist()
     else:
         for item, draw in zip(items, chosen, strict=True):
             ranks = [
-                (misses[:, item] < misses[d, item]).sum() + (unlikely[:, item] < unlikely[d, item]).sum()
+                (residuals[:, item] < residuals[d, item]).sum() + (errors[:, item] < errors[d, item]).sum()
                 for d in range(6)
             ]
             assert ranks[draw] == min(ranks)
@@ -114,7 +114,7 @@ def test_draws_of_interchangeable_sources_are_brought_into_one_order() -> None:
     priors = [SourcePrior(model=Gaussian(denoise)) for denoise in sources.priors]
     true = sources.mean(mixture)
 
-    def turning(problem: Problem) -> PosteriorSample:
+    def turning(problem: SeparationProblem) -> PosteriorSample:
         estimates = torch.cat((true, true.flip(1)))
         return replace(SOLVER(problem), estimates=estimates)
 
@@ -125,11 +125,10 @@ def test_draws_of_interchangeable_sources_are_brought_into_one_order() -> None:
     torch.testing.assert_close(mixed_up, (true + true.flip(1)) / 2)
 
 
-def test_likelihood_tells_a_source_from_its_opposite() -> None:
-    """Estimates in each other's place are less likely."""
+def test_exchanged_estimates_are_less_likely() -> None:
     sources, mixture = smooth_and_rough()
     made, right = separator(), sources.mean(mixture)
-    assert bool((made.unlikeliness(right) < made.unlikeliness(right.flip(1))).all())
+    assert bool((made.denoising_error(right) < made.denoising_error(right.flip(1))).all())
 
 
 def test_a_separators_estimate_can_be_the_start() -> None:
@@ -145,21 +144,14 @@ def test_a_separators_estimate_can_be_the_start() -> None:
 
 def test_refinement_takes_it_as_any_separator() -> None:
     sources, mixture = smooth_and_rough()
-    reference = sources.mean(mixture)
-    found = refine(
-        separator(),
-        mixture[:2],
-        source=0,
-        steps=1,
-        search=GridSearch(3, include_estimate=True),
-        quality=get_quality("si_sdr", sample_rate=8000),
-        reference=reference[:2, 0],
-    )
-    assert found.estimate.shape == (2, 1, 100)
+    quality = oracle(si_sdr, sources.mean(mixture)[:2])
+    search = GridSearch(3, include_estimate=True, steps=1)
+    found = refine(separator(), mixture[:2], quality, search)
+    assert found.estimates.shape == (2, 2, 1, 100)
     assert bool((found.scores[1] >= found.scores[0]).all())
 
 
-def test_a_short_chain_costs_its_share() -> None:
+def test_a_short_chain_costs_less() -> None:
     made = separator()
     short = made.shortened(2)
     assert (made.steps, short.steps) == (40, 2)
@@ -181,11 +173,11 @@ def test_network_evaluations_are_counted(options: dict, evaluations: int) -> Non
     calls: list[int] = []
 
     def counted(denoise):
-        def ask(state, signal):
+        def call(state, alpha_bar):
             calls.append(len(state))
-            return denoise(state, signal)
+            return denoise(state, alpha_bar)
 
-        return ask
+        return call
 
     def first(mixture: Tensor) -> Tensor:
         calls.append(len(mixture))
@@ -208,21 +200,21 @@ def test_gradients_are_taken_whatever_mode_the_caller_is_in() -> None:
         torch.testing.assert_close(made(mixture), plain)
 
 
-def test_progress_is_told_of_every_level() -> None:
-    told = []
+def test_progress_is_reported_for_every_level() -> None:
+    reported = []
 
     class Bar:
         def __init__(self, levels: int) -> None:
-            told.append(levels)
+            reported.append(levels)
 
         def __enter__(self):
-            return lambda: told.append("level")
+            return lambda: reported.append("level")
 
         def __exit__(self, *unused) -> None:
-            told.append("closed")
+            reported.append("closed")
 
     separator(progress=Bar)(smooth_and_rough()[1][:1])
-    assert told == [40, *["level"] * 40, "closed"]
+    assert reported == [40, *["level"] * 40, "closed"]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +226,6 @@ def test_progress_is_told_of_every_level() -> None:
         ({"first": lambda x: x}, "start.kind='mixture'"),
     ],
 )
-def test_what_does_not_fit_is_named(options: dict, fault: str) -> None:
+def test_wrong_options_are_named(options: dict, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         separator(**options)

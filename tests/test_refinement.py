@@ -1,222 +1,216 @@
-"""The loop against a second one, written plainly: one item at a time, float64, nothing reused or skipped."""
+"""Both loops of refinement against a third one, written plainly: one item at a time, nothing skipped."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from refinement_toys import (
+    NOISE,
+    NOISE_SEED,
+    PATHS,
+    Counting,
+    TwoRounds,
+    closeness,
+    crosstalk,
+    in_parts,
+    linear,
+    liveliness,
+    of_sources,
+    shrink,
+    signals,
+    squash,
+)
+from torch import Generator, Tensor
 
-from encore.inference.refinement import refine
-from encore.inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Trace
-from encore.metrics.quality import Quality
+from encore.inference import (
+    AnnealedGridSearch,
+    GridSearch,
+    Refined,
+    Search,
+    Trajectory,
+    batched,
+    refine,
+    refine_fixed,
+)
+from encore.inference.refinement import refine as readable
+from encore.metrics import oracle
 from encore.models.types import Separator
 
 STEPS, K = 6, 5
 
 
-class Closeness(Quality):
-    """Oracle: negative mean square distance to the reference."""
-
-    name, needs_reference, sample_rate = "closeness", True, 8000
-
-    def __call__(self, estimate, *, reference=None, mixture=None, one_step=None) -> Tensor:
-        return -(estimate - reference).square().mean((1, 2))
+LOOPS = [readable, refine, in_parts]
 
 
-class Liveliness(Quality):
-    """Blind, with many local maxima."""
-
-    name, needs_reference, sample_rate = "liveliness", False, 8000
-
-    def __call__(self, estimate, *, reference=None, mixture=None, one_step=None) -> Tensor:
-        return torch.sin(7 * estimate).mean((1, 2)) + 0.1 * (estimate - one_step).abs().mean((1, 2))
-
-
-def linear(x: Tensor) -> Tensor:
-    return (0.8 * x + 0.15 * x.roll(1, -1))[:, None]
-
-
-def squash(x: Tensor) -> Tensor:
-    return (1.3 * torch.tanh(x))[:, None]
-
-
-def shrink(x: Tensor) -> Tensor:
-    """Soft threshold with an error that looks random but depends on the sample alone."""
-    return (x.sign() * (x.abs() - 0.3).clamp_min(0) + 0.1 * torch.sin(1000 * x))[:, None]
-
-
-def two_sources(x: Tensor) -> Tensor:
-    return torch.stack((torch.tanh(0.9 * x), 0.6 * x.flip(-1) - 0.2 * x.sin()), dim=1)
-
-
-class CoarseToFine:
-    """Three shares, then both neighbours of the best: a search of two rounds."""
-
-    steps, selects, wants_slopes = None, True, False
-
-    def propose(self, trace: Trace) -> Tensor:
-        items, tried = trace.ratios.shape
-        if tried == 0:
-            return torch.tensor([1.0, 0.5, 0.0]).expand(items, 3)
-        if tried > 3:
-            return torch.empty(items, 0)
-        best = trace.ratios.gather(1, trace.scores.nan_to_num(-math.inf).argmax(1, keepdim=True))
-        around = best + torch.tensor([0.25, -0.25])
-        return around.where((around >= 0) & (around <= 1), torch.nan)
-
-    def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-        assert trace.ratios.shape[1] == 5
-        return kept
-
-
-def coarse_to_fine(step: int, tried: list[tuple[float, float]]) -> list[float]:
+def two_rounds(step: int, tried: list[tuple[float, float]]) -> list[float]:
     if not tried:
         return [1.0, 0.5, 0.0]
-    if len(tried) > 3:
-        return []
     best = max(tried, key=lambda pair: pair[1])[0]
-    return [r for r in (best + 0.25, best - 0.25) if 0 <= r <= 1]
+    return [] if len(tried) > 3 else [r for r in (best + 0.25, best - 0.25) if 0 <= r <= 1]
 
 
-def once(shares: Callable[[int], list[float]]) -> Callable[[int, list], list[float]]:
-    return lambda step, tried: [] if tried else shares(step)
+Propose = Callable[[int, list[tuple[float, float]]], list[float]]
 
 
-BETAS = [0.1, 0.3, 0.8, 0.0, 1.0]
-SEARCHES = {
-    "grid": (GridSearch(K), once(lambda step: [1 - j / K for j in range(K)])),
-    "grid_0": (GridSearch(K, include_estimate=True), once(lambda step: [1 - j / K for j in range(K + 1)])),
-    "annealed": (
-        AnnealedGridSearch(K),
-        once(lambda step: [1 - ((i := step - 1) / STEPS + j * (1 - i / STEPS) / K) for j in range(K)]),
+def once(ratios: Callable[[int], list[float]]) -> Propose:
+    return lambda step, tried: [] if tried else ratios(step)
+
+
+FIXED = [0.875, 0.75, 1.0, 0.25, 0.0]
+GRIDS: dict[str, tuple[Callable[..., Search], Propose]] = {
+    "grid": (lambda **o: GridSearch(K, **o), once(lambda step: [1 - j / K for j in range(K)])),
+    "grid_0": (
+        lambda **o: GridSearch(K, include_estimate=True, **o),
+        once(lambda step: [1 - j / K for j in range(K + 1)]),
     ),
-    "fixed": (FixedSchedule(BETAS), once(lambda step: [1 - BETAS[step - 1]])),
-    "two_rounds": (CoarseToFine(), coarse_to_fine),
+    "annealed": (
+        lambda **o: AnnealedGridSearch(K, **o),
+        once(lambda step: [(1 - (step - 1) / STEPS) * (1 - j / K) for j in range(K)]),
+    ),
+    "two_rounds": (TwoRounds, two_rounds),
 }
-SEPARATORS = {"linear": linear, "squash": squash, "shrink": shrink, "two_sources": two_sources}
 
 
 def plain(
     separate: Separator,
     mixture: Tensor,
-    sources: list[int],
-    propose: Callable[[int, list[tuple[float, float]]], list[float]],
+    propose: Propose,
     steps: int,
-    score_of: Callable[[list[Tensor], list[Tensor]], float],
-    keep_previous: bool,
-    state_form: bool,
-) -> tuple[list[list[Tensor]], list[float], list[float]]:
-    """Trajectory, scores and ratios of one item ``(c, t)``; ``keep_previous`` False never keeps."""
+    score_of: Callable[[Tensor], float],
+    keep_best: bool,
+    path: str,
+) -> tuple[Tensor, list[float], list[float]]:
+    """Return estimates of all steps ``(steps + 1, s, c, t)``, scores and ratios of one item ``(c, t)``."""
+    sources = separate(mixture[None]).shape[1]
+    noise = torch.randn(sources, *mixture.shape, generator=Generator().manual_seed(NOISE_SEED)).double()
+    level = mixture.square().mean().sqrt()
 
-    def separated(blends: list[Tensor]) -> list[Tensor]:
-        return [separate(blend[None])[0, k] for blend, k in zip(blends, sources, strict=True)]
+    def separated(inputs: list[Tensor]) -> Tensor:
+        return torch.stack([separate(x[None])[0, k] for k, x in enumerate(inputs)])
 
-    states = [mixture for _ in sources]
-    one_step = estimates = separated(states)
-    score = score_of(estimates, one_step)
+    anchors = [mixture] * sources
+    estimates = separated(anchors)
+    score = score_of(estimates)
     trajectory, scores, ratios = [estimates], [score], []
     for step in range(1, steps + 1):
         tried: list[tuple[float, float]] = []
-        found: list[tuple[float, float, list[Tensor], list[Tensor]]] = []
-        while shares := propose(step, tried):
-            for share in shares:
-                ratio = torch.tensor(share, dtype=torch.float32)  # shares are in single precision
+        found: list[tuple[float, float, Tensor, list[Tensor]]] = []
+        while proposed := propose(step, tried):
+            for number in proposed:
+                ratio = torch.tensor(number, dtype=torch.float32)  # ratios are in single precision
                 r, rest = float(ratio), float(1 - ratio)
-                blends = [r * x + rest * y for x, y in zip(states, estimates, strict=True)]
-                candidates = separated(blends)
-                tried.append((share, score_of(candidates, one_step)))
-                found.append((tried[-1][1], r, candidates, blends))
+                inputs = [r * x + rest * y for x, y in zip(anchors, estimates, strict=True)]
+                if path == "noisy":
+                    deviation = float(NOISE * (ratio * (1 - ratio)).sqrt()) * level
+                    inputs = [x + deviation * z for x, z in zip(inputs, noise, strict=True)]
+                candidates = separated(inputs)
+                tried.append((number, score_of(candidates)))
+                found.append((tried[-1][1], r, candidates, inputs))
         best = max(found, key=lambda candidate: candidate[:2])
-        if keep_previous and not best[0] > score:
+        if keep_best and not best[0] > score:
             ratios.append(math.nan)
         else:
-            score, r, estimates, blends = best
+            score, r, estimates, inputs = best
             ratios.append(r)
-            states = blends if state_form else states
+            anchors = inputs if path == "state" else anchors
         trajectory.append(estimates)
         scores.append(score)
-    return trajectory, scores, ratios
+    return torch.stack(trajectory), scores, ratios
 
 
-def signals(seed: int, sources: int = 1, batch: int = 3, channels: int = 2, time: int = 40) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (batch, sources, channels, time)
-    references = torch.randn(shape, generator=generator, dtype=torch.float64)
-    noise = torch.randn((batch, channels, time), generator=generator, dtype=torch.float64)
-    return references.sum(1) + noise, references
-
-
-@pytest.mark.parametrize("form", ["endpoint", "state"])
-@pytest.mark.parametrize("keep_previous", [True, False])
-@pytest.mark.parametrize("search_name", SEARCHES)
-@pytest.mark.parametrize(
-    ("name", "source"),
-    [("linear", 0), ("squash", 0), ("shrink", 0), ("two_sources", 1), ("two_sources", "all")],
-)
-@pytest.mark.parametrize("quality", [Closeness(), Liveliness()], ids=lambda quality: quality.name)
-def test_it_computes_what_the_plain_loop_computes(name, source, search_name, keep_previous, form, quality):
-    separate = SEPARATORS[name]
-    search, propose = SEARCHES[search_name]
-    sources = [0, 1] if source == "all" else [source]
-    steps = search.steps or STEPS
-    mixture, references = signals(0, sources=2 if name == "two_sources" else 1)
-    wanted = references[:, sources]
-    result = refine(
-        separate,
-        mixture,
-        source=source,
-        steps=STEPS,
-        search=search,
-        quality=quality,
-        reference=wanted if source == "all" else wanted[:, 0],
-        keep_previous=keep_previous,
-        blend=form,
-        keep_trajectory=True,
-    )
-    for item in range(len(mixture)):
-
-        def score_of(estimates: list[Tensor], one_step: list[Tensor], targets=wanted[item]) -> float:
-            each = [
-                quality(y[None], reference=s[None], one_step=y0[None])
-                for y, s, y0 in zip(estimates, targets, one_step, strict=True)
-            ]
-            return float(torch.cat(each).mean().float())  # scores are compared in single precision
-
-        keep = keep_previous and search.selects
-        trajectory, scores, ratios = plain(
-            separate, mixture[item], sources, propose, steps, score_of, keep, form == "state"
-        )
-        expected = torch.stack([torch.stack(estimates) for estimates in trajectory])
-        expected = expected if source == "all" else expected[:, 0]
-        close = {"rtol": 1e-9, "atol": 1e-9}
-        torch.testing.assert_close(result.trajectory[:, item], expected, **close)
-        torch.testing.assert_close(result.estimate[item], expected[-1], **close)
-        torch.testing.assert_close(result.one_step[item], expected[0], **close)
-        torch.testing.assert_close(result.scores[:, item], torch.tensor(scores), rtol=1e-6, atol=0)
+def check_plain(
+    loop: Callable[..., Refined], arguments: tuple[Any, ...], expected: Callable[[int], tuple], path: str
+) -> None:
+    steps = Trajectory()
+    found = loop(*arguments, path=PATHS[path], callback=steps)
+    estimates = torch.stack([found.one_step, *steps.estimates])
+    assert torch.equal(estimates[-1], found.estimates)
+    for item in range(len(found.estimates)):
+        trajectory, scores, ratios = expected(item)
+        torch.testing.assert_close(estimates[:, item], trajectory, rtol=1e-7, atol=1e-7)
         torch.testing.assert_close(
-            result.ratios[:, item], torch.tensor(ratios), rtol=0, atol=0, equal_nan=True
+            found.scores[:, item].float(), torch.tensor(scores), rtol=1e-6, atol=0, equal_nan=True
         )
+        torch.testing.assert_close(
+            found.ratios[:, item].float(), torch.tensor(ratios), rtol=0, atol=0, equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", GRIDS)
+def test_both_loops_compute_what_the_plain_loop_computes(name: str, path: str) -> None:
+    build, propose = GRIDS[name]
+    for function, sources, blind in (
+        (linear, 1, False),
+        (squash, 1, True),
+        (shrink, 1, False),
+        (shrink, 2, True),
+        (crosstalk, 2, False),
+    ):
+        separate = of_sources(function, sources)
+        mixture, references = signals(0, sources=sources)
+        quality = liveliness if blind else oracle(closeness, references)
+
+        def score_of(estimates: Tensor, item: int, references: Tensor = references, blind: bool = blind):
+            score = liveliness(estimates[None]) if blind else closeness(estimates, references[item]).mean()
+            return float(score.float())  # scores are compared in single precision
+
+        for keep in (True, False):
+            known = [
+                plain(separate, mixture[i], propose, STEPS, lambda y, i=i: score_of(y, i), keep, path)
+                for i in range(len(mixture))
+            ]
+            for loop in LOOPS:
+                search = build(steps=STEPS, keep_best=keep)
+                check_plain(loop, (separate, mixture, quality, search), known.__getitem__, path)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_fixed_schedule_computes_what_the_plain_loop_computes(path: str) -> None:
+    mixture, _ = signals(1, sources=2)
+    separate, propose = of_sources(shrink, 2), once(lambda step: [FIXED[step - 1]])
+    known = [plain(separate, x, propose, len(FIXED), lambda y: math.nan, False, path) for x in mixture]
+    for wrapped in (separate, batched(separate, 2, workers=2)):
+        check_plain(refine_fixed, (wrapped, mixture, FIXED), known.__getitem__, path)
 
 
 def test_the_cases_above_reach_every_branch() -> None:
-    """Items move, stay and stop in one batch, and the forms differ, so the comparison can fail."""
+    """Items move, stay and stop in one batch, and the paths differ, so that the comparison can fail."""
     mixture, references = signals(0)
-    result, state = (
-        refine(
-            shrink,
-            mixture,
-            steps=STEPS,
-            search=GridSearch(K, include_estimate=True),
-            quality=Closeness(),
-            reference=references[:, 0],
-            blend=form,
-        )
-        for form in ("endpoint", "state")
-    )
-    assert result.ratios.isnan().any()
-    assert (result.ratios < 1).any()
-    assert not torch.equal(result.estimate, state.estimate)
-    assert result.evaluations.min() < 1 + STEPS * K
+    search, quality = GridSearch(K, include_estimate=True, steps=STEPS), oracle(closeness, references)
+    found = [refine(of_sources(shrink), mixture, quality, search, path=path) for path in PATHS.values()]
+    assert found[0].ratios.isnan().any()
+    assert (found[0].ratios < 1).any()
+    assert found[0].evaluations.min() < 1 + STEPS * K
+    for other in found[1:]:
+        assert not torch.allclose(found[0].estimates, other.estimates)
+
+
+def test_a_schedule_needs_no_quality_always_moves_and_counts_its_calls() -> None:
+    mixture, separate, ratios = signals(2)[0], of_sources(shrink, 2), [0.75, 1.0, 0.0]
+    for size in (None, 2):
+        counting = Counting(separate)
+        found = refine_fixed(counting if size is None else batched(counting, size), mixture, ratios)
+        assert torch.equal(found.ratios, torch.tensor(ratios)[:, None].expand(3, 3))
+        assert found.scores.shape == (4, 3)
+        assert found.scores.isnan().all()
+        assert found.evaluations.tolist() == [1 + 2 * 2] * 3
+        assert counting.rows == int(found.evaluations.sum())
+        # ratio 1 goes back to the one-step estimate, ratio 0 separates it again
+        expected = torch.stack([separate(found.one_step[:, k])[:, k] for k in range(2)], dim=1)
+        assert torch.equal(found.estimates, expected)
+
+
+def test_mistakes_of_a_schedule_are_named() -> None:
+    mixture, separate = signals(2)[0], of_sources(shrink)
+    for ratios in ([], [0.5, 1.5], [[0.5]], [torch.nan]):
+        with pytest.raises(ValueError, match=r"ratios=\[.*each in \[0, 1\]"):
+            refine_fixed(separate, mixture, ratios)
+    with pytest.raises(ValueError, match=r"mixture has shape \(3, 40\)"):
+        refine_fixed(separate, mixture[:, 0], [0.5])
+    with pytest.raises(ValueError, match=r"separate returned shape \(3, 2, 40\)"):
+        refine_fixed(lambda x: x, mixture, [0.5])

@@ -3,58 +3,81 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from refinement_toys import Counting, Proposing, closeness, item, liveliness, of_sources, same, shrink
 from torch import Generator, Tensor
 
-from encore.inference.refinement import Refinement, refine
-from encore.inference.search import AnnealedGridSearch, FixedSchedule, GridSearch, Trace
-from encore.metrics.quality import Quality
+from encore.inference import (
+    AnnealedGridSearch,
+    GreedySearch,
+    GridSearch,
+    MaxEvaluations,
+    Refined,
+    Search,
+    SearchState,
+    Step,
+    Trajectory,
+    batched,
+    endpoint,
+    refine,
+    refine_fixed,
+    state,
+)
+from encore.inference.refinement import refine as readable
+from encore.metrics import get_metric, guarded, joint, oracle
 
 STEPS, K = 8, 5
-SEARCHES = [
-    GridSearch(K),
-    GridSearch(K, include_estimate=True),
-    AnnealedGridSearch(K),
-    FixedSchedule([0.0, 0.5, 1.0]),
+one_source, two_sources = of_sources(shrink), of_sources(shrink, 2)
+SEARCHES: list[Search] = [
+    GridSearch(K, steps=STEPS),
+    GridSearch(K, include_estimate=True, steps=STEPS),
+    AnnealedGridSearch(K, steps=STEPS),
+    GreedySearch(steps=STEPS),
+    MaxEvaluations(GridSearch(K, steps=STEPS), 10),
 ]
+every_search = pytest.mark.parametrize("search", SEARCHES, ids=lambda search: type(search).__name__)
+every_path = pytest.mark.parametrize("path", [endpoint, state], ids=["endpoint", "state"])
+either_loop = pytest.mark.parametrize("loop", [refine, readable], ids=["fast", "readable"])
 
 
-class Score(Quality):
-    """Any function of ``(estimate, reference)`` to ``(b,)``; counts the rows that it is asked for."""
+class Scored:
+    """A quality that counts the rows it is called with; its references, if any, follow the items."""
 
-    def __init__(self, function: Any, oracle: bool = True) -> None:
-        self.name, self.needs_reference, self.sample_rate = "score", oracle, 8000
-        self.function, self.rows = function, 0
+    def __init__(self, function: Any, references: Tensor | None = None, counts: list[int] | None = None):
+        self.function, self.references = function, references
+        self.counts = [] if counts is None else counts
 
-    def __call__(self, estimate, *, reference=None, mixture=None, one_step=None) -> Tensor:
-        self.rows += len(estimate)
-        assert len(estimate) == len(mixture) == len(one_step)
-        return self.function(estimate, reference)
+    def __call__(self, estimates: Tensor) -> Tensor:
+        self.counts.append(len(estimates))
+        if self.references is None:
+            return self.function(estimates)
+        return self.function(estimates, self.references)
 
-
-class Counting:
-    def __init__(self, separate: Any) -> None:
-        self.separate, self.rows, self.largest = separate, 0, 0
-
-    def __call__(self, mixture: Tensor) -> Tensor:
-        self.rows += len(mixture)
-        self.largest = max(self.largest, len(mixture))
-        return self.separate(mixture)
+    def at(self, items: Tensor) -> Scored:
+        references = None if self.references is None else self.references[items]
+        return Scored(self.function, references, self.counts)
 
 
-def distance(estimate: Tensor, reference: Tensor) -> Tensor:
-    return -(estimate - reference).square().mean((1, 2))
+def distance(estimates: Tensor, references: Tensor) -> Tensor:
+    return closeness(estimates, references).mean(1)
 
 
-def shrink(x: Tensor) -> Tensor:
-    return (x.sign() * (x.abs() - 0.3).clamp_min(0) + 0.1 * torch.sin(1000 * x))[:, None]
+def signals(batch: int = 4, channels: int = 1, sources: int = 1, time: int = 50) -> tuple[Tensor, Tensor]:
+    """Mixtures ``(b, c, t)`` and references ``(b, s, c, t)`` in float32."""
+    references, noise = torch.randn(2, batch, channels, time, generator=Generator().manual_seed(3))
+    return references + noise, references[:, None].repeat(1, sources, 1, 1)
 
 
-def two_sources(x: Tensor) -> Tensor:
-    return torch.cat((shrink(x), 0.7 * shrink(x.flip(-1))), dim=1)
+def run(
+    separate: Any = one_source, quality: Any = None, search: Search = SEARCHES[0], **options: Any
+) -> Refined:
+    mixture, references = signals()
+    quality = Scored(distance, references) if quality is None else quality
+    return options.pop("loop", refine)(separate, options.pop("mixture", mixture), quality, search, **options)
 
 
 def identity(x: Tensor) -> Tensor:
@@ -65,253 +88,231 @@ def constant(x: Tensor) -> Tensor:
     return torch.ones_like(x)[:, None]
 
 
-def signals(batch: int = 4, channels: int = 1, time: int = 50) -> tuple[Tensor, Tensor]:
-    generator = Generator().manual_seed(3)
-    reference, noise = torch.randn(2, batch, channels, time, generator=generator)
-    return reference + noise, reference
-
-
-def run(separate: Any = shrink, search: Any = None, **options: Any) -> Refinement:
-    mixture, reference = signals()
-    arguments = {"mixture": mixture, "reference": reference, "quality": Score(distance), "steps": STEPS}
-    return refine(separate, search=search or GridSearch(K), **arguments | options)
-
-
-def same(a: Refinement, b: Refinement) -> None:
-    for name in Refinement.__slots__:
-        torch.testing.assert_close(
-            getattr(a, name),
-            getattr(b, name),
-            rtol=0,
-            atol=0,
-            equal_nan=True,
-            msg=lambda m, n=name: f"{n}: {m}",
-        )
-
-
-def item(result: Refinement, index: int) -> Refinement:
-    at = slice(index, index + 1)
-    return Refinement(
-        estimate=result.estimate[at],
-        one_step=result.one_step[at],
-        trajectory=result.trajectory[:, at],
-        scores=result.scores[:, at],
-        ratios=result.ratios[:, at],
-        evaluations=result.evaluations[at],
-    )
-
-
-@pytest.mark.parametrize("form", ["endpoint", "state"])
-@pytest.mark.parametrize("search", SEARCHES, ids=lambda search: type(search).__name__)
-def test_an_item_is_refined_alone_as_in_its_batch_and_every_call_is_counted(search, form) -> None:
-    counting = Counting(shrink)
-    together = run(counting, search, blend=form, keep_trajectory=True)
+@every_path
+@every_search
+def test_an_item_is_refined_alone_as_in_its_batch_and_its_calls_are_counted(
+    search: Search, path: Any
+) -> None:
+    mixture, references = signals()
+    counting, steps = Counting(one_source), Trajectory()
+    together = run(counting, search=search, path=path, callback=steps)
     assert int(together.evaluations.sum()) == counting.rows
-    mixture, reference = signals()
     for index in range(len(mixture)):
-        at, counting = slice(index, index + 1), Counting(shrink)
-        quality = Score(distance)
-        options = {"mixture": mixture[at], "reference": reference[at], "quality": quality}
-        alone = run(counting, search, blend=form, keep_trajectory=True, **options)
+        counting, quality, own = Counting(one_source), Scored(distance, references[[index]]), Trajectory()
+        alone = run(counting, quality, search, mixture=mixture[[index]], path=path, callback=own)
         same(alone, item(together, index))
-        assert alone.evaluations.tolist() == [counting.rows] == [quality.rows]
+        assert torch.equal(torch.stack(own.estimates), torch.stack(steps.estimates)[:, [index]])
+        # one source and a quality without separator: every call but that of ratio 1 is scored once
+        assert alone.evaluations.tolist() == [counting.rows] == [sum(quality.counts)]
 
 
-@pytest.mark.parametrize("source", [1, "all"])
-@pytest.mark.parametrize("search", SEARCHES, ids=lambda search: type(search).__name__)
-def test_the_largest_batch_does_not_matter_and_is_kept(search, source) -> None:
-    mixture, reference = signals()
-    reference = torch.stack((reference, 0.5 * mixture), dim=1) if source == "all" else reference
-    results = []
-    for max_batch in (None, 1, 3):
+@every_search
+def test_the_calls_of_the_quality_and_of_all_sources_are_counted(search: Search) -> None:
+    mixture, references = signals(sources=2)
+    close = oracle(closeness, references)
+    for build in (
+        lambda again: close,
+        lambda again: again,
+        lambda again: joint([again, close], scales=(1.0, 1.0)),
+        lambda again: guarded(close, [again]),
+        lambda again: guarded(again, [joint([close, again], scales=(1.0, 1.0))]),
+    ):
         counting = Counting(two_sources)
-        results.append(
-            run(
-                counting,
-                search,
-                source=source,
-                reference=reference,
-                max_batch=max_batch,
-                keep_trajectory=True,
-            )
-        )
-        assert max_batch is None or counting.largest <= max_batch
+        again = get_metric("fixed_point", sample_rate=8000).bind(mixture=mixture, separate=counting)
+        found = refine(counting, mixture, build(again), search)
+        assert int(found.evaluations.sum()) == counting.rows
+        assert found.evaluations.min() > 1
+
+
+@every_search
+def test_the_size_of_the_calls_changes_nothing_and_is_kept_to(search: Search) -> None:
+    references = signals(sources=2)[1]
+    results = []
+    for size, workers in ((None, 1), (1, 1), (3, 1), (3, 2), (None, 3)):
+        counting = Counting(two_sources)
+        separate = batched(counting, size, workers)
+        results.append(run(separate, Scored(distance, references), search))
+        assert size is None or counting.largest <= size
         assert int(results[-1].evaluations.sum()) == counting.rows
-    same(results[0], results[1])
-    same(results[0], results[2])
+    for other in results[1:]:
+        same(other, results[0])
 
 
-def test_with_all_sources_each_blend_and_source_is_a_call_and_the_first_call_serves_all() -> None:
-    _, reference = signals()
-    result = run(
-        two_sources,
-        AnnealedGridSearch(K),
-        source="all",
-        reference=torch.stack((reference, reference), dim=1),
-        steps=3,
+def test_a_plain_quality_is_called_with_the_whole_batch() -> None:
+    """It may hold tensors of all items."""
+    mixture, references = signals(sources=2)
+    search = Proposing(
+        ratios=torch.tensor([[0.5, torch.nan], [0.2, 0.9], [torch.nan] * 2, [0.3, 1]]), steps=4
     )
-    assert result.estimate.shape == (4, 2, 1, 50)
-    assert result.evaluations.tolist() == [1 + 2 * (3 * K - 1)] * 4
+    expected = refine(two_sources, mixture, oracle(closeness, references), search)
+    for separate in (two_sources, batched(two_sources, 3, workers=2)):
+        found = refine(separate, mixture, lambda estimates: distance(estimates, references), search)
+        same(found, expected)
 
 
-@pytest.mark.parametrize("search", SEARCHES[:3], ids=lambda search: type(search).__name__)
-@pytest.mark.parametrize("form", ["endpoint", "state"])
-def test_scores_never_fall_and_rise_exactly_where_an_estimate_is_taken(search, form) -> None:
-    result = run(search=search, blend=form, quality=Score(lambda y, s: torch.sin(9 * y).mean((1, 2)), False))
-    rise = result.scores.diff(dim=0)
+def test_every_candidate_is_a_call_per_source_and_the_first_call_serves_all() -> None:
+    mixture, references = signals(sources=2)
+    found = refine(two_sources, mixture, oracle(closeness, references), AnnealedGridSearch(K, steps=3))
+    assert found.estimates.shape == (4, 2, 1, 50)
+    assert found.evaluations.tolist() == [1 + 2 * (3 * K - 1)] * 4
+
+
+@every_path
+@every_search
+def test_scores_never_fall_and_rise_exactly_where_an_estimate_is_taken(search: Search, path: Any) -> None:
+    found = run(quality=liveliness, search=search, path=path)
+    rise = found.scores.diff(dim=0)
     assert (rise >= 0).all()
-    assert torch.equal(rise > 0, ~result.ratios.isnan())
+    assert torch.equal(rise > 0, ~found.ratios.isnan())
     assert (rise > 0).any()
 
 
 def test_without_the_previous_estimate_scores_may_fall_but_not_below_one_step() -> None:
-    """Share 1 is in the published fixed grid, and it gives the one-step estimate."""
-    result = run(keep_previous=False, steps=20)
-    assert (result.scores >= result.scores[0]).all()
-    assert not result.ratios.isnan().any()
-    assert result.evaluations.tolist() == [1 + 20 * (K - 1)] * 4
+    """Ratio 1 is in the published fixed grid, and it gives the one-step estimate."""
+    found = run(search=GridSearch(K, steps=20, keep_best=False))
+    assert (found.scores >= found.scores[0]).all()
+    assert not found.ratios.isnan().any()
+    assert found.evaluations.tolist() == [1 + 20 * (K - 1)] * 4
 
 
-def test_share_one_costs_no_call_and_no_score() -> None:
-    counting, quality = Counting(shrink), Score(distance)
-    result = run(counting, GridSearch(1), quality=quality, keep_previous=False)
-    assert (counting.rows, quality.rows) == (4, 4)
-    assert (result.ratios == 1).all()
-    assert torch.equal(result.estimate, result.one_step)
+def test_ratio_one_costs_no_call_and_no_score() -> None:
+    counting, quality = Counting(one_source), Scored(distance, signals()[1])
+    found = run(counting, quality, GridSearch(1, steps=STEPS, keep_best=False))
+    assert (counting.rows, sum(quality.counts)) == (4, 4)
+    assert (found.ratios == 1).all()
+    assert torch.equal(found.estimates, found.one_step)
 
 
-def test_an_early_stop_changes_nothing_but_the_calls() -> None:
-    class Patient(GridSearch):
-        def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-            return torch.zeros_like(kept)
+@dataclass(frozen=True)
+class Patient(GridSearch):
+    """The grid, for items whose estimate was kept too."""
 
-    for form in ("endpoint", "state"):
-        stopped = run(search=GridSearch(K, include_estimate=True), blend=form, keep_trajectory=True)
-        patient = run(search=Patient(K, include_estimate=True), blend=form, keep_trajectory=True)
-        assert patient.evaluations.tolist() == [1 + STEPS * K] * 4
-        # a step that keeps is paid for once
-        kept = stopped.ratios.isnan().sum(0)
-        assert stopped.evaluations.tolist() == (1 + K * (STEPS - (kept - 1).clamp_min(0))).tolist()
-        assert stopped.evaluations.sum() < patient.evaluations.sum()
-        for name in ("estimate", "trajectory", "scores", "ratios"):
-            a, b = getattr(stopped, name), getattr(patient, name)
-            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    def propose(self, state: SearchState) -> Tensor:
+        grid = state.ratios.new_tensor(self.ratios()).expand(len(state.ratios), -1)
+        return grid[:, :0] if state.ratios.shape[1] else grid
 
 
-def test_ties_go_to_the_larger_share_in_any_order_and_an_equal_candidate_does_not_replace() -> None:
-    class Upwards(GridSearch):
-        def shares(self, step: int, steps: int) -> list[float]:
-            return [0.25, 0.5, 0.75]
+@every_path
+def test_an_early_stop_changes_nothing_but_the_calls(path: Any) -> None:
+    stopped = run(search=GridSearch(K, include_estimate=True, steps=STEPS), path=path)
+    patient = run(search=Patient(K, include_estimate=True, steps=STEPS), path=path)
+    assert patient.evaluations.tolist() == [1 + STEPS * K] * 4
+    # a step that keeps is paid for once
+    kept = stopped.ratios.isnan().sum(0)
+    assert stopped.evaluations.tolist() == (1 + K * (STEPS - (kept - 1).clamp_min(0))).tolist()
+    assert stopped.evaluations.sum() < patient.evaluations.sum()
+    for name in ("estimates", "scores", "ratios"):
+        torch.testing.assert_close(
+            getattr(stopped, name), getattr(patient, name), rtol=0, atol=0, equal_nan=True
+        )
 
-    for max_batch in (None, 1):
-        result = run(constant, Upwards(), keep_previous=False, max_batch=max_batch)
-        assert (result.ratios == 0.75).all()
-    kept = run(constant, Upwards())
-    assert kept.ratios.isnan().all()
-    assert kept.evaluations.tolist() == [4] * 4
+
+@either_loop
+def test_ties_go_to_the_larger_ratio_and_an_equal_candidate_does_not_replace(loop: Any) -> None:
+    for ratios in ([0.25, 0.5, 0.75], [0.75, 0.25, 0.5]):
+        proposed = torch.tensor(ratios).expand(4, 3)
+        for separate in (constant, batched(constant, 1)):
+            search = Proposing(ratios=proposed, steps=2, keep_best=False)
+            assert (run(separate, search=search, loop=loop).ratios == 0.75).all()
+        kept = run(constant, search=Proposing(ratios=proposed, steps=2), loop=loop)
+        assert kept.ratios.isnan().all()
 
 
 def test_a_score_that_rounds_otherwise_in_another_batch_does_not_let_one_step_win_over_itself() -> None:
-    quality = Score(lambda y, s: distance(y, s) + 1e-3 * len(y))
-    result = run(constant, GridSearch(1), quality=quality)
-    assert result.ratios.isnan().all()
+    quality = Scored(lambda y, s: distance(y, s) + 1e-3 * len(y), signals()[1])
+    assert run(constant, quality, GridSearch(1, steps=STEPS)).ratios.isnan().all()
 
 
-@pytest.mark.parametrize("keep_previous", [True, False])
-def test_a_candidate_without_score_is_not_eligible(keep_previous: bool) -> None:
-    """Halving ones gives ``(1 + r) / 4`` at share r; the lower the better, but none below 0.38."""
+@either_loop
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_candidate_without_score_is_not_eligible(keep: bool, loop: Any) -> None:
+    """Halving ones gives ``(1 + r) / 4`` at ratio r; the lower the better, but none below 0.38."""
 
-    def score(estimate: Tensor, reference: Tensor) -> Tensor:
-        level = estimate.mean((1, 2))
+    def score(estimates: Tensor) -> Tensor:
+        level = estimates.mean((1, 2, 3))
         return torch.where(level < 0.38, torch.nan, -level)
 
-    result = run(
-        lambda x: 0.5 * x[:, None],
-        mixture=torch.ones(2, 1, 9),
-        quality=Score(score, False),
-        reference=None,
-        keep_previous=keep_previous,
-        steps=1,
-    )
-    torch.testing.assert_close(result.ratios, torch.full((1, 2), 0.6), rtol=0, atol=0)
-    torch.testing.assert_close(result.scores[1], torch.full((2,), -0.4))
+    ones, search = torch.ones(2, 1, 9), GridSearch(K, steps=1, keep_best=keep)
+    found = run(lambda x: 0.5 * x[:, None], score, search, mixture=ones, loop=loop)
+    torch.testing.assert_close(found.ratios, torch.full((1, 2), 0.6), rtol=0, atol=0)
+    torch.testing.assert_close(found.scores[1], torch.full((2,), -0.4))
 
 
-@pytest.mark.parametrize("keep_previous", [True, False])
-@pytest.mark.parametrize("search", SEARCHES[:3], ids=lambda search: type(search).__name__)
-def test_an_item_without_one_step_score_is_returned_as_it_is(search, keep_previous: bool) -> None:
-    mixture, reference = signals()
-    reference[1] = torch.nan
-    result = run(search=search, reference=reference, keep_previous=keep_previous)
-    assert result.evaluations[1] == 1
-    assert torch.equal(result.estimate[1], shrink(mixture)[1, 0])
-    assert result.ratios[:, 1].isnan().all()
-    assert result.scores[:, 1].isnan().all()
-    others = [0, 2, 3]
-    assert (result.evaluations[others] > 1).all()
-    clean = run(search=search, keep_previous=keep_previous)
-    torch.testing.assert_close(result.estimate[others], clean.estimate[others], rtol=0, atol=0)
+@either_loop
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_item_without_one_step_score_is_returned_as_it_is(keep: bool, loop: Any) -> None:
+    mixture, references = signals()
+    broken = references.clone()
+    broken[1] = torch.nan
+    for search in (GridSearch(K, steps=4, keep_best=keep), AnnealedGridSearch(K, steps=4, keep_best=keep)):
+        found = run(quality=oracle(closeness, broken), search=search, loop=loop)
+        assert found.evaluations[1] == 1
+        assert torch.equal(found.estimates[1], one_source(mixture)[1])
+        assert found.ratios[:, 1].isnan().all()
+        assert found.scores[:, 1].isnan().all()
+        others = [0, 2, 3]
+        assert (found.evaluations[others] > 1).all()
+        clean = run(quality=oracle(closeness, references), search=search, loop=loop)
+        assert torch.equal(found.estimates[others], clean.estimates[others])
 
 
-@pytest.mark.parametrize("keep_previous", [True, False])
-def test_where_no_candidate_has_a_score_the_previous_estimate_stays(keep_previous: bool) -> None:
-    """Only the one-step estimates, of larger norm than any blend's, can be scored."""
-    mixture, _ = signals()
-    one_step = shrink(mixture)[:, 0]
+@either_loop
+@pytest.mark.parametrize("keep", [True, False])
+def test_where_no_candidate_has_a_score_the_previous_estimate_stays(keep: bool, loop: Any) -> None:
+    """Only the one-step estimates can be scored."""
+    one_step = one_source(signals()[0])
 
-    def score(estimate: Tensor, reference: Tensor) -> Tensor:
-        known = torch.stack([(estimate == y).all((1, 2)) for y in one_step]).any(0)
+    def score(estimates: Tensor) -> Tensor:
+        known = torch.stack([(estimates == y).all((1, 2, 3)) for y in one_step]).any(0)
         return torch.where(known, 0.0, torch.nan)
 
-    search = AnnealedGridSearch(3)
-    result = run(search=search, quality=Score(score, False), keep_previous=keep_previous, steps=3)
-    torch.testing.assert_close(result.estimate, one_step, rtol=0, atol=0)
-    assert (result.scores == 0).all()
-    # the first step has share 1, which without the previous estimate is chosen
-    assert result.ratios[1:].isnan().all()
-    assert result.ratios[0].isnan().all() == keep_previous
-    assert result.evaluations.tolist() == [1 + 2 + 3 + 3] * 4
-
-
-def test_a_schedule_needs_no_measure_and_always_moves() -> None:
-    schedule = FixedSchedule([0.25, 0.0, 1.0])
-    for quality in (None, Score(lambda y, s: torch.full((len(y),), torch.nan), False)):
-        result = run(search=schedule, quality=quality, reference=None, steps=99)
-        assert torch.equal(result.ratios, torch.tensor([[0.75], [1.0], [0.0]]).expand(3, 4))
-        assert result.scores.shape == (4, 4)
-        assert result.scores.isnan().all()
-        assert result.evaluations.tolist() == [3] * 4
-        torch.testing.assert_close(result.estimate, shrink(result.one_step)[:, 0], rtol=0, atol=0)
+    found = run(quality=score, search=AnnealedGridSearch(3, steps=3, keep_best=keep), loop=loop)
+    assert torch.equal(found.estimates, one_step)
+    assert (found.scores == 0).all()
+    # the first step has ratio 1, which is chosen where the previous estimate does not compete
+    assert found.ratios[1:].isnan().all()
+    assert found.ratios[0].isnan().all() == keep
+    assert found.evaluations.tolist() == [1 + 2 + 3 + 3] * 4
 
 
 def test_no_steps_give_the_one_step_estimate() -> None:
-    mixture, _ = signals()
-    result = run(steps=0, quality=None, keep_trajectory=True)
-    torch.testing.assert_close(result.estimate, shrink(mixture)[:, 0], rtol=0, atol=0)
-    assert result.trajectory.shape == (1, 4, 1, 50)
-    assert result.ratios.shape == (0, 4)
-    assert result.scores.shape == (1, 4)
-    assert result.evaluations.tolist() == [1] * 4
+    mixture, references = signals()
+    steps = Trajectory()
+    for quality in (None, oracle(closeness, references)):
+        found = refine(one_source, mixture, quality, GridSearch(1, steps=0), callback=steps)
+        assert torch.equal(found.estimates, one_source(mixture))
+        assert (found.ratios.shape, found.scores.shape, steps.estimates) == ((0, 4), (1, 4), [])
+        assert found.scores.isnan().all() == (quality is None)
+        assert found.evaluations.tolist() == [1] * 4
 
 
-def test_the_trajectory_leads_from_the_first_to_the_last_estimate_if_asked_for() -> None:
-    result = run(keep_trajectory=True)
-    assert torch.equal(result.trajectory[0], result.one_step)
-    assert torch.equal(result.trajectory[-1], result.estimate)
-    _, reference = signals()
-    for step, estimate in enumerate(result.trajectory):
-        torch.testing.assert_close(result.scores[step], distance(estimate, reference))
-    assert run().trajectory is None
+@either_loop
+def test_the_callback_gets_what_the_result_holds(loop: Any) -> None:
+    seen: list[Step] = []
+    found = run(loop=loop, callback=seen.append)
+    references = signals()[1]
+    assert [step.number for step in seen] == list(range(1, STEPS + 1))
+    assert torch.equal(torch.stack([step.scores for step in seen]), found.scores[1:])
+    chosen = torch.stack([step.ratios for step in seen])
+    torch.testing.assert_close(chosen, found.ratios, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(seen[-1].estimates, found.estimates)
+    for step in seen:
+        torch.testing.assert_close(step.scores, distance(step.estimates, references))
 
 
-def test_what_comes_back_shares_no_memory_with_the_mixture_and_carries_no_gradient() -> None:
-    mixture, _ = signals()
+@every_path
+def test_a_result_shares_no_memory_with_the_mixture_and_carries_no_gradient(path: Any) -> None:
+    mixture = signals()[0]
     before = mixture.clone()
-    result = run(identity, mixture=mixture.requires_grad_(), steps=2, blend="state")
-    result.estimate.add_(1)
-    result.one_step.add_(1)
-    assert torch.equal(mixture, before)
-    assert not result.estimate.requires_grad
+    mixture.requires_grad_()
+    for found in (
+        run(identity, mixture=mixture, path=path),
+        refine_fixed(identity, mixture, [0.5, 1.0], path=path),
+    ):
+        assert not found.estimates.requires_grad
+        found.estimates.add_(1)
+        found.one_step.add_(1)
+        assert torch.equal(mixture, before)
 
 
 def test_levels_above_full_scale_pass_through() -> None:
@@ -320,78 +321,71 @@ def test_levels_above_full_scale_pass_through() -> None:
     def halves(x: Tensor) -> Tensor:
         return (0.5 * x + 0.25 * x.roll(1, -1))[:, None]
 
-    mixture, reference = signals()
-    search = GridSearch(K, include_estimate=True)
-    plain = run(halves, search, steps=3)
-    loud = run(halves, search, mixture=64 * mixture, reference=64 * reference, steps=3)
-    assert loud.estimate.abs().max() > 10
-    torch.testing.assert_close(loud.estimate, 64 * plain.estimate, rtol=0, atol=0)
+    mixture, references = signals()
+    search = GridSearch(K, include_estimate=True, steps=3)
+    plain = run(halves, search=search)
+    loud = run(halves, oracle(closeness, 64 * references), search, mixture=64 * mixture)
+    assert loud.estimates.abs().max() > 10
+    assert torch.equal(loud.estimates, 64 * plain.estimates)
     torch.testing.assert_close(loud.ratios, plain.ratios, rtol=0, atol=0, equal_nan=True)
 
 
-def test_channels_share_one_ratio() -> None:
-    """The left channel alone would take another share than the right one; together they take one."""
-    mixture, reference = signals(channels=2)
+def test_channels_and_sources_have_one_ratio() -> None:
+    """The left channel alone would take another ratio than the right one; together they take one."""
+    mixture, references = signals(channels=2)
+    search = GridSearch(K, steps=1)
 
     def chosen(channels: slice) -> Tensor:
-        result = run(mixture=mixture[:, channels], reference=reference[:, channels], steps=1)
-        return result.ratios[0]
+        quality = oracle(closeness, references[:, :, channels])
+        return run(quality=quality, search=search, mixture=mixture[:, channels]).ratios[0]
 
     left, right = chosen(slice(0, 1)), chosen(slice(1, 2))
     assert not torch.equal(left.nan_to_num(9), right.nan_to_num(9))
-    result = run(mixture=mixture, reference=reference, steps=1)
-    moved = ~result.ratios[0].isnan()
+    references = references.repeat(1, 2, 1, 1)
+    found = refine(two_sources, mixture, oracle(closeness, references), search)
+    moved = ~found.ratios[0].isnan()
     assert moved.any()
-    ratio = result.ratios[0].nan_to_num(1)[:, None, None]
-    expected = shrink(ratio * mixture + (1 - ratio) * result.one_step)[:, 0]
-    torch.testing.assert_close(result.estimate, expected, rtol=0, atol=0)
+    ratio = found.ratios[0].nan_to_num(1)[:, None, None]
+    inputs = [ratio * mixture + (1 - ratio) * found.one_step[:, k] for k in range(2)]
+    expected = torch.stack([two_sources(x)[:, k] for k, x in enumerate(inputs)], dim=1)
+    assert torch.equal(found.estimates, expected)
 
 
-class Proposing:
-    steps, selects, wants_slopes = None, True, False
-
-    def __init__(self, shares: Tensor) -> None:
-        self.shares = shares
-
-    def propose(self, trace: Trace) -> Tensor:
-        return self.shares if trace.ratios.shape[1] == 0 else torch.full_like(self.shares, torch.nan)
-
-    def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-        return torch.zeros_like(kept)
-
-
-def test_a_search_may_ask_each_item_for_other_shares() -> None:
+@either_loop
+def test_a_search_may_propose_each_item_other_ratios(loop: Any) -> None:
     nan = torch.nan
-    shares = torch.tensor([[0.5, nan], [nan, nan], [0.25, 0.75], [nan, 0.0]])
-    result = run(search=Proposing(shares), keep_previous=False, steps=1)
-    assert result.evaluations.tolist() == [2, 1, 3, 2]
-    assert result.ratios[0, [0, 3]].tolist() == [0.5, 0.0]
-    assert result.ratios[0, 1].isnan()
-    assert torch.equal(result.estimate[1], result.one_step[1])
+    ratios = torch.tensor([[0.5, nan], [nan, nan], [0.25, 0.75], [nan, 0.0]])
+    found = run(search=Proposing(ratios=ratios, keep_best=False, steps=1), loop=loop)
+    assert found.evaluations.tolist() == [2, 1, 3, 2]
+    assert found.ratios[0, [0, 3]].tolist() == [0.5, 0.0]
+    assert found.ratios[0, 1].isnan()
+    assert torch.equal(found.estimates[1], found.one_step[1])
+
+
+PESQ = oracle(get_metric("pesq_nb", sample_rate=8000), torch.ones(4, 1, 1, 50))
+NO_SLOPES = "quality='pesq_nb' has no derivative, which Proposing needs"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quality": None}, "quality=None: GridSearch chooses by a measure"),
-        ({"reference": None}, "reference=None: 'score' is an oracle measure"),
         ({"mixture": torch.zeros(4, 50)}, "mixture has shape (4, 50)"),
         ({"mixture": torch.zeros(0, 1, 50)}, "mixture has shape (0, 1, 50)"),
         ({"mixture": torch.zeros(4, 1, 0)}, "mixture has shape (4, 1, 0)"),
-        ({"steps": -1}, "steps=-1"),
-        ({"blend": "middle"}, "blend='middle'"),
-        ({"max_batch": 0}, "max_batch=0"),
-        ({"source": 1}, "source=1: the separator has 1 sources"),
-        ({"reference": torch.zeros(4, 1, 49)}, "reference has shape (4, 1, 1, 49)"),
-        ({"reference": torch.zeros(4, 1, 1, 50)}, "reference has shape (4, 1, 1, 1, 50)"),
-        ({"source": "all"}, "reference has shape (4, 1, 50)"),
+        ({"mixture": torch.zeros(4, 1, 50).int()}, "mixture has dtype torch.int32: give floating point"),
         ({"separate": lambda x: x}, "separate returned shape (4, 1, 50) for mixtures (4, 1, 50)"),
         ({"separate": lambda x: x[:, None, :, 1:]}, "separate returned shape (4, 1, 1, 49)"),
-        ({"search": Proposing(torch.full((4, 1), 1.5))}, "search=Proposing proposed [[1.5]"),
-        ({"search": Proposing(torch.full((3, 1), 0.5))}, "search=Proposing proposed [[0.5]"),
+        ({"quality": lambda y: y.mean((2, 3))}, "quality returned shape (4, 1) for estimates (4, 1, 1, 50)"),
+        ({"quality": lambda y: y.mean()}, "quality returned shape () for estimates (4, 1, 1, 50)"),
+        ({"quality": get_metric("si_sdr", sample_rate=8000)}, "quality='si_sdr': is an oracle and needs"),
+        ({"quality": oracle(closeness, torch.zeros(4, 1, 1, 49))}, "'closeness' (4, 1, 1, 49)"),
+        ({"quality": oracle(closeness, torch.zeros(4, 2, 1, 50))}, "'closeness' (4, 2, 1, 50)"),
+        ({"search": Proposing(ratios=torch.full((4, 1), 1.5))}, "search=Proposing proposed [[1.5]"),
+        ({"search": Proposing(ratios=torch.full((3, 1), 0.5))}, "search=Proposing proposed [[0.5]"),
+        ({"search": Proposing(ratios=torch.rand(4, 1), needs_gradient=True), "quality": PESQ}, NO_SLOPES),
     ],
 )
-def test_mistakes_are_named_in_one_line(options: dict, message: str) -> None:
+def test_mistakes_are_named_in_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         run(**options)
     assert "\n" not in str(error.value)

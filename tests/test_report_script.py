@@ -34,7 +34,7 @@ def save_run(folder: Path, name: str, level: float, macs: float | None, *, suffi
     rng = np.random.default_rng(int(level))
     rows = []
     for index in range(4):
-        same = {"run": name, "item": f"i{index}", "mixture_db": 0.0, "metric": "si_sdr"}
+        same = {"run": name, "item": f"i{index}", "input_si_sdr": 0.0, "metric": "si_sdr"}
         once = level + rng.normal()
         states = [("mixture", "none", 0, 0.0, 0), ("one_step", "none", 0, once, 1)]
         states += [("oracle", "si_sdr", step, once + step, 9) for step in range(3)]
@@ -87,7 +87,7 @@ def test_a_bad_run_is_named_and_the_good_ones_are_done(tmp_path: Path, capsys: p
     assert len(lines) == 3
     assert "nowhere: no such run folder" in lines[0]
     assert "empty: holds neither scores.parquet nor scores.csv" in lines[1]
-    assert "scores.csv: column 'mixture_db'" in lines[2]
+    assert "scores.csv: column 'input_si_sdr'" in lines[2]
     assert "good" in (tmp_path / "out" / "report.md").read_text()
 
 

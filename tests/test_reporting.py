@@ -45,7 +45,7 @@ NAN = float("nan")
 
 def row(item: str, value: float, kind: str = "one_step", **cells) -> dict:
     """One row of a score table; ``cells`` override."""
-    base = {"run": "a", "item": item, "mixture_db": NAN, "step": 0, "guide": "none", "kind": kind}
+    base = {"run": "a", "item": item, "input_si_sdr": NAN, "step": 0, "guide": "none", "kind": kind}
     return (
         base | {"metric": "pesq", "value": value, "ratio": NAN, "evaluations": int(kind != "mixture")} | cells
     )
@@ -75,7 +75,7 @@ def random_scores(
     rows = []
     for metric in metrics:
         for index in range(items):
-            same = {"run": run, "metric": metric, "mixture_db": 1.0}
+            same = {"run": run, "metric": metric, "input_si_sdr": 1.0}
             item, once = f"item{index}", rng.normal(10, 2)
             rows += [row(item, once - 5, "mixture", **same), row(item, once, **same)]
             for guide, kind in (("si_sdr", "oracle"), ("dnsmos_ovrl", "blind"), ("none", "fixed")):
@@ -93,13 +93,13 @@ def cell(summary: pd.DataFrame, column: str, step: int) -> pd.Series:
 
 @pytest.mark.parametrize("name", ["scores.parquet", "scores.csv"])
 def test_score_table_survives_the_disk(tmp_path: Path, name: str):
-    rows = [row("NA", 1.25, run="null"), row("None", NAN, run="null", mixture_db=-3.5)]
+    rows = [row("NA", 1.25, run="null"), row("None", NAN, run="null", input_si_sdr=-3.5)]
     read = read_scores(write_scores(tmp_path / "new" / name, rows))
     assert list(read["item"]) == ["NA", "None"]
     assert list(read["run"]) == ["null", "null"]
     assert read["value"].iloc[0] == 1.25
     assert np.isnan(read["value"].iloc[1])
-    assert read["mixture_db"].iloc[1] == -3.5
+    assert read["input_si_sdr"].iloc[1] == -3.5
     assert read["step"].dtype == read["evaluations"].dtype == np.int64
     assert [path.name for path in (tmp_path / "new").iterdir()] == [name]  # no half-written file left
 
@@ -158,7 +158,7 @@ def test_pairing_equals_a_loop_over_items_whatever_fails_or_is_missing():
                 own = scores[scores["item"] == item]
                 new = own[(own["kind"] == "oracle") & (own["step"] == group["step"])]["value"]
                 old = own[own["kind"] == reference]["value"]
-                known = 1.0 if reference == "mixture" else NAN  # mixture_db, the same number by contract
+                known = 1.0 if reference == "mixture" else NAN  # input_si_sdr, the same number by contract
                 before = old.iloc[0] if len(old) and not np.isnan(old.iloc[0]) else known
                 if len(new) and not np.isnan(new.iloc[0]) and not np.isnan(before):
                     differences.append(new.iloc[0] - before)

@@ -1,28 +1,29 @@
-"""Long items refined in segments: how they are faded together, and what the joined refinement says."""
+"""Long items refined in segments: how they are faded together, and what their statistics say."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
-from encore.inference import FixedSchedule, GridSearch, Lanes, Refinement, Trace, refine
-from encore.inference.chunking import cut_out, cuts
-from encore.inference.segments import join_stretches, refine_in_segments, refined_stretches
-from encore.metrics import Quality, get_quality
+from encore.inference import GridSearch, Refined, Trajectory, WorkerPool, refine, refine_fixed
+from encore.inference.chunking import cut_out, segment_bounds
+from encore.inference.segments import Chunk, ChunkStatistics, RefineOne, mean_over_chunks, refine_segments
+from encore.metrics import oracle, snr
 
 SEGMENT, OVERLAP = 40, 12
 HOP = SEGMENT - OVERLAP
 LENGTHS = [1, SEGMENT - 1, SEGMENT, SEGMENT + 1, SEGMENT + OVERLAP]
 LENGTHS += [n * SEGMENT - (n - 1) * OVERLAP + more for n in (2, 3, 5) for more in (-1, 0, 1)]
 CUTS = [(SEGMENT, OVERLAP), (SEGMENT, 0), (SEGMENT, 1), (SEGMENT, SEGMENT - 1), (7, 5), (1, 0)]
-ITEMS = [(length, SEGMENT, OVERLAP) for length in LENGTHS] + [(61, *cut) for cut in CUTS[1:]]
 
 
 def identity(mixture: Tensor) -> Tensor:
@@ -33,104 +34,144 @@ def squash(mixture: Tensor) -> Tensor:
     return torch.stack((torch.tanh(mixture), 0.5 * mixture.cos()), dim=1)
 
 
+def swapping(segment: Tensor) -> Tensor:
+    """Separate two speakers, one above and one below 0, in an order that the first sample decides."""
+    parts = torch.stack((segment.clamp_min(0), segment.clamp_max(0)), dim=1)
+    return torch.where((segment[:, 0, 0] > 0)[:, None, None, None], parts.flip(1), parts)
+
+
 def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=Generator().manual_seed(sum(shape)))
 
 
-class Snr(Quality):
-    """Oracle, with a gain that counts; a silent reference has no score."""
+def fixed(separate: Callable[[Tensor], Tensor], ratios: Sequence[float]) -> RefineOne:
+    """Return a refinement by a schedule that keeps the estimates of all steps."""
 
-    name, needs_reference, sample_rate = "snr", True, 8000
+    def refine_one(mixture: Tensor, references: Tensor | None, generator: Generator | None) -> Chunk:
+        steps = Trajectory()
+        result = refine_fixed(separate, mixture, ratios, callback=steps)
+        return Chunk.of(result, steps.estimates)
 
-    def __call__(self, estimate, *, reference=None, mixture=None, one_step=None) -> Tensor:
-        return get_quality("snr", sample_rate=8000)(estimate, reference=reference)
+    return refine_one
+
+
+def searched(separate: Callable[[Tensor], Tensor], search: GridSearch) -> RefineOne:
+    """Return a refinement by the SNR of the references."""
+
+    def refine_one(mixture: Tensor, references: Tensor, generator: Generator | None) -> Chunk:
+        steps = Trajectory()
+        result = refine(separate, mixture, oracle(snr, references), search, callback=steps)
+        return Chunk.of(result, steps.estimates)
+
+    return refine_one
 
 
 def made(
     waveform: Callable[[Tensor], Tensor], scores: Callable[[Tensor], float] = lambda mixture: 0.0
-) -> Callable[..., Refinement]:
-    """A refinement of no steps whose estimate and score are known functions of the segment."""
+) -> RefineOne:
+    """Return a refinement of no steps whose estimate and score are known functions of the segment."""
 
-    def refine_one(mixture: Tensor, *, reference: Tensor | None, generator: Generator | None) -> Refinement:
-        return Refinement(
-            estimate=waveform(mixture),
-            one_step=mixture,
-            trajectory=None,
-            scores=torch.tensor([[scores(mixture)]]),
-            ratios=torch.empty(0, 1),
-            evaluations=torch.ones(1, dtype=torch.long),
+    def refine_one(mixture: Tensor, references: Tensor | None, generator: Generator | None) -> Chunk:
+        return Chunk.of(
+            Refined(
+                estimates=waveform(mixture)[:, None],
+                one_step=mixture[:, None],
+                scores=torch.tensor([[scores(mixture)]]),
+                ratios=torch.empty(0, 1),
+                evaluations=torch.ones(1, dtype=torch.long),
+            )
         )
 
     return refine_one
 
 
-@pytest.mark.parametrize(("length", "segment", "overlap"), ITEMS)
-def test_an_identity_gives_the_mixture_back(length: int, segment: int, overlap: int) -> None:
-    mixture = noise(2, 2, length)
-    search = FixedSchedule([0.5, 0.25])
-    for source in (0, "all"):
-        refine_one = partial(refine, identity, search=search, source=source, keep_trajectory=True)
-        joined = refine_in_segments(refine_one, mixture, segment=segment, overlap=overlap)
-        expected = mixture[:, None] if source == "all" else mixture
-        assert torch.equal(joined.one_step, expected)
-        torch.testing.assert_close(joined.estimate, expected, rtol=0, atol=1e-6)
-        assert joined.trajectory is not None
-        torch.testing.assert_close(joined.trajectory, torch.stack([expected] * 3), rtol=0, atol=1e-6)
-        torch.testing.assert_close(joined.ratios, torch.tensor([[0.5, 0.5], [0.75, 0.75]]))
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-def test_a_memoryless_separator_does_not_know_of_segments(length: int) -> None:
-    mixture = noise(1, 2, length)
-    refine_one = partial(refine, squash, search=FixedSchedule([0.5, 0.3]), source="all")
-    joined = refine_in_segments(refine_one, mixture, segment=SEGMENT, overlap=OVERLAP)
-    whole = refine(squash, mixture, search=FixedSchedule([0.5, 0.3]), source="all")
-    torch.testing.assert_close(joined.estimate, whole.estimate, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("source", [1, "all"])
-def test_an_item_that_fits_into_a_segment_is_refined_as_ever(source: int | str) -> None:
-    mixture = noise(2, 2, SEGMENT)
-    reference = noise(2, 2, 2, SEGMENT) if source == "all" else noise(2, 2, SEGMENT)
-    options = {"search": GridSearch(4), "steps": 3, "quality": Snr(), "source": source}
-    refine_one = partial(refine, squash, keep_trajectory=True, **options)
-    joined = refine_in_segments(
-        refine_one, mixture, segment=SEGMENT, overlap=OVERLAP, reference=reference, lanes=2
+def joined(
+    refine_one: RefineOne, mixture: Tensor, references: Tensor | None = None, **options: Any
+) -> tuple[Tensor, ChunkStatistics]:
+    """Return the waveforms ``(n, b, s, c, t)`` of a whole item, and the statistics of its chunks."""
+    options = {"segment": SEGMENT, "overlap": OVERLAP} | options
+    read = None if references is None else partial(cut_out, references)
+    chunks = list(
+        refine_segments(
+            refine_one, partial(cut_out, mixture), mixture.shape[-1], read_references=read, **options
+        )
     )
-    plain = refine(squash, mixture, reference=reference, keep_trajectory=True, **options)
-    for name in Refinement.__slots__:
-        ours, expected = getattr(joined, name), getattr(plain, name)
-        torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)
+    statistics = ChunkStatistics()
+    for chunk in chunks:
+        statistics.add(chunk)
+    return torch.cat([chunk.waveforms for chunk in chunks], dim=-1), statistics
+
+
+def test_an_identity_gives_the_mixture_back() -> None:
+    items = [(length, SEGMENT, OVERLAP) for length in LENGTHS] + [(61, *cut) for cut in CUTS[1:]]
+    for length, segment, overlap in items:
+        mixture = noise(2, 2, length)
+        refine_one = fixed(identity, [0.5, 0.75])
+        waveforms, statistics = joined(refine_one, mixture, segment=segment, overlap=overlap)
+        assert waveforms.shape == (3, 2, 1, 2, length)
+        assert torch.equal(waveforms[0, :, 0], mixture)
+        expected = mixture[None, :, None].expand_as(waveforms)
+        torch.testing.assert_close(waveforms, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(statistics.ratios, torch.tensor([[0.5, 0.5], [0.75, 0.75]]))
+
+
+def test_a_separator_without_memory_does_not_depend_on_segments() -> None:
+    for length in LENGTHS:
+        mixture = noise(1, 2, length)
+        waveforms, _ = joined(fixed(squash, [0.5, 0.7]), mixture)
+        whole = refine_fixed(squash, mixture, [0.5, 0.7]).estimates
+        torch.testing.assert_close(waveforms[-1], whole, rtol=0, atol=1e-6)
+
+
+def test_an_item_that_fits_into_a_segment_is_one_chunk() -> None:
+    mixture, references = noise(2, 2, SEGMENT), noise(2, 2, 2, SEGMENT)
+    refine_one = searched(squash, GridSearch(4, steps=3))
+    with WorkerPool(2) as pool:
+        options = {"segment": SEGMENT, "overlap": OVERLAP, "pool": pool}
+        read = partial(cut_out, references)
+        (chunk,) = refine_segments(
+            refine_one, partial(cut_out, mixture), SEGMENT, read_references=read, **options
+        )
+    expected = refine_one(mixture, references, None)
+    for name in ("waveforms", "scores", "ratios", "evaluations"):
+        found, plain = getattr(chunk, name), getattr(expected, name)
+        torch.testing.assert_close(found, plain, rtol=0, atol=0, equal_nan=True)
+    assert (chunk.start, chunk.segment, chunk.length) == (0, SEGMENT, SEGMENT)
+    statistics = ChunkStatistics()
+    statistics.add(chunk)
+    for name in ("scores", "ratios", "evaluations"):
+        found, plain = getattr(statistics, name), getattr(expected, name)
+        torch.testing.assert_close(found, plain, rtol=0, atol=0, equal_nan=True)
 
 
 def test_each_segment_is_refined_by_itself_and_chooses_its_own_ratios() -> None:
     mixture = noise(1, 2, 3 * SEGMENT)
-    # blends of x and x / 2, halved: x / 4 at share 0, 3 x / 8 at 0.5; x / 2 is the one-step estimate
+    # mixes of x and x / 2, halved: x / 4 at ratio 0, 3 x / 8 at 0.5; x / 2 is the one-step estimate
     gains = torch.tensor([0.25, 0.375, 0.5]).repeat_interleave(SEGMENT)
-    refine_one = partial(
-        refine,
-        lambda mixture: mixture[:, None] / 2,
-        search=GridSearch(2, include_estimate=True),
-        steps=1,
-        quality=Snr(),
-        keep_trajectory=True,
+    refine_one = searched(lambda x: x[:, None] / 2, GridSearch(2, include_estimate=True, steps=1))
+    references = (gains * mixture)[:, None]
+    chunks = list(
+        refine_segments(
+            refine_one,
+            partial(cut_out, mixture),
+            3 * SEGMENT,
+            segment=SEGMENT,
+            overlap=0,
+            read_references=partial(cut_out, references),
+        )
     )
-    reference = partial(cut_out, gains * mixture)
-    options = {"segment": SEGMENT, "overlap": 0, "read_reference": reference}
-    stretches = list(refined_stretches(refine_one, partial(cut_out, mixture), 3 * SEGMENT, **options))
-    ratios = [stretch.refinement.ratios.item() for stretch in stretches]
+    ratios = [chunk.ratios.item() for chunk in chunks]
     assert ratios[:2] == [0.0, 0.5]
     assert math.isnan(ratios[2])
-    joined = join_stretches(stretches, 3 * SEGMENT)
-    torch.testing.assert_close(joined.estimate, gains * mixture)
-    assert joined.trajectory is not None
-    torch.testing.assert_close(joined.trajectory[0], mixture / 2)
-    assert joined.ratios.item() == 0.25
-    # shares 0.5 and 0 cost a call each, share 1 none
-    assert joined.evaluations.item() == 3
+    waveforms, statistics = joined(refine_one, mixture, references, overlap=0)
+    torch.testing.assert_close(waveforms[0], mixture[:, None] / 2)
+    torch.testing.assert_close(waveforms[-1], references)
+    assert statistics.ratios.item() == 0.25
+    # ratios 0.5 and 0 cost a call each, ratio 1 none
+    assert statistics.evaluations.item() == 3
 
 
-def test_scores_are_means_over_the_samples_of_stretches_that_have_one() -> None:
+def test_scores_are_means_over_the_samples_of_chunks_that_have_one() -> None:
     length = 2 * HOP + SEGMENT - 5
     mixture = torch.zeros(1, 1, length)
     mixture[..., 0], mixture[..., -1] = 3.0, 7.0
@@ -138,24 +179,32 @@ def test_scores_are_means_over_the_samples_of_stretches_that_have_one() -> None:
     def score(segment: Tensor) -> float:
         return segment.amax().item() or math.nan
 
-    joined = refine_in_segments(made(identity, score), mixture, segment=SEGMENT, overlap=OVERLAP)
-    # stretches of 28, 28 and 35 samples, the second without a score
-    assert joined.scores.item() == pytest.approx((28 * 3 + 35 * 7) / (28 + 35), rel=1e-6)
+    _, statistics = joined(made(torch.clone, score), mixture)
+    # chunks of 28, 28 and 35 samples, the second without a score
+    assert statistics.lengths == [28, 28, 35]
+    assert statistics.scores.item() == pytest.approx((28 * 3 + 35 * 7) / (28 + 35), rel=1e-6)
+    assert statistics.unscored.tolist() == [1]
     # three calls on 40 samples are 1.3 calls on 91
-    assert joined.evaluations.item() == 2
-    silent = refine_in_segments(made(identity, score), 0 * mixture, segment=SEGMENT, overlap=OVERLAP)
+    assert statistics.evaluations.item() == 2
+    _, silent = joined(made(torch.clone, score), 0 * mixture)
     assert silent.scores.isnan().all()
+    assert silent.unscored.tolist() == [3]
+
+
+def test_a_mean_over_chunks_is_weighted_by_length_and_exact_for_one_value() -> None:
+    values = torch.tensor([[1.0, 0.1, math.nan], [4.0, math.nan, math.nan]])
+    mean = mean_over_chunks(values, [1, 2])
+    torch.testing.assert_close(mean, torch.tensor([3.0, 0.1, math.nan]).double(), equal_nan=True)
+    assert mean[1] == values[0, 1].double()
 
 
 def joined_error(error: Tensor, length: int) -> Tensor:
-    """What is left of an error of every segment, but for the item's own ends, which only one segment has."""
-    refine_one = made(lambda segment: segment + error)
-    silence = torch.zeros(1, 1, length)
-    joined = refine_in_segments(refine_one, silence, segment=SEGMENT, overlap=OVERLAP)
-    return joined.estimate.flatten()[OVERLAP // 2 : length - OVERLAP // 2]
+    """Return what is left of an error of every segment, away from the item's own ends."""
+    waveforms, _ = joined(made(lambda segment: segment + error), torch.zeros(1, 1, length))
+    return waveforms[-1].flatten()[OVERLAP // 2 : length - OVERLAP // 2]
 
 
-@pytest.mark.parametrize("length", LENGTHS[3:])
+@pytest.mark.parametrize("length", LENGTHS[3::3])
 def test_what_is_wrong_near_the_ends_of_segments_makes_no_jump(length: int) -> None:
     near = OVERLAP // 2
     sudden, slow = torch.zeros(SEGMENT), torch.zeros(SEGMENT)
@@ -173,123 +222,88 @@ def test_what_is_wrong_near_the_ends_of_segments_makes_no_jump(length: int) -> N
     assert joined_error(slow, length).diff().abs().max() <= 2 / OVERLAP + 1e-6
 
 
-@pytest.mark.parametrize(("segment", "overlap"), [(SEGMENT, OVERLAP), (SEGMENT, 1), (SEGMENT, SEGMENT // 2)])
-def test_a_fade_adds_no_more_than_its_share_of_the_difference(segment: int, overlap: int) -> None:
+@pytest.mark.parametrize("overlap", [OVERLAP, 1, SEGMENT // 2])
+def test_a_fade_adds_no_more_than_its_slope_times_the_difference(overlap: int) -> None:
     # estimates that are constant and differ by 1 from segment to segment
     levels = itertools.cycle([0.0, 1.0])
     refine_one = made(lambda part: torch.full_like(part, next(levels)))
-    joined = refine_in_segments(refine_one, torch.zeros(1, 1, 201), segment=segment, overlap=overlap)
-    assert joined.estimate.diff().abs().max() == pytest.approx(1 / overlap if overlap > 1 else 0.5, rel=1e-4)
-    assert joined.estimate.amin() == 0
-    assert joined.estimate.amax() == 1
+    estimate = joined(refine_one, torch.zeros(1, 1, 201), overlap=overlap)[0][-1]
+    assert estimate.diff().abs().max() == pytest.approx(1 / overlap if overlap > 1 else 0.5, rel=1e-4)
+    assert estimate.amin() == 0
+    assert estimate.amax() == 1
 
 
-class Draws:
-    """A search that tries one random share."""
-
-    steps, selects, wants_slopes = 1, False, False
-
-    def propose(self, trace: Trace) -> Tensor:
-        items, tried = trace.ratios.shape
-        return torch.rand(items, 0 if tried else 1, generator=trace.generator)
-
-    def finished(self, trace: Trace, kept: Tensor) -> Tensor:
-        return kept
-
-
-def test_draws_depend_on_the_seed_and_not_on_the_lanes() -> None:
+def test_draws_depend_on_the_seed_and_not_on_the_workers() -> None:
     mixture = noise(1, 1, 300)
-    refine_one = partial(refine, squash, search=Draws())
+    second_has_drawn = threading.Event()
 
-    def ratios(lanes: int, seed: int) -> list[float]:
-        with Lanes(lanes) as threads:
-            stretches = refined_stretches(
-                refine_one,
-                partial(cut_out, mixture),
-                300,
-                segment=SEGMENT,
-                overlap=OVERLAP,
-                generator=Generator().manual_seed(seed),
-                lanes=threads,
-            )
-            return [stretch.refinement.ratios.item() for stretch in stretches]
+    def drawn(part: Tensor, references: Tensor | None, generator: Generator | None) -> Chunk:
+        if torch.equal(part, mixture[..., :SEGMENT]):
+            second_has_drawn.wait(timeout=5)
+        ratio = torch.rand(1, generator=generator)
+        second_has_drawn.set()
+        return Chunk.of(refine_fixed(squash, part, ratio))
+
+    def ratios(workers: int, seed: int) -> list[float]:
+        # with workers the first segment draws after another one
+        second_has_drawn.clear() if workers > 1 else second_has_drawn.set()
+        with WorkerPool(workers) as pool:
+            generator = Generator().manual_seed(seed)
+            options = {"segment": SEGMENT, "overlap": OVERLAP, "generator": generator, "pool": pool}
+            chunks = refine_segments(drawn, partial(cut_out, mixture), 300, **options)
+            return [chunk.ratios.item() for chunk in chunks]
 
     assert ratios(1, 0) == ratios(3, 0) != ratios(1, 1)
     assert len(set(ratios(1, 0))) == len(ratios(1, 0)) == 11
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_segments_are_made_in_order_when_they_are_asked_for_and_forgotten(lanes: int) -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_segments_are_refined_in_order_when_their_chunks_are_needed_and_not_kept(workers: int) -> None:
     begun: list[int] = []
     alive: list[weakref.ref[Tensor]] = []
 
-    def waveform(segment: Tensor) -> Tensor:
-        begun.append(int(segment[0, 0, 0]))
-        estimate = segment.clone()
-        alive.append(weakref.ref(estimate))
-        return estimate
+    def refine_one(mixture: Tensor, references: Tensor | None, generator: Generator | None) -> Chunk:
+        begun.append(int(mixture[0, 0, 0]))
+        chunk = made(torch.clone)(mixture, references, generator)
+        alive.append(weakref.ref(chunk.waveforms))
+        return chunk
 
     length = 12 * HOP + SEGMENT
     mixture = torch.arange(length, dtype=torch.float32)[None, None]
-    with Lanes(lanes) as threads:
-        stretches = refined_stretches(
-            made(waveform),
-            partial(cut_out, mixture),
-            length,
-            segment=SEGMENT,
-            overlap=OVERLAP,
-            lanes=threads,
-        )
+    with WorkerPool(workers) as pool:
+        options = {"segment": SEGMENT, "overlap": OVERLAP, "pool": pool}
+        chunks = refine_segments(refine_one, partial(cut_out, mixture), length, **options)
         assert not begun
-        most, end = 0 if lanes == 1 else lanes, 0
-        for number, stretch in enumerate(stretches, start=1):
-            assert stretch.start == end
-            end += stretch.length
+        most, end = 0 if workers == 1 else workers, 0
+        for number, chunk in enumerate(chunks, start=1):
+            assert chunk.start == end
+            end += chunk.length
             assert len(begun) <= number + most
-            del stretch
+            del chunk
             assert sum(own() is not None for own in alive) <= most + 1
     assert end == length
-    assert sorted(begun) == [cut.start for cut in cuts(length, segment=SEGMENT, overlap=OVERLAP)]
+    assert sorted(begun) == [own.start for own in segment_bounds(length, segment=SEGMENT, overlap=OVERLAP)]
 
 
-def test_stretches_hold_no_more_than_their_own_samples() -> None:
+def test_chunks_hold_no_more_than_their_own_samples() -> None:
     read = partial(cut_out, noise(1, 1, 300))
-    stretches = refined_stretches(made(torch.clone), read, 300, segment=SEGMENT, overlap=OVERLAP)
-    sizes = {stretch.refinement.estimate.untyped_storage().nbytes() // 4 for stretch in stretches}
-    assert max(sizes) <= SEGMENT
+    chunks = refine_segments(made(torch.clone), read, 300, segment=SEGMENT, overlap=OVERLAP)
+    # one-step and last estimate
+    sizes = {chunk.waveforms.untyped_storage().nbytes() // 4 for chunk in chunks}
+    assert max(sizes) <= 2 * SEGMENT
 
 
 def test_lengths_that_do_not_fit_are_named() -> None:
-    mixture = noise(1, 1, 100)
     for segment, overlap in ((0, 0), (4, 4), (4, -1)):
         with pytest.raises(ValueError, match=f"segment={segment}, overlap={overlap}"):
-            refine_in_segments(made(torch.clone), mixture, segment=segment, overlap=overlap)
-    with pytest.raises(ValueError, match="reference has 101 samples, the mixture 100"):
-        refine_in_segments(
-            made(torch.clone), mixture, segment=40, overlap=2, reference=torch.zeros(1, 1, 101)
-        )
-    stretches = list(
-        refined_stretches(made(torch.clone), partial(cut_out, mixture), 100, segment=40, overlap=2)
-    )
-    with pytest.raises(ValueError, match="length=100: the stretches have 38 samples"):
-        join_stretches(stretches[:1], 100)
+            joined(made(torch.clone), noise(1, 1, 100), segment=segment, overlap=overlap)
 
 
-def swapping(segment: Tensor) -> Tensor:
-    """Two speakers, one above and one below 0, in an order that the segment's first sample decides."""
-    parts = torch.stack((segment.clamp_min(0), segment.clamp_max(0)), dim=1)
-    swap = segment[:, 0, 0] > 0
-    return torch.where(swap[:, None, None, None], parts.flip(1), parts)
-
-
-def test_speakers_keep_their_places_from_segment_to_segment() -> None:
+def test_speakers_keep_their_positions_from_segment_to_segment() -> None:
     mixture = noise(3, 1, 400)
-    refine_one = partial(refine, swapping, search=FixedSchedule([0.5]), source="all", keep_trajectory=True)
-    options = {"segment": SEGMENT, "overlap": OVERLAP, "context": 4}
-    joined = refine_in_segments(refine_one, mixture, stitched=[[0, 1]], **options)
+    refine_one = fixed(swapping, [0.5])
+    waveforms, _ = joined(refine_one, mixture, groups=[[0, 1]], context=4)
     expected = swapping(mixture)
-    torch.testing.assert_close(joined.one_step, expected)
-    torch.testing.assert_close(joined.estimate, expected)
-    torch.testing.assert_close(joined.trajectory, torch.stack([expected] * 2))
-    mixed_up = refine_in_segments(refine_one, mixture, **options)
-    assert not torch.allclose(mixed_up.one_step, expected)
+    torch.testing.assert_close(waveforms, torch.stack([expected] * 2))
+    mixed_up, _ = joined(refine_one, mixture, context=4)
+    assert not torch.allclose(mixed_up[0], expected)

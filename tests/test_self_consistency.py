@@ -1,4 +1,4 @@
-"""Blind measures that know no reference: what they say of good and bad estimates, and what they cost."""
+"""Self-consistency metrics: what they say of good and bad estimates, and what they cost."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 from separator_toys import close, noise
 from torch import Tensor
 
-from encore.inference import FixedSchedule, GridSearch, refine
-from encore.metrics import GuardedQuality, JointQuality, get_quality
-from encore.metrics.self_consistency import SELF_CHECKS, AskingQuality
-from encore.models.levels import standardised
+from encore.inference import GridSearch, refine
+from encore.inference.wrappers import at_level_of
+from encore.metrics import SELF_CONSISTENCY_METRICS, GuardedMetric, JointMetric, Metric, get_metric
+from encore.models.levels import normalized
 
 RATE, FRAMES = 8000, 6000
 
@@ -31,136 +31,172 @@ def split(mixture: Tensor) -> Tensor:
     return torch.fft.irfft(torch.stack((low, spectrum - low), dim=1), mixture.shape[-1])
 
 
-def ask(inputs: Tensor, mixture: Tensor) -> Tensor:
-    return split(inputs)[:, 0]
+def metric(name: str) -> Metric:
+    return get_metric(name, sample_rate=RATE)
 
 
-@pytest.mark.parametrize("name", SELF_CHECKS)
+def scores(name: str, low: Tensor, mixture: Tensor) -> Tensor:
+    """The metric's scores of estimates of what is low."""
+    quality = metric(name).bind(mixture=mixture, separate=split)
+    return quality.per_source(torch.stack((low, mixture - low), dim=1))[:, 0]
+
+
+@pytest.mark.parametrize("name", SELF_CONSISTENCY_METRICS)
 def test_leakage_costs_and_so_does_what_was_lost_unless_it_leaves_a_fixed_point(name: str) -> None:
-    quality = get_quality(name, sample_rate=RATE).bound_to(ask)
-    mixture = LOW + HIGH
-    scores = {
-        label: float(quality(estimate, mixture=mixture))
-        for label, estimate in {
-            "right": LOW,
-            "some left": LOW + 0.1 * HIGH,
-            "much left": LOW + 0.5 * HIGH,
-            "some lost": 0.8 * LOW,
-        }.items()
-    }
-    assert scores["right"] > scores["some left"] > scores["much left"]
+    estimates = torch.cat((LOW, LOW + 0.1 * HIGH, LOW + 0.5 * HIGH, 0.8 * LOW))
+    right, some_left, much_left, some_lost = scores(name, estimates, (LOW + HIGH).expand(4, -1, -1)).tolist()
+    assert right > some_left > much_left
     if name == "fixed_point":
-        assert scores["some lost"] == pytest.approx(scores["right"], abs=1)
+        assert some_lost == pytest.approx(right, abs=1)
     else:
-        assert scores["right"] > scores["some lost"]
+        assert right > some_lost
 
 
 def test_the_numbers_are_what_they_say() -> None:
     mixture = LOW + HIGH
-    fixed, remix, apart = (
-        get_quality(name, sample_rate=RATE).bound_to(ask)
-        for name in ("fixed_point", "remix_agreement", "disjointness")
-    )
     # a tenth of the other's amplitude is missed when the estimate is separated again
     leaky = LOW + 0.1 * HIGH
     expected = 10 * torch.log10(leaky.square().sum() / (0.1 * HIGH).square().sum())
-    close(fixed(leaky, mixture=mixture), expected[None], 1e-3)
+    close(scores("fixed_point", leaky, mixture), expected[None], 1e-3)
     # a fifth of the source comes back later
     rest = mixture - 0.8 * LOW
     answer = 0.8 * LOW + split(-rest.roll(round(0.382 * FRAMES), -1))[:, 0]
     expected = 10 * torch.log10((0.8 * LOW).square().sum() / (answer - 0.8 * LOW).square().sum())
-    close(remix(0.8 * LOW, mixture=mixture), expected[None], 1e-3)
-    assert float(apart(LOW, mixture=mixture)) == pytest.approx(1, abs=0.02)
-    assert float(apart(0.5 * mixture, mixture=mixture)) == pytest.approx(0, abs=1e-5)
+    close(scores("remix_agreement", 0.8 * LOW, mixture), expected[None], 1e-3)
+    assert float(scores("disjointness", LOW, mixture)) == pytest.approx(1, abs=0.02)
+    assert float(scores("disjointness", 0.5 * mixture, mixture)) == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", SELF_CHECKS)
+@pytest.mark.parametrize("name", SELF_CONSISTENCY_METRICS)
 def test_no_item_depends_on_the_others_and_silence_is_no_score(name: str) -> None:
-    quality = get_quality(name, sample_rate=RATE).bound_to(ask)
     mixture = torch.cat((LOW + HIGH, noise(1, 1, FRAMES), LOW + HIGH))
     estimate = torch.cat((LOW + 0.2 * HIGH, noise(1, 1, FRAMES, seed=2), torch.zeros_like(LOW)))
-    together = quality(estimate, mixture=mixture)
+    together = scores(name, estimate, mixture)
     for item in range(2):
         own = slice(item, item + 1)
-        close(quality(estimate[own], mixture=mixture[own]), together[own], 1e-4)
+        close(scores(name, estimate[own], mixture[own]), together[own], 1e-4)
     assert together[2].isnan()
 
 
-@pytest.mark.parametrize("name", SELF_CHECKS)
+@pytest.mark.parametrize("name", SELF_CONSISTENCY_METRICS)
+def test_every_source_is_scored_as_itself(name: str) -> None:
+    mixture = LOW + HIGH
+    estimates = split(mixture + 0.1 * noise(1, 1, FRAMES))
+    quality = metric(name).bind(mixture=mixture, separate=split)
+    swapped = metric(name).bind(mixture=mixture, separate=lambda inputs: split(inputs).flip(1))
+    close(swapped.per_source(estimates.flip(1)).flip(1), quality.per_source(estimates))
+    assert torch.equal(quality(estimates), quality.per_source(estimates).mean(1))
+
+
+class Gained:
+    """Separates items by gains of their own, a tensor with a row per item."""
+
+    def __init__(self, gains: Tensor) -> None:
+        self.gains = gains
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        assert len(inputs) == len(self.gains)
+        return split(inputs) * self.gains
+
+    def at(self, items: Tensor) -> Gained:
+        return Gained(self.gains[items])
+
+
+@pytest.mark.parametrize("name", SELF_CONSISTENCY_METRICS)
+def test_the_separator_is_called_for_the_items_that_are_scored(name: str) -> None:
+    mixture = torch.cat((LOW + HIGH, 0.3 * LOW + HIGH, LOW - HIGH))
+    quality = metric(name).bind(mixture=mixture, separate=Gained(torch.rand(3, 2, 1, 1)))
+    estimates = split(mixture + noise(3, 1, FRAMES))
+    items = torch.tensor([2, 0])
+    close(quality.at(items)(estimates[items]), quality(estimates)[items])
+    close(quality.at(items).at(items[1:])(estimates[2:]), quality(estimates)[2:])
+
+
+@pytest.mark.parametrize("name", SELF_CONSISTENCY_METRICS)
 def test_what_they_need(name: str) -> None:
-    quality = get_quality(name, sample_rate=RATE)
-    assert quality.kind == "blind"
-    if isinstance(quality, AskingQuality):
-        with pytest.raises(ValueError, match="asks a separator"):
-            quality(LOW, mixture=LOW)
-    with pytest.raises(ValueError, match="mixture=None"):
-        quality.bound_to(ask)(LOW)
+    own, estimates = metric(name), split(LOW)
+    assert own.kind == own.bind(mixture=LOW, separate=split).kind == "blind"
+    for use in (lambda: own(estimates), lambda: own.bind(separate=split)):
+        with pytest.raises(ValueError, match=rf"mixture=None: '{name}' needs it, use metric.bind\(mix"):
+            use()
+    if own.separator_calls:
+        with pytest.raises(ValueError, match=rf"separate=None: '{name}' needs it, use metric.bind\(sep"):
+            own.bind(mixture=LOW)
+        with pytest.raises(ValueError, match=f"separate returns 2 sources, but '{name}' scores 1: give"):
+            own.bind(mixture=LOW, separate=split)(estimates[:, :1])
 
 
 class Counting:
-    """Leaves a tenth of what is high; counts the inputs it is given."""
+    """Leaves a tenth of what is high; counts its inputs; returns the first sources."""
 
-    def __init__(self) -> None:
-        self.seen = 0
+    def __init__(self, sources: int = 2) -> None:
+        self.seen, self.sources = 0, sources
 
     def __call__(self, mixture: Tensor) -> Tensor:
         self.seen += len(mixture)
         low, high = split(mixture).unbind(1)
-        return torch.stack((low + 0.1 * high, 0.9 * high), dim=1)
+        return torch.stack((low + 0.1 * high, 0.9 * high), dim=1)[:, : self.sources]
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-@pytest.mark.parametrize("source", [0, "all"])
-@pytest.mark.parametrize("kind", ["alone", "joint", "guarded"])
-def test_every_call_is_counted_where_it_belongs(kind: str, source: int | str, lanes: int) -> None:
-    alone = get_quality("remix_agreement", sample_rate=RATE)
-    quality = {
-        "alone": alone,
-        "joint": JointQuality([alone, get_quality("disjointness", sample_rate=RATE)]),
-        "guarded": GuardedQuality(get_quality("disjointness", sample_rate=RATE), [alone]),
-    }[kind]
-    separator = Counting()
+def steering(kind: str) -> Metric:
+    alone, other = metric("remix_agreement"), metric("disjointness")
+    return {
+        "alone": lambda: alone,
+        "joint": lambda: JointMetric([alone, other]),
+        "guarded": lambda: GuardedMetric(other, [alone]),
+        "nested": lambda: GuardedMetric(JointMetric([alone, other]), [metric("fixed_point")]),
+    }[kind]()
+
+
+KINDS = ["alone", "joint", "guarded", "nested"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_and_comparisons_cost_the_calls_that_they_state(kind: str) -> None:
+    separator, mixture = Counting(), torch.cat((LOW + HIGH, 0.3 * LOW + HIGH, noise(1, 1, FRAMES)))
+    estimates = split(mixture)
+    quality = steering(kind).bind(mixture=mixture, separate=separator)
+    assert quality.separator_calls == steering(kind).separator_calls > 0
+    one_step_calls = quality.one_step_calls
+    quality = quality.relative_to(0.9 * estimates)
+    assert separator.seen == one_step_calls * estimates[:, :, 0, 0].numel()
+    for items in (torch.arange(3), torch.tensor([1, 1])):
+        separator.seen = 0
+        quality.at(items)(estimates[items])
+        assert separator.seen == quality.separator_calls * 2 * len(items)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sources", [1, 2])
+def test_every_call_is_counted_where_it_belongs(sources: int, kind: str) -> None:
+    separator, quality, search = Counting(sources), steering(kind), GridSearch(steps=3, candidates=3)
     mixture = torch.cat((LOW + HIGH, 0.3 * LOW + HIGH, noise(1, 1, FRAMES)))
-    options = {"search": GridSearch(3), "steps": 3, "quality": quality, "source": source, "lanes": lanes}
-    found = refine(separator, mixture, max_batch=2, **options)
+    found = refine(separator, mixture, quality, search)
     assert int(found.evaluations.sum()) == separator.seen
     for item in range(3):
         separator.seen = 0
-        own = refine(separator, mixture[item : item + 1], max_batch=2, **options)
+        own = refine(separator, mixture[item : item + 1], quality, search)
         assert int(own.evaluations) == separator.seen == int(found.evaluations[item])
 
 
 def test_under_the_guide_what_was_left_is_taken_out() -> None:
-    separator, mixture = Counting(), LOW + HIGH
-    quality = get_quality("remix_agreement", sample_rate=RATE)
-    found = refine(separator, mixture, search=GridSearch(4, include_estimate=True), steps=5, quality=quality)
-    first, last = ((found_y - LOW).norm() for found_y in (found.one_step, found.estimate))
+    search = GridSearch(steps=5, candidates=4, include_estimate=True)
+    found = refine(Counting(1), LOW + HIGH, metric("remix_agreement"), search)
+    first, last = ((estimates - LOW).norm() for estimates in (found.one_step, found.estimates))
     assert float(last) < 0.2 * float(first)
 
 
-def test_a_separator_that_leaves_levels_to_its_caller_is_asked_at_the_mixtures_level() -> None:
-    heard: list[Tensor] = []
+def test_a_separator_that_leaves_levels_to_its_caller_is_called_at_the_mixtures_level() -> None:
+    inputs: list[Tensor] = []
 
-    def listening(mixture: Tensor) -> Tensor:
-        heard.append(mixture)
+    def recording(mixture: Tensor) -> Tensor:
+        inputs.append(mixture)
         return split(mixture)
 
     mixture = 0.05 * (LOW + HIGH) + 0.2
-    quality = get_quality("fixed_point", sample_rate=RATE)
-    refine(listening, mixture, search=GridSearch(1), steps=0, quality=quality, standardise=True)
-    _, mean, deviation = standardised(mixture)
-    estimate = split((mixture - mean) / deviation)[:, 0] * deviation + mean
-    close(heard[1], (estimate - mean) / deviation, 1e-4)
-
-
-def test_sources_in_any_order_cannot_be_asked_for() -> None:
-    quality = get_quality("fixed_point", sample_rate=RATE)
-    with pytest.raises(ValueError, match="asks for a source by its place"):
-        refine(
-            split,
-            LOW,
-            search=FixedSchedule([0.5]),
-            quality=quality,
-            source="all",
-            interchangeable=True,
-        )
+    quality = metric("fixed_point").bind(mixture=mixture, separate=at_level_of(recording, mixture))
+    _, mean, deviation = normalized(mixture)
+    estimates = split((mixture - mean) / deviation) * deviation[:, None] + mean[:, None]
+    quality(estimates)
+    for k in range(2):
+        close(inputs[k], (estimates[:, k] - mean) / deviation, 1e-4)

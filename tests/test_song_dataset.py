@@ -192,7 +192,7 @@ def test_the_songs_own_mixtures_are_not_read(corpus: list[Item]) -> None:
     [
         ({"sources": ["voice"]}, r"sources: \['voice'\] are in no song; the references are \['vocals', "),
         ({"sources": []}, "sources is empty"),
-        ({"same_song": 1.5}, "same_song=1.5 is no probability"),
+        ({"same_song": 1.5}, "same_song=1.5: give a probability from 0 to 1"),
         ({"gain_db": (3.0, -3.0)}, r"gain_db=\(3.0, -3.0\) is reversed"),
         ({"segment": 0}, "segment=0 is not positive"),
         ({"epoch_size": 0}, "epoch_size=0 is not positive"),

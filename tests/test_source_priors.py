@@ -1,4 +1,4 @@
-"""Priors of several sources asked at once: shared models, guidance by class, memory."""
+"""Priors of several sources in one call: shared models, guidance by class, memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prior_toys import CLASSES, generator, solved, toy_prior
 from torch import Tensor
 
 from encore.inference.posterior import published
-from encore.inference.source_priors import Ensemble, SourcePrior
+from encore.inference.source_priors import PriorBank, SourcePrior
 
 
 def test_sources_that_share_a_model_are_one_call_with_the_same_result() -> None:
@@ -24,21 +24,21 @@ def test_sources_that_share_a_model_are_one_call_with_the_same_result() -> None:
         SourcePrior(model=prior),
     ]
     levels = prior.diffusion.levels()
-    states, signal = 0.3 * torch.randn(2, 4, 1, 300), float(levels.signal[7])
-    together = Ensemble(priors)(states, signal)
+    states, alpha_bar = 0.3 * torch.randn(2, 4, 1, 300), float(levels.alpha_bar[7])
+    together = PriorBank(priors)(states, alpha_bar)
     assert calls == [8]
     calls.clear()
-    apart = Ensemble(priors, batched=False)(states, signal)
+    apart = PriorBank(priors, batched=False)(states, alpha_bar)
     assert calls == [2, 4, 2]
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-4)
-    level = torch.full((2,), signal, dtype=torch.float64)
+    level = torch.full((2,), alpha_bar, dtype=torch.float64)
     with_class = prior(states[:, 2], level, torch.tensor([2, 2]))
     without = prior(states[:, 2], level, torch.tensor([3, 3]))
     torch.testing.assert_close(together[:, 2], 1.5 * with_class - 0.5 * without, atol=1e-5, rtol=1e-4)
     loud = SourcePrior(model=prior, label=1, class_guidance=50.0)
-    assert float(Ensemble([loud])(30 * states[:, :1], signal).abs().max()) == prior.limit
+    assert float(PriorBank([loud])(30 * states[:, :1], alpha_bar).abs().max()) == prior.limit
     torch.testing.assert_close(together[:, 3], prior(states[:, 3], level), atol=1e-5, rtol=1e-4)
-    assert Ensemble(priors).evaluations == 5
+    assert PriorBank(priors).evaluations == 5
 
 
 def test_checkpointed_gradients_are_the_same_and_keep_less() -> None:
@@ -65,16 +65,16 @@ def test_checkpointed_gradients_are_the_same_and_keep_less() -> None:
 @pytest.mark.parametrize(
     ("wrong", "fault"),
     [
-        (lambda: Ensemble([]), "priors is empty"),
+        (lambda: PriorBank([]), "priors is empty"),
         (
-            lambda: Ensemble([lambda x, s: x])(torch.zeros(1, 2, 1, 9), 0.5),
+            lambda: PriorBank([lambda x, s: x])(torch.zeros(1, 2, 1, 9), 0.5),
             "states of 2 sources for 1 priors",
         ),
-        (lambda: Ensemble([lambda x, s: x[..., 1:]])(torch.zeros(1, 1, 1, 9), 0.5), "must keep it"),
+        (lambda: PriorBank([lambda x, s: x[..., 1:]])(torch.zeros(1, 1, 1, 9), 0.5), "must keep it"),
         (lambda: SourcePrior(model=toy_prior(), label=0), "has 0 classes"),
         (lambda: SourcePrior(model=toy_prior(), class_guidance=1.0), r"class_guidance=1\.0"),
     ],
 )
-def test_what_makes_no_sense_is_named(wrong, fault: str) -> None:
+def test_wrong_options_are_named(wrong, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         wrong()

@@ -278,7 +278,7 @@ def test_the_level_is_that_of_the_bins() -> None:
         ({"masks": "hard"}, "masks='hard': choose 'ratio' or 'softmax'"),
         ({"extension": "copy"}, "extension='copy': choose 'average' or 'zeros'"),
         ({"compression": 2.0}, "compression=2.0: give an exponent above 0, at most 1"),
-        ({"dropout": 1.0}, "dropout=1.0: give a share of at least 0, below 1"),
+        ({"dropout": 1.0}, "dropout=1.0: give a rate of at least 0, below 1"),
         ({"highest_frequency": 5.0}, "highest_frequency=5 holds no bin: give 15.62 Hz or more"),
         ({"window_seconds": 0.0}, "window_seconds=0 is 0 samples: give 0.0005 or more"),
         ({"hop_seconds": 0.04}, "hop_seconds=0.04 is 320 samples: give 1 to 256"),

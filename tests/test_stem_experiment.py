@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from infer_toys import separator_file
 from music_trees import RATE, SOURCES, musdb
+from train_toys import train
 
-from encore.cli.overrides import CONFIGS
 from encore.reporting.scores import read_scores
 
 SMALL = (
     "data.test_seconds=0.2",
     "data.num_workers=0",
-    "evaluation.guides.adaptive.steps=2",
-    "evaluation.guides.adaptive.search.candidates=2",
-    "evaluation.guides.disjointness.steps=1",
-    "evaluation.guides.remix_agreement.steps=1",
-    "evaluation.guides.fixed.search.steps=3",
-    "evaluation.guides.state.search.steps=3",
+    "evaluation.methods.adaptive.search.steps=2",
+    "evaluation.methods.adaptive.search.candidates=2",
+    "evaluation.methods.disjointness.search.steps=1",
+    "evaluation.methods.fixed.search.steps=3",
+    "evaluation.methods.state.search.steps=3",
     "evaluation.betas=[0.0,0.5]",
     "trainer.accelerator=cpu",
 )
-
-
-def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(CONFIGS.parent / "train.py"), *overrides],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +150,8 @@ def test_the_training_of_stems_in_a_dry_run(work: Path) -> None:
         ),
         (("separator=stems.safetensors", "evaluation.betas=[1.0]"), "evaluation.betas: 1.0 is outside"),
         (
-            ("separator=stems.safetensors", "evaluation.guides.noise.label=wiener"),
-            "evaluation.guides: two are called wiener_fixed",
+            ("separator=stems.safetensors", "evaluation.methods.noise.label=wiener"),
+            "evaluation.methods: two are called wiener_fixed",
         ),
         (("separator=stems.safetensors", "data.root=nowhere"), "nowhere"),
     ],

@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_named(
     with pytest.raises(AudioFileError, match=message) as caught:
         sample(song)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="1 of 1 items are unusable"):
+    with pytest.raises(ValueError, match="1 of 1 items are invalid"):
         validate([song], progress=False)
 
 
@@ -123,7 +123,7 @@ def test_validation_checks_every_part(files: dict[str, Path]) -> None:
         replace(stereo, references={"other": files["guitar"]}),
         replace(stereo, mixture=files["guitar"], references={"other": (files["stereo"],)}),
     ):
-        with pytest.raises(ValueError, match="1 of 1 items are unusable"):
+        with pytest.raises(ValueError, match="1 of 1 items are invalid"):
             validate([song], progress=False)
     files["piano"].write_bytes(files["piano"].read_bytes()[:-50])
     with pytest.raises(ValueError, match=r"piano\.wav: truncated"):
@@ -163,5 +163,7 @@ def test_cells_of_sums_can_be_written_by_hand(files: dict[str, Path], tmp_path: 
 def test_a_path_with_the_separator_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     odd = write(tmp_path / "a|b.wav", tone(500, 1000))
     for other in (odd, (files["guitar"], odd)):
-        with pytest.raises(ValueError, match=r"a\|b\.wav: '\|' in a path parts the files of a sum: rename"):
+        with pytest.raises(
+            ValueError, match=r"a\|b\.wav: '\|' in a path separates the files of a sum: rename"
+        ):
             write_manifest(tmp_path / "list.csv", [item(files, other)])

@@ -11,7 +11,7 @@ import torch
 from separator_toys import noise
 
 import encore.models.denoisers
-from encore.models.denoisers.attention import rotated
+from encore.models.denoisers.attention import rotate
 from encore.models.denoisers.tf_attention_unet import TFAttentionUNet
 
 TINY = {"widths": (8, 16, 8), "depths": (1, 1, 1), "window": 62, "heads": 2}
@@ -87,11 +87,11 @@ def test_items_do_not_see_each_other_and_level_and_class_are_heard() -> None:
 def test_transforms_stay_in_float32_and_keep_unit_variance() -> None:
     network, x = tiny(), noise(1, 1, 20000)
     with torch.autocast("cpu", torch.bfloat16):
-        spectra = network._analyse(x)
-        back = network._synthesise(spectra.bfloat16(), 20000)
+        spectra = network._analyze(x)
+        back = network._synthesize(spectra.bfloat16(), 20000)
         found = network(x, torch.tensor([5.0]))
     assert spectra.dtype == back.dtype == found.dtype == torch.float32
-    torch.testing.assert_close(network._synthesise(network._analyse(x), 20000), x, atol=1e-5, rtol=0)
+    torch.testing.assert_close(network._synthesize(network._analyze(x), 20000), x, atol=1e-5, rtol=0)
     assert float(spectra[:, 1:-1].std() / x.std()) == pytest.approx(1, rel=0.02)
     full = network(x, torch.tensor([5.0]))
     assert float((found - full).norm() / full.norm()) < 0.05
@@ -100,9 +100,9 @@ def test_transforms_stay_in_float32_and_keep_unit_variance() -> None:
 @pytest.mark.parametrize("time", [216, 8029, 8061])
 def test_what_it_finds_is_not_magnified_at_the_ends(time: int) -> None:
     network = tiny()
-    shape = network._analyse(torch.zeros(64, 1, time)).shape
+    shape = network._analyze(torch.zeros(64, 1, time)).shape
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    found = network._synthesise(drawn, time)
+    found = network._synthesize(drawn, time)
     assert found.shape == (64, 1, time)
     deviations = found.std(dim=(0, 1))
     # at the very ends there is one window instead of two
@@ -111,7 +111,7 @@ def test_what_it_finds_is_not_magnified_at_the_ends(time: int) -> None:
 
 def test_positions_count_by_their_distance_only() -> None:
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
-    turned_q, turned_k = rotated(q.expand(1, 1, 12, 8)), rotated(k.expand(1, 1, 12, 8))
+    turned_q, turned_k = rotate(q.expand(1, 1, 12, 8)), rotate(k.expand(1, 1, 12, 8))
     scores = (turned_q @ turned_k.transpose(-1, -2))[0, 0]
     for distance in (-5, 0, 3):
         diagonal = scores.diagonal(distance)

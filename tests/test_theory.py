@@ -9,18 +9,18 @@ import torch
 from separator_toys import close, noise
 from torch import Tensor
 
-from encore.inference import GridSearch, refine
+from encore.inference import GridSearch, Trajectory, refine
 from encore.inference.probing import band_levels, layer_statistics, linear_probe
 from encore.inference.theory import (
     check_refinement,
+    guide_error,
     ideal_linear_errors,
-    noise_of_measure,
     norms,
     path_errors,
     secant,
     worst_direction,
 )
-from encore.metrics import get_quality
+from encore.metrics import get_metric
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -105,19 +105,21 @@ def test_bounds_hold_on_an_uneven_map(seed: int, candidates: int) -> None:
 
 
 def checked(f, mixture: Tensor, reference: Tensor, candidates: int, steps: int = 3):
+    search = GridSearch(candidates - 1, include_estimate=True, steps=steps)
+    trajectory = Trajectory()
     refined = refine(
         lambda x: f(x)[:, None],
         mixture,
-        search=GridSearch(candidates - 1, include_estimate=True),
-        quality=get_quality("usdr", sample_rate=16000),
-        reference=reference,
-        steps=steps,
-        keep_trajectory=True,
+        get_metric("usdr", sample_rate=16000).bind(references=reference[:, None]),
+        search,
+        callback=trajectory,
     )
-    return check_refinement(f, refined, mixture, reference, candidates=candidates)
+    estimates = [estimates[:, 0] for estimates in (refined.one_step, *trajectory.estimates)]
+    ratios = refined.ratios[:, 0].tolist()
+    return check_refinement(f, estimates, ratios, mixture, reference, candidates=candidates)
 
 
-def test_the_grid_bound_is_nearly_attained_by_a_kink_between_the_shares() -> None:
+def test_the_grid_bound_is_nearly_attained_by_a_kink_between_the_ratios() -> None:
     """The error has its smallest value in the middle, which a grid of two ends never tries."""
     reference, mixture = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[1.0, 0.31]]])
 
@@ -154,22 +156,22 @@ def test_the_signal_bound_with_a_constant_of_the_segment_alone_would_fail() -> N
     assert float(norms(f(x) - f(reference))) <= float(used * norms(x - reference)) * (1 + 1e-6)
 
 
-def test_the_noise_of_a_measure_is_what_no_line_explains() -> None:
+def test_the_error_of_a_guide_is_the_distance_from_the_best_line() -> None:
     true = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert noise_of_measure(3 * true + 1, true) == pytest.approx(0, abs=1e-9)
-    assert noise_of_measure(-true, true) == pytest.approx(1.5)
-    assert noise_of_measure(true + torch.tensor([0.1, -0.1, -0.1, 0.1]), true) == pytest.approx(0.1, rel=0.2)
+    assert guide_error(3 * true + 1, true) == pytest.approx(0, abs=1e-9)
+    assert guide_error(-true, true) == pytest.approx(1.5)
+    assert guide_error(true + torch.tensor([0.1, -0.1, -0.1, 0.1]), true) == pytest.approx(0.1, rel=0.2)
 
 
 def test_a_probe_reads_what_is_there_and_nothing_else() -> None:
     drawn = generator()
     items = [item for item in range(20) for _ in range(5)]
     target = torch.rand(100, generator=drawn)
-    told = torch.cat((target[:, None] * 3, torch.randn(100, 30, generator=drawn)), dim=1)
-    assert linear_probe(told, target, items).explained > 0.95
+    known = torch.cat((target[:, None] * 3, torch.randn(100, 30, generator=drawn)), dim=1)
+    assert linear_probe(known, target, items).explained > 0.95
     assert linear_probe(torch.randn(100, 30, generator=drawn), target, items).explained < 0.1
-    with pytest.raises(ValueError, match="1 cannot be told apart"):
-        linear_probe(told[:5], target[:5], items[:5])
+    with pytest.raises(ValueError, match="items: 1 in folds=20"):
+        linear_probe(known[:5], target[:5], items[:5])
 
 
 class Idle(torch.nn.Module):
@@ -183,7 +185,7 @@ class Idle(torch.nn.Module):
         return x
 
 
-def test_layers_are_looked_at_once_in_their_order() -> None:
+def test_layers_are_recorded_once_in_their_order() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.LSTM(4, 2))
     found = layer_statistics(network, torch.ones(3, 4))
     assert found.shape == (6,)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from bridge_toys import bridge_config
 from infer_toys import separator_file
-from test_stem_experiment import train
+from train_toys import train
 
 from encore.cli.evaluation import Table
 from encore.cli.overrides import UserError
@@ -81,18 +81,18 @@ def test_every_item_has_its_path_its_steps_and_its_constants(done: Path) -> None
         assert -20 * torch.tensor(at_mixture[item]).log10() == pytest.approx(scores[item], abs=1e-3)
 
 
-def test_schedules_are_fitted_and_the_time_is_looked_for(done: Path) -> None:
+def test_schedules_are_fitted_and_the_time_is_probed(done: Path) -> None:
     schedules, probe = (pd.read_parquet(done / f"bridge_{name}.parquet") for name in ("schedules", "probe"))
     assert set(schedules["schedule"]) == {"fitted", "even"}
     assert schedules.loc[schedules["step"] == 0, "gain"].tolist() == [0.0] * 4
     assert len(probe) == 2 * 3
 
 
-def test_the_page_has_its_tables_and_pictures(done: Path) -> None:
+def test_the_page_has_its_tables_and_figures(done: Path) -> None:
     page = (done / "bridge.md").read_text()
     for word in ("monotone", "grid", "signal", "blind guide", "fitted schedule", "delta", "remix agreement"):
         assert word in page
-    for picture in ("path", "bounds", "shares", "time", "gains"):
+    for picture in ("path", "bounds", "ratios", "time", "gains"):
         assert (done / f"{picture}.png").stat().st_size > 5000
     assert "<img" in (done / "bridge.html").read_text()
 
@@ -128,7 +128,7 @@ def test_correlations_are_spearmans() -> None:
 
 
 @pytest.mark.parametrize("separator", ["plain", "bridge"])
-def test_every_way_of_asking_again_stands_in_one_table(work: Path, separator: str) -> None:
+def test_every_multi_step_method_is_in_one_table(work: Path, separator: str) -> None:
     run = train(
         work,
         "experiment=bridge_comparison",
@@ -138,10 +138,10 @@ def test_every_way_of_asking_again_stands_in_one_table(work: Path, separator: st
         f"separator={separator}.safetensors",
         f"name=compare_{separator}",
         "evaluation.metrics=[snr]",
-        "evaluation.guides.oracle.steps=1",
-        "evaluation.guides.oracle.search.candidates=2",
-        "evaluation.guides.blind=null",
-        "evaluation.guides.bridge_30=null",
+        "evaluation.methods.oracle.search.steps=1",
+        "evaluation.methods.oracle.search.candidates=2",
+        "evaluation.methods.blind=null",
+        "evaluation.methods.bridge_30=null",
         "trainer.accelerator=cpu",
     )
     assert run.returncode == 0, run.stderr[-2000:]

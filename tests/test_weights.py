@@ -10,15 +10,10 @@ from pretrained_toys import BSRNN_OPTIONS, open_file
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from encore.common.torch_files import read_safely, tensors_only
 from encore.models.checkpoint import initial_weights
 from encore.models.separators.bsrnn import BSRNN
-from encore.models.weights import (
-    load_completely,
-    load_partially,
-    read_safely,
-    read_state_dict,
-    tensors_only,
-)
+from encore.models.weights import load_completely, load_partially, read_state_dict
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -38,8 +33,9 @@ def test_weights_are_found_wherever_scripts_keep_them(nest: str | None, tmp_path
 
 
 def test_safetensors_are_read(tmp_path: Path) -> None:
-    save_file(network().state_dict(), tmp_path / "a.safetensors")
-    assert same(read_state_dict(tmp_path / "a.safetensors"), dict(network().state_dict()))
+    for name in ("a.safetensors", "a.pt"):
+        save_file(network().state_dict(), tmp_path / name)
+        assert same(read_state_dict(tmp_path / name), dict(network().state_dict()))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +96,7 @@ def test_training_starts_from_ours_or_from_anybodys_weights(tmp_path: Path) -> N
     assert same(initial_weights(tmp_path / "run.ckpt"), expected)
 
 
-def test_files_without_weights_are_told(tmp_path: Path) -> None:
+def test_files_without_weights_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"epoch": 3}, path)
     with pytest.raises(ValueError, match=r"holds no state dictionary, .* it holds epoch"):

@@ -33,21 +33,14 @@ def test_agrees_with_norbert(channels: int, iterations: int, level: float) -> No
 
 
 @pytest.mark.parametrize("multichannel", [True, False])
-@pytest.mark.parametrize("length", [1, 100, 256, 4097])
-def test_any_length_comes_out_as_it_went_in(multichannel: bool, length: int) -> None:
-    estimates = noise(2, 3, 2, length)
-    filtered = Wiener(multichannel=multichannel, window=256)(estimates, estimates + noise(2, 3, 2, length))
-    assert filtered.shape == estimates.shape
-    assert filtered.isfinite().all()
+def test_an_estimate_of_any_length_that_is_its_whole_input_stays(multichannel: bool) -> None:
+    for length in (1, 100, 256, 4097):
+        # the covariances' regularization attenuates what is as weak as 1e-2
+        estimates = 100 * noise(2, 3, 2, length)
+        close(Wiener(multichannel=multichannel, window=256)(estimates, estimates), estimates, 2e-3)
 
 
-@pytest.mark.parametrize("multichannel", [True, False])
-def test_an_estimate_that_is_its_whole_input_stays(multichannel: bool) -> None:
-    estimates = noise(1, 1, 2, 6000)
-    close(Wiener(multichannel=multichannel, window=512)(estimates, estimates), estimates, 2e-3)
-
-
-def test_sources_and_items_do_not_mind_each_other() -> None:
+def test_sources_and_items_do_not_depend_on_each_other() -> None:
     estimates, inputs = noise(2, 2, 2, 3000), noise(2, 2, 2, 3000, seed=1)
     wiener = Wiener(window=512)
     whole = wiener(estimates, inputs)
@@ -57,7 +50,7 @@ def test_sources_and_items_do_not_mind_each_other() -> None:
             close(wiener(estimates[place], inputs[place]), whole[place], 1e-5)
 
 
-def test_alone_every_channel_is_filtered_as_if_it_were_mono() -> None:
+def test_single_channels_are_filtered_as_mono_signals() -> None:
     estimates, inputs = noise(1, 1, 2, 3000), noise(1, 1, 2, 3000, seed=1)
     apart = Wiener(multichannel=False, window=512)(estimates, inputs)
     for channel in range(2):
@@ -65,7 +58,7 @@ def test_alone_every_channel_is_filtered_as_if_it_were_mono() -> None:
         close(Wiener(window=512)(estimates[own], inputs[own]), apart[own], 1e-5)
 
 
-def test_what_the_target_claims_less_of_than_the_rest_is_taken_from_it() -> None:
+def test_bins_where_the_target_is_weaker_than_the_rest_are_attenuated() -> None:
     time = torch.arange(8000) / 8000
     low, high = (0.3 * torch.sin(2 * torch.pi * hertz * time) for hertz in (300.0, 2000.0))
     estimate = (low + 0.2 * high)[None, None, None]
@@ -76,7 +69,7 @@ def test_what_the_target_claims_less_of_than_the_rest_is_taken_from_it() -> None
         for x in (estimate, filtered)
     )
     assert left_before == pytest.approx(0.2, abs=0.01)
-    # powers 0.2^2 and 0.8^2 share the input
+    # the ratio of the powers 0.2^2 and 0.8^2
     assert left_after == pytest.approx(0.04 / 0.68, abs=0.01)
 
 
@@ -84,7 +77,7 @@ def test_silence_stays_finite() -> None:
     assert Wiener(window=64)(torch.zeros(1, 1, 2, 500), torch.zeros(1, 1, 2, 500)).isfinite().all()
 
 
-@pytest.mark.parametrize(("option", "value"), [("iterations", 0), ("window", 6), ("window", 510)])
-def test_values_that_make_no_sense(option: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"{option}={value}"):
-        Wiener(**{option: value})
+def test_invalid_values_are_named() -> None:
+    for option, value in (("iterations", 0), ("window", 6), ("window", 510)):
+        with pytest.raises(ValueError, match=f"{option}={value}"):
+            Wiener(**{option: value})

@@ -1,4 +1,4 @@
-"""Speech, noise, rooms and whole corpora made from a seed; ``python -m encore.data.synthesis --help``."""
+"""Speech, noise, songs and whole corpora made from a seed; ``python -m encore.data.synthesis --help``."""
 
 from __future__ import annotations
 
@@ -7,3 +7,5 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.floating]
 """Audio ``(time,)``, double precision, full scale 1."""
+Rng = np.random.Generator
+"""Source of all that a function draws."""

@@ -1,142 +1,121 @@
-"""What the writers of corpora share: seeds by branch, dealt kinds of noise, processes, and a clean folder."""
+"""The writer of synthetic corpora: a corpus is a dataclass of options that makes its files job by job."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from encore.data.synthesis import FloatArray, flite
-from encore.data.synthesis.noise import NOISES
-from encore.data.synthesis.speech import check_espeak
+from encore.data.synthesis import FloatArray, Rng
+from encore.data.synthesis.speech import FLITE, check_espeak, check_flite
 
-Job = TypeVar("Job")
-Entry = TypeVar("Entry")
-
-SYNTHESISERS = ("espeak", "flite")
-"""Of speech."""
+Entry = dict[str, Any]
+"""A line of a corpus's listing."""
+Files = dict[str, np.ndarray | str]
+"""16-bit samples ``(time,)`` or ``(time, channel)``, or text, by path below the corpus's folder."""
 
 
-def generator(seed: int, *branch: int) -> np.random.Generator:
-    """Return the generator of one branch of a corpus's seed, independent of all other branches."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=branch))
+def option(
+    default: Any, help: str, least: float = -np.inf, most: float = np.inf, choices: Sequence[Any] = ()
+) -> Any:
+    """Declare an option of a corpus: its default, its line of help and its valid values."""
+    return field(default=default, metadata={"help": help, "bounds": (least, most), "choices": choices})
 
 
-def deal_noise(seed: int, index: int, *branch: int) -> str:
-    """Deal the kinds of noise like cards: a block of as many files has each once, in an order of its own.
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What makes a corpus; the same values give the same bytes. A subclass is one layout."""
 
-    Args:
-        seed: Of the corpus.
-        index: Number of the file within its split.
-        branch: Of the seed, for this split.
+    name: ClassVar[str]  # on the command line
+    source: ClassVar[str]  # of the layout, in words
+    listing: ClassVar[str]  # file with one JSON object per recording; only a finished corpus has it
+    splits: ClassVar[tuple[str, ...]] = ("train", "test")  # options that count recordings
+    speaks: ClassVar[bool] = True  # whether it needs espeak-ng
+    out: Path
+    sample_rate: int
+    seed: int = option(0, "same seed, same bytes", least=0)
 
-    Returns:
-        One of `encore.data.synthesis.noise.NOISES`.
-    """
-    kinds = list(NOISES)
-    block, place = divmod(index, len(kinds))
-    return kinds[int(generator(seed, *branch, block).permutation(len(kinds))[place])]
+    def __post_init__(self) -> None:
+        """Check each option against its declaration."""
+        for item in fields(self)[1:]:
+            value, (least, most) = getattr(self, item.name), item.metadata["bounds"]
+            choices, chosen = item.metadata["choices"], value if isinstance(value, tuple) else (value,)
+            if choices and not (chosen and len(chosen) == len(set(chosen) & set(choices))):
+                raise ValueError(f"{item.name} must be {' or '.join(map(str, choices))}, not {value!r}")
+            if not choices and not least <= value <= most:
+                raise ValueError(f"{item.name} must be from {least} to {most}, not {value}")
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The layout's folders, which are deleted before they are written again."""
+        raise NotImplementedError
+
+    def jobs(self) -> list[tuple[Any, ...]]:
+        """List the arguments of `make` for each recording."""
+        return [(split, index) for split in self.splits for index in range(getattr(self, split))]
+
+    def make(self, *job: Any, **_: Any) -> tuple[Files, Entry]:
+        """Make the files of one job, and its line of the listing."""
+        raise NotImplementedError
+
+    def tables(self, entries: Sequence[Entry]) -> dict[str, str]:
+        """Return the texts of the layout's tables by path."""
+        return {}
+
+    def generator(self, *branch: int) -> Rng:
+        """Return the generator of one branch of the seed, independent of all other branches."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=branch))
+
+    def readme(self) -> str:
+        """Describe the corpus, with the command that writes it again."""
+        command = f"python -m encore.data.synthesis {self.name} OUT"
+        for item in fields(self)[1:]:
+            value = getattr(self, item.name)
+            values = " ".join(value) if isinstance(value, tuple) else value
+            command += f" --{item.name.replace('_', '-')} {values}"
+        text = f"No recordings: sounds made from a seed, in the layout of {self.source}. Written by"
+        return f"# {self.name}\n\n{text}\n\n    {command}\n\n`{self.listing}` describes each file.\n"
 
 
-def check_choices(
-    *, sample_rate: int, rates: Sequence[int], seed: int, synthesiser: str | None = None
-) -> None:
-    """Check what all corpora are given.
+def write_corpus(corpus: Corpus, *, workers: int = 2, overwrite: bool = False) -> None:
+    """Write the files of a corpus's jobs, its tables, a README, and last its listing.
 
-    Args:
-        sample_rate: Hz.
-        rates: Those that the corpus can have.
-        seed: From 0 up.
-        synthesiser: One of `SYNTHESISERS`; None where nobody speaks.
+    The bytes do not depend on the number of processes. With ``overwrite`` a corpus in the folder is replaced.
 
     Raises:
-        ValueError: If one of them will not do.
-    """
-    if sample_rate not in rates:
-        *others, last = map(str, rates)
-        raise ValueError(f"sample_rate must be {', '.join(others)} or {last} Hz, not {sample_rate}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, not {seed}")
-    if synthesiser is not None and synthesiser not in SYNTHESISERS:
-        raise ValueError(f"synthesiser must be {' or '.join(SYNTHESISERS)}, not {synthesiser!r}")
-
-
-def check_rate_of_flite(synthesiser: str, sample_rate: int) -> None:
-    """Check that flite is not asked for a rate that it does not have.
-
-    Raises:
-        ValueError: If it is.
-    """
-    if synthesiser == "flite" and sample_rate != flite.SAMPLE_RATE:
-        raise ValueError(
-            f"sample_rate must be {flite.SAMPLE_RATE} Hz with synthesiser flite, not {sample_rate};"
-            " only espeak has both rates"
-        )
-
-
-def check_workers(workers: int) -> None:
-    """Check a number of processes.
-
-    Raises:
-        ValueError: If it is below 1.
+        ValueError: If the folder is not empty and ``overwrite`` is not given, or ``workers`` is below 1.
+        SynthesisError: If espeak-ng or flite is missing or fails.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-
-
-def check_tools(synthesiser: str, workers: int) -> None:
-    """Check that a corpus can be written here, before anything of it is.
-
-    Args:
-        synthesiser: Of the speech; with flite, espeak-ng still speaks the babble.
-        workers: Processes.
-
-    Raises:
-        ValueError: If ``workers`` is below 1.
-        SynthesisError: If espeak-ng or flite is missing or fails.
-    """
-    check_workers(workers)
-    check_espeak()
-    if synthesiser == "flite":
-        flite.check_flite()
-
-
-def write_listing(path: Path, entries: Iterable[Mapping[str, object]]) -> None:
-    """Write one JSON object a line, once all entries are there: the listing means a finished corpus."""
-    lines = [json.dumps(entry) + "\n" for entry in entries]
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def run_jobs(
-    write: Callable[[Job], Entry], jobs: Sequence[Job], *, workers: int, name: str
-) -> Iterator[Entry]:
-    """Write files in any order, yielding what each job returns in the jobs' order, with a progress bar.
-
-    Args:
-        write: A function of a module, so that processes can find it; one job to one entry.
-        jobs: Its arguments.
-        workers: Processes; 1 stays in this one.
-        name: Of the corpus, for the bar.
-    """
-    yield from tqdm(_map(write, jobs, workers), total=len(jobs), desc=name, unit="file")
+    if corpus.speaks:
+        check_espeak()
+    if getattr(corpus, "synthesiser", None) == FLITE:
+        check_flite()
+    prepare_folder(corpus.out, corpus.folders, overwrite=overwrite, listing=corpus.listing)
+    write, jobs = partial(_write_files, corpus), corpus.jobs()
+    # spawned, because a fork of a process that has run torch's threads can hang
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        done = map(write, jobs) if workers == 1 else pool.map(write, jobs)
+        entries = list(tqdm(done, total=len(jobs), desc=corpus.name, unit="file"))
+    for path, text in {**corpus.tables(entries), "README.md": corpus.readme()}.items():
+        (corpus.out / path).parent.mkdir(exist_ok=True)
+        (corpus.out / path).write_text(text, encoding="utf-8")
+    write_listing(corpus.out / corpus.listing, entries)
 
 
 def prepare_folder(out: Path, folders: Iterable[str], *, overwrite: bool, listing: str) -> None:
-    """Make the folders of a corpus, deleting an earlier corpus's if told to, and nothing else ever.
-
-    Args:
-        out: The corpus's folder, new, empty, or with ``overwrite`` any.
-        folders: Paths below it.
-        overwrite: Whether ``out`` may hold files.
-        listing: File in ``out`` that only a finished corpus has; deleted.
+    """Make folders below ``out``, deleting them and the listing of an earlier corpus, and nothing else ever.
 
     Raises:
         ValueError: If ``out`` is a file, or not empty without ``overwrite``.
@@ -145,11 +124,16 @@ def prepare_folder(out: Path, folders: Iterable[str], *, overwrite: bool, listin
         raise ValueError(f"out must be a folder, not the file {out}")
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise ValueError(f"out is not empty: {out}; choose another folder or give --overwrite")
-    for folder in (out / inside for inside in folders):
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+    for folder in folders:
+        if (out / folder).exists():
+            shutil.rmtree(out / folder)
+        (out / folder).mkdir(parents=True)
     (out / listing).unlink(missing_ok=True)
+
+
+def write_listing(path: Path, entries: Iterable[Mapping[str, object]]) -> None:
+    """Write one JSON object per line, once all entries exist: the listing means a finished corpus."""
+    path.write_text("".join([json.dumps(entry) + "\n" for entry in entries]), encoding="utf-8")
 
 
 def pcm(signal: FloatArray) -> np.ndarray:
@@ -157,15 +141,13 @@ def pcm(signal: FloatArray) -> np.ndarray:
     return np.round(signal * 32768).astype(np.int16)
 
 
-def write_pcm(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write 16-bit samples ``(time,)`` or ``(time, channel)`` as they are."""
-    soundfile.write(path, samples, sample_rate, subtype="PCM_16")
-
-
-def _map(write: Callable[[Job], Entry], jobs: Sequence[Job], workers: int) -> Iterator[Entry]:
-    if workers == 1:
-        yield from map(write, jobs)
-        return
-    # spawned, because a fork of a process that has run torch's threads can hang
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(write, jobs, chunksize=max(1, min(4, len(jobs) // (4 * workers))))
+def _write_files(corpus: Corpus, job: tuple[Any, ...]) -> Entry:
+    files, entry = corpus.make(*job)
+    for name, content in files.items():
+        path = corpus.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            path.write_text(content, encoding="utf-8")
+        else:
+            soundfile.write(path, content, corpus.sample_rate, subtype="PCM_16")
+    return {**entry, "sample_rate": corpus.sample_rate, "seed": corpus.seed}

@@ -1,87 +1,96 @@
-"""The kinds of noise, by name, and babble, which is made of speech."""
+"""Kinds of noise: each a swelling background, and a sound in front of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from functools import partial
 
 import numpy as np
 
-from encore.data.synthesis import FloatArray
-from encore.data.synthesis import noise_broadband as broadband
-from encore.data.synthesis import noise_tonal as tonal
-from encore.data.synthesis.noise_broadband import swell, unit
-from encore.data.synthesis.speech import VARIANTS, draw_voice, say
+from encore.data.synthesis import FloatArray, Rng, dsp
+from encore.data.synthesis.instruments import Note, Struck
+from encore.data.synthesis.song import compose, play
+from encore.data.synthesis.speech import VARIANTS, draw_voice
 from encore.data.synthesis.text import draw_sentence
 
+_KNOCK, _DROP = Struck((1,), 0.02, drawn=6), Struck((1,), 0.002, drawn=3)
 
-def babble(
-    frames: int, sample_rate: int, rng: np.random.Generator, variants: tuple[str, ...] = VARIANTS
-) -> FloatArray:
-    """Four to ten voices that talk at once, each at its own level and without pause.
 
-    Args:
-        frames: Length.
-        sample_rate: Hz.
-        rng: Source of voices, texts and levels.
-        variants: espeak-ng variants to draw the voices from (leave out the target's).
-
-    Returns:
-        ``(frames,)``.
-    """
-    crowd = np.zeros(frames)
+def babble(frames: int, sample_rate: int, rng: Rng, hidden: Container[str] = ()) -> FloatArray:
+    """Mix four to ten voices of espeak-ng without pauses, none of a ``hidden`` variant."""
+    crowd, variants = np.zeros(frames), [variant for variant in VARIANTS if variant not in hidden]
     for _ in range(int(rng.integers(4, 11))):
-        voice = draw_voice(rng, variants)
-        speech = say(f"{draw_sentence(rng)} {draw_sentence(rng)}", voice, sample_rate)
+        speech = draw_voice(rng, variants).say(f"{draw_sentence(rng)} {draw_sentence(rng)}", sample_rate)
         talk = np.resize(np.roll(speech, int(rng.integers(speech.size))), frames)
-        crowd += unit(talk) * 10 ** (rng.uniform(-8, 0) / 20)
+        crowd += dsp.unit(talk) * 10 ** (rng.uniform(-8, 0) / 20)
     return crowd
 
 
-Noise = Callable[[int, int, np.random.Generator], FloatArray]
-"""``noise(frames, sample_rate, rng) -> (frames,)``, any level."""
+def comb(frames: int, sample_rate: int, rng: Rng, hertz: tuple[float, float], drift: float) -> FloatArray:
+    """Sum harmonics of a drifting fundamental, weak below 150 Hz as a small casing radiates them."""
+    fundamental = dsp.log_uniform(rng, *hertz)
+    number = np.arange(1, max(4, int(rng.uniform(600, 3500) / fundamental)))
+    levels = np.minimum(number * fundamental / 150, 1) * number ** -rng.uniform(0.2, 1)
+    walk = fundamental * (1 + drift * dsp.slow_walk(frames, sample_rate, rng, 0.8))
+    return dsp.tone(walk, levels * rng.lognormal(0, 0.8, number.size), sample_rate, rng)
 
-NOISES: dict[str, Noise] = {
-    "alarm": tonal.alarm,
-    "babble": babble,
-    "band": broadband.band,
-    "coloured": broadband.coloured,
-    "hum": tonal.hum,
-    "impulsive": broadband.impulsive,
-    "machine": tonal.machine,
-    "modulated": broadband.modulated,
-    "music": tonal.music,
-    "rain": broadband.rain,
-    "wind": broadband.wind,
+
+def gate(frames: int, sample_rate: int, rng: Rng) -> FloatArray:
+    """Modulate noise at 1 to 16 Hz, as deep as speech modulates itself, smoothly or on and off."""
+    turns = np.arange(frames) / sample_rate * rng.uniform(1, 16) + rng.random()
+    wave = np.sin(2 * np.pi * (turns + rng.uniform(0, 0.5) * dsp.slow_walk(frames, sample_rate, rng, 1.5)))
+    if rng.random() < 0.4:
+        wave = np.tanh(rng.uniform(2, 8) * (wave + rng.uniform(-0.5, 0.5)))
+    return np.asarray((0.5 + 0.5 * wave) ** 1.5 * dsp.shaped(frames, sample_rate, rng, rng.uniform(-6, 0)))
+
+
+def music(frames: int, sample_rate: int, rng: Rng) -> FloatArray:
+    """Play the end of a song without vocals."""
+    song = compose(frames / sample_rate + 6, rng)
+    drums, other = (dsp.unit(play(song, stem, sample_rate, rng)[-frames:, 0]) for stem in ("drums", "other"))
+    return np.asarray(drums + other)
+
+
+def strikes(
+    frames: int, sample_rate: int, rng: Rng, body: Struck, hertz: float, per_second: float
+) -> FloatArray:
+    """Strike three bodies at random times."""
+    pitches = [dsp.vary(rng, hertz) for _ in range(3)]
+    count = 2 + int(rng.poisson(dsp.vary(rng, per_second) * frames / sample_rate))
+    starts, pitch = rng.uniform(0, frames / sample_rate, count), rng.choice(pitches, count)
+    notes = [Note(*note) for note in zip(starts, starts, pitch, rng.lognormal(0, 0.6, count), strict=True)]
+    return body.play(notes, frames, sample_rate, rng)
+
+
+Front = Callable[[int, int, Rng], FloatArray]
+"""``front(frames, sample_rate, rng) -> (frames,)``, at any level."""
+
+# the background's range of slopes in dB per octave, its level where the front has 1, and dB of its swelling
+NOISES: dict[str, tuple[tuple[float, float], float, float, Front | None]] = {
+    "babble": ((-4, -4), 0.01, 0, babble),
+    "coloured": ((-7, 2.5), 1, 2, None),
+    "hum": ((-4, 0), 0.15, 2, partial(comb, hertz=(50, 120), drift=0.002)),
+    "impulsive": ((-4, -4), 0.05, 1, partial(strikes, body=_KNOCK, hertz=700, per_second=4)),
+    "machine": ((-6, -1), 0.8, 2, partial(comb, hertz=(8, 90), drift=0.03)),
+    "modulated": ((-6, 0), 0.05, 0, gate),
+    "music": ((-4, -4), 0.01, 0, music),
+    "rain": ((-2, 2), 0.4, 2, partial(strikes, body=_DROP, hertz=1500, per_second=300)),
+    "wind": ((-7, -3), 1, 8, None),
 }
 
 
-def draw_noise(
-    kind: str,
-    frames: int,
-    sample_rate: int,
-    rng: np.random.Generator,
-    variants: tuple[str, ...] = VARIANTS,
-) -> FloatArray:
-    """Draw one realisation of a kind of noise, its level wandering by a few dB.
+def draw_noise(kind: str, frames: int, sample_rate: int, rng: Rng, hidden: Container[str] = ()) -> FloatArray:
+    """Draw one realization of a kind of `NOISES`, its level wandering by a few dB.
 
-    Args:
-        kind: One of ``NOISES``.
-        frames: Length.
-        sample_rate: Hz.
-        rng: Source of everything.
-        variants: espeak-ng variants for babble.
-
-    Returns:
-        ``(frames,)``, zero mean, unit root mean square.
-
-    Raises:
-        ValueError: If the kind is unknown.
+    Babble has no voice of a ``hidden`` espeak-ng variant. The result has zero mean and unit variance.
     """
     if kind not in NOISES:
         raise ValueError(f"kind must be one of {', '.join(NOISES)}, not {kind!r}")
-    if kind == "babble":
-        drawn = babble(frames, sample_rate, rng, variants)
-    else:
-        drawn = NOISES[kind](frames, sample_rate, rng)
-    drawn = drawn * swell(frames, sample_rate, rng, float(rng.uniform(0, 4)), float(rng.uniform(0.4, 1.5)))
-    return unit(drawn - float(drawn.mean()))
+    slope_db, level, depth_db, front = NOISES[kind]
+    drawn = dsp.vary(rng, level) * dsp.shaped(frames, sample_rate, rng, rng.uniform(*slope_db))
+    drawn *= dsp.swell(frames, sample_rate, rng, depth_db, rng.uniform(0.5, 2))
+    if front is not None:
+        front = partial(babble, hidden=hidden) if front is babble else front
+        drawn += dsp.unit(front(frames, sample_rate, rng))
+    drawn *= dsp.swell(frames, sample_rate, rng, rng.uniform(0, 4), rng.uniform(0.4, 1.5))
+    return dsp.unit(drawn - drawn.mean())

@@ -1,8 +1,4 @@
-"""The composition of a song: key, tempo, form and chords, which all of its stems share.
-
-Everything that differs between songs is drawn continuously or from many combinations, so that a song never
-heard has sounds, chords and rhythms never heard, of families that were.
-"""
+"""Songs: a key, a tempo and chords from a seed, and four stems that play over them."""
 
 from __future__ import annotations
 
@@ -10,194 +6,187 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.signal import oaconvolve
 
-STEMS = ("vocals", "drums", "bass", "other")
-GENRES = ("rock", "pop", "electronic", "ballad", "funk", "waltz")
+from encore.data.synthesis import FloatArray, Rng, dsp
+from encore.data.synthesis.instruments import INSTRUMENTS, Note
 
-_SCALES = {
+_MODES = {
     "major": (0, 2, 4, 5, 7, 9, 11),
     "minor": (0, 2, 3, 5, 7, 8, 10),
     "dorian": (0, 2, 3, 5, 7, 9, 10),
     "mixolydian": (0, 2, 4, 5, 7, 9, 10),
 }
-# of degrees, counted from 0; drawn anew for verse, chorus and bridge
-_PROGRESSIONS = (
-    (0, 4, 5, 3),
-    (0, 5, 3, 4),
-    (5, 3, 0, 4),
-    (0, 3, 4, 3),
-    (0, 3, 0, 4),
-    (1, 4, 0, 5),
-    (0, 6, 5, 6),
-    (0, 2, 3, 4),
-    (3, 0, 4, 5),
-    (0, 5, 1, 4),
-    (0, 0, 3, 4),
-    (5, 4, 3, 4),
-)
-_TEMPI = {  # beats a minute
-    "rock": (105, 160),
-    "pop": (90, 128),
-    "electronic": (112, 138),
-    "ballad": (64, 88),
-    "funk": (88, 118),
-    "waltz": (84, 150),
-}
-_FORM = ("verse", "chorus", "verse", "chorus", "bridge", "chorus")
+_PROGRESSIONS = ("0453", "0534", "5304", "0343", "0656", "0234", "3045")  # degrees of the scale, from 0 on
 _LONGEST_INTRO = 5.0  # seconds: every stem sounds soon
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """One note.
+class Style:
+    """Range of beats per minute, beats of a bar, eighths with a kick, and instruments of bass and chords."""
 
-    Attributes:
-        start: Seconds from the song's start.
-        seconds: Until it is let go.
-        pitch: MIDI number, 69 is 440 Hz; fractions are allowed.
-        velocity: How hard it is played, from 0 to 1.
-    """
+    tempo: tuple[float, float]
+    beats: int
+    kicks: tuple[int, ...]
+    bass: str
+    chords: tuple[str, ...]
 
-    start: float
-    seconds: float
-    pitch: float
-    velocity: float
 
-    @property
-    def hertz(self) -> float:
-        """Its frequency."""
-        return float(440.0 * 2 ** ((self.pitch - 69) / 12))
+STYLES = {
+    "rock": Style((105, 160), 4, (0, 4, 5), "bass", ("Acoustic_guitar", "organ")),
+    "electronic": Style((112, 138), 4, (0, 2, 4, 6), "synthetic bass", ("strings", "organ")),
+    "ballad": Style((64, 88), 4, (0, 4), "bass", ("Acoustic_guitar", "strings", "Flute")),
+    "waltz": Style((84, 150), 3, (0,), "bass", ("Acoustic_guitar", "strings", "Glockenspiel")),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar.
+    """One bar: its start in seconds, the stems that play, and its chord's pitch classes, the root first."""
 
-    Attributes:
-        number: Counted from 0.
-        start: Seconds from the song's start.
-        section: ``"intro"``, ``"verse"``, ``"chorus"`` or ``"bridge"``.
-        place: Number of the bar in its section.
-        last: Whether it is the section's last one.
-        energy: How full the section is, from 0 to 1.
-        stems: Which of `STEMS` play.
-        chord: Pitch classes of the chord, its root first.
-    """
-
-    number: int
     start: float
-    section: str
-    place: int
-    last: bool
-    energy: float
     stems: frozenset[str]
     chord: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Song:
-    """What all stems of a song agree on.
+    """What all stems of a song have in common; the pitch classes of ``scale`` begin with the tonic."""
 
-    Attributes:
-        genre: One of `GENRES`.
-        tempo: Beats a minute.
-        beats: Of a bar, 3 or 4.
-        swing: Share of an eighth note by which off-beats are late, from 0 to 0.33.
-        tonic: Pitch class of the key.
-        mode: A name of a scale.
-        scale: Pitch classes of the key.
-        seconds: Length of the song.
-        bars: In order.
-    """
-
-    genre: str
-    tempo: float
-    beats: int
-    swing: float
-    tonic: int
+    style: str
     mode: str
     scale: tuple[int, ...]
+    tempo: float
     seconds: float
     bars: tuple[Bar, ...] = field(repr=False)
 
     @property
-    def beat_seconds(self) -> float:
-        """Length of a beat."""
-        return 60 / self.tempo
-
-    def time(self, bar: Bar, beat: float) -> float:
-        """Seconds from the song's start at a beat of a bar, swung."""
-        whole, part = divmod(beat, 1.0)
-        # the middle of the beat moves, and what lies at either side of it with it
-        middle = 0.5 + 0.5 * self.swing
-        part = part / 0.5 * middle if part < 0.5 else middle + (part - 0.5) / 0.5 * (1 - middle)
-        return bar.start + (whole + part) * self.beat_seconds
+    def beats(self) -> int:
+        """Number of beats of a bar."""
+        return STYLES[self.style].beats
 
     def playing(self, stem: str) -> Iterator[Bar]:
-        """The bars in which a stem plays."""
+        """Iterate over the bars in which a stem plays."""
         return (bar for bar in self.bars if stem in bar.stems)
 
+    def note(self, bar: Bar, start: float, end: float, pitch: int, rng: Rng) -> Note:
+        """Return a note of a MIDI pitch between two beats of a bar, a few milliseconds late."""
+        late, beat = abs(float(rng.normal(0, 0.005))), 60 / self.tempo
+        seconds = (end - start) * beat * float(rng.uniform(0.8, 0.97))
+        hertz = 440 * 2 ** ((pitch - 69) / 12)
+        return Note(bar.start + start * beat + late, seconds, hertz, float(rng.uniform(0.7, 1)))
 
-def compose(seconds: float, rng: np.random.Generator) -> Song:
-    """Compose a song.
 
-    Args:
-        seconds: Its length; the last bar may reach beyond.
-        rng: Source of all choices.
+Parts = dict[str, list[Note]]
+"""Notes by instrument."""
 
-    Returns:
-        The song. Every stem plays from the second section on, which begins within 5 s, and in most others.
+
+def compose(seconds: float, rng: Rng) -> Song:
+    """Compose a song: an intro of up to 5 s, then verse, chorus and bridge of four bars in turn.
+
+    All stems play from the first verse on, but one of them rests in each bridge.
     """
-    genre = str(rng.choice(GENRES))
-    tempo = float(rng.uniform(*_TEMPI[genre]))
-    beats = 3 if genre == "waltz" else 4
-    minor = rng.random() < 0.45
-    mode = str(rng.choice(("minor", "dorian") if minor else ("major", "mixolydian")))
-    tonic = int(rng.integers(12))
-    scale = tuple((tonic + step) % 12 for step in _SCALES[mode])
-    swing = float(rng.uniform(0.1, 0.33)) if rng.random() < 0.3 else float(rng.uniform(0, 0.04))
-    bars = tuple(_bars(seconds, beats * 60 / tempo, scale, rng))
-    return Song(genre, tempo, beats, swing, tonic, mode, scale, seconds, bars)
-
-
-def pitches(classes: tuple[int, ...], low: int, high: int) -> list[int]:
-    """MIDI numbers from ``low`` to ``high`` whose pitch class is among ``classes``."""
-    return [pitch for pitch in range(low, high + 1) if pitch % 12 in classes]
-
-
-def _bars(seconds: float, length: float, scale: tuple[int, ...], rng: np.random.Generator) -> Iterator[Bar]:
-    chords = {section: _chords(scale, rng) for section in ("verse", "chorus", "bridge")}
-    chords["intro"] = chords["verse"]
-    sevenths = rng.random() < 0.35
-    number, start = 0, 0.0
-    for section, count, energy, stems in _sections(length, rng):
-        for place in range(count):
-            degree = chords[section][place % 4]
-            size = 4 if sevenths and rng.random() < 0.6 else 3
-            chord = tuple(scale[(degree + 2 * third) % 7] for third in range(size))
-            yield Bar(number, start, section, place, place == count - 1, energy, stems, chord)
-            number, start = number + 1, start + length
-            if start >= seconds:
-                return
-
-
-def _chords(scale: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:
-    return _PROGRESSIONS[int(rng.integers(len(_PROGRESSIONS)))]
-
-
-def _sections(length: float, rng: np.random.Generator) -> Iterator[tuple[str, int, float, frozenset[str]]]:
-    """Name, bars, energy and stems of one section after the other, without end."""
-    everything = frozenset(STEMS)
+    style, mode = str(rng.choice(list(STYLES))), str(rng.choice(list(_MODES)))
+    tempo, tonic = float(rng.uniform(*STYLES[style].tempo)), int(rng.integers(12))
+    length, scale = STYLES[style].beats * 60 / tempo, tuple((tonic + step) % 12 for step in _MODES[mode])
+    progressions = rng.choice(_PROGRESSIONS, 3)
     intro = min(int(rng.integers(1, 3)), max(1, int(_LONGEST_INTRO / length)))
-    opening = rng.permutation(["drums", "bass", "other"])[: int(rng.integers(1, 4))]
-    yield "intro", intro, 0.4, frozenset(str(stem) for stem in opening)
-    yield "verse", 4, float(rng.uniform(0.45, 0.7)), everything
-    place = 1
-    while True:
-        section = _FORM[place % len(_FORM)]
-        energy = {"verse": 0.55, "chorus": 0.9, "bridge": 0.4}[section] + float(rng.uniform(-0.1, 0.1))
-        stems = everything
-        if section == "bridge" or (section == "verse" and rng.random() < 0.3):
-            stems -= {str(rng.choice(["drums", "bass", "vocals", "other"]))}
-        yield section, 8 if section == "chorus" and length < 1.9 else 4, energy, stems
-        place += 1
+    stems = frozenset(rng.permutation(["drums", "bass", "other"])[: int(rng.integers(1, 4))].tolist())
+    bars: list[Bar] = []
+    while len(bars) * length < seconds:
+        section, place = divmod(len(bars) - intro, 4)
+        if place == 0:
+            resting = str(rng.choice(STEMS)) if section % 3 == 2 else ""
+            stems = frozenset(STEMS) - {resting}
+        degree = int(progressions[section % 3][place])
+        chord = tuple(scale[(degree + 2 * third) % 7] for third in range(3))
+        bars.append(Bar(len(bars) * length, stems, chord))
+    return Song(style, mode, scale, tempo, seconds, tuple(bars))
+
+
+def drums(song: Song, rng: Rng) -> Parts:
+    """Kick on the song's own eighths, snare on the off-beats and hats on every eighth."""
+    eighths, snares = range(2 * song.beats), (2, 4) if song.beats == 3 else (2, 6)
+    kicks = {*STYLES[song.style].kicks, *(eighth for eighth in eighths if rng.random() < 0.15)}
+    low, tuned = dsp.log_uniform(rng, 40, 65), dsp.log_uniform(rng, 160, 260)
+    parts: Parts = {"Bass_drum": [], "Snare_drum": [], "Hi-hat": []}
+    for bar in song.playing("drums"):
+        for eighth in eighths:
+            start = bar.start + eighth * 30 / song.tempo + float(rng.uniform(0, 0.008))
+            if eighth in kicks:
+                parts["Bass_drum"].append(Note(start, 0, low, float(rng.uniform(0.75, 1))))
+            if eighth in snares:
+                parts["Snare_drum"].append(Note(start, 0, tuned, float(rng.uniform(0.75, 1))))
+            parts["Hi-hat"].append(Note(start, 0, low, float(rng.uniform(0.4, 0.8))))
+    return parts
+
+
+def bass(song: Song, rng: Rng) -> Parts:
+    """The root of the chord on each first beat, then roots, fifths and octaves in the song's rhythm."""
+    starts = [eighth for eighth in range(2 * song.beats) if not eighth or rng.random() < 0.45]
+    notes = []
+    for bar in song.playing("bass"):
+        root = 30 + (bar.chord[0] - 6) % 12  # F#1 to F2
+        for start, end in zip(starts, [*starts[1:], 2 * song.beats], strict=True):
+            pitch = root + int(rng.choice([0, 0, 7, 12])) * (start > 0)
+            notes.append(song.note(bar, start / 2, end / 2, pitch, rng))
+    return {STYLES[song.style].bass: notes}
+
+
+def harmony(song: Song, rng: Rng) -> Parts:
+    """Chords of two instruments, each held or broken into eighths."""
+    parts: Parts = {}
+    for name in rng.permutation(STYLES[song.style].chords)[:2].tolist():
+        center, broken, order = int(rng.integers(57, 68)), rng.random() < 0.5, rng.integers(0, 4, 8)
+        notes = parts.setdefault(name, [])
+        for bar in song.playing("other"):
+            voicing = _pitches(bar.chord, center - 9, center + 9)[:4]  # there are four within 19 semitones
+            if broken:
+                picked = [voicing[int(place)] for place in order[: 2 * song.beats]]
+                notes += [song.note(bar, n / 2, n / 2 + 1, pitch, rng) for n, pitch in enumerate(picked)]
+            else:
+                notes += [song.note(bar, 0, song.beats, pitch, rng) for pitch in voicing]
+    return parts
+
+
+def vocals(song: Song, rng: Rng) -> Parts:
+    """A melody of steps about the center of a singer's range, with a breath in each bar."""
+    center = pitch = int(rng.integers(50, 70))
+    motif = [eighth for eighth in range(2 * song.beats - 1) if not eighth or rng.random() < 0.55]
+    notes = []
+    for bar in song.playing("vocals"):
+        starts = motif if rng.random() < 0.7 else motif[::2]
+        for start, end in zip(starts, [*starts[1:], 2 * song.beats - 1], strict=True):
+            wanted = pitch + 0.15 * (center - pitch) + rng.normal(0, 2.2)
+            near = _pitches(song.scale if start % 2 else bar.chord, center - 9, center + 9)
+            pitch = near[int(np.abs(np.array(near) - wanted).argmin())]
+            notes.append(song.note(bar, start / 2, end / 2, pitch, rng))
+    return {"voice": notes}
+
+
+_PLAYERS = {"vocals": vocals, "drums": drums, "bass": bass, "other": harmony}
+STEMS = tuple(_PLAYERS)
+
+
+def play(song: Song, stem: str, sample_rate: int, rng: Rng) -> FloatArray:
+    """Play a stem in a room: ``(time, 2)``; drums and chords are spread between the loudspeakers."""
+    frames = round(song.seconds * sample_rate)
+    spread = 0.5 if stem in ("drums", "other") else 0.05
+    stereo = np.zeros((frames, 2))
+    for name, notes in _PLAYERS[stem](song, rng).items():
+        sound = dsp.unit(INSTRUMENTS[name].play(notes, frames, sample_rate, rng))
+        stereo += panned(sound * (0.3 if name == "Hi-hat" else 1.0), rng.uniform(-spread, spread))
+    room = (rng.uniform(0.3, 1.2), rng.uniform(6, 15))
+    sides = [oaconvolve(side, dsp.room_response(sample_rate, rng, *room))[:frames] for side in stereo.T]
+    return np.stack(sides, axis=1)
+
+
+def panned(signal: FloatArray, place: float) -> FloatArray:
+    """Place a mono signal between the loudspeakers at constant power; -1 is left, 1 right."""
+    angle = (place + 1) * np.pi / 4
+    return np.asarray(signal[:, None] * np.array([np.cos(angle), np.sin(angle)]))
+
+
+def _pitches(classes: tuple[int, ...], low: int, high: int) -> list[int]:
+    """List the MIDI pitches of some pitch classes."""
+    return [pitch for pitch in range(low, high + 1) if pitch % 12 in classes]

@@ -1,41 +1,46 @@
-"""Speech in many voices: espeak-ng's languages, variants and prosody, and a vocal tract of another length.
+"""Speech in many voices, by espeak-ng or flite: draw a voice, vary it, let it say a text.
 
 espeak-ng comes with the package ``espeakng-loader`` (GPL-3.0, hence the extra ``synthesis``) and runs in a
-process of its own for each utterance (``espeak_process.py`` says why): same voice, same text, same samples.
+process of its own for each utterance (``espeak_process.py`` gives the reason). A separator can learn the
+synthesiser instead of speech; a corpus by another one shows whether it has: the program flite, of the package
+``flite`` of Debian and others. With either, same voice and text give the same samples.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from scipy.signal import resample_poly
 
-from encore.data.synthesis import FloatArray
+from encore.common.packages import require
+from encore.data.synthesis import FloatArray, Rng, dsp
 from encore.data.synthesis.text import draw_sentence
 
-_VOICES = {
-    "english": """
-        en-us en en-gb-scotland en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc""",
-    "foreign": """
-        af cs da de es fi fr id it nb nl pl pt-br ro sv sw""",
-    "female": """
-        f1 f2 f3 f4 f5 Alicia Andrea Annie anika aunty belinda grandma linda steph steph2""",
-    "male": """
-        m1 m2 m3 m4 m5 m6 m7 m8 Alex Andy Denis Diogo Gene Henrique Lee Mario Michael Mike adam
-        benjamin boris croak david edward2 grandpa gustave klatt6 marcelo max michel mike2 norbert
-        quincy rob robert shelby travis victor""",
-}
-ENGLISH, FOREIGN, FEMALE_VARIANTS, MALE_VARIANTS = (tuple(names.split()) for names in _VOICES.values())
-VARIANTS = FEMALE_VARIANTS + MALE_VARIANTS
+_NAMES = """
+    en-us en en-gb-scotland en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc
+    | af cs da de es fi fr id it nb nl pl pt-br ro sv sw
+    | f1 f2 f3 f4 f5 Alicia Andrea Annie anika aunty belinda grandma linda steph steph2
+    | m1 m2 m3 m4 m5 m6 m7 m8 Alex Andy Denis Diogo Gene Henrique Lee Mario Michael Mike adam benjamin
+    boris croak david edward2 grandpa gustave klatt6 marcelo max michel mike2 norbert quincy rob robert shelby
+    travis victor"""
+ENGLISH, FOREIGN, WOMEN, MEN = (tuple(names.split()) for names in _NAMES.split("|"))
+VARIANTS = WOMEN + MEN
+FLITE = "flite"
+FLITE_VOICES = ("awb", "kal16", "rms", "slt")
+"""A Scot, an American as diphones, an American man, an American woman."""
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 6.0
 _ATTEMPTS = 100
+_USUAL_RATE = 175.0  # words per minute
 _RATE_GRID = 50  # Hz: keeps the ratio of sample rates a small fraction
 
 
@@ -48,38 +53,49 @@ class Voice:
     """One speaker.
 
     Attributes:
-        base: espeak-ng language, whose letter-to-sound rules make the accent.
-        variant: espeak-ng voice variant, which makes the timbre.
-        rate: Words per minute as heard.
-        pitch: 0 to 100, the variant's own register being 50.
-        span: Pitch range, 0 (monotonous) to 100.
+        base: espeak-ng language, whose letter-to-sound rules make the accent, or `FLITE`.
+        timbre: espeak-ng voice variant, or voice of flite.
+        rate: Words per minute.
+        pitch: 0 to 100, the timbre's own register being 50.
+        span: Pitch range, 0 (monotonous) to 100; flite ignores it.
         shift: Factor on all frequencies, formants and pitch alike; above 1 a shorter vocal tract.
-        tilt: Slope of an equaliser about 1 kHz, dB per octave.
+        tilt: Slope of an equalizer about 1 kHz, dB per octave.
     """
 
     base: str
-    variant: str
-    rate: float
-    pitch: float
-    span: float
-    shift: float
-    tilt: float
+    timbre: str
+    rate: float = _USUAL_RATE
+    pitch: float = 50.0
+    span: float = 50.0
+    shift: float = 1.0
+    tilt: float = 0.0
+
+    def vary(self, rng: Rng) -> Voice:
+        """Return the same speaker with rate, pitch and range changed by up to 10 %."""
+        changed = np.array([self.rate, self.pitch, self.span]) * (1 + rng.uniform(-0.1, 0.1, 3))
+        rate, pitch, span = np.round(np.minimum(changed, [np.inf, 100, 100]), 1).tolist()
+        return replace(self, rate=rate, pitch=pitch, span=span)
+
+    def say(self, text: str, sample_rate: int) -> FloatArray:
+        """Synthesise an English text: ``(time,)``, trimmed, peak 1; empty if the synthesiser is silent.
+
+        The synthesiser's sample rate is taken for ``shift`` times as many Hz, which moves every formant, and
+        its tempo corrected. espeak-ng's speech ends at some 11 kHz, flite's at 8 kHz.
+        """
+        spoken, rate = (_flite if self.base == FLITE else _espeak)(self, text)
+        rate = round(rate * self.shift / _RATE_GRID) * _RATE_GRID
+        divisor = int(np.gcd(sample_rate, rate))
+        resampled = resample_poly(spoken, sample_rate // divisor, rate // divisor)
+        trimmed = trim(dsp.equalize(resampled, sample_rate, self.tilt), sample_rate)
+        return trimmed / max(float(np.abs(trimmed).max(initial=0.0)), 1e-9)
 
 
-def draw_voice(
-    rng: np.random.Generator, variants: tuple[str, ...] = VARIANTS, bases: tuple[str, ...] = ()
-) -> Voice:
-    """Draw a voice: two times in three an English accent, else another language's.
-
-    Args:
-        rng: Source of all choices.
-        variants: espeak-ng variants to choose from.
-        bases: espeak-ng languages to choose from instead.
-    """
+def draw_voice(rng: Rng, timbres: Sequence[str] = VARIANTS, bases: Sequence[str] = ()) -> Voice:
+    """Draw a voice of the given timbres and bases, by default two times in three with an English accent."""
     usual = ENGLISH if rng.random() < 2 / 3 else FOREIGN
     return Voice(
         base=str(rng.choice(bases or usual)),
-        variant=str(rng.choice(variants)),
+        timbre=str(rng.choice(timbres)),
         rate=round(float(rng.uniform(140, 210)), 1),
         pitch=round(float(rng.uniform(25, 75)), 1),
         span=round(float(rng.uniform(25, 90)), 1),
@@ -88,148 +104,106 @@ def draw_voice(
     )
 
 
-def vary_prosody(voice: Voice, rng: np.random.Generator, amount: float = 0.1) -> Voice:
-    """Return the same speaker in another mood: rate, pitch and range moved by up to the share ``amount``."""
-    rate, pitch, span = 1 + rng.uniform(-amount, amount, 3)
-    return replace(
-        voice,
-        rate=round(voice.rate * rate, 1),
-        pitch=round(voice.pitch * pitch, 1),
-        span=round(min(voice.span * span, 100.0), 1),
-    )
-
-
-def check_espeak() -> tuple[str, str]:
-    """Return the paths of the espeak-ng library and of its data.
-
-    Raises:
-        SynthesisError: If ``espeakng-loader`` is not installed.
-    """
-    try:
-        loader = importlib.import_module("espeakng_loader")  # GPL, an optional extra
-    except ModuleNotFoundError as error:
-        raise SynthesisError(
-            "speech synthesis needs espeak-ng; pip install 'encore-separation[synthesis]'"
-        ) from error
-    return str(loader.get_library_path()), str(loader.get_data_path())
-
-
-def say(text: str, voice: Voice, sample_rate: int) -> FloatArray:
-    """Synthesise a text.
-
-    espeak-ng's 22.05 kHz are taken for ``shift`` times as many and then resampled, which moves every formant;
-    the speaking rate asked of espeak-ng makes up for the changed tempo. Nothing lies above some 11 kHz.
+def assign_voices(
+    rng: Rng, held_out: Sequence[str], others: Sequence[str], *, sexes: str = "mf"
+) -> dict[str, Voice]:
+    """Draw espeak-ng's voices of speakers of alternating sex.
 
     Args:
-        text: English text.
-        voice: Who says it.
-        sample_rate: Of the result, Hz.
-
-    Returns:
-        ``(time,)``, silence trimmed from both ends, largest magnitude 1; empty where espeak-ng says nothing.
-
-    Raises:
-        SynthesisError: If espeak-ng is missing, refuses the voice, or dies.
+        rng: Source of all choices.
+        held_out: Speakers who get an English accent and a variant of their own, a numbered one (they are the
+            plainest) while there are any.
+        others: Speakers who divide the remaining variants among them.
+        sexes: Of the first and the second speaker of either list.
     """
-    library, data = check_espeak()
-    request = {
-        "library": library,
-        "data": Path(data).name,
-        "voice": f"{voice.base}+{voice.variant}",
-        "rate": round(voice.rate / voice.shift),
-        "pitch": round(voice.pitch),
-        "span": round(voice.span),
-        "text": text,
-    }
-    script = Path(__file__).with_name("espeak_process.py")
-    # -I and -S leave out site-packages: the start takes milliseconds, and no user setting reaches the process
-    answer = subprocess.run(
-        [sys.executable, "-I", "-S", str(script)],
-        cwd=Path(
-            data
-        ).parent,  # espeak-ng cannot hold a data path beyond 160 characters, so it gets a short one
-        input=json.dumps(request).encode(),
-        capture_output=True,
-        check=False,
-    )
-    if answer.returncode != 0:
-        reason = answer.stderr.decode(errors="replace").strip().splitlines()
-        raise SynthesisError(reason[-1] if reason else f"espeak-ng died with status {answer.returncode}")
-    header, samples = answer.stdout.split(b"\n", 1)
-    spoken = np.frombuffer(samples, np.int16).astype(np.float64) / 32768
-    taken_for = round(int(header) * voice.shift / _RATE_GRID) * _RATE_GRID
-    divisor = int(np.gcd(sample_rate, taken_for))
-    resampled = resample_poly(spoken, sample_rate // divisor, taken_for // divisor)
-    trimmed = trim(_equalise(resampled, sample_rate, voice.tilt), sample_rate)
-    return trimmed / max(float(np.abs(trimmed).max(initial=0.0)), 1e-9)
+    names = {"m": MEN, "f": WOMEN}
+    pools = [[str(name) for name in rng.permutation(names[sex])] for sex in sexes]
+    voices = {}
+    for index, speaker in enumerate(held_out):
+        pool = pools[index % 2]
+        variant = next((name for name in pool if re.fullmatch(r"[mf]\d", name)), pool[0])
+        pool.remove(variant)
+        voices[speaker] = draw_voice(rng, (variant,), ENGLISH)
+    for index, speaker in enumerate(others):
+        pool = pools[index % 2]
+        voices[speaker] = draw_voice(rng, (pool[-1 - index // 2 % len(pool)],))
+    return voices
 
 
 def draw_utterance(
-    voice: Voice,
-    sample_rate: int,
-    rng: np.random.Generator,
-    *,
-    shortest_seconds: float = SHORTEST_SECONDS,
-    longest_seconds: float = LONGEST_SECONDS,
+    voice: Voice, sample_rate: int, rng: Rng, seconds: tuple[float, float] = (2.0, 6.0)
 ) -> tuple[str, FloatArray]:
-    """Draw what to say, anew or with a further sentence, until its length fits.
-
-    Args:
-        voice: Who says it.
-        sample_rate: Hz.
-        rng: Source of the sentences.
-        shortest_seconds: Least length after trimming.
-        longest_seconds: Largest length after trimming.
-
-    Returns:
-        The text and ``(time,)``, peak 1.
-
-    Raises:
-        SynthesisError: If no text of fitting length was found.
-    """
+    """Draw a text, anew or with a further sentence, until its speech fits; return both."""
     text = draw_sentence(rng)
     for _ in range(_ATTEMPTS):
-        speech = say(text, voice, sample_rate)
-        if speech.size < shortest_seconds * sample_rate:
+        speech = voice.say(text, sample_rate)
+        if speech.size < seconds[0] * sample_rate:
             text = f"{text} {draw_sentence(rng)}"
-        elif speech.size > longest_seconds * sample_rate:
+        elif speech.size > seconds[1] * sample_rate:
             text = draw_sentence(rng)
         else:
             return text, speech
-    raise SynthesisError(
-        f"no text of {shortest_seconds} to {longest_seconds} s for {voice}; widen the limits"
-    )
+    raise SynthesisError(f"no text of {seconds[0]} to {seconds[1]} s for {voice}; widen the limits")
 
 
-def trim(
-    speech: FloatArray, sample_rate: int, *, floor_db: float = -40.0, margin_seconds: float = 0.05
-) -> FloatArray:
-    """Cut the ends whose 10 ms frames lie ``floor_db`` below the loudest one, but for a margin.
-
-    Args:
-        speech: ``(time,)``.
-        sample_rate: Hz.
-        floor_db: Threshold relative to the loudest frame, dB, negative.
-        margin_seconds: What stays at either end.
-
-    Returns:
-        ``(time,)``, a view.
-    """
+def trim(speech: FloatArray, sample_rate: int) -> FloatArray:
+    """Remove 10 ms frames at either end that are 40 dB below the loudest one, but for 50 ms."""
     frame = sample_rate // 100
     count = speech.size // frame
     energy = (speech[: count * frame].reshape(count, frame) ** 2).mean(1)
-    loud = np.flatnonzero(energy > energy.max(initial=0.0) * 10 ** (floor_db / 10))
+    loud = np.flatnonzero(energy > 1e-4 * energy.max(initial=0.0))
     if loud.size == 0:
         return speech[:0]
-    margin = round(margin_seconds * sample_rate)
-    return speech[max(int(loud[0]) * frame - margin, 0) : (int(loud[-1]) + 1) * frame + margin]
+    return speech[max(int(loud[0]) - 5, 0) * frame : (int(loud[-1]) + 6) * frame]
 
 
-def _equalise(speech: FloatArray, sample_rate: int, tilt: float) -> FloatArray:
-    """Tilt the spectrum by ``tilt`` dB per octave from 100 Hz to 8 kHz, and take out what lies below 40."""
-    if speech.size == 0:
-        return speech
-    frequency = np.fft.rfftfreq(speech.size, 1 / sample_rate)
-    octaves = np.log2(np.clip(frequency, 100, 8000) / 1000)
-    gain = 10 ** (tilt * octaves / 20) * np.clip((frequency - 20) / 20, 0, 1)
-    return np.fft.irfft(np.fft.rfft(speech) * gain, speech.size)
+def check_espeak() -> tuple[Path, Path]:
+    """Return the paths of the espeak-ng library and of its data, which ``espeakng-loader`` has."""
+    loader = require("espeakng_loader", needed_by="speech synthesis", extra="synthesis")
+    return Path(loader.get_library_path()), Path(loader.get_data_path())
+
+
+def check_flite() -> str:
+    """Return the path of the program flite, or raise a `SynthesisError` if it or a voice is missing."""
+    program = shutil.which("flite")
+    if program is None:
+        raise SynthesisError("synthesiser flite needs the program flite; install the package 'flite'")
+    listed = subprocess.run([program, "-lv"], capture_output=True, text=True, check=False).stdout
+    # for a voice that it does not have, flite silently takes another one
+    if missing := sorted(set(FLITE_VOICES) - set(listed.partition(":")[2].split())):
+        raise SynthesisError(f"{program} has no voice {', '.join(missing)}; install a flite built with it")
+    return program
+
+
+def _espeak(voice: Voice, text: str) -> tuple[FloatArray, int]:
+    library, data = check_espeak()
+    prosody = [round(number) for number in (voice.rate / voice.shift, voice.pitch, voice.span)]
+    request = [str(library), data.name, f"{voice.base}+{voice.timbre}", text, *prosody]
+    # -I and -S leave out site-packages: the start takes milliseconds, and no user setting interferes;
+    # espeak-ng cannot hold a data path beyond 160 characters, so it gets a short one from within the folder
+    script = [sys.executable, "-I", "-S", str(Path(__file__).with_name("espeak_process.py"))]
+    answer = subprocess.run(script, cwd=data.parent, input=json.dumps(request).encode(), capture_output=True)
+    if answer.returncode != 0:
+        raise SynthesisError(_last_line(answer))
+    header, samples = answer.stdout.split(b"\n", 1)
+    return np.frombuffer(samples, np.int16).astype(np.float64) / 32768, int(header)
+
+
+def _flite(voice: Voice, text: str) -> tuple[FloatArray, int]:
+    stretch, pitch = _USUAL_RATE * voice.shift / voice.rate, 0.7 + 0.006 * voice.pitch
+    options = ["--setf", f"duration_stretch={stretch:.6f}", "--setf", f"f0_shift={pitch:.6f}"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        command = [check_flite(), "-voice", voice.timbre, *options, "-t", text, "-o", str(path)]
+        answer = subprocess.run(command, capture_output=True)
+        # flite's status is 0 whatever happens
+        if not path.exists():
+            raise SynthesisError(_last_line(answer))
+        spoken, rate = soundfile.read(path)
+    return np.asarray(spoken, np.float64), rate
+
+
+def _last_line(answer: subprocess.CompletedProcess[bytes]) -> str:
+    """Return what a program wrote last on standard error, or its status if nothing."""
+    lines = answer.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"{answer.args[0]} wrote nothing, status {answer.returncode}"

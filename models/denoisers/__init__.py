@@ -1,1 +1,1 @@
-"""Networks that are told a time beside their input, and the separators made of them."""
+"""Networks conditioned on time or noise level, and the separators and priors made of them."""

@@ -1,4 +1,4 @@
-"""A bridge's data predictor as a separator: network, bridge and the domain in which the bridge lives."""
+"""A bridge's data predictor as a separator: network, bridge and the domain of the bridge's states."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from encore.models.processes.bridge import Bridge
 from encore.models.separators.contract import check_mixture
 
 Domain = Literal["waveform", "compressed"]
-"""``"waveform"``, over the mixture's root mean square: there the mean of a straight bridge is data mixing.
-``"compressed"``: the spectrum ``scale |X|^0.5 e^(j phase)`` of the mixture over its peak, which is what the
-constants published for SB, BBED and OUVE are for."""
+"""``"waveform"``, over the mixture's root mean square, where the mean of a straight bridge is linear mixing.
+``"compressed"``: the spectrum ``scale |X|^0.5 e^(j phase)`` of the mixture over its peak, for which the
+constants of SB, BBED and OUVE were published."""
 
 
 class BridgeSeparator(nn.Module):
-    """Separate in one step, ``D(x_0, 1, x_0)``, or give what a sampler of the bridge needs.
+    """Separate in one step, ``D(x_0, 1, x_0)``, or serve a sampler of the bridge.
 
-    The sampler asks `encode` for states, `denoise` for estimates of the sources in them, and
-    `decode` for waveforms; `encore.inference.sample_bridge` does.
+    A sampler calls `encode` for states, `denoise` for estimates of the sources in them, and `decode` for
+    waveforms.
 
     Args:
-        network: Finds the sources, such as `encore.models.denoisers.conditioned_bsrnn.ConditionedBSRNN`.
-        bridge: The process; its noise is in the unit of the domain's states.
-        domain: Where the bridge lives.
-        scale: Of the compressed spectrum, of windows scaled to the waveform's level; the default is
-            the published 0.15 of Hann windows of 510 samples that are not scaled.
-        preconditioning: What the network is not left to find, see `encore.models.denoisers.preconditioning`;
-            None for the network alone.
+        network: Estimates the sources, such as `encore.models.denoisers.conditioned_bsrnn.ConditionedBSRNN`.
+        bridge: The process; its noise is in units of the domain's states.
+        domain: Domain of the states.
+        scale: Of the compressed spectrum, for windows scaled to the waveform's level; the default equals the
+            published 0.15 for Hann windows of 510 samples without that scaling.
+        preconditioning: See `encore.models.denoisers.preconditioning`; None for the network alone.
 
     Raises:
         ValueError: If the domain is unknown.
@@ -39,8 +38,6 @@ class BridgeSeparator(nn.Module):
     Source: A. Jukic et al., "Schroedinger Bridge for Generative Speech Enhancement", 2024 (data prediction
     and domain); docs/methods.md.
     """
-
-    takes_shares = True
 
     def __init__(
         self,
@@ -64,13 +61,13 @@ class BridgeSeparator(nn.Module):
         self.sample_rate: int = network.sample_rate
         self.channels: int = network.channels
 
-    def forward(self, mixture: Tensor, share: Tensor | None = None, original: Tensor | None = None) -> Tensor:
+    def forward(self, mixture: Tensor, ratio: Tensor | None = None, original: Tensor | None = None) -> Tensor:
         """Separate in one step.
 
         Args:
-            mixture: ``(batch, channel, time)``, any level; a blend, if the other two are given, which is then
-                the state of every source.
-            share: ``(batch,)`` the mixture's share in it, which is then the time in the bridge; None for 1.
+            mixture: ``(batch, channel, time)``, any level; with the other two, a mix of the mixture and an
+                estimate, used as the state of every source.
+            ratio: ``(batch,)`` its mixing ratio, used as the time in the bridge; None for 1.
             original: ``(batch, channel, time)`` the mixture itself; None for ``mixture``.
 
         Returns:
@@ -82,39 +79,35 @@ class BridgeSeparator(nn.Module):
         check_mixture(mixture, self.channels)
         original = mixture if original is None else original
         level = self.level(original)
-        t = mixture.new_ones(len(mixture)) if share is None else share.to(mixture)
+        t = mixture.new_ones(len(mixture)) if ratio is None else ratio.to(mixture)
         state = self.encode(mixture[:, None].expand(-1, len(self.sources), -1, -1), level)
-        found = self._estimate(state, t, self.encode(original[:, None], level))
-        return self._waveforms(found, level, mixture.shape[-1])
+        return self.estimate(state, t, self.encode(original[:, None], level), level, mixture.shape[-1])
 
     def level(self, mixture: Tensor) -> Tensor:
-        """What states are in units of, ``(b, 1, 1, 1)``: the mixture's root mean square, or its peak."""
+        """Return the unit of states, ``(b, 1, 1, 1)``: the mixture's root mean square, or its peak."""
         if self.domain == "waveform":
             return (mixture.square().mean(dim=(1, 2))[:, None, None, None] + 1e-16).sqrt()
         return mixture.abs().amax(dim=(1, 2))[:, None, None, None].clamp_min(1e-8)
 
     def encode(self, waveforms: Tensor, level: Tensor) -> Tensor:
-        """States of waveforms.
+        """Return the states ``(b, n, c, t)``, or complex ``(b, n, c, x, y)``, of waveforms ``(b, n, c, t)``.
 
         Args:
-            waveforms: ``(b, n, c, t)``.
+            waveforms: The waveforms.
             level: Of their mixtures, from `level`.
-
-        Returns:
-            ``(b, n, c, t)``, or complex ``(b, n, c, x, y)``.
         """
         if self.domain == "waveform":
             return waveforms / level
-        return self._compressed(self.network.analyse(waveforms / level))
+        return self._compress(self.network.analyze(waveforms / level))
 
     def decode(self, states: Tensor, level: Tensor, time: int) -> Tensor:
-        """Waveforms ``(b, n, c, time)`` of states, at the level that they had before."""
+        """Invert `encode` to waveforms ``(b, n, c, time)``."""
         if self.domain == "waveform":
             return states * level
-        return self._waveforms(self._expanded(states), level, time)
+        return self._waveforms(self._expand(states), level, time)
 
     def denoise(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
-        """The sources in a state.
+        """Estimate the sources in a state.
 
         Args:
             state: ``(b, s, c, ...)``, of all sources.
@@ -124,17 +117,17 @@ class BridgeSeparator(nn.Module):
         Returns:
             Estimates, states like ``state``.
         """
-        found = self._estimate(state, t, mixture)
+        spectra = self._estimate(state, t, mixture)
         if self.domain == "waveform":
-            return self.network.synthesise(found, state.shape[-1])
-        return self._compressed(found)
+            return self.network.synthesize(spectra, state.shape[-1])
+        return self._compress(spectra)
 
     def estimate(self, state: Tensor, t: Tensor, mixture: Tensor, level: Tensor, time: int) -> Tensor:
-        """As `denoise`, but waveforms ``(b, s, c, time)`` at the mixture's level; for training."""
+        """Estimate like `denoise`, but waveforms ``(b, s, c, time)`` at the mixture's level."""
         return self._waveforms(self._estimate(state, t, mixture), level, time)
 
     def _estimate(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
-        """Spectra of the sources in a state, over the level."""
+        """Estimate spectra of the sources in a state, over the level."""
         if self.preconditioning is None:
             return self.network(self._spectra(state), t, self._spectra(mixture))
         weights = self.preconditioning(self.bridge, t)
@@ -143,21 +136,20 @@ class BridgeSeparator(nn.Module):
         if self.domain == "waveform":
             skip, out = skip[..., None], out[..., None]
             return skip * self._spectra(state) + out * found
-        return self._expanded(skip * state + out * self._compressed(found))
+        return self._expand(skip * state + out * self._compress(found))
 
     def _spectra(self, states: Tensor) -> Tensor:
-        return self.network.analyse(states) if self.domain == "waveform" else self._expanded(states)
+        return self.network.analyze(states) if self.domain == "waveform" else self._expand(states)
 
     def _waveforms(self, spectra: Tensor, level: Tensor, time: int) -> Tensor:
-        """Spectra over the level to waveforms at it."""
-        waveforms: Tensor = self.network.synthesise(spectra, time)
+        waveforms: Tensor = self.network.synthesize(spectra, time)
         return waveforms * level
 
-    def _compressed(self, spectra: Tensor) -> Tensor:
-        """``scale |X|^0.5 e^(j phase)``; its slope at 0 is kept finite."""
+    def _compress(self, spectra: Tensor) -> Tensor:
+        """Compress to ``scale |X|^0.5 e^(j phase)``, with a finite slope at 0."""
         power = torch.view_as_real(spectra).square().sum(dim=-1)
         return self.scale * spectra * (power + 1e-12) ** -0.25
 
-    def _expanded(self, states: Tensor) -> Tensor:
-        """The inverse of `_compressed`."""
+    def _expand(self, states: Tensor) -> Tensor:
+        """Invert `_compress`."""
         return states * states.abs() / self.scale**2

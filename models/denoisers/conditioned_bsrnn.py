@@ -1,4 +1,4 @@
-"""The band-split recurrent network as a denoiser: told the time, and the mixture beside the state."""
+"""The band-split recurrent network as a bridge's denoiser, conditioned on time and mixture."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from encore.models.separators.band_split import BandSplitNetwork
 
 
 class ConditionedBSRNN(BandSplitNetwork):
-    """BSRNN that finds sources in the state of a bridge.
+    """BSRNN that estimates the sources in the state of a bridge.
 
-    It sees the spectra of every source's state and of the mixture, and of each it gives complex masks:
+    From the spectra of every source's state and of the mixture it computes complex masks of each:
     ``estimate = mask * state + mask * mixture + residual``. Before training the masks of the mixture are near
-    1 and the others near 0. What goes into every recurrence is scaled and shifted by functions of time.
-
-    Each channel is estimated on its own, with the same weights.
+    1 and the others near 0. The input of every recurrence is scaled and shifted by functions of time. Each
+    channel is estimated on its own, with the same weights.
 
     Args:
         sources: Names of the sources.
@@ -28,33 +27,28 @@ class ConditionedBSRNN(BandSplitNetwork):
         **options: As of `encore.models.separators.bsrnn.BSRNN`.
     """
 
-    compilable = ("_predict",)
-    starts = (0.0, 1.0)
+    initial_masks = (0.0, 1.0)
 
     def __init__(self, sources: Sequence[str] = ("speech",), *, embedding: int = 64, **options: Any) -> None:
         super().__init__(sources, **options)
         self.films = TimeFilms([self.features] * (2 * len(self.layers)), embedding)
+        # a Hann window of N samples has a sum of squares of 3 N / 8
+        self.window_norm = (3 * self.window_length / 8) ** 0.5
 
     def spectra(self, sources: int) -> int:
-        """A state of every source, and the mixture."""
+        """Return the number of input spectra: a state of every source, and the mixture."""
         return sources + 1
 
-    def analyse(self, waveforms: Tensor) -> Tensor:
-        """``(b, n, c, t)`` to spectra ``(b, n, c, f, frame)`` of the waveforms' level in the mean bin."""
-        batch, count, channels, _ = waveforms.shape
-        # a Hann window of N samples has a sum of squares of 3 N / 8
-        scale = (8 / (3 * self.window_length)) ** 0.5
-        spectra = scale * self.transform(rearrange(waveforms, "b n c t -> (b n c) t"))
-        return rearrange(spectra, "(b n c) f t -> b n c f t", b=batch, n=count, c=channels)
+    def analyze(self, waveforms: Tensor) -> Tensor:
+        """Transform ``(b, n, c, t)`` to ``(b, n, c, f, frame)``, at the waveforms' level in the mean bin."""
+        return self.transform(waveforms) / self.window_norm
 
-    def synthesise(self, spectra: Tensor, time: int) -> Tensor:
-        """``(b, n, c, f, frame)`` to waveforms ``(b, n, c, time)``."""
-        scale = (3 * self.window_length / 8) ** 0.5
-        flat = scale * rearrange(spectra, "b n c f t -> b (n c) f t")
-        return rearrange(self.inverse(flat, time), "b (n c) t -> b n c t", c=spectra.shape[2])
+    def synthesize(self, spectra: Tensor, time: int) -> Tensor:
+        """Invert `analyze`: ``(b, n, c, f, frame)`` to waveforms ``(b, n, c, time)``."""
+        return self.inverse(self.window_norm * spectra, time)
 
     def forward(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
-        """Find the sources.
+        """Estimate the sources.
 
         Args:
             state: ``(b, s, c, f, frame)``, complex.
@@ -67,7 +61,7 @@ class ConditionedBSRNN(BandSplitNetwork):
         batch, count, channels = state.shape[:3]
         states = rearrange(state, "b s c f t -> (b c) s f t")
         mixtures = rearrange(mixture, "b 1 c f t -> (b c) 1 f t")
-        # all by the mixture's level: what a state has above it, such as noise, is to be seen
+        # all by the mixture's level, which keeps the excess level of a state, such as noise
         level = self.level(mixtures[:, 0])[:, None]
         films = self.films(t.repeat_interleave(channels))
         masks, residuals = self.estimate(torch.cat((states, mixtures), dim=1) / level, films)

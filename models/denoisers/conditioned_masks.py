@@ -1,4 +1,4 @@
-"""The plain network of magnitude masks as a denoiser: told the time, and the mixture beside the state."""
+"""The U-Net of magnitude masks as a bridge's denoiser, conditioned on time and mixture."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from encore.models.separators.spectrogram_unet import MaskUNet
 
 
 class ConditionedMasks(nn.Module):
-    """A U-Net on magnitudes that finds sources in the state of a bridge by masks of state and mixture.
+    """A U-Net that estimates the sources in the state of a bridge by magnitude masks of state and mixture.
 
-    It sees the magnitudes of every source's state and of the mixture, and gives for each source one mask in
+    From the magnitudes of every source's state and of the mixture it computes for each source one mask in
     [0, 1] of its state and one of the mixture: ``estimate = mask * state + mask * mixture``, each with its
     own phase. Above ``highest_frequency`` a mask is the mean of the frame's. The layers are those of
     `encore.models.separators.spectrogram_unet.SpectrogramUNet`, scaled and shifted by functions of time.
@@ -29,15 +29,15 @@ class ConditionedMasks(nn.Module):
         channels: Channels of the audio, estimated together.
         filters: Channels of the layers down.
         features: Channels of the last layer up.
-        highest_frequency: Upper end in Hz of what the network sees.
-        window_seconds: Length of the Hann analysis window.
+        highest_frequency: Upper end in Hz of the network's input.
+        window_seconds: Length of the Hann window.
         hop_seconds: Hop of the analysis, at most half the window.
-        compression: Exponent in (0, 1] of the magnitudes that the network sees.
-        dropout: Share of values that the first three layers up drop in training.
+        compression: Exponent in (0, 1] of the input magnitudes.
+        dropout: Dropout rate of the first three layers up.
         embedding: Features of the time's embedding.
 
     Raises:
-        ValueError: If a value makes no sense.
+        ValueError: If a value is invalid.
     """
 
     compilable = ("_predict",)
@@ -67,17 +67,16 @@ class ConditionedMasks(nn.Module):
         self.network = MaskUNet((count + 1) * channels, 2 * count * channels, filters, features, dropout)
         self.films = TimeFilms(self.network.film_widths, embedding)
 
-    def analyse(self, waveforms: Tensor) -> Tensor:
-        """``(b, n, c, t)`` to spectra ``(b, n, c, frame, f)`` of the waveforms' level."""
-        spectra = self.transform(rearrange(waveforms, "b n c t -> b (n c) t"), self.multiple)
-        return rearrange(spectra, "b (n c) t f -> b n c t f", c=waveforms.shape[2]) / self._scale()
+    def analyze(self, waveforms: Tensor) -> Tensor:
+        """Transform ``(b, n, c, t)`` to spectra ``(b, n, c, frame, f)`` at the waveforms' level."""
+        return self.transform(waveforms, self.multiple) / self._window_norm()
 
-    def synthesise(self, spectra: Tensor, time: int) -> Tensor:
-        """``(b, n, c, frame, f)`` to waveforms ``(b, n, c, time)``."""
-        return self.transform.inverse(spectra * self._scale(), time)
+    def synthesize(self, spectra: Tensor, time: int) -> Tensor:
+        """Invert `analyze`: ``(b, n, c, frame, f)`` to waveforms ``(b, n, c, time)``."""
+        return self.transform.inverse(spectra * self._window_norm(), time)
 
     def forward(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
-        """Find the sources.
+        """Estimate the sources.
 
         Args:
             state: ``(b, s, c, frame, f)``, complex.
@@ -87,26 +86,24 @@ class ConditionedMasks(nn.Module):
         Returns:
             ``(b, s, c, frame, f)``, complex.
         """
-        together = torch.view_as_real(torch.cat((state, mixture), dim=1))
+        spectra = torch.view_as_real(torch.cat((state, mixture), dim=1))
         level = torch.view_as_real(mixture).square().sum(-1).mean(dim=(1, 2, 3, 4)).add(1e-16).sqrt()
+        spectra = spectra[..., : self.bins, :] / level[:, None, None, None, None, None]
         # the small constant keeps the slope of the root finite where a bin is empty
-        power = (together[..., : self.bins, :] / level[:, None, None, None, None, None]).square().sum(
-            -1
-        ) + 1e-8
-        seen = rearrange(power ** (self.compression / 2), "b n c t f -> b (n c) t f")
-        seen = F.pad(seen, (0, -self.bins % self.multiple))
-        logits = self._predict(seen, self.films(t))[..., : self.bins].float()
+        power = spectra.square().sum(-1) + 1e-8
+        magnitudes = rearrange(power ** (self.compression / 2), "b n c t f -> b (n c) t f")
+        magnitudes = F.pad(magnitudes, (0, -self.bins % self.multiple))
+        logits = self._predict(magnitudes, self.films(t))[..., : self.bins].float()
         masks = rearrange(logits, "b (m s c) t f -> m b s c t f", m=2, c=self.channels).sigmoid()
         mean = masks.mean(dim=-1, keepdim=True)
         above = mean.expand(*mean.shape[:-1], state.shape[-1] - self.bins)
         of_state, of_mixture = torch.cat((masks, above), dim=-1)
         return of_state * state + of_mixture * mixture
 
-    def _predict(self, seen: Tensor, films: Sequence[Tensor]) -> Tensor:
-        """What lies between the transforms."""
-        logits: Tensor = self.network(seen, films)
+    def _predict(self, magnitudes: Tensor, films: Sequence[Tensor]) -> Tensor:
+        logits: Tensor = self.network(magnitudes, films)
         return logits
 
-    def _scale(self) -> Tensor:
-        """Root of the sum of the squared window: with it spectra are at the waveform's level."""
+    def _window_norm(self) -> Tensor:
+        """Return the root of the squared window's sum: spectra over it are at the waveform's level."""
         return self.transform.window.square().sum().sqrt()

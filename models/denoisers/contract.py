@@ -1,4 +1,4 @@
-"""What the networks of bridges have in common: they work on spectra, and bring their own transform."""
+"""The interface of the networks of bridges: they estimate spectra and hold their own transform."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch import Tensor
 
 @runtime_checkable
 class SpectralDenoiser(Protocol):
-    """A network that finds the sources in a state of a bridge, told the time and the mixture."""
+    """A network that estimates the sources in a state of a bridge, conditioned on time and mixture."""
 
     sources: tuple[str, ...]
     sample_rate: int
     channels: int
 
-    def analyse(self, waveforms: Tensor) -> Tensor:
-        """Waveforms ``(b, n, c, t)`` to complex spectra ``(b, n, c, x, y)`` of unit-scaled windows."""
+    def analyze(self, waveforms: Tensor) -> Tensor:
+        """Transform ``(b, n, c, t)`` to complex spectra ``(b, n, c, x, y)`` of unit-scaled windows."""
         ...
 
-    def synthesise(self, spectra: Tensor, time: int) -> Tensor:
-        """The inverse: ``(b, n, c, x, y)`` to ``(b, n, c, time)``."""
+    def synthesize(self, spectra: Tensor, time: int) -> Tensor:
+        """Invert `analyze`: ``(b, n, c, x, y)`` to ``(b, n, c, time)``."""
         ...
 
     def __call__(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
-        """Estimates of the sources.
+        """Estimate the sources.
 
         Args:
             state: ``(b, s, c, x, y)``, complex, at the mixture's level.

@@ -1,7 +1,4 @@
-"""Preconditioning of a bridge's data predictor: what is known beforehand is not left to the network.
-
-Each gives weights of ``D = c_skip x_t + c_out F(c_in x_t)``.
-"""
+"""Preconditioning of a bridge's data predictor, ``D = c_skip x_t + c_out F(c_in x_t)``."""
 
 from __future__ import annotations
 
@@ -21,16 +18,11 @@ class Preconditioning(ABC):
 
     @abstractmethod
     def __call__(self, bridge: Bridge, t: Tensor) -> Weights:
-        """``c_skip``, ``c_out`` and ``c_in`` at times ``t``, each of its shape.
-
-        Args:
-            bridge: The process.
-            t: In [0, 1].
-        """
+        """Return ``c_skip``, ``c_out`` and ``c_in`` at times ``t`` in [0, 1], each of its shape."""
 
 
 class LinearEstimate(Preconditioning):
-    """The best linear estimate of the source from the state is added, and the network sees unit variance.
+    """Add the best linear estimate of the source from the state; the network has inputs of unit variance.
 
     With ``A = a^2 S + b^2 M + 2 a b C + c^2``: ``c_in = A^(-1/2)``, ``c_skip = (a S + b C) / A`` and
     ``c_out = sqrt((b^2 (S M - C^2) + S c^2) / A)``, the deviation of what the linear estimate misses.
@@ -64,7 +56,7 @@ class LinearEstimate(Preconditioning):
 
 
 class NoisePrediction(Preconditioning):
-    """The network gives ``(x_t - s) / sqrt(v_t)``, as in I2SB: ``D = x_t - sqrt(v_t) F(x_t)``.
+    """Let the network predict ``(x_t - s) / sqrt(v_t)``, as in I2SB: ``D = x_t - sqrt(v_t) F(x_t)``.
 
     Source: G.-H. Liu et al., "I2SB: Image-to-Image Schroedinger Bridge", 2023.
     """
@@ -77,8 +69,8 @@ class NoisePrediction(Preconditioning):
         """
         if not isinstance(bridge, VarianceExploding):
             raise ValueError(
-                f"preconditioning=NoisePrediction: {type(bridge).__name__} has no variance v_t; take a "
-                "bridge that has, such as I2SB"
+                f"preconditioning=NoisePrediction: {type(bridge).__name__} has no variance v_t; use a bridge "
+                "with one, such as I2SB"
             )
         one = torch.ones_like(t)
         return one, -bridge.variance(t.double()).sqrt().to(t), one

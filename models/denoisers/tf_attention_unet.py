@@ -1,4 +1,4 @@
-"""The network of diffusion source priors: attention along frequency and along time, in a U-Net of spectra."""
+"""The network of diffusion priors: a U-Net on spectra with attention along frequency and along time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from encore.models.denoisers.attention import Conditioned, GlobalTemporal, GridAttention
-from encore.models.denoisers.time_embedding import StageEmbedding
+from encore.common.dsp import istft, stft
+from encore.models.denoisers.attention import AdaptiveNorm, GlobalTemporal, GridAttention
+from encore.models.denoisers.time_embedding import LevelEmbedding
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Widths and depths of the stages, the first half down, then the latent one, then up."""
+    """Widths and depths of the stages: down, the latent stage, up."""
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
@@ -41,32 +42,32 @@ class _Layout:
 
 
 class TFAttentionUNet(nn.Module):
-    """Find the noise in a noisy waveform, told its level and, where there are classes, that of the source.
+    """Estimate the noise in a waveform, conditioned on its level and, where there are classes, on the class.
 
     A sqrt-Hann STFT, its real and imaginary part as two channels, then a U-Net whose stages are blocks of
-    attention along frequency and attention along time, in the latent stage each behind one of whole frames.
-    Resampling is by pixel shuffles, skips are joined by a 1x1 convolution. Shift, scale and gate of every
-    layer are made of the level's embedding, a stage each.
+    attention along frequency and attention along time, in the latent stage each after one of whole frames.
+    Resampling is by pixel shuffles; skips are joined by a 1x1 convolution. Shift, scale and gate of every
+    layer are projections of the level's embedding, one embedding a stage.
 
-    Any length: spectra are padded to whole pixels and cut back. Transforms and their scaling are in
-    float32, also under autocast.
+    Spectra are padded to whole pixels and cut back, so any length is possible. Transforms and their scaling
+    are in float32, also under autocast.
 
     Args:
         classes: Number of classes of sources, or their names; 0 without. One more embedding stands for "any
             class".
         widths: Channels of the stages; they double to the middle and mirror after it.
         depths: Blocks of the stages.
-        window: Length of the window in samples, even, twice the bins less two; the hop is its half.
-        heads: Of every attention.
-        fold: Neighbouring bins that the attention of whole frames takes together.
+        window: Length of the window in samples, even; the hop is its half.
+        heads: Heads of every attention.
+        fold: Neighbouring bins that the attention of whole frames folds together.
         frame_channels: Channels that it reduces them to.
         embedding: Features of the level's sinusoids; half of them after two layers.
         zero_init: Whether every block starts as the identity, and the output at 0.
-        checkpointing: Whether blocks keep their inputs only and compute the rest again for a gradient: half
+        checkpointing: Whether blocks keep their inputs only and recompute activations for a gradient: half
             more time for a fraction of the memory. May be changed at any time.
 
     Raises:
-        ValueError: If sizes do not fit each other.
+        ValueError: If sizes do not match.
 
     Source: R. Shi et al., "Unsupervised Single-Channel Audio Separation with Diffusion Source Priors", 2025;
     W. Peebles and S. Xie, "Scalable Diffusion Models with Transformers", 2023 (adaLN-zero); docs/methods.md.
@@ -107,30 +108,30 @@ class TFAttentionUNet(nn.Module):
         wide, middle = layout.widths, layout.resamplings
         frame_bins = bins // self.multiple // fold
         size = embedding // 2
-        self.embeddings = nn.ModuleList(StageEmbedding(embedding, size, count) for _ in range(len(wide) + 1))
+        self.embeddings = nn.ModuleList(LevelEmbedding(embedding, size, count) for _ in range(len(wide) + 1))
         self.enter = nn.Conv2d(2, wide[0], 3, padding=1)
         self.stages = nn.ModuleList(
             nn.ModuleList(
-                _Block(width, heads, size, (fold, frame_bins, frame_channels) if place == middle else None)
+                _Block(width, heads, size, (fold, frame_bins, frame_channels) if index == middle else None)
                 for _ in range(depth)
             )
-            for place, (width, depth) in enumerate(zip(wide, layout.depths, strict=True))
+            for index, (width, depth) in enumerate(zip(wide, layout.depths, strict=True))
         )
         self.down = nn.ModuleList(nn.Conv2d(width, width // 2, 3, padding=1) for width in wide[:middle])
         self.up = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, padding=1) for width in wide[middle:-1])
         self.join = nn.ModuleList(nn.Linear(2 * width, width) for width in wide[middle + 1 :])
         self.leave = nn.Conv2d(wide[-1], wide[-1], 3, padding=1)
-        self.norm = Conditioned(wide[-1], size, parts=2)
+        self.norm = AdaptiveNorm(wide[-1], size, parts=2)
         self.out = nn.Conv2d(wide[-1], 2, 3, padding=1)
         if zero_init:
             self._start_as_identity()
 
-    def forward(self, waveform: Tensor, told: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Find the noise.
+    def forward(self, waveform: Tensor, level: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Estimate the noise.
 
         Args:
             waveform: ``(b, 1, time)``.
-            told: ``(b,)``, what stands for the noise level.
+            level: ``(b,)``, a number that stands for the noise level.
             labels: ``(b,)`` integers, classes from 0 up, or ``classes`` for any; None for any.
 
         Returns:
@@ -141,77 +142,67 @@ class TFAttentionUNet(nn.Module):
         """
         if waveform.ndim != 3 or waveform.shape[1] != 1:
             raise ValueError(f"waveform has shape {tuple(waveform.shape)}: give (batch, 1, time)")
-        labels = self._checked(labels, len(waveform))
-        spectrum = self._analyse(waveform)
-        found = self._predict(spectrum, told, labels)
-        return self._synthesise(found, waveform.shape[-1]).to(waveform.dtype)
-
-    def _predict(self, x: Tensor, told: Tensor, labels: Tensor | None) -> Tensor:
-        """What lies between the transforms: ``(b, f, frame, 2)`` to the same."""
-        frames = x.shape[2]
-        x = F.pad(x, (0, 0, 0, -frames % self.multiple))
-        conditions = [embedding(told, labels) for embedding in self.embeddings]
-        x = _convolved(self.enter, x)
-        middle = len(self.down)
-        skips: list[Tensor] = []
-        for place, stage in enumerate(self.stages):
-            if place > middle:
-                x = _shuffled(F.pixel_shuffle, _convolved(self.up[place - middle - 1], x))
-                x = self.join[place - middle - 1](torch.cat((x, skips.pop()), dim=-1))
-            for block in stage:  # type: ignore[attr-defined]
-                x = self._asked(block, x, conditions[place])
-            if place < middle:
-                skips.append(x)
-                x = _shuffled(F.pixel_unshuffle, _convolved(self.down[place], x))
-        x, _ = self.norm(_convolved(self.leave, x), conditions[-1])
-        return _convolved(self.out, x)[:, :, :frames]
-
-    def _asked(self, block: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
-        if not (self.checkpointing and torch.is_grad_enabled()):
-            return block(x, condition)
-        return checkpoint(block, x, condition, use_reentrant=False)
-
-    def _checked(self, labels: Tensor | None, batch: int) -> Tensor | None:
+        batch = len(waveform)
         if labels is not None and (
             labels.shape != (batch,) or bool(((labels < 0) | (labels > self.classes)).any())
         ):
             raise ValueError(f"labels={labels.tolist()}: give {batch}, each from 0 to {self.classes}")
-        return labels
+        noise = self._predict(self._analyze(waveform), level, labels)
+        return self._synthesize(noise, waveform.shape[-1]).to(waveform.dtype)
 
-    def _analyse(self, waveform: Tensor) -> Tensor:
-        """Waveforms ``(b, 1, time)`` to ``(b, f, frame, 2)``, white noise of unit variance to such noise."""
+    def _predict(self, x: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
+        """Map spectra ``(b, f, frame, 2)`` to the same shape."""
+        frames = x.shape[2]
+        x = F.pad(x, (0, 0, 0, -frames % self.multiple))
+        conditions = [embedding(level, labels) for embedding in self.embeddings]
+        x = _convolve(self.enter, x)
+        middle = len(self.down)
+        skips: list[Tensor] = []
+        for index, stage in enumerate(self.stages):
+            if index > middle:
+                x = _shuffle(F.pixel_shuffle, _convolve(self.up[index - middle - 1], x))
+                x = self.join[index - middle - 1](torch.cat((x, skips.pop()), dim=-1))
+            for block in stage:  # type: ignore[attr-defined]
+                x = self._run_block(block, x, conditions[index])
+            if index < middle:
+                skips.append(x)
+                x = _shuffle(F.pixel_unshuffle, _convolve(self.down[index], x))
+        x, _ = self.norm(_convolve(self.leave, x), conditions[-1])
+        return _convolve(self.out, x)[:, :, :frames]
+
+    def _run_block(self, block: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return block(x, condition)
+        return checkpoint(block, x, condition, use_reentrant=False)
+
+    def _analyze(self, waveform: Tensor) -> Tensor:
+        """Transform ``(b, 1, time)`` to ``(b, f, frame, 2)``; white noise keeps its unit variance."""
         with torch.autocast(waveform.device.type, enabled=False):
             time = waveform.shape[-1]
             # mirrored, as the transform does at both ends, where there is enough to mirror
             mode = "reflect" if time >= 2 * self.hop else "constant"
             padded = F.pad(waveform[:, 0].float(), (0, self._length(time) - time), mode=mode)
-            spectrum = torch.stft(
-                padded, self.window_length, self.hop, window=self.window, return_complex=True
-            )
             # the squared window sums to its hop, and half the power of a bin is in each part
-            return torch.view_as_real(spectrum) * (2 / self.hop) ** 0.5
+            return torch.view_as_real(stft(padded, self.window, self.hop)) * (2 / self.hop) ** 0.5
 
-    def _synthesise(self, channels: Tensor, time: int) -> Tensor:
-        """The inverse: ``(b, f, frame, 2)`` to ``(b, 1, time)``."""
+    def _synthesize(self, channels: Tensor, time: int) -> Tensor:
+        """Invert `_analyze`: ``(b, f, frame, 2)`` to ``(b, 1, time)``."""
         with torch.autocast(channels.device.type, enabled=False):
             spectrum = torch.view_as_complex(channels.float().contiguous()) * (self.hop / 2) ** 0.5
-            waveform = torch.istft(
-                spectrum, self.window_length, self.hop, window=self.window, length=self._length(time)
-            )
-            return waveform[:, None, :time]
+            return istft(spectrum, self.window, self._length(time), self.hop)[:, None, :time]
 
     def _length(self, time: int) -> int:
-        """Samples that are transformed: two hops or more, which reflection needs, and whole ones.
+        """Return the samples to transform: whole hops, two or more, which reflection needs.
 
-        Else the last samples would lie in the tail of one window only, and what the network does there would
-        be divided by next to nothing.
+        Else only the tail of one window would cover the last samples, and inversion would divide the
+        network's output there by nearly 0.
         """
         return self.hop * max(2, -(-time // self.hop))
 
     def _start_as_identity(self) -> None:
-        """What conditions make of the embedding, and the last layer, at 0."""
+        """Zero the projections of the conditions, and the last layer."""
         layers: list[nn.Linear | nn.Conv2d] = [self.out]
-        layers += [module.head for module in self.modules() if isinstance(module, Conditioned)]
+        layers += [module.head for module in self.modules() if isinstance(module, AdaptiveNorm)]
         for layer in layers:
             nn.init.zeros_(layer.weight)
             assert layer.bias is not None
@@ -219,7 +210,7 @@ class TFAttentionUNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention of whole frames, where there is one, along frequency, along time: ``(b, f, frame, c)``."""
+    """Attention of whole frames (optional), along frequency, along time, of ``(b, f, frame, c)``."""
 
     def __init__(self, width: int, heads: int, size: int, frames: tuple[int, int, int] | None) -> None:
         super().__init__()
@@ -230,17 +221,17 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         if self.frames is not None:
             x = self.frames(x, condition)
-        turned = self.along_frequency(x.transpose(1, 2), condition).transpose(1, 2)
-        along_time: Tensor = self.along_time(turned, condition)
-        return along_time
+        x = self.along_frequency(x.transpose(1, 2), condition).transpose(1, 2)
+        out: Tensor = self.along_time(x, condition)
+        return out
 
 
-def _convolved(layer: nn.Module, x: Tensor) -> Tensor:
-    """A convolution of ``(b, f, frame, c)``, whose memory is that of torch's channels-last format."""
+def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
+    """Convolve ``(b, f, frame, c)``, whose memory is that of torch's channels-last format."""
     return rearrange(layer(rearrange(x, "b f t c -> b c f t")), "b c f t -> b f t c")
 
 
-def _shuffled(shuffle: object, x: Tensor) -> Tensor:
-    """A pixel (un)shuffle by two of ``(b, f, frame, c)``."""
+def _shuffle(shuffle: object, x: Tensor) -> Tensor:
+    """(Un)shuffle the pixels of ``(b, f, frame, c)`` by two."""
     assert callable(shuffle)
     return rearrange(shuffle(rearrange(x, "b f t c -> b c f t"), 2), "b c f t -> b f t c")

@@ -1,4 +1,4 @@
-"""Telling a network the time: features of t, and a scale and shift for every layer made of them."""
+"""Embeddings of times, noise levels and classes that condition networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class TimeFilms(nn.Module):
-    """Times in [0, 1] to a scale and a shift for every layer (FiLM), all 0 before training.
+    """An embedding of times in [0, 1] as a scale and a shift for every layer (FiLM), all 0 before training.
 
     Args:
         widths: Features of every layer.
@@ -37,15 +37,15 @@ class TimeFilms(nn.Module):
             nn.init.zeros_(head.bias)
 
     def forward(self, t: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Times ``(b,)`` to a scale and a shift ``(b, width)`` for every layer; the scale is beside 1."""
+        """Map times ``(b,)`` to a scale, added to 1, and a shift ``(b, width)`` for every layer."""
         angles = 2 * math.pi * t[:, None] * self.frequencies
         embedding = self.network(torch.cat((angles.sin(), angles.cos()), dim=1))
         parts = (head(embedding).chunk(2, dim=1) for head in self.heads)
         return [(scale, shift) for scale, shift in parts]
 
 
-class StageEmbedding(nn.Module):
-    """Numbers that stand for noise levels, and classes, to one vector.
+class LevelEmbedding(nn.Module):
+    """An embedding of numbers that stand for noise levels, and of classes, as one vector.
 
     Args:
         sinusoids: Features of the number, even; frequencies fall from 1 to 1/10000.
@@ -64,13 +64,13 @@ class StageEmbedding(nn.Module):
         self.network = nn.Sequential(nn.Linear(2 * half, size), nn.SiLU(), nn.Linear(size, size))
         self.classes = nn.Embedding(classes + 1, size) if classes else None
 
-    def forward(self, numbers: Tensor, labels: Tensor | None) -> Tensor:
-        """Numbers ``(b,)`` and labels ``(b,)``, None for any class, to ``(b, size)``."""
-        angles = numbers.float()[:, None] * self.frequencies
-        found: Tensor = self.network(torch.cat((angles.cos(), angles.sin()), dim=1))
+    def forward(self, levels: Tensor, labels: Tensor | None) -> Tensor:
+        """Map numbers ``(b,)`` and labels ``(b,)``, None for any class, to ``(b, size)``."""
+        angles = levels.float()[:, None] * self.frequencies
+        embedding: Tensor = self.network(torch.cat((angles.cos(), angles.sin()), dim=1))
         if self.classes is None:
-            return found
+            return embedding
         if labels is None:
-            labels = torch.full_like(numbers, self.classes.num_embeddings - 1)
-        chosen: Tensor = self.classes(labels.long())
-        return found + chosen
+            labels = torch.full_like(levels, self.classes.num_embeddings - 1)
+        of_class: Tensor = self.classes(labels.long())
+        return embedding + of_class

@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from encore.common.packages import require
 from encore.models.export.spectral import RealValuedBSRNN, SpectralCore, transform_parameters
 from encore.models.export.tracing import quiet, traceable
 from encore.models.separators.bsrnn import BSRNN
@@ -105,7 +105,10 @@ def write_onnx(
     path: Path, separator: nn.Module, whole: bool, seconds: float | None
 ) -> tuple[Separator, Extent]:
     """Write ``.onnx``; see `write`."""
-    onnx = _onnx_package()
+    # onnxscript is what torch converts with, onnxruntime opens the file again
+    onnx, *_ = (
+        require(name, needed_by=f"'{path}'", extra="onnx") for name in ("onnx", "onnxscript", "onnxruntime")
+    )
     example = _example(separator, seconds)
     extra: dict[str, Any] = {}
     if isinstance(separator, BSRNN) and not whole:
@@ -231,20 +234,8 @@ def _metadata(separator: Any, extent: Extent, extra: Mapping[str, Any] | None = 
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def _onnx_package() -> Any:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401, torch.onnx needs it
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"writing ONNX needs the package {error.name!r}: pip install 'encore-separation[export]'"
-        ) from error
-    return onnx
-
-
 def _onnx_function(path: Path) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    # typed, but without saying what it exports
-    onnxruntime: Any = import_module("onnxruntime")
+    onnxruntime: Any = require("onnxruntime", needed_by=f"'{path}'", extra="onnx")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,1 +1,1 @@
-"""Loaders of separators trained by other projects: one module a family, dispatched by `uri`."""
+"""Separators trained by other projects: one module per family, opened by `uri`."""

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encore.models.pretrained.contract import default_names
-from encore.models.pretrained.downloads import fetched
+from encore.common.errors import one_line
+from encore.common.names import nearest
+from encore.common.torch_files import read_safely
+from encore.models.pretrained.base import default_names
+from encore.models.pretrained.downloads import fetch
 from encore.models.separators.asteroid import ARCHITECTURES, AsteroidSeparator
-from encore.models.weights import one_line, read_safely
 
 ENHANCERS = ("DCUNet", "DeMask")
 """Classes of ``asteroid.models`` that are opened besides those that this project trains."""
@@ -34,7 +36,7 @@ def open_asteroid(name: str, *, sample_rate: int | None = None) -> nn.Module:
     estimate depends on its batch-mates.
 
     Args:
-        name: Path of a file of ``torch.save(model.serialize(), path)``, or what asteroid downloads by: a
+        name: Path of a file of ``torch.save(model.serialize(), path)``, or a name that asteroid downloads: a
             name on the Hugging Face hub with or without ``@revision``, of its Zenodo list, or a URL.
         sample_rate: Rate in Hz of a model whose file does not say it.
 
@@ -49,7 +51,7 @@ def open_asteroid(name: str, *, sample_rate: int | None = None) -> nn.Module:
     Source: M. Pariente et al., "Asteroid: the PyTorch-based audio source separation toolkit for
     researchers", 2020.
     """
-    path = _located(name)
+    path = _find(name)
     content = read_safely(path, classes=[torch.torch_version.TorchVersion])
     lacking = [key for key in ("model_name", "model_args", "state_dict") if not _has(content, key)]
     if lacking:
@@ -59,8 +61,8 @@ def open_asteroid(name: str, *, sample_rate: int | None = None) -> nn.Module:
         )
     arguments = dict(content["model_args"])
     arguments["sample_rate"] = _rate(arguments, name, sample_rate)
-    network = _built({**content, "model_args": arguments}, path)
-    count = _count(network)
+    network = _build({**content, "model_args": arguments}, path)
+    count = _count_sources(network)
     task = str(content.get("task", "")) + name
     names = ("speech", "noise") if count == 2 and "both" in task.lower() else default_names(count)
     return AsteroidSeparator(network, names, round(float(arguments["sample_rate"])))
@@ -90,13 +92,13 @@ class WholeSteps(nn.Module):
         return estimates[..., :length]
 
 
-def _located(name: str) -> Path:
+def _find(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     if Path(name).suffix in (".pth", ".pt", ".bin", ".ckpt") and not name.startswith(("http:", "https:")):
         raise FileNotFoundError(f"asteroid model '{name}' does not exist or is not a file: check the path")
     hub = import_module("asteroid.utils.hub_utils")
-    return fetched(f"asteroid model '{name}'", lambda: hub.cached_download(name))
+    return fetch(f"asteroid model '{name}'", lambda: hub.cached_download(name))
 
 
 def _has(content: Any, key: str) -> bool:
@@ -112,14 +114,13 @@ def _rate(arguments: Mapping[str, Any], name: str, given: int | None) -> float:
     return float(rate)
 
 
-def _built(content: Mapping[str, Any], path: Path) -> nn.Module:
+def _build(content: Mapping[str, Any], path: Path) -> nn.Module:
     allowed = {known.lower(): known for known in (*ARCHITECTURES, *ENHANCERS)}
     given = content["model_name"]
     unfit = {known.lower(): reason for known, reason in _UNFIT.items()}.get(given.lower())
     if given.lower() not in allowed:
-        raise ValueError(
-            f"'{path}' holds a {given}: {unfit or 'unknown'}; known are {', '.join(allowed.values())}"
-        )
+        near = ", ".join(nearest(given, allowed.values()))
+        raise ValueError(f"'{path}' holds a {given}: {unfit or 'unknown'}; use {near}")
     # asteroid looks names up among all that its package imports, functions too: only networks may be named
     base = import_module("asteroid.models").BaseModel
     try:
@@ -130,8 +131,8 @@ def _built(content: Mapping[str, Any], path: Path) -> nn.Module:
 
 
 @torch.no_grad()
-def _count(network: nn.Module) -> int:
-    """Sources of a network, from a short call: not every class keeps the number."""
+def _count_sources(network: nn.Module) -> int:
+    """Return the number of sources, from a short call: not every class has it as an attribute."""
     mono = AsteroidSeparator(network.eval(), ["speech"], 1)
     length = mono._whole_frames(64)
     estimates: Tensor = network(torch.zeros(1, 1, length))

@@ -1,4 +1,4 @@
-"""BS-RoFormer and Mel-Band RoFormer checkpoints, with the YAML files that their trainers keep beside them."""
+"""BS-RoFormer and Mel-Band RoFormer checkpoints, with the YAML files of their trainers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import inspect
 import re
 import warnings
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ import yaml
 from einops import rearrange
 from torch import Tensor, nn
 
-from encore.models.pretrained.contract import OpenedSeparator
-from encore.models.weights import PREFIXES, load_completely, one_line, read_state_dict
+from encore.common.errors import one_line
+from encore.common.names import nearest
+from encore.models.pretrained.base import PretrainedSeparator
+from encore.models.weights import PREFIXES, load_completely, read_state_dict
 
 _IGNORED = ("use_torch_checkpoint", "skip_connection", "linear_transformer_depth")
 """Keywords of other forks of the networks that change nothing where they are false or zero."""
@@ -25,7 +26,7 @@ _LAYER = re.compile(r"(layers\.\d+)\.(\d+)\.(?:(layers\.\d+\.\d+)\.)?")
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML of plain values, with Python's tuples, which are as plain."""
+    """Loads YAML of plain values and Python's tuples."""
 
 
 def _tuple(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
@@ -56,19 +57,19 @@ def open_bs_roformer(path: str, *, config: Path | None = None) -> nn.Module:
     Source: W.-T. Lu et al., "Music source separation with band-split RoPE transformer", 2023; J.-C. Wang et
     al., "Mel-band RoFormer for music source separation", 2023.
     """
-    place = config or Path(path).with_suffix(".yaml")
-    content = _read_config(place)
+    yaml_path = config or Path(path).with_suffix(".yaml")
+    content = _read_config(yaml_path)
     model, training = content["model"], content["training"]
-    sources = _sources(training, int(model.get("num_stems", 1)), place)
-    network, weights = _fitting(model, read_state_dict(path), place)
+    sources = _sources(training, int(model.get("num_stems", 1)), yaml_path)
+    network, weights = _fit(model, read_state_dict(path), yaml_path)
     load_completely(network, weights, path)
     rate = content.get("audio", {}).get("sample_rate") or model.get("sample_rate")
     if not isinstance(rate, int):
-        raise ValueError(f"'{place}' does not say audio.sample_rate: add it")
+        raise ValueError(f"'{yaml_path}' does not say audio.sample_rate: add it")
     return RoformerSeparator(network, sources, rate)
 
 
-class RoformerSeparator(OpenedSeparator):
+class RoformerSeparator(PretrainedSeparator):
     """A band-split transformer; the mixture is padded at its end to whole hops, and at least one window.
 
     Args:
@@ -84,11 +85,11 @@ class RoformerSeparator(OpenedSeparator):
         self.hop = int(network.stft_kwargs["hop_length"])
 
     def padded_length(self, length: int) -> int:
-        """The inverse transform gives whole hops back, and drops what is left over."""
+        """Round up to whole hops, as the inverse transform returns no others."""
         return -(-super().padded_length(length) // self.hop) * self.hop
 
     def estimate(self, mixture: Tensor) -> Tensor:
-        """Of one source the network gives ``(b, c, t)``, of several ``(b, s, c, t)``."""
+        """Call the network, which returns ``(b, c, t)`` for one source."""
         estimates: Tensor = self.network(mixture)
         return rearrange(estimates, "b c t -> b 1 c t") if estimates.ndim == 3 else estimates
 
@@ -121,48 +122,47 @@ def _sources(training: Mapping[str, Any], count: int, path: Path) -> tuple[str, 
     return tuple(map(str, names))
 
 
-def _fitting(
+def _fit(
     options: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """A network, and its weights under the names of today's package."""
+    """Return a network, and its weights under the names of the installed package."""
     if any(".branch." in name for name in weights):
-        return _built(options, path), dict(weights)
+        return _build(options, path), dict(weights)
     plain: dict[str, Any] = {"num_residual_streams": 1}
     if "num_bands" in options:
         plain |= {"add_value_residual": False, "linear_transformer_depth": 0}
-    network = _built({**plain, **options}, path)
+    network = _build({**plain, **options}, path)
     part: Any
     for part in network.modules():
         if hasattr(part, "to_value_residual_mix"):
             part.to_value_residual_mix = None
     prefix = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in weights)), "")
     bare = {name.removeprefix(prefix): value for name, value in weights.items()}
-    # today's Mel-Band RoFormer keeps an empty place before the transformers of a layer
+    # the installed Mel-Band RoFormer has an empty entry before the transformers of a layer
     shift = int("num_bands" in options and not options.get("linear_transformer_depth"))
-    return network, {_todays_name(name, shift): value for name, value in bare.items()}
+    return network, {_current_name(name, shift): value for name, value in bare.items()}
 
 
-def _todays_name(name: str, shift: int) -> str:
-    """``layers.0.1.layers.0.0.norm.gamma`` as ``layers.0.2.layers.0.0.branch.norm.gamma`` for shift 1."""
+def _current_name(name: str, shift: int) -> str:
+    """Rename ``layers.0.1.layers.0.0.norm.g`` to ``layers.0.2.layers.0.0.branch.norm.g``, for shift 1."""
     match = _LAYER.match(name)
     if match is None:
         return name
-    layer, place, inner = match.groups()
+    layer, number, inner = match.groups()
     branch = f"{inner}.branch." if inner else ""
-    return f"{layer}.{int(place) + shift}.{branch}{name[match.end() :]}"
+    return f"{layer}.{int(number) + shift}.{branch}{name[match.end() :]}"
 
 
-def _built(options: Mapping[str, Any], path: Path) -> nn.Module:
-    package = import_module("bs_roformer")
-
+def _build(options: Mapping[str, Any], path: Path) -> nn.Module:
+    package: Any = import_module("bs_roformer")
     kind: type[nn.Module] = package.MelBandRoformer if "num_bands" in options else package.BSRoformer
     known = inspect.signature(kind).parameters
     keywords = {n: value for n, value in options.items() if n in known or n not in _IGNORED or value}
-    # the networks check types and want tuples, which plain YAML does not have
+    # the networks check types and take tuples, which plain YAML does not have
     keywords = {name: tuple(v) if isinstance(v, list) else v for name, v in keywords.items()}
     unknown = [name for name in keywords if name not in known]
     if unknown:
-        near = get_close_matches(unknown[0], known) or sorted(known)
+        near = nearest(unknown[0], sorted(known), 3)
         raise ValueError(
             f"'{path}': model.{', model.'.join(unknown)} unknown to {kind.__name__} of this bs_roformer; "
             f"nearest to the first: {', '.join(near)}"

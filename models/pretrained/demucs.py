@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encore.models.levels import Standardising
-from encore.models.pretrained.contract import OpenedSeparator
+from encore.models.levels import InputNormalization
+from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.pretrained.demucs_files import Bag, find_bag
 
 OVERLAP = 0.25
-"""Share of a segment that two segments have in common, as in ``demucs.apply.apply_model``."""
+"""Part of a segment that two segments have in common, as in ``demucs.apply.apply_model``."""
 
 
 def open_demucs(name: str, *, repo: str | None = None) -> nn.Module:
@@ -22,7 +22,7 @@ def open_demucs(name: str, *, repo: str | None = None) -> nn.Module:
     Checkpoints are read without running code from them, which demucs itself does.
 
     Args:
-        name: What ``demucs -n`` takes: a bag such as ``htdemucs_ft``, or a signature; or the path of a
+        name: As of ``demucs -n``: a bag such as ``htdemucs_ft``, or a signature; or the path of a
             ``.th`` or ``.safetensors`` file of one model.
         repo: Folder that holds the models, as ``demucs --repo`` takes it.
 
@@ -38,11 +38,11 @@ def open_demucs(name: str, *, repo: str | None = None) -> nn.Module:
     return DemucsSeparator(find_bag(name, repo))
 
 
-class DemucsSeparator(Standardising, OpenedSeparator):
+class DemucsSeparator(InputNormalization, PretrainedSeparator):
     """A bag of Demucs models, called as ``demucs`` calls it but without its random shifts.
 
     The mixture is brought to mean 0 and deviation 1, item by item, and the estimates back. It is padded on
-    both sides to the length that a model wants. What is longer than a Hybrid Transformer Demucs was trained
+    both sides to the length that a model takes. What is longer than a Hybrid Transformer Demucs was trained
     on goes through it in segments that overlap by a quarter, with triangular weights.
 
     Args:
@@ -55,26 +55,26 @@ class DemucsSeparator(Standardising, OpenedSeparator):
         shortest = max(5 * getattr(model, "hop_length", 0) // 2 for model in bag.models)
         super().__init__(first.sources, first.samplerate, first.audio_channels, shortest=max(1, shortest))
         self.models = nn.ModuleList(bag.models)
-        # a row for each model; shares of a source add up to one
+        # a row for each model; the weights of a source add up to one
         weights = torch.tensor(bag.weights, dtype=torch.float64)
-        self.register_buffer("shares", (weights / weights.sum(dim=0)).float(), persistent=False)
-        self.shares: Tensor
+        self.register_buffer("weights", (weights / weights.sum(dim=0)).float(), persistent=False)
+        self.weights: Tensor
 
     def estimate(self, mixture: Tensor) -> Tensor:
-        """Weighted mean of what the models estimate; a model of no weight for any source is not asked."""
+        """Return the weighted mean of the models' estimates."""
         return self.at_own_level(self._mean, mixture)
 
     def _mean(self, scaled: Tensor) -> Tensor:
         total: Tensor | None = None
-        for model, shares in zip(self.models, self.shares, strict=True):
-            part = _separate(model, scaled) * shares[:, None, None]
+        for model, row in zip(self.models, self.weights, strict=True):
+            part = _separate(model, scaled) * row[:, None, None]
             total = part if total is None else total + part
         assert total is not None
         return total
 
 
 def _separate(model: Any, mixture: Tensor) -> Tensor:
-    """One model on a mixture of any length."""
+    """Call one model on a mixture of any length."""
     limit = _longest(model)
     length = mixture.shape[-1]
     if limit is None or length <= limit:
@@ -86,9 +86,9 @@ def _separate(model: Any, mixture: Tensor) -> Tensor:
     window = window / window.max()
     parts, weights = [], []
     for start in range(0, length, stride):
-        segment = _centred(mixture, start, min(limit, length - start), limit)
+        segment = _crop(mixture, start, min(limit, length - start), limit)
         width = min(limit, length - start)
-        estimates = _centre(model(segment), width)
+        estimates = _middle(model(segment), width)
         outside = (start, length - start - width)
         parts.append(F.pad(estimates * window[:width], outside))
         weights.append(F.pad(window[:width], outside))
@@ -96,7 +96,7 @@ def _separate(model: Any, mixture: Tensor) -> Tensor:
 
 
 def _longest(model: Any) -> int | None:
-    """Samples of the longest mixture that a model takes; None for any."""
+    """Return the samples of the longest mixture that a model takes; None for any."""
     if getattr(model, "use_train_segment", False):
         return int(model.segment * model.samplerate)
     return None
@@ -105,18 +105,18 @@ def _longest(model: Any) -> int | None:
 def _separate_whole(model: Any, mixture: Tensor) -> Tensor:
     length = mixture.shape[-1]
     valid = model.valid_length(length) if hasattr(model, "valid_length") else length
-    return _centre(model(_centred(mixture, 0, length, valid)), length)
+    return _middle(model(_crop(mixture, 0, length, valid)), length)
 
 
-def _centred(mixture: Tensor, start: int, width: int, length: int) -> Tensor:
-    """``length`` samples around ``width`` ones: neighbours where the mixture has them, zeros elsewhere."""
+def _crop(mixture: Tensor, start: int, width: int, length: int) -> Tensor:
+    """Return ``length`` samples around ``width`` ones, zeros outside the mixture."""
     first = start - (length - width) // 2
     last = first + length
     inside = mixture[..., max(0, first) : last]
     return F.pad(inside, (max(0, -first), max(0, last - mixture.shape[-1])))
 
 
-def _centre(estimates: Tensor, length: int) -> Tensor:
-    """The middle ``length`` samples."""
+def _middle(estimates: Tensor, length: int) -> Tensor:
+    """Return the middle ``length`` samples."""
     first = (estimates.shape[-1] - length) // 2
     return estimates[..., first : first + length]

@@ -1,4 +1,4 @@
-"""Where Demucs models lie, and how their files are read without running code from them."""
+"""Files of Demucs models: found, and read without running code from them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from encore.models.pretrained.downloads import fetched
-from encore.models.weights import one_line, read_safely
+from encore.common.errors import one_line
+from encore.common.names import nearest
+from encore.common.torch_files import file_kind, read_safely
+from encore.models.pretrained.downloads import fetch
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +43,9 @@ class Bag:
 
 
 def find_bag(name: str, repo: str | None) -> Bag:
-    """The models of a name; see `encore.models.pretrained.demucs.open_demucs`."""
+    """Return the models of a name; see `encore.models.pretrained.demucs.open_demucs`."""
     path = Path(name)
-    if path.suffix in SUFFIXES:
+    if path.suffix in SUFFIXES or path.is_file():
         return _bag([read_model(path)], None, name)
     if repo is not None:
         return _local_bag(name, Path(repo))
@@ -57,7 +59,8 @@ def read_model(path: Path) -> nn.Module:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no such file, names another class, or is quantised.
     """
-    package = _read_safetensors(path) if path.suffix == ".safetensors" else _read_package(path)
+    is_safetensors = path.suffix == ".safetensors" or file_kind(path) == "safetensors"
+    package = _read_safetensors(path) if is_safetensors else _read_package(path)
     if not isinstance(package["state"], Mapping) or package["state"].get("__quantized"):
         raise ValueError(
             f"'{path}' is quantised, which needs code from it: take a model that is not, such as mdx_extra"
@@ -97,7 +100,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"'{path}' is no safetensors file of demucs: its metadata lack klass, args or kwargs"
         )
-    # demucs itself imports and calls whatever stands here
+    # demucs itself imports and calls any name in this entry
     klass = _network_class(metadata["klass"], path)
     try:
         arguments = [_plain(json.loads(metadata[key])) for key in ("args", "kwargs")]
@@ -117,7 +120,7 @@ def _network_class(name: str, path: Path) -> type:
 
 
 def _plain(value: Any) -> Any:
-    """JSON values with fractions as demucs writes them."""
+    """Return JSON values with the fractions that demucs writes."""
     if isinstance(value, dict):
         if value.get("_type") == "fraction":
             return Fraction(value["numerator"], value["denominator"])
@@ -134,8 +137,8 @@ def _local_bag(name: str, folder: Path) -> Bag:
         return _bag([read_model(found[name])], None, name)
     if not description.is_file():
         bags = sorted(path.stem for path in folder.glob("*.yaml"))
-        known = ", ".join([*sorted(found), *bags]) or "nothing"
-        raise ValueError(f"demucs model '{name}' is not in {folder}: it holds {known}")
+        known = ", ".join(nearest(name, [*sorted(found), *bags], 3)) or "a folder with models"
+        raise ValueError(f"demucs model '{name}' is not in {folder}: use {known}")
     content = _read_description(description)
     absent = [signature for signature in content["models"] if signature not in found]
     if absent:
@@ -144,12 +147,12 @@ def _local_bag(name: str, folder: Path) -> Bag:
 
 
 def _local_models(folder: Path) -> dict[str, Path]:
-    """Files by signature; what follows a dash in the name of a .th file is its checksum."""
+    """Return files by signature; after a dash, the name of a .th file has its checksum."""
     return {path.stem.split("-")[0]: path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES}
 
 
 def _remote_bag(name: str) -> Bag:
-    """From the Hugging Face hub, or where it does not have them, from the older host of demucs."""
+    """Fetch models from the Hugging Face hub, or if it lacks them, from the older host of demucs."""
     pretrained = import_module("demucs.pretrained")
     try:
         return _hub_bag(name)
@@ -157,8 +160,8 @@ def _remote_bag(name: str) -> Bag:
         urls = pretrained._parse_remote_files(pretrained.REMOTE_ROOT / "files.txt")
         description = pretrained.REMOTE_ROOT / f"{name}.yaml"
         if name not in urls and not description.is_file():
-            bags = ", ".join(sorted(path.stem for path in pretrained.REMOTE_ROOT.glob("*.yaml")))
-            raise ValueError(f"{error}; demucs itself knows {bags}") from error
+            bags = sorted(path.stem for path in pretrained.REMOTE_ROOT.glob("*.yaml"))
+            raise ValueError(f"{error}; use {', '.join(nearest(name, bags, 3))}") from error
         log.warning("%s; trying the older host of demucs", error)
     content = _read_description(description) if name not in urls else {"models": [name]}
     paths = [_downloaded(signature, urls[signature]) for signature in content["models"]]
@@ -172,11 +175,11 @@ def _hub_bag(name: str) -> Bag:
     owner, _, short = name.rpartition("/")
     repository = f"{owner or hub.DEFAULT_NAMESPACE}/{hub.hf_repo_name(short)}"
     what = f"demucs model '{name}' ({repository} on the Hugging Face hub)"
-    content = _read_description(fetched(what, lambda: hf_hub_download(repository, f"{short}.yaml")))
+    content = _read_description(fetch(what, lambda: hf_hub_download(repository, f"{short}.yaml")))
     models = []
     for signature in content["models"]:
         file = f"{signature}.safetensors"
-        models.append(read_model(fetched(what, lambda file=file: hf_hub_download(repository, file))))  # type: ignore[misc]
+        models.append(read_model(fetch(what, lambda file=file: hf_hub_download(repository, file))))  # type: ignore[misc]
     return _bag(models, content, name)
 
 
@@ -189,7 +192,7 @@ def _downloaded(signature: str, url: str) -> Path:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.split("-")[-1])
         return path
 
-    return fetched(f"demucs model '{signature}'", download)
+    return fetch(f"demucs model '{signature}'", download)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

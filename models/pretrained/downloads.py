@@ -1,4 +1,4 @@
-"""Files that other projects keep on the network: fetched into their own caches, once."""
+"""Files that other projects publish, fetched once into the projects' own caches."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from encore.models.weights import one_line
+from encore.common.errors import one_line
 
 log = logging.getLogger(__name__)
-"""Says at level INFO where each file landed."""
+"""Logs at level INFO the path of each file."""
 
 
-def fetched(what: str, fetch: Callable[[], str | Path]) -> Path:
+def fetch(what: str, download: Callable[[], str | Path]) -> Path:
     """Fetch a file, or find it in the cache of its project.
 
     Args:
         what: What it is, for messages.
-        fetch: Downloads where needed, and returns where the file lies.
+        download: Downloads it if needed, and returns its path.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: If it is neither in the cache nor to be had.
+        ValueError: If it is not in the cache and cannot be fetched.
     """
     try:
-        path = Path(fetch())
+        path = Path(download())
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{what} is not in the cache and cannot be fetched ({one_line(error)}): check the name; where "

@@ -11,9 +11,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from encore.models.pretrained.contract import OpenedSeparator, default_names
-from encore.models.pretrained.downloads import fetched
-from encore.models.weights import load_completely, one_line, read_state_dict, tensors_only
+from encore.common.errors import one_line
+from encore.common.torch_files import tensors_only
+from encore.models.pretrained.base import PretrainedSeparator, default_names
+from encore.models.pretrained.downloads import fetch
+from encore.models.weights import load_completely, read_state_dict
 
 
 def open_espnet(
@@ -50,7 +52,7 @@ def open_espnet(
     try:
         with tensors_only():
             speech = enhancement.SeparateSpeech(train_config=str(config), model_file=None)
-    except Exception as error:  # of any class: a configuration builds whatever it names
+    except Exception as error:  # of any class: a configuration builds anything that it names
         raise ValueError(f"espnet cannot build '{config}': {one_line(error)}") from error
     load_completely(speech.enh_model, state, weights)
     rate = sample_rate or _rate(speech)
@@ -61,8 +63,8 @@ def open_espnet(
     return EspnetSeparator(speech, rate)
 
 
-class EspnetSeparator(OpenedSeparator):
-    """ESPnet's ``SeparateSpeech`` on tensors; it gives arrays, so no gradients go through it.
+class EspnetSeparator(PretrainedSeparator):
+    """ESPnet's ``SeparateSpeech`` on tensors; it returns arrays, so no gradients go through it.
 
     Args:
         speech: A callable with ``enh_model``, ``num_spk`` and ``device``: arrays ``(batch, time)``, one for
@@ -92,12 +94,12 @@ def _downloaded(tag: str) -> tuple[Path, Path]:
         found.update(zoo.ModelDownloader().download_and_unpack(tag))
         return str(found["model_file"])
 
-    weights = fetched(f"espnet model '{tag}'", download)
+    weights = fetch(f"espnet model '{tag}'", download)
     return Path(found["train_config"]), weights
 
 
 def _window(speech: Any) -> int:
-    """Samples of one frame, of the encoder or of a separator with a transform of its own."""
+    """Return the samples of one frame, of the encoder or of a separator with its own transform."""
     encoder = getattr(speech.enh_model, "encoder", None)
     options = getattr(speech.enh_train_args, "separator_conf", None)
     frames = [
@@ -109,7 +111,7 @@ def _window(speech: Any) -> int:
 
 
 def _rate(speech: Any) -> int | None:
-    """The rate of a network for many rates; ESPnet writes one into other configurations too, unmeant."""
+    """Return the rate of a network for many rates; in other configurations ESPnet's rate means nothing."""
     if not getattr(speech, "sfi_processing", False):
         return None
     options = getattr(speech.enh_train_args, "encoder_conf", None)

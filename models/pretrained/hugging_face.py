@@ -10,16 +10,16 @@ from urllib.parse import unquote
 from torch import nn
 
 from encore.models.checkpoint import load_checkpoint
-from encore.models.pretrained.downloads import fetched
+from encore.models.pretrained.downloads import fetch
 
 DEFAULT_FILE = "model.safetensors"
-"""What is opened where no file is named."""
+"""File that is opened if none is named."""
 
 
 def open_hugging_face(name: str) -> nn.Module:
-    """Open a ``.safetensors`` file of ours, with its ``.yaml`` beside it, from the Hugging Face hub.
+    """Open a ``.safetensors`` file of this project, with its ``.yaml``, from the Hugging Face hub.
 
-    Files lie in the hub's own cache (``HF_HOME``); with ``HF_HUB_OFFLINE=1`` nothing else is looked at.
+    Files are kept in the hub's own cache (``HF_HOME``); with ``HF_HUB_OFFLINE=1`` nothing else is used.
 
     Args:
         name: ``owner/repository[@revision][/folder/file.safetensors]``; ``%2F`` is a slash in a revision.
@@ -29,7 +29,7 @@ def open_hugging_face(name: str) -> nn.Module:
         The separator.
 
     Raises:
-        ValueError: If the name is malformed, a file cannot be fetched, or is no checkpoint of ours.
+        ValueError: If the name is malformed, a file cannot be fetched, or is no checkpoint of this project.
     """
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([^/@]+))?(?:/(.+))?", name)
     if match is None:
@@ -43,7 +43,7 @@ def open_hugging_face(name: str) -> nn.Module:
 
     config = str(PurePosixPath(file).with_suffix(".yaml"))
     paths = [
-        fetched(
+        fetch(
             f"'{part}' of {repository}",
             partial(huggingface_hub.hf_hub_download, repository, part, revision=revision),
         )

@@ -1,22 +1,23 @@
-"""Several separators as one: a network per stem, as music separators are often trained."""
+"""Several separators as one: a network per source, as music separators are often trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from encore.models.pretrained.contract import OpenedSeparator
+from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.types import LoadedSeparator
 
 
-def open_joined(names: str) -> nn.Module:
-    """Open several separators of different sources and put their estimates side by side.
+def open_per_source(names: str, open_separator: Callable[[str], nn.Module]) -> nn.Module:
+    """Open several separators of different sources as one.
 
     Args:
         names: What `encore.models.load_separator` takes, with commas between; none may hold one itself.
+        open_separator: Opens each.
 
     Returns:
         A separator of all their sources, in that order, at their common rate and channels.
@@ -25,20 +26,17 @@ def open_joined(names: str) -> nn.Module:
         FileNotFoundError: If a file is missing.
         ValueError: If one cannot be opened, or they do not fit together.
     """
-    # the doors are opened there, this one too
-    from encore.models.pretrained.uri import open_uri
-
-    return Joined([open_uri(name.strip()) for name in names.split(",") if name.strip()])
+    return PerSourceSeparator([open_separator(name.strip()) for name in names.split(",") if name.strip()])
 
 
 class SideBySide(nn.ModuleList):
-    """Separators that hear the same; see `encore.models.levels.unstandardised`."""
+    """Separators of the same mixture; see `encore.models.levels.without_normalization`."""
 
     side_by_side = True
 
 
-class Joined(OpenedSeparator):
-    """Separators that all hear the same mixture.
+class PerSourceSeparator(PretrainedSeparator):
+    """Separators that are all called with the same mixture.
 
     Args:
         separators: With ``sources``, ``sample_rate`` and ``channels``; one or more.
@@ -49,22 +47,24 @@ class Joined(OpenedSeparator):
 
     def __init__(self, separators: Sequence[nn.Module]) -> None:
         if not separators:
-            raise ValueError("joined names no separator: write joined:vocals.ckpt,drums.ckpt")
+            raise ValueError("per_source names no separator: write per_source:vocals.ckpt,drums.ckpt")
         parts: list[Any] = list(separators)
         for name in ("sample_rate", "channels"):
             found = {getattr(part, name) for part in parts}
             if len(found) > 1:
-                raise ValueError(f"joined separators have {name} {sorted(found)}: join those that agree")
+                raise ValueError(
+                    f"separators of per_source have {name} {sorted(found)}: name those that agree"
+                )
         sources = [source for part in parts for source in part.sources]
         super().__init__(sources, parts[0].sample_rate, parts[0].channels)
         self.parts = SideBySide(parts)
 
     def estimate(self, mixture: Tensor) -> Tensor:
-        """``(b, c, t)`` to ``(b, s, c, t)``, one separator after the other."""
+        """Call one separator after the other: ``(b, c, t)`` to ``(b, s, c, t)``."""
         return torch.cat([part(mixture) for part in self.parts], dim=1)
 
     def only(self, sources: Sequence[str]) -> LoadedSeparator:
-        """The separators alone that estimate one of these sources, so that the others are not asked."""
+        """Return the separators alone that estimate one of these sources, so that no other is called."""
         parts: list[Any] = list(self.parts)
-        wanted: Any = Joined([part for part in parts if set(part.sources) & set(sources)])
-        return wanted
+        chosen: Any = PerSourceSeparator([part for part in parts if set(part.sources) & set(sources)])
+        return chosen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 import yaml
 from torch import nn
 
+from encore.common.errors import one_line
+from encore.common.names import nearest
 from encore.models.checkpoint import instantiate
-from encore.models.weights import load_completely, load_partially, one_line, read_state_dict
+from encore.models.weights import load_completely, load_partially, read_state_dict
 
 
 def open_weights(
@@ -24,15 +25,15 @@ def open_weights(
     channels: int | None = None,
     partial: bool = False,
 ) -> nn.Module:
-    """Build a network of ours and set its weights from any file of weights.
+    """Build a network of this project and set its weights from any file of weights.
 
     Args:
         path: What `encore.models.weights.read_state_dict` reads.
         model: Name of a file in ``configs/model``, such as ``conv_tasnet_small``, or path of such a file.
-        sources: What ``${data.sources}`` stands for in it.
-        sample_rate: What ``${data.sample_rate}`` stands for.
-        channels: What ``${data.channels}`` stands for.
-        partial: Set the weights that fit and print what became of the others, where else all must fit.
+        sources: Value of ``${data.sources}`` in it.
+        sample_rate: Value of ``${data.sample_rate}``.
+        channels: Value of ``${data.channels}``.
+        partial: Set the weights that fit and print a report of the others; without it, all must fit.
 
     Returns:
         The separator.
@@ -42,7 +43,7 @@ def open_weights(
         ValueError: If the model is unknown, a value that it needs is not given, or the weights do not fit.
     """
     values = {"sources": sources, "sample_rate": sample_rate, "channels": channels}
-    network = instantiate(_filled(_config(model), values, model))
+    network = instantiate(_fill(_read_config(model), values, model))
     weights = read_state_dict(path)
     if not partial:
         load_completely(network, weights, path)
@@ -54,13 +55,13 @@ def open_weights(
     return network
 
 
-def _config(model: str) -> Any:
-    folder = files("configs") / "model"
+def _read_config(model: str) -> Any:
+    folder = files("encore.configs") / "model"
     path = Path(model) if Path(model).suffix in (".yaml", ".yml") else folder / f"{model}.yaml"
     if not path.is_file():
         known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
-        near = get_close_matches(model, known) or known
-        raise ValueError(f"option model={model} is no network of configs/model: try {', '.join(near)}")
+        near = ", ".join(nearest(model, known, 3))
+        raise ValueError(f"option model={model} is no network of configs/model: try {near}")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -70,12 +71,12 @@ def _config(model: str) -> Any:
     return config
 
 
-def _filled(config: Any, values: dict[str, Any], model: str) -> Any:
-    """A configuration with the values in place of ``${data.<name>}``."""
+def _fill(config: Any, values: dict[str, Any], model: str) -> Any:
+    """Return a configuration with the values in place of ``${data.<name>}``."""
     if isinstance(config, dict):
-        return {key: _filled(item, values, model) for key, item in config.items()}
+        return {key: _fill(item, values, model) for key, item in config.items()}
     if isinstance(config, list):
-        return [_filled(item, values, model) for item in config]
+        return [_fill(item, values, model) for item in config]
     if not isinstance(config, str) or "${" not in config:
         return config
     name = config.removeprefix("${data.").removesuffix("}")

@@ -1,4 +1,4 @@
-"""The table of doors: which scheme opens what. Nothing of another project is imported to read it."""
+"""The registry of loaders: which scheme opens what. Nothing of another project is imported to read it."""
 
 from __future__ import annotations
 
@@ -7,123 +7,140 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Literal
 
 from torch import nn
 
+from encore.models.separators.asteroid import INSTALL as INSTALL_ASTEROID
 
-@dataclass(frozen=True, slots=True)
-class Door:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loader:
     """How separators of one family are named and opened.
 
     Attributes:
         opener: ``module:function``; called with what follows the scheme, and with options as keywords.
         summary: What it opens, in one line.
         example: A URI as a user writes it.
-        package: Name under which Python imports what it needs.
-        install: What a user types to have that package.
+        package: Import name of the package that it needs, if any.
+        extra: The extra of this project that installs the package.
+        install: What installs a package that no extra holds.
+        second: The opener's second argument: nothing, the scheme, or the function that opens any URI.
     """
 
     opener: str
     summary: str
     example: str
-    package: str = "torch"
-    install: str = ""
+    package: str | None = None
+    extra: str | None = None
+    install: str | None = None
+    second: Literal["scheme", "open_uri"] | None = None
 
     @property
     def installed(self) -> bool:
-        """Whether the package that it needs is there; the package is not imported to find out."""
-        return self.package in sys.modules or find_spec(self.package) is not None
+        """Whether the package that it needs is installed; the package is not imported to find out."""
+        return self.package is None or self.package in sys.modules or find_spec(self.package) is not None
 
     def function(self) -> Callable[..., nn.Module]:
-        """The opener, imported now."""
+        """Import and return the opener."""
         module, _, name = self.opener.partition(":")
-        found: Callable[..., nn.Module] = getattr(import_module(module), name)
+        found: Callable[..., nn.Module] = getattr(import_module(f"encore.models.{module}"), name)
         return found
 
 
-DOORS: dict[str, Door] = {
-    "file": Door(
-        "encore.models.pretrained.ours:open_file",
-        "checkpoints of this project; the scheme may be left out",
-        "outputs/run/checkpoints/last.ckpt",
+LOADERS: dict[str, Loader] = {
+    "file": Loader(
+        opener="checkpoint:load_checkpoint",
+        summary="checkpoints of this project; the scheme may be left out",
+        example="outputs/run/checkpoints/last.ckpt",
     ),
-    "hf": Door(
-        "encore.models.pretrained.hugging_face:open_hugging_face",
-        "checkpoints of this project on the Hugging Face hub",
-        "hf:somebody/denoiser@v1/denoiser.safetensors",
-        "huggingface_hub",
-        "pip install huggingface_hub",
+    "python": Loader(
+        opener="pretrained.python_objects:open_python",
+        summary="your own network or function: a name in your own code, which is run",
+        example="python:mysep:MaskNet?weights=raw.pt&sources=speech,noise&sample_rate=16000",
     ),
-    "joined": Door(
-        "encore.models.pretrained.per_source:open_joined",
-        "several separators of different sources as one, such as a network per stem",
-        "joined:outputs/vocals/checkpoints/last.ckpt,outputs/drums/checkpoints/last.ckpt",
+    "hf": Loader(
+        opener="pretrained.hugging_face:open_hugging_face",
+        summary="checkpoints of this project on the Hugging Face hub",
+        example="hf:somebody/denoiser@v1/denoiser.safetensors",
+        package="huggingface_hub",
+        extra="pretrained",
     ),
-    "weights": Door(
-        "encore.models.pretrained.plain_weights:open_weights",
-        "a bare state dictionary for a network of configs/model",
-        "weights:best.pt?model=conv_tasnet_small&sources=speech&sample_rate=16000&channels=1",
+    "per_source": Loader(
+        opener="pretrained.per_source:open_per_source",
+        summary="several separators of different sources as one, such as a network per stem",
+        example="per_source:outputs/vocals/checkpoints/last.ckpt,outputs/drums/checkpoints/last.ckpt",
+        second="open_uri",
     ),
-    "asteroid": Door(
-        "encore.models.pretrained.asteroid:open_asteroid",
-        "asteroid's models, from the hub or a file of theirs",
-        "asteroid:JorisCos/ConvTasNet_Libri2Mix_sepnoisy_16k?level=least_squares",
-        "asteroid",
-        "pip install asteroid==0.7.0",
+    "weights": Loader(
+        opener="pretrained.plain_weights:open_weights",
+        summary="a bare state dictionary for a network of configs/model",
+        example="weights:best.pt?model=conv_tasnet_small&sources=speech&sample_rate=16000&channels=1",
     ),
-    "torchaudio": Door(
-        "encore.models.pretrained.torchaudio:open_torchaudio",
-        "torchaudio's bundles",
-        "torchaudio:HDEMUCS_HIGH_MUSDB_PLUS",
-        "torchaudio",
-        "pip install torchaudio",
+    "asteroid": Loader(
+        opener="pretrained.asteroid:open_asteroid",
+        summary="asteroid's models, from the hub or a file of theirs",
+        example="asteroid:JorisCos/ConvTasNet_Libri2Mix_sepnoisy_16k?level=least_squares",
+        package="asteroid",
+        install=INSTALL_ASTEROID,
     ),
-    "demucs": Door(
-        "encore.models.pretrained.demucs:open_demucs",
-        "Demucs, single models and bags, by name or from a folder or file",
-        "demucs:htdemucs",
-        "demucs",
-        "pip install 'encore-separation[separators]'",
+    "torchaudio": Loader(
+        opener="pretrained.torchaudio:open_torchaudio",
+        summary="torchaudio's bundles",
+        example="torchaudio:HDEMUCS_HIGH_MUSDB_PLUS",
     ),
-    "bs_roformer": Door(
-        "encore.models.pretrained.bs_roformer:open_bs_roformer",
-        "BS-RoFormer and Mel-Band RoFormer checkpoints with their YAML",
-        "bs_roformer:model.ckpt?config=model.yaml",
-        "bs_roformer",
-        "pip install 'encore-separation[separators]'",
+    "demucs": Loader(
+        opener="pretrained.demucs:open_demucs",
+        summary="Demucs, single models and bags, by name or from a folder or file",
+        example="demucs:htdemucs",
+        package="demucs",
+        extra="pretrained",
     ),
-    "espnet": Door(
-        "encore.models.pretrained.espnet:open_espnet",
-        "ESPnet's enhancement and separation models, by tag or from files",
-        "espnet:?config=config.yaml&weights=valid.loss.best.pth&sample_rate=8000",
-        "espnet2",
-        "pip install espnet espnet_model_zoo",
+    "bs_roformer": Loader(
+        opener="pretrained.bs_roformer:open_bs_roformer",
+        summary="BS-RoFormer and Mel-Band RoFormer checkpoints with their YAML",
+        example="bs_roformer:model.ckpt?config=model.yaml",
+        package="bs_roformer",
+        extra="pretrained",
     ),
-    "torchscript": Door(
-        "encore.models.pretrained.torchscript:open_torchscript",
-        "TorchScript files, (b, c, t) to (b, s, c, t) and the like",
-        "torchscript:model.pt?sources=speech,noise&sample_rate=16000&channels=1",
+    "espnet": Loader(
+        opener="pretrained.espnet:open_espnet",
+        summary="ESPnet's enhancement and separation models, by tag or from files",
+        example="espnet:?config=config.yaml&weights=valid.loss.best.pth&sample_rate=8000",
+        package="espnet2",
+        install="pip install espnet espnet_model_zoo",
     ),
-    "exported": Door(
-        "encore.models.pretrained.exported:open_exported",
-        "programs of torch.export",
-        "exported:model.pt2?sources=speech&sample_rate=16000&channels=1",
+    "torchscript": Loader(
+        opener="pretrained.graphs:open_graph",
+        summary="TorchScript files, (b, c, t) to (b, s, c, t) and the like",
+        example="torchscript:model.pt?sources=speech,noise&sample_rate=16000&channels=1",
+        second="scheme",
     ),
-    "onnx": Door(
-        "encore.models.pretrained.onnx:open_onnx",
-        "ONNX graphs, run by onnxruntime",
-        "onnx:model.onnx?sources=speech&sample_rate=16000&channels=1",
-        "onnxruntime",
-        "pip install onnxruntime",
+    "exported": Loader(
+        opener="pretrained.graphs:open_graph",
+        summary="programs of torch.export",
+        example="exported:model.pt2?sources=speech&sample_rate=16000&channels=1",
+        second="scheme",
+    ),
+    "onnx": Loader(
+        opener="pretrained.graphs:open_graph",
+        summary="ONNX graphs, run by onnxruntime",
+        example="onnx:model.onnx?sources=speech&sample_rate=16000&channels=1",
+        package="onnxruntime",
+        extra="onnx",
+        second="scheme",
     ),
 }
-"""Every door by its scheme."""
+"""Every loader by its scheme."""
 
 
-def describe_doors() -> str:
-    """The table for people: scheme, what it opens, an example, and what is not installed."""
-    lines = []
-    for scheme, door in DOORS.items():
-        needs = "" if door.installed else f" [not installed: {door.install}]"
-        lines += [f"{scheme + ':':<13}{door.summary}{needs}", f"{'':<13}{door.example}"]
+def describe_loaders() -> str:
+    """Return the registry as text: scheme, what it opens, an example, and how to install what is missing."""
+    lines = [
+        "A file needs no scheme if its content says what it is; options follow it, as in net.pt2?sources=a,b"
+    ]
+    for scheme, loader in LOADERS.items():
+        install = loader.install or f"pip install 'encore-separation[{loader.extra}]'"
+        missing = "" if loader.installed else f" [not installed: {install}]"
+        lines += [f"{scheme + ':':<13}{loader.summary}{missing}", f"{'':<13}{loader.example}"]
     return "\n".join(lines)

@@ -8,9 +8,10 @@ from typing import Any
 from einops import rearrange
 from torch import Tensor, nn
 
-from encore.models.levels import Standardising
-from encore.models.pretrained.contract import OpenedSeparator
-from encore.models.pretrained.downloads import fetched
+from encore.common.names import nearest
+from encore.models.levels import InputNormalization
+from encore.models.pretrained.base import PretrainedSeparator
+from encore.models.pretrained.downloads import fetch
 from encore.models.weights import load_completely, read_state_dict
 
 BUNDLES = {
@@ -26,8 +27,8 @@ def open_torchaudio(name: str, *, weights: Path | None = None) -> nn.Module:
 
     Args:
         name: One of `BUNDLES`.
-        weights: A file with other weights for the same network; without it, torchaudio's own are taken from
-            the folder ``torchaudio/models`` in torch's hub cache, or downloaded to it.
+        weights: A file with other weights for the same network; by default torchaudio's own, from the folder
+            ``torchaudio/models`` in torch's hub cache, or downloaded to it.
 
     Returns:
         A separator: Hybrid Demucs takes two channels at 44.1 kHz, Conv-TasNet one at 8 kHz.
@@ -36,14 +37,14 @@ def open_torchaudio(name: str, *, weights: Path | None = None) -> nn.Module:
         FileNotFoundError: If ``weights`` does not exist.
         ValueError: If the name is unknown, or the weights cannot be fetched or do not fit.
 
-    Source: https://pytorch.org/audio/stable/tutorials/hybrid_demucs_tutorial.html for the normalisation.
+    Source: https://pytorch.org/audio/stable/tutorials/hybrid_demucs_tutorial.html for the normalization.
     """
     if name not in BUNDLES:
-        raise ValueError(f"torchaudio bundle '{name}' is unknown: known are {', '.join(BUNDLES)}")
+        raise ValueError(f"torchaudio bundle '{name}' is unknown: use {', '.join(nearest(name, BUNDLES, 3))}")
     import torchaudio
 
     bundle = getattr(torchaudio.pipelines, name)
-    path = weights or fetched(
+    path = weights or fetch(
         f"torchaudio bundle '{name}'", lambda: torchaudio.utils._download_asset(bundle._model_path)
     )
     network: nn.Module = bundle._model_factory_func()
@@ -53,8 +54,8 @@ def open_torchaudio(name: str, *, weights: Path | None = None) -> nn.Module:
     return SpeakerTasNet(network, BUNDLES[name], bundle.sample_rate)
 
 
-class HybridDemucs(Standardising, OpenedSeparator):
-    """Torchaudio's Hybrid Demucs, which wants a mixture of mean 0 and deviation 1, item by item.
+class HybridDemucs(InputNormalization, PretrainedSeparator):
+    """Torchaudio's Hybrid Demucs, which takes a mixture of mean 0 and deviation 1, item by item.
 
     Args:
         network: ``torchaudio.models.HDemucs``.
@@ -70,12 +71,12 @@ class HybridDemucs(Standardising, OpenedSeparator):
         self.network = network
 
     def estimate(self, mixture: Tensor) -> Tensor:
-        """Normalise, separate, undo in every estimate."""
+        """Normalize, separate and undo the normalization in every estimate."""
         return self.at_own_level(self.network, mixture)
 
 
-class SpeakerTasNet(OpenedSeparator):
-    """Torchaudio's Conv-TasNet, as it is.
+class SpeakerTasNet(PretrainedSeparator):
+    """Torchaudio's Conv-TasNet.
 
     Args:
         network: ``torchaudio.models.ConvTasNet``.

@@ -1,11 +1,10 @@
 """Diffusion bridges: Gaussian paths ``x_t = a_t s + b_t x_0 + c_t z`` from a clean source to its mixture.
 
-``t = 0`` is clean and ``t = 1`` the mixture, ``z`` is white. A bridge is nothing but the three coefficients;
-how a state is sampled from them stands in `encore.inference.bridge_sampling`.
+``t = 0`` is clean and ``t = 1`` the mixture, ``z`` is white. A bridge holds the three coefficients only; the
+samplers are in `encore.inference`.
 
-The published constants of `SchroedingerVE`, `BBED` and `OUVE` are for states of
-about the size of a peak-normalised mixture's compressed spectrum; wherever states are of another size, the
-noise is to be scaled with them: `Scaled`.
+The published constants of `SchroedingerVE`, `BBED` and `OUVE` are for states of about the size of a
+peak-normalized mixture's compressed spectrum; for states of another size, scale the noise by `Scaled`.
 
 Source of all coefficients: docs/methods.md, diffusion bridges, which names the papers.
 """
@@ -20,14 +19,14 @@ from scipy.special import expi
 from torch import Tensor
 
 Coefficients = tuple[Tensor, Tensor, Tensor]
-"""``a`` of the clean source, ``b`` of the mixture, and ``c``, the deviation of the noise."""
+"""``a`` of the clean source, ``b`` of the mixture, ``c``, the standard deviation of the noise."""
 
 
 class Bridge(ABC):
     """A Gaussian path between a clean source and its mixture.
 
     Attributes:
-        start: The time in (0, 1] at which sampling starts: 1, but where the process has to stop before.
+        start: The time in (0, 1] at which sampling starts; below 1 where the process is singular at 1.
         noiseless: Whether ``c`` is 0 at all times.
     """
 
@@ -35,44 +34,36 @@ class Bridge(ABC):
     noiseless = False
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """``(a, b, c)`` at times ``t``.
-
-        Args:
-            t: Any shape, in [0, 1].
-
-        Returns:
-            Three tensors of the shape, type and device of ``t``, computed in float64; ``c`` is a standard
-            deviation.
-        """
+        """Return ``(a, b, c)`` at times ``t`` in [0, 1], like ``t`` but computed in float64."""
         a, b, variance = self._moments(t.double())
-        # rounding may take a variance that vanishes below 0
+        # rounding may push a vanishing variance below 0
         parts = (a, b, variance.clamp_min(0).sqrt())
         return tuple(part.to(t) for part in parts)  # type: ignore[return-value]
 
     def state(self, t: Tensor, source: Tensor, mixture: Tensor, noise: Tensor) -> Tensor:
-        """``a_t s + b_t x_0 + c_t z``.
+        """Return the state ``a_t s + b_t x_0 + c_t z``.
 
         Args:
             t: ``(batch,)`` in [0, 1].
             source: ``(batch, ...)``, real or complex.
-            mixture: Of its shape, or one that is repeated to it.
-            noise: Of its shape, white.
+            mixture: Same shape, or broadcast to it.
+            noise: Same shape, white.
         """
         a, b, c = (part.reshape(-1, *(1 for _ in source.shape[1:])) for part in self.coefficients(t))
         return a * source + b * mixture + c * noise
 
-    def noise_in(self, state: Tensor, t: Tensor, source: Tensor, mixture: Tensor) -> Tensor:
-        """``z`` of a state of `state`; infinite or not a number where the bridge has none."""
+    def noise_of(self, state: Tensor, t: Tensor, source: Tensor, mixture: Tensor) -> Tensor:
+        """Return ``z`` of a state; infinite or NaN where the bridge has no noise."""
         c = self.coefficients(t)[2].reshape(-1, *(1 for _ in source.shape[1:]))
         return (state - self.state(t, source, mixture, torch.zeros_like(source))) / c
 
     @abstractmethod
     def _moments(self, t: Tensor) -> Coefficients:
-        """``a``, ``b`` and the variance ``c^2`` at float64 times."""
+        """Return ``a``, ``b`` and the variance ``c^2`` at float64 times."""
 
 
 class LinearBridge(Bridge):
-    """The straight line without noise: data mixing along the path, and cold diffusion.
+    """The straight line without noise: linear mixing, and cold diffusion.
 
     Source: A. Bansal et al., "Cold Diffusion", 2022; docs/methods.md.
     """
@@ -87,7 +78,7 @@ class BrownianBridge(Bridge):
     """The straight line with ``c_t^2 = g^2 t (1 - t)``.
 
     Args:
-        g: Diffusion above 0 in the unit of the states; the largest deviation is ``g / 2``.
+        g: Diffusion above 0 in units of the states; the largest deviation is ``g / 2``.
     """
 
     def __init__(self, g: float = 1.0) -> None:
@@ -98,14 +89,14 @@ class BrownianBridge(Bridge):
 
 
 class VarianceExploding(Bridge):
-    """Bridges of processes that only add noise, by their variance ``v_t``.
+    """A bridge of a process that only adds noise, given its variance ``v_t``.
 
     ``a = (v_1 - v_t) / v_1``, ``b = v_t / v_1``, ``c^2 = v_t (v_1 - v_t) / v_1 = a b v_1``.
     """
 
     @abstractmethod
     def variance(self, t: Tensor) -> Tensor:
-        """``v_t`` at float64 times: 0 at 0, rising."""
+        """Return ``v_t`` at float64 times: 0 at 0, rising."""
 
     def _moments(self, t: Tensor) -> Coefficients:
         v, last = self.variance(t), self.variance(torch.ones_like(t))
@@ -126,29 +117,28 @@ class SchroedingerVE(VarianceExploding):
         self.k, self.c = _above("k", k, 1), _positive("c", c)
 
     def variance(self, t: Tensor) -> Tensor:
-        """``c (k^(2t) - 1) / (2 ln k)``."""
+        """Return ``c (k^(2t) - 1) / (2 ln k)``."""
         growth = 2 * math.log(self.k)
         return self.c * torch.expm1(growth * t) / growth
 
 
 class I2SB(VarianceExploding):
-    """Image-to-image Schroedinger bridge: a symmetric schedule, the integral of a mirrored quadratic one.
+    """Image-to-image Schroedinger bridge: ``v_t`` is the integral of a mirrored quadratic schedule.
 
     ``beta`` is the square of ``steps`` even values from ``sqrt(first)`` to ``sqrt(last)``, of which the first
-    half and its mirror image are used, each for a ``steps``-th of the time; ``v_t`` is its running sum,
-    linear within a step.
+    half and its mirror image are used; ``v_t`` is its running sum, linear within a step.
 
     Args:
         steps: Steps of the table, even.
         first: First value of ``beta``, above 0.
-        last: What its last value would be without the mirror, above 0.
+        last: Last value of ``beta`` before mirroring, above 0.
 
     Source: G.-H. Liu et al., "I2SB: Image-to-Image Schroedinger Bridge", 2023.
     """
 
     def __init__(self, steps: int = 1000, first: float = 1e-4, last: float = 3e-4) -> None:
         if steps < 2 or steps % 2:
-            raise ValueError(f"steps={steps}: give an even number from 2 up, half of it is mirrored")
+            raise ValueError(f"steps={steps}: give an even number from 2 up, one half mirrors the other")
         self.steps = steps
         roots = torch.linspace(_positive("first", first) ** 0.5, _positive("last", last) ** 0.5, steps)
         half = roots.double()[: steps // 2].square()
@@ -156,18 +146,18 @@ class I2SB(VarianceExploding):
         self._sums = torch.cat((betas.new_zeros(1), betas.cumsum(0)))
 
     def variance(self, t: Tensor) -> Tensor:
-        """The running sum of ``beta``, linear between its steps."""
+        """Return the running sum of ``beta``, linear between its steps."""
         sums = self._sums.to(t.device)
-        place = (t * self.steps).clamp(0, self.steps)
-        below = place.floor().long().clamp_max(self.steps - 1)
-        return torch.lerp(sums[below], sums[below + 1], place - below)
+        position = (t * self.steps).clamp(0, self.steps)
+        below = position.floor().long().clamp_max(self.steps - 1)
+        return torch.lerp(sums[below], sums[below + 1], position - below)
 
 
 class DDBMVE(VarianceExploding):
     """Denoising diffusion bridge model with exploding variance, ``v_t = (sigma_max t)^2``.
 
     Args:
-        sigma_max: Deviation of the process at t = 1, above 0, in the unit of the states; 80 and 20 are used.
+        sigma_max: Deviation of the process at t = 1, above 0, in units of the states; published 80 and 20.
 
     Source: L. Zhou et al., "Denoising Diffusion Bridge Models", 2023.
     """
@@ -176,7 +166,7 @@ class DDBMVE(VarianceExploding):
         self.sigma_max = _positive("sigma_max", sigma_max)
 
     def variance(self, t: Tensor) -> Tensor:
-        """``(sigma_max t)^2``."""
+        """Return ``(sigma_max t)^2``."""
         return (self.sigma_max * t).square()
 
 
@@ -198,14 +188,14 @@ class DDBMVP(Bridge):
         self.beta_min, self.beta_d = _positive("beta_min", beta_min), _above("beta_d", beta_d, 0, equal=True)
 
     def _moments(self, t: Tensor) -> Coefficients:
-        exponent, whole = self._exponent(t), self._exponent(torch.ones_like(t))
-        share = torch.expm1(exponent) / torch.expm1(whole)
+        exponent, last = self._exponent(t), self._exponent(torch.ones_like(t))
+        ratio = torch.expm1(exponent) / torch.expm1(last)
         alpha = torch.exp(-exponent / 2)
-        variance = -torch.expm1(-exponent) * (1 - share)
-        return alpha * (1 - share), share * torch.exp((whole - exponent) / 2), variance
+        variance = -torch.expm1(-exponent) * (1 - ratio)
+        return alpha * (1 - ratio), ratio * torch.exp((last - exponent) / 2), variance
 
     def _exponent(self, t: Tensor) -> Tensor:
-        """``-2 ln alpha_t``."""
+        """Return ``-2 ln alpha_t``."""
         return self.beta_d * t.square() / 2 + self.beta_min * t
 
 
@@ -213,8 +203,8 @@ class BBED(Bridge):
     """Brownian bridge with exponential diffusion.
 
     ``a = 1 - t``, ``b = t``, ``c^2 = (1 - t) theta [k^(2t) - 1 + t + 2 k^2 ln(k) (1 - t) E]`` with
-    ``E = Ei(2 (t - 1) ln k) - Ei(-2 ln k)``, Ei the exponential integral. Its drift grows without bound at
-    t = 1, so sampling starts a little before.
+    ``E = Ei(2 (t - 1) ln k) - Ei(-2 ln k)``, Ei the exponential integral. The drift diverges at t = 1, so
+    sampling starts a little before.
 
     Args:
         k: Growth of the diffusion above 1.
@@ -232,7 +222,7 @@ class BBED(Bridge):
     def _moments(self, t: Tensor) -> Coefficients:
         log = math.log(self.k)
         rest = 1 - t
-        # Ei(0) is minus infinity, times rest^2 = 0; any other number does as well there
+        # Ei(0) is minus infinity, times rest^2 = 0; any finite number will do there
         inner = torch.where(rest > 0, -2 * log * rest, -1.0)
         integral = torch.as_tensor(expi(inner.cpu().numpy())).to(t) - float(expi(-2 * log))
         bracket = torch.expm1(2 * log * t) + t + 2 * self.k**2 * log * rest * integral
@@ -245,14 +235,13 @@ class OUVE(Bridge):
     ``a = exp(-gamma t)``, ``b = 1 - a``, and with ``q = sigma_max / sigma_min``
     ``c^2 = sigma_min^2 (q^(2t) - exp(-2 gamma t)) ln(q) / (gamma + ln q)``.
 
-    **It never reaches the mixture**: at t = 1 a fifth of the clean source is left in the mean (a = 0.223). A
-    sampler, which does not have that, starts from mixture and noise all the same, in a state that
-    training has not seen.
+    **It never reaches the mixture**: at t = 1 a fifth of the clean source is left in the mean (a = 0.223).
+    A sampler starts from mixture and noise alone, a state that training never produces.
 
     Args:
-        gamma: Pull to the mixture, above 0.
+        gamma: Drift to the mixture, above 0.
         sigma_min: Scale of the diffusion at t = 0, above 0.
-        sigma_max: The same at t = 1, above ``sigma_min``.
+        sigma_max: Scale at t = 1, above ``sigma_min``.
 
     Source: J. Richter et al., "Speech Enhancement and Dereverberation with Diffusion-based Generative
     Models", 2023.
@@ -270,11 +259,11 @@ class OUVE(Bridge):
 
 
 class Scaled(Bridge):
-    """Another bridge with its noise made smaller or larger, for states of another size.
+    """A bridge with its noise scaled, for states of another size.
 
     Args:
         bridge: The bridge.
-        scale: What its ``c`` is multiplied by, above 0.
+        scale: Factor of its ``c``, above 0.
     """
 
     def __init__(self, bridge: Bridge, scale: float) -> None:

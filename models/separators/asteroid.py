@@ -11,10 +11,14 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encore.common.packages import require
 from encore.models.separators.contract import check_description, check_mixture
 
 ARCHITECTURES = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
 """The classes of ``asteroid.models`` that map waveforms to waveforms and build on today's torch."""
+
+INSTALL = "pip install asteroid-filterbanks huggingface-hub && pip install --no-deps asteroid==0.7.0"
+"""What installs asteroid beside this project: it declares torchmetrics<=0.11.4 but imports none of it."""
 
 _PAD_THEMSELVES = frozenset({"SuDORMRFImprovedNet", "SuDORMRFNet"})
 _SET_BY_THE_ADAPTER = {"n_src": "sources", "sample_rate": "sample_rate"}
@@ -116,8 +120,7 @@ def _build(architecture: str, number_of_sources: int, sample_rate: int, options:
             f"architecture={architecture!r} is unknown: {_did_you_mean(architecture, ARCHITECTURES)}"
         )
     # importing asteroid takes seconds, and most runs never need it
-    from asteroid import models as asteroid_models
-
+    asteroid_models = require("asteroid.models", needed_by=f"architecture={architecture!r}", install=INSTALL)
     network_class: type[nn.Module] = getattr(asteroid_models, architecture)
     keywords = {
         name: parameter.default

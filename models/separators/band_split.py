@@ -1,4 +1,4 @@
-"""What band-split networks share: the transform, encoders, recurrences and decoders of bands fixed in Hz."""
+"""Transform, encoders, recurrences and decoders of band-split networks, with bands fixed in Hz."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from encore.common.dsp import istft, stft
+
 Bands = Sequence[tuple[int, float]]
-"""``(how many, width in Hz)`` from 0 Hz up; whatever lies above the last one is one more band."""
+"""``(number, width in Hz)`` from 0 Hz up; the rest above is one more band."""
 
 PUBLISHED_BANDS: Bands = ((20, 200.0), (6, 500.0), (7, 2000.0))
 
 Film = tuple[Tensor, Tensor]
-"""Scale and shift ``(batch, features)`` of what goes into a recurrence."""
+"""Scale and shift ``(batch, features)`` of the input of a recurrence."""
 
 
 class BandSplitNetwork(nn.Module):
-    """Spectra to complex masks and residuals by recurrences along time and along bands.
+    """A network from spectra to complex masks and residuals, recurrent along time and along bands.
 
     See `encore.models.separators.bsrnn.BSRNN` for the arguments.
 
     Attributes:
-        starts: For each group of masks, one mask a source, the real number that it starts out near.
+        initial_masks: Real numbers near which the masks are initialized; one group of masks, one per source,
+            for each.
     """
 
-    starts: tuple[float, ...] = (1.0,)
+    compilable = ("_predict",)
+    initial_masks: tuple[float, ...] = (1.0,)
 
     def __init__(
         self,
@@ -50,8 +54,7 @@ class BandSplitNetwork(nn.Module):
                 f"sample_rate={sample_rate} is above max_sample_rate={max_sample_rate}: raise the latter"
             )
         self.sources = tuple(sources)
-        self.sample_rate = int(sample_rate)
-        self.channels = int(channels)
+        self.sample_rate, self.channels = int(sample_rate), int(channels)
         window = 2 * round(window_seconds * sample_rate / 2)
         self.window_length, self.hop_length = window, window // 2
         self.features, self.compression = features, compression
@@ -61,55 +64,45 @@ class BandSplitNetwork(nn.Module):
 
         full = bins_per_band(bands, window_seconds, max_sample_rate)
         self.band_bins = used_bands(full, window // 2 + 1)
-        # any fixed number serves all rates; with this one, audio at 16 kHz has unit power in the mean bin
+        # any fixed number serves all rates; this one gives audio at 16 kHz unit power in the mean bin
         self.level_bins = round(8000 * window_seconds) + 1
         count = len(self.sources)
-        first = [start for start in self.starts for _ in range(count)]
+        first = [start for start in self.initial_masks for _ in range(count)]
         self.encoders = nn.ModuleList(BandEncoder(bins, features, norm, self.spectra(count)) for bins in full)
         self.layers = nn.ModuleList(BandLayer(features, norm) for _ in range(layers))
         self.masks = nn.ModuleList(BandDecoder(bins, features, norm, first) for bins in full)
         self.residuals = nn.ModuleList(BandDecoder(bins, features, norm, [0.0] * count) for bins in full)
-        # bands above this rate's Nyquist frequency never get a gradient: distributed training waits for those
+        # bands above this rate's Nyquist frequency get no gradient, for which distributed training would wait
         for parts in (self.encoders, self.masks, self.residuals):
             parts[len(self.band_bins) :].requires_grad_(False)
 
     def spectra(self, sources: int) -> int:
-        """How many spectra the network sees at once, for so many sources."""
+        """Return the number of input spectra for this many sources."""
         return 1
 
     def transform(self, waveform: Tensor) -> Tensor:
-        """``(b, time)`` to a complex spectrum ``(b, f, frame)``, for any length."""
-        # up to a whole hop: where only the end of a last window reaches, the inversion divides by nearly 0
+        """Transform ``(..., time)`` of any length to a complex spectrum ``(..., f, frame)``."""
+        # to a whole hop: where only the tail of the last window reaches, the inversion divides by nearly 0
         padded = nn.functional.pad(waveform.float(), (0, -waveform.shape[-1] % self.hop_length))
-        return torch.stft(
-            padded,
-            self.window_length,
-            self.hop_length,
-            window=self.window,
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
-        )
+        return stft(padded, self.window, self.hop_length, padding="constant")
 
     def inverse(self, spectrum: Tensor, time: int) -> Tensor:
-        """``(b, s, f, frame)`` to waveforms ``(b, s, time)``."""
-        flat = rearrange(spectrum, "b s f t -> (b s) f t")
-        waveform = torch.istft(flat, self.window_length, self.hop_length, window=self.window, center=True)
+        """Invert a spectrum ``(..., f, frame)`` to waveforms ``(..., time)``."""
         # cut here, because torch.export cannot leave the inversion's own length open
-        return rearrange(waveform[..., :time], "(b s) t -> b s t", b=spectrum.shape[0])
+        return istft(spectrum, self.window, hop=self.hop_length)[..., :time]
 
     def level(self, spectrum: Tensor) -> Tensor:
-        """Root mean square ``(b, 1, 1)`` of a spectrum ``(b, f, frame)``; never 0."""
+        """Return the root mean square ``(b, 1, 1)`` of a spectrum ``(b, f, frame)``; never 0."""
         # summed over frequency, not averaged: the empty bins of a higher rate must not change the level
         power = spectrum.abs().square().sum(dim=1, keepdim=True).mean(dim=2, keepdim=True)
         return (power / self.level_bins + 1e-16).sqrt()
 
     def estimate(self, spectra: Tensor, films: Sequence[Film] | None = None) -> tuple[Tensor, Tensor]:
-        """Masks and residuals of spectra of unit power.
+        """Estimate masks and residuals from spectra of unit power.
 
         Args:
             spectra: ``(b, n, f, frame)``, complex.
-            films: For every recurrence, two a layer, a scale and shift ``(b, features)``; None for none.
+            films: Scale and shift ``(b, features)`` of every recurrence, two a layer; None for none.
 
         Returns:
             Complex masks ``(b, groups * s, f, frame)`` and residuals ``(b, s, f, frame)``.
@@ -121,7 +114,7 @@ class BandSplitNetwork(nn.Module):
         return torch.view_as_complex(masks), torch.view_as_complex(residuals)
 
     def _predict(self, real: Tensor, films: Sequence[Film] | None = None) -> tuple[Tensor, Tensor]:
-        """Masks and residuals ``(b, s, f, frame, 2)`` of unit-power spectra ``(b, frame, f, 2 n)``."""
+        """Predict masks and residuals ``(b, s, f, frame, 2)`` of unit-power ``(b, frame, f, 2 n)``."""
         if self.compression != 1:
             parts = rearrange(real, "b t f (n r) -> b t f n r", r=2)
             power = parts.square().sum(dim=-1, keepdim=True)
@@ -151,7 +144,7 @@ class BandSplitNetwork(nn.Module):
 
 
 def bins_per_band(bands: Bands, window_seconds: float, max_sample_rate: int) -> list[int]:
-    """Frequency bins of every band up to ``max_sample_rate / 2``, the rest being the last band.
+    """Return the bins of every band up to ``max_sample_rate / 2``, the last band holding the rest.
 
     >>> bins_per_band(PUBLISHED_BANDS, 0.02, 48000)[-3:]
     [40, 40, 61]
@@ -167,7 +160,7 @@ def bins_per_band(bands: Bands, window_seconds: float, max_sample_rate: int) -> 
 
 
 def used_bands(full: Sequence[int], bins: int) -> list[int]:
-    """The first bands that hold ``bins`` bins, the last of them cut to fit.
+    """Return the first bands, ``bins`` bins in all, the last of them cut to fit.
 
     >>> used_bands([5, 5, 10], 12)
     [5, 5, 2]
@@ -182,7 +175,7 @@ def used_bands(full: Sequence[int], bins: int) -> list[int]:
 
 
 class BandNorm(nn.Module):
-    """Normalise ``(b, position, feature)`` over positions and features together, or each position alone."""
+    """Normalize ``(b, position, feature)`` over positions and features together, or each position alone."""
 
     def __init__(self, features: int, kind: str) -> None:
         super().__init__()
@@ -193,12 +186,12 @@ class BandNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(b, position, feature)``, normalised."""
+        """Normalize ``(b, position, feature)``."""
         return nn.functional.layer_norm(x, x.shape[self.first :]) * self.weight + self.bias
 
 
 class BandEncoder(nn.Module):
-    """Normalise and project one band ``(b, frame, bin, 2 n)`` of n spectra to ``(b, frame, features)``."""
+    """Normalize and project one band ``(b, frame, bin, 2 n)`` of n spectra to ``(b, frame, features)``."""
 
     def __init__(self, bins: int, features: int, norm: str, spectra: int) -> None:
         super().__init__()
@@ -207,16 +200,16 @@ class BandEncoder(nn.Module):
         self.projection = nn.Linear(2 * spectra * bins, features)
 
     def forward(self, part: Tensor) -> Tensor:
-        """A band that is cut by the Nyquist frequency is filled up with zeros."""
+        """Encode a band, filled up with zeros where the Nyquist frequency cuts it."""
         part = nn.functional.pad(part, (0, 0, 0, self.bins - part.shape[2]))
         return self.projection(self.norm(rearrange(part, "b t f r -> b t (f r)")))
 
 
 class BandDecoder(nn.Module):
-    """Features of one band ``(b, frame, features)`` to ``(b, output, bin, frame, 2)``.
+    """Decode features of one band ``(b, frame, features)`` to ``(b, output, bin, frame, 2)``.
 
-    Each output starts out near a real number: with masks near 1 and residuals near 0 training begins at the
-    mixture itself, not at noise.
+    Outputs are initialized near real numbers: with masks near 1 and residuals near 0 training begins at the
+    mixture, not at noise.
     """
 
     def __init__(self, bins: int, features: int, norm: str, starts: Sequence[float]) -> None:
@@ -234,7 +227,7 @@ class BandDecoder(nn.Module):
         )
 
     def forward(self, features: Tensor, bins: int) -> Tensor:
-        """The first ``bins`` bins."""
+        """Decode the first ``bins`` bins."""
         out = rearrange(self.network(features), "b t (s f r) -> b s f t r", s=self.outputs, f=self.bins)
         return out[:, :, :bins]
 
@@ -246,7 +239,7 @@ class BandLayer(nn.ModuleList):
         super().__init__((_Recurrence(features, norm), _Recurrence(features, norm)))
 
     def forward(self, x: Tensor, films: Sequence[Film] | None = None) -> Tensor:
-        """Both, the first with the first film."""
+        """Apply both, each with its film."""
         along_time, along_bands = self
         first, second = (None, None) if films is None else films
         x = along_time(x, first)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from encore.common.packages import require
 from encore.models.separators.band_split import Bands, bins_per_band
-from encore.models.separators.contract import check_description, check_mixture
+from encore.models.separators.contract import SeparatorNetwork, check_sizes
+from encore.models.separators.spectral import WindowedTransform
 
 _BIN = 44100 / 2048
 PUBLISHED_BANDS: Bands = (
@@ -25,22 +26,20 @@ PUBLISHED_BANDS: Bands = (
     (8, 48 * _BIN),
     (1, 128 * _BIN),
 )
-"""The published 62 bands at 44.1 kHz, the last of them the rest, as widths in Hz."""
+"""The published 62 bands at 44.1 kHz, as widths in Hz; the last is the rest."""
 
 
-class BSRoFormer(nn.Module):
+class BSRoFormer(SeparatorNetwork):
     """Separate by band-wise complex masks that transformers along time and along bands predict.
 
     The spectrum is split into bands that are fixed in Hz up to the Nyquist frequency. Each band, all channels
-    together, is normalised and projected to ``dim`` features; then every layer has one transformer along time
+    together, is normalized and projected to ``dim`` features; then every layer has one transformer along time
     (per band) and one along bands (per frame), and every source has a network per band that gives a complex
     mask. The layers are those of the package ``bs-roformer``, with its names of the weights, without
     hyper-connections; the transforms around them and the call of attention are this project's.
 
-    - *Length.* Behind its end the mixture is padded with zeros to whole hops, and to more than half a window,
-      and the estimates are cut back, so every length from one sample up comes out as it went in.
-    - *Level.* Nothing is normalised, before or after: each band of each frame is, inside the network, so that
-      any level goes through.
+    - *Length.* The mixture is padded with zeros at its end to whole hops, and to more than half a window.
+    - *Level.* The network normalizes each band of each frame, so the mixture is not normalized.
 
     Args:
         sources: Names of the estimated sources.
@@ -50,17 +49,16 @@ class BSRoFormer(nn.Module):
         depth: Number of layers, each of them one transformer along time and one along bands.
         heads: Attention heads.
         dim_head: Width of a head, even, 4 or more.
-        bands: ``(how many, width in Hz)`` from 0 Hz up; whatever lies above is one more band.
-        window_seconds: Length of the Hann analysis window, made an even number of samples; 2048 at 44.1 kHz
-            as published.
+        bands: See `encore.models.separators.band_split.Bands`.
+        window_seconds: Length of the Hann window; 2048 samples at 44.1 kHz as published.
         hop_seconds: Hop of the analysis, at most half the window.
         mask_estimator_depth: Linear layers in a mask network.
-        dropout: Share of attention weights and features that training drops; published 0.1.
-        checkpointing: Whether training keeps only what goes into each layer and computes the layer again for
+        dropout: Dropout rate of attention weights and features; published 0.1.
+        checkpointing: Whether training keeps only the inputs of the layers and recomputes the activations for
             the gradients: less memory for about a third more time.
 
     Raises:
-        ValueError: If a value makes no sense, or the package ``bs-roformer`` is missing.
+        ValueError: If a value is invalid, or the package ``bs-roformer`` is missing.
 
     Source: W.-T. Lu et al., "Music Source Separation with Band-Split RoPE Transformer", 2023.
     """
@@ -83,22 +81,18 @@ class BSRoFormer(nn.Module):
         dropout: float = 0.0,
         checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        check_description(sources, sample_rate, channels)
+        super().__init__(sources, sample_rate, channels)
         if channels > 2:
             raise ValueError(f"channels={channels}: the network takes 1 or 2")
-        _check_sizes(dim=dim, depth=depth, heads=heads, mask_estimator_depth=mask_estimator_depth)
+        check_sizes(dim=dim, depth=depth, heads=heads, mask_estimator_depth=mask_estimator_depth)
         if dim_head < 4 or dim_head % 2:
-            raise ValueError(f"dim_head={dim_head}: positions turn pairs of features, give 4, 6, 8, ...")
-        window, hop = 2 * round(window_seconds * sample_rate / 2), round(hop_seconds * sample_rate)
-        _check_frames(window, hop, window_seconds, hop_seconds)
-        self.sources = tuple(str(name) for name in sources)
-        self.sample_rate = int(sample_rate)
-        self.channels = int(channels)
-        self.window_length, self.hop_length = window, hop
+            raise ValueError(f"dim_head={dim_head}: positions rotate pairs of features, give 4, 6, 8, ...")
+        self.transform = WindowedTransform(sample_rate, window_seconds, hop_seconds, padding="reflect")
+        window = self.transform.window_length
+        if window >= 8192:
+            # the package tests its transform on 4096 samples, mirrored by half a window
+            raise ValueError(f"window_seconds={window_seconds:g} is {window} samples: give at most 8190")
         self.checkpointing = checkpointing
-        self.window: Tensor
-        self.register_buffer("window", torch.hann_window(window), persistent=False)
         self.band_bins = bins_per_band(bands, window / sample_rate, sample_rate)
         if len(self.band_bins) < 2:
             raise ValueError(f"bands={bands}: the first holds the whole spectrum, give narrower ones")
@@ -112,62 +106,24 @@ class BSRoFormer(nn.Module):
             freqs_per_bands=tuple(self.band_bins),
             stft_n_fft=window,
             stft_win_length=window,
-            stft_hop_length=hop,
+            stft_hop_length=self.transform.hop_length,
             mask_estimator_depth=mask_estimator_depth,
             attn_dropout=dropout,
             ff_dropout=dropout,
         )
 
-    def forward(self, mixture: Tensor) -> Tensor:
-        """Separate a mixture.
-
-        Args:
-            mixture: ``(batch, channel, time)``, any level, any time from one sample up.
-
-        Returns:
-            Estimates ``(batch, source, channel, time)``, in the mixture's unit.
-
-        Raises:
-            ValueError: If the shape of the mixture is wrong.
-        """
-        check_mixture(mixture, self.channels)
-        spectrum = self._transform(mixture)
+    def separate(self, mixture: Tensor) -> Tensor:
+        """See `SeparatorNetwork`."""
+        spectrum = self.transform(mixture)
         masks = self._predict(torch.view_as_real(spectrum))
         # under autocast they may be bfloat16, which has no complex numbers
         masks = torch.view_as_complex(masks.float().contiguous())
-        return self._invert(masks * spectrum[:, None], mixture.shape[-1])
-
-    def _transform(self, waveform: Tensor) -> Tensor:
-        """``(b, c, time)`` to a complex spectrum ``(b, c, f, frame)``, for any length."""
-        length = waveform.shape[-1]
-        # the transform mirrors half a window at either end, for which it needs one sample more than that
-        hops = -(-max(length, self.window_length // 2 + 1) // self.hop_length)
-        spectrum = torch.stft(
-            rearrange(F.pad(waveform.float(), (0, hops * self.hop_length - length)), "b c t -> (b c) t"),
-            self.window_length,
-            self.hop_length,
-            window=self.window,
-            center=True,
-            return_complex=True,
-        )
-        return rearrange(spectrum, "(b c) f t -> b c f t", c=self.channels)
-
-    def _invert(self, spectrum: Tensor, time: int) -> Tensor:
-        """``(b, s, c, f, frame)`` to waveforms ``(b, s, c, time)``."""
-        waveform = torch.istft(
-            rearrange(spectrum, "b s c f t -> (b s c) f t"),
-            self.window_length,
-            self.hop_length,
-            window=self.window,
-            center=True,
-            length=time,
-        )
-        return rearrange(waveform, "(b s c) t -> b s c t", s=len(self.sources), c=self.channels)
+        return self.transform.inverse(masks * spectrum[:, None], mixture.shape[-1])
 
     def _predict(self, real: Tensor) -> Tensor:
-        """Masks ``(b, s, c, f, frame, 2)`` of a spectrum ``(b, c, f, frame, 2)`` of any level."""
-        x = self.network.band_split(rearrange(real, "b c f t r -> b t (f c r)"))
-        # what attention adds up in the first layer is mixed into all others
+        """Predict masks ``(b, s, c, frame, f, 2)`` of a spectrum ``(b, c, frame, f, 2)`` of any level."""
+        x = self.network.band_split(rearrange(real, "b c t f r -> b t (f c r)"))
+        # the attention values of the first layer are mixed into all others
         along_time, along_bands = None, None
         for layer in self.network.layers:
             if self.checkpointing and torch.is_grad_enabled():
@@ -178,30 +134,13 @@ class BSRoFormer(nn.Module):
                 along_time, along_bands = values
         x = self.network.final_norm(x)
         masks = torch.stack([estimate(x) for estimate in self.network.mask_estimators], dim=1)
-        return rearrange(masks, "b s t (f c r) -> b s c f t r", c=self.channels, r=2)
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name}={size}: give 1 or more")
-
-
-def _check_frames(window: int, hop: int, window_seconds: float, hop_seconds: float) -> None:
-    # the package tries its transform on 4096 samples, mirrored by half a window
-    if not 2 <= window < 8192:
-        raise ValueError(f"window_seconds={window_seconds:g} is {window} samples: give 2 to 8190")
-    if not 1 <= hop <= window // 2:
-        raise ValueError(
-            f"hop_seconds={hop_seconds:g} is {hop} samples: give 1 to {window // 2}, half a window of "
-            f"window_seconds={window_seconds:g}"
-        )
+        return rearrange(masks, "b s t (f c r) -> b s c t f r", c=self.channels, r=2)
 
 
 def _run(
     layer: nn.ModuleList, x: Tensor, time_values: Tensor | None, band_values: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer of ``(b, frame, band, feature)``: that again, and the values of both its attentions."""
+    """Apply a layer to ``(b, frame, band, feature)``; return that and the values of both its attentions."""
     along_time, along_bands = layer
     items = x.shape[0]
     x, time_values = along_time(rearrange(x, "b t k d -> (b k) t d"), value_residual=time_values)
@@ -210,7 +149,7 @@ def _run(
 
 
 class _Attention(nn.Module):
-    """Attention by the fastest kernel that torch has for the inputs at hand."""
+    """Attention by the fastest kernel that torch has for its inputs."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
@@ -223,15 +162,10 @@ class _Attention(nn.Module):
 
 
 def _network(**options: Any) -> nn.Module:
-    """The package's network, with one transformer along each axis in a layer, and plain residuals."""
-    try:
-        package = importlib.import_module("bs_roformer")
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "package bs-roformer is missing: pip install 'encore-separation[separators]'"
-        ) from error
+    """Build the package's network, with one transformer along each axis in a layer, and plain residuals."""
+    package = require("bs_roformer", needed_by="BSRoFormer", extra="pretrained")
     with warnings.catch_warnings():
-        # it runs a transform of noise without a window, only to count the bins
+        # it transforms noise without a window, only to count the bins
         warnings.filterwarnings("ignore", "A window was not provided", UserWarning)
         network: nn.Module = package.BSRoformer(
             time_transformer_depth=1,
@@ -242,6 +176,6 @@ def _network(**options: Any) -> nn.Module:
         )
     for part in list(network.modules()):
         if hasattr(part, "attend"):
-            # the package picks kernels by a deprecated call that warns, or forms all weights in memory
+            # the package chooses kernels by a deprecated call that warns, or keeps all weights in memory
             part.attend = _Attention(options["attn_dropout"])
     return network

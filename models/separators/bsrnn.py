@@ -11,14 +11,13 @@ from encore.models.separators.band_split import BandSplitNetwork
 class BSRNN(BandSplitNetwork):
     """Separate by band-wise complex masks that recurrent layers along time and along bands predict.
 
-    The spectrum is split into bands that are fixed in Hz. Each band is normalised and projected to
+    The spectrum is split into bands that are fixed in Hz. Each band is normalized and projected to
     ``features``; then every layer runs one bidirectional LSTM along time (per band) and one along bands (per
-    frame), each with normalisation, projection and a residual; per-band decoders give a complex mask and a
+    frame), each with normalization, projection and a residual; per-band decoders give a complex mask and a
     complex residual for every source: ``estimate = mask * mixture + residual``.
 
-    All bands up to ``max_sample_rate`` have weights, and audio of a lower rate uses the lower ones only, a
-    band that is cut by the Nyquist frequency being filled up with zeros. So the parameters do not depend on
-    the sampling rate, and one set of weights runs at any of them.
+    All bands up to ``max_sample_rate`` have weights; audio of a lower rate uses the lower bands, the one at
+    its Nyquist frequency filled up with zeros. So one set of weights serves every rate.
 
     Args:
         sources: Names of the estimated sources.
@@ -27,13 +26,13 @@ class BSRNN(BandSplitNetwork):
         features: Width N of the band features; the LSTMs have 2N units per direction.
         layers: Number of layers, each of them one time and one band recurrence.
         bands: The band layout below ``max_sample_rate / 2``.
-        window_seconds: Length of the Hann analysis window, made an even number of samples; its hop is half.
+        window_seconds: Length of the Hann window, rounded to an even number of samples; its hop is half.
         max_sample_rate: The highest rate that the weights serve, in Hz.
-        compression: Exponent in (0, 1] of the magnitudes that the network looks at; 1 as published. Below 1
-            quiet bands are easier to see.
-        norm: ``"sequence"`` normalises over all positions of a sequence together, as published: how loud a
-            band is in one frame against the others is seen. ``"position"`` normalises each by itself.
-        checkpointing: Whether training keeps only what goes into each layer and computes the layer again for
+        compression: Exponent in (0, 1] of the input magnitudes, below 1 emphasizing quiet bands; 1 as
+            published.
+        norm: ``"sequence"`` normalizes over all positions of a sequence together, as published, and keeps
+            the relative level of frames; ``"position"`` normalizes each position by itself.
+        checkpointing: Whether training keeps only the inputs of the layers and recomputes the activations for
             the gradients: less memory for about a third more time.
 
     Raises:
@@ -43,21 +42,15 @@ class BSRNN(BandSplitNetwork):
     Monaural Speech Enhancement with Universal Sample Rate Band-Split RNN", 2023 (rate independence).
     """
 
-    compilable = ("_predict",)
-
     def forward(self, mixture: Tensor) -> Tensor:
-        """Separate.
-
-        Args:
-            mixture: ``(batch, channel, time)`` at ``sample_rate``, any level and any length.
+        """Separate ``(batch, channel, time)``, any level, length and number of channels.
 
         Returns:
-            ``(batch, source, channel, time)`` in the mixture's unit and length.
+            ``(batch, source, channel, time)`` in the mixture's unit.
         """
         batch, channels, time = mixture.shape
         spectrum = self.transform(rearrange(mixture, "b c t -> (b c) t"))
         scale = self.level(spectrum)
         masks, residuals = self.estimate((spectrum / scale)[:, None])
         estimates = masks * spectrum[:, None] + residuals * scale[:, None]
-        waveforms = self.inverse(estimates, time)
-        return rearrange(waveforms, "(b c) s t -> b s c t", b=batch, c=channels)
+        return rearrange(self.inverse(estimates, time), "(b c) s t -> b s c t", b=batch, c=channels)

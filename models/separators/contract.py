@@ -1,14 +1,57 @@
-"""What every adapter of another project's network checks: what it is told to be, and what it is given."""
+"""Base class of this project's separators, and the checks that adapters of other projects share with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class SeparatorNetwork(nn.Module):
+    """A separator that names its sources, rate and channels, and checks the shape of its input.
+
+    Args:
+        sources: Names of the estimated sources.
+        sample_rate: Rate of the audio in Hz.
+        channels: Channels of the audio.
+
+    Attributes:
+        compilable: Names of the methods that `torch.compile` is applied to.
+
+    Raises:
+        ValueError: If a value is invalid.
+    """
+
+    compilable: tuple[str, ...] = ()
+
+    def __init__(self, sources: Sequence[str], sample_rate: int, channels: int) -> None:
+        super().__init__()
+        check_description(sources, sample_rate, channels)
+        self.sources = tuple(str(name) for name in sources)
+        self.sample_rate, self.channels = int(sample_rate), int(channels)
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Separate a mixture.
+
+        Args:
+            mixture: ``(batch, channel, time)``, any level, any time from one sample up.
+
+        Returns:
+            Estimates ``(batch, source, channel, time)``, in the mixture's unit.
+
+        Raises:
+            ValueError: If the shape of the mixture is wrong.
+        """
+        check_mixture(mixture, self.channels)
+        return self.separate(mixture)
+
+    def separate(self, mixture: Tensor) -> Tensor:
+        """Separate a mixture whose shape has been checked; see `forward`."""
+        raise NotImplementedError
 
 
 def check_description(sources: Sequence[str], sample_rate: int, channels: int) -> None:
-    """Check what a separator is told to be.
+    """Check the description of a separator.
 
     Args:
         sources: Names of the estimated sources.
@@ -16,7 +59,7 @@ def check_description(sources: Sequence[str], sample_rate: int, channels: int) -
         channels: Number of audio channels.
 
     Raises:
-        ValueError: If the names are none, not different or one string, or a number is not positive.
+        ValueError: If there are no names, they repeat or are one string, or a number is not positive.
     """
     if isinstance(sources, str) or not sources or len(set(sources)) != len(sources):
         raise ValueError(f"sources={sources!r}: give a list of different names, such as ['speech']")
@@ -27,17 +70,34 @@ def check_description(sources: Sequence[str], sample_rate: int, channels: int) -
 
 
 def check_mixture(mixture: Tensor, channels: int) -> None:
-    """Check the shape of what a separator is given.
-
-    Args:
-        mixture: What should be ``(batch, channel, time)``.
-        channels: Number of audio channels that the separator takes.
+    """Check that a mixture is ``(batch, channel, time)`` with this many channels.
 
     Raises:
-        ValueError: If the mixture has another shape, or no sample.
+        ValueError: If it has another shape, or no sample.
     """
     if mixture.ndim != 3 or mixture.shape[1] != channels or mixture.shape[2] == 0:
         raise ValueError(
             f"mixture has shape {tuple(mixture.shape)}: give (batch, channel, time) "
             f"with {channels} channel(s) and at least one sample"
         )
+
+
+def check_sizes(**sizes: int) -> None:
+    """Check that named sizes of layers are 1 or more.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size}: give 1 or more")
+
+
+def check_compression(compression: float) -> None:
+    """Check the exponent of compressed magnitudes.
+
+    Raises:
+        ValueError: If it is not in (0, 1].
+    """
+    if not 0 < compression <= 1:
+        raise ValueError(f"compression={compression}: give an exponent above 0, at most 1")

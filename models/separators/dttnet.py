@@ -1,4 +1,4 @@
-"""DTTNet: a U-Net of time-frequency blocks on complex spectra, with recurrences where it is narrowest."""
+"""DTTNet: a U-Net of time-frequency blocks on complex spectra with a recurrent bottleneck."""
 
 from __future__ import annotations
 
@@ -10,53 +10,49 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encore.models.separators.contract import check_description, check_mixture
+from encore.models.separators.contract import SeparatorNetwork, check_compression, check_sizes
 from encore.models.separators.spectral import WindowedTransform, group_norm
 
 Output = Literal["spectrum", "mask"]
 
 
-class DTTNet(nn.Module):
+class DTTNet(SeparatorNetwork):
     """Separate by complex spectra, or complex masks, that a dual-path TFC-TDF U-Net predicts.
 
     Real and imaginary parts of all channels' spectra are the channels of an image of frames by bins. On each
     of ``scales`` the image has half the frames and bins of the one before, and ``growth`` more channels;
     every block convolves over both axes (TFC) and maps whole frames by a bottleneck along frequency (TDF).
-    Where the image is smallest, recurrences run along time and along frequency in turn; on the way up, each
-    scale is multiplied with what it was on the way down.
+    At the smallest scale, recurrences run along time and along frequency in turn; on the way up, each scale
+    is multiplied by its counterpart on the way down.
 
-    - *Bins.* The network sees those below ``highest_frequency``, never the one at the Nyquist frequency;
-      estimates hold nothing above.
-    - *Length.* Behind its end the mixture is padded with zeros, to as many frames as the scales need, and the
-      estimates are cut back: every length from one sample up comes out as it went in.
-    - *Level.* Every item's spectrum is divided by its root mean square and the estimates are multiplied by
-      it, so any level goes through, and silence stays next to silence.
-    - *Normalisation.* Groups of eight channels, not batches as published: training takes small batches, and
-      hears blends with estimates beside plain mixtures, whose statistics are others.
+    - *Bins.* The input are those below ``highest_frequency``, without the Nyquist bin; estimates are zero
+      above.
+    - *Length.* The mixture is padded with zeros at its end to as many frames as the scales need.
+    - *Level.* Every item's spectrum is divided by its root mean square, by which estimates are multiplied.
+    - *Normalization.* Groups of eight channels, not batches as published: training takes small batches, and
+      mixes of mixture and estimate have other statistics than plain mixtures.
 
     Args:
         sources: Names of the estimated sources.
         sample_rate: Rate of the audio in Hz.
         channels: Channels of the audio, separated together.
-        growth: Channels of the first scale, and how many more each next one has.
-        scales: Number of image sizes; 3, that is halved twice, in the published networks.
+        growth: Channels of the first scale, and of each further one in addition.
+        scales: Number of image sizes; 3 as published, halved twice.
         convolutions: 3x3 convolutions in either half of a block.
-        bottleneck_factor: How many times fewer units than bins the bottleneck along frequency has.
+        bottleneck_factor: Bins per unit of the bottleneck along frequency.
         layers: Pairs of recurrences, along time and then along frequency.
-        heads: Parts into which the recurrences split the channels; they share weights.
-        subbands: Parts into which frequency is cut, which lie beside each other as channels: fewer bins to
-            convolve over, so about that many times faster. 1 as published.
-        highest_frequency: Upper end in Hz of what the network sees; 2048 bins as published.
-        window_seconds: Length of the Hann analysis window, made an even number of samples; 6144 at 44.1 kHz
-            as published.
+        heads: Groups of channels in the recurrences, with shared weights.
+        subbands: Subbands of the frequency axis that are stacked as channels: about that many times faster;
+            1 as published.
+        highest_frequency: Upper end in Hz of the network's input; 2048 bins as published.
+        window_seconds: Length of the Hann window; 6144 samples at 44.1 kHz as published.
         hop_seconds: Hop of the analysis, at most half the window.
-        output: Whether the network gives the estimates' ``"spectrum"``, as published, or a complex ``"mask"``
-            of the mixture's. Masks start out near one over the number of sources.
-        compression: Exponent in (0, 1] of the magnitudes that the network sees; 1 as published. Below 1 quiet
-            bins are easier to see.
+        output: Network output: the estimates' ``"spectrum"``, as published, or a complex ``"mask"``,
+            initialized near one over the number of sources.
+        compression: Exponent in (0, 1] of the input magnitudes, below 1 emphasizing quiet bins; published 1.
 
     Raises:
-        ValueError: If a value makes no sense.
+        ValueError: If a value is invalid.
 
     Source: J. Chen, S. Vekkot and P. Shukla, "Music Source Separation Based on a Lightweight Deep Learning
     Framework (DTTNet: Dual-Path TFC-TDF UNet)", 2024; subbands as in M. Kim et al., "Sound Demixing Challenge
@@ -83,18 +79,10 @@ class DTTNet(nn.Module):
         output: Output = "spectrum",
         compression: float = 1.0,
     ) -> None:
-        super().__init__()
-        check_description(sources, sample_rate, channels)
-        for name, size in {
-            "scales": scales,
-            "convolutions": convolutions,
-            "bottleneck_factor": bottleneck_factor,
-            "layers": layers,
-            "heads": heads,
-            "subbands": subbands,
-        }.items():
-            if size < 1:
-                raise ValueError(f"{name}={size}: give 1 or more")
+        super().__init__(sources, sample_rate, channels)
+        check_sizes(scales=scales, convolutions=convolutions, bottleneck_factor=bottleneck_factor)
+        check_sizes(layers=layers, heads=heads, subbands=subbands)
+        check_compression(compression)
         if growth < 4:
             raise ValueError(f"growth={growth}: give 4 or more")
         if growth * scales % heads:
@@ -105,11 +93,6 @@ class DTTNet(nn.Module):
             raise ValueError(f"heads={heads} leaves one of {heads} channels to each: give a smaller divisor")
         if output not in get_args(Output):
             raise ValueError(f"output={output!r}: choose 'spectrum' or 'mask'")
-        if not 0 < compression <= 1:
-            raise ValueError(f"compression={compression}: give an exponent above 0, at most 1")
-        self.sources = tuple(str(name) for name in sources)
-        self.sample_rate = int(sample_rate)
-        self.channels = int(channels)
         self.subbands, self.output, self.compression = subbands, output, compression
         self.transform = WindowedTransform(sample_rate, window_seconds, hop_seconds)
         self.bins = self.transform.bins_below(highest_frequency)
@@ -143,39 +126,28 @@ class DTTNet(nn.Module):
             with torch.no_grad():
                 self.last.weight.mul_(0.1)
                 self.last.bias.zero_()  # type: ignore[union-attr]
-                # real parts: training begins near equal shares of the mixture, not at noise
+                # real parts: training begins near equal parts of the mixture, not at noise
                 self.last.bias[::2] = 1 / len(self.sources)  # type: ignore[index]
 
-    def forward(self, mixture: Tensor) -> Tensor:
-        """Separate a mixture.
-
-        Args:
-            mixture: ``(batch, channel, time)``, any level, any time from one sample up.
-
-        Returns:
-            Estimates ``(batch, source, channel, time)``, in the mixture's unit.
-
-        Raises:
-            ValueError: If the shape of the mixture is wrong.
-        """
-        check_mixture(mixture, self.channels)
+    def separate(self, mixture: Tensor) -> Tensor:
+        """See `SeparatorNetwork`."""
         spectrum = self.transform(mixture, self.frame_multiple)
         level = self.transform.level(mixture)
-        seen = spectrum[..., : self.bins]
-        predicted = self._predict(torch.view_as_real(seen / level))
+        low = spectrum[..., : self.bins]
+        predicted = self._predict(torch.view_as_real(low / level))
         # under autocast they may be bfloat16, which has no complex numbers
         predicted = torch.view_as_complex(predicted.float().contiguous())
-        estimates = predicted * (seen if self.output == "mask" else level)[:, None]
+        estimates = predicted * (low if self.output == "mask" else level)[:, None]
         above = spectrum.shape[-1] - self.bins
         return self.transform.inverse(F.pad(estimates, (0, above)), mixture.shape[-1])
 
     def _predict(self, real: Tensor) -> Tensor:
-        """Spectra or masks ``(b, s, c, frame, f, 2)`` of a unit-power spectrum ``(b, c, frame, f, 2)``."""
+        """Predict spectra or masks ``(b, s, c, frame, f, 2)`` of unit-power ``(b, c, frame, f, 2)``."""
         if self.compression != 1:
             power = real.square().sum(dim=-1, keepdim=True)
             real = real * (power + 1e-6) ** ((self.compression - 1) / 2)
         x = F.pad(rearrange(real, "b c t f r -> b c r t f"), (0, -self.bins % self.bin_multiple))
-        # contiguous, else torch.export makes conditions of what the convolution asks about strides
+        # contiguous, else torch.export guards on the strides that the convolution queries
         x = self.first(rearrange(x, "b c r t (k f) -> b (k c r) t f", k=self.subbands).contiguous())
         skips = []
         for encode, halve in zip(self.encoders, self.down, strict=True):
@@ -192,7 +164,7 @@ class DTTNet(nn.Module):
 
 
 def _normed(layer: nn.Module, channels: int) -> nn.Sequential:
-    """A layer, then normalisation and rectification."""
+    """Append normalization and rectification to a layer."""
     return nn.Sequential(layer, group_norm(channels), nn.ReLU(inplace=True))
 
 
@@ -223,7 +195,7 @@ def _convolutions(channels: int, number: int) -> nn.Sequential:
 
 
 class _DualPath(nn.Module):
-    """Recurrences along time and along frequency of ``(b, c, frame, f)``, by heads that share weights."""
+    """Recurrences along time and along frequency of ``(b, c, frame, f)``, in heads with shared weights."""
 
     def __init__(self, channels: int, layers: int, heads: int) -> None:
         super().__init__()
@@ -233,7 +205,7 @@ class _DualPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         items = rearrange(x, "b (h n) t f -> (b h) f t n", h=self.heads)
         for recurrence in self.recurrences:
-            # to and fro: time and frequency change places after each
+            # alternately: time and frequency are swapped after each
             items = recurrence(items).transpose(1, 2)
         return rearrange(items, "(b h) f t n -> b (h n) t f", h=self.heads)
 

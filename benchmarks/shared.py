@@ -1,0 +1,95 @@
+"""The command lines, noisy speech and timing that these scripts share."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# torch and pandas are imported where they are used: long_file.py must import neither
+from encore.data.synthesis import FloatArray
+from encore.data.synthesis.noise import NOISES, draw_noise
+from encore.data.synthesis.speech import draw_utterance, draw_voice
+
+Pair = tuple[Any, Any]
+"""A mixture and its reference, tensors ``(1, 1, t)``."""
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help is a module's docstring."""
+    shape = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=shape)
+
+
+def print_table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows as Markdown."""
+    import pandas as pd
+
+    from encore.reporting.tables import to_markdown
+
+    print(to_markdown(pd.DataFrame(rows)))
+
+
+def draw_noisy_speech(seed: int, seconds: float, sample_rate: int) -> tuple[FloatArray, FloatArray]:
+    """Return a mixture and its reference ``(t,)``: one voice in one kind of noise at 5 dB."""
+    rng = np.random.default_rng(seed)
+    frames = round(seconds * sample_rate)
+    speech = np.resize(draw_utterance(draw_voice(rng), sample_rate, rng)[1], frames)
+    speech = 0.05 * speech / np.std(speech)
+    noise = draw_noise(sorted(NOISES)[seed % len(NOISES)], frames, sample_rate, rng)
+    noise = noise * np.linalg.norm(speech) / np.linalg.norm(noise) * 10 ** (-5 / 20)
+    return speech + noise, speech
+
+
+def noisy_speech(seed: int, seconds: float, sample_rate: int) -> Pair:
+    """Return `draw_noisy_speech` as tensors."""
+    import torch
+
+    mixture, reference = draw_noisy_speech(seed, seconds, sample_rate)
+    return torch.from_numpy(mixture).float()[None, None], torch.from_numpy(reference).float()[None, None]
+
+
+def corpus_items(root: Path, split: Any, count: int, sample_rate: int) -> list[Pair]:
+    """Return evenly spaced items of a corpus in the layout of VoiceBank-DEMAND."""
+    from encore.data.corpora import evenly_spaced, voicebank_demand
+    from encore.data.dataset import SegmentDataset
+
+    corpus = voicebank_demand(root, split=split)
+    chosen = [corpus[place] for place in evenly_spaced(len(corpus), count)]
+    audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": 1, "segment": None, "seed": 0}
+    samples = SegmentDataset(chosen, sources=("speech",), **audio)
+    return [(samples[n]["mixture"][None], samples[n]["references"][:1]) for n in range(len(chosen))]
+
+
+def timed(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[float, Any]:
+    """Return the seconds that a call took, and its result."""
+    import torch
+
+    start = time.perf_counter()
+    result = call(*arguments, **keywords)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def in_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> list[list[float]]:
+    """Return the seconds of each call in each repetition, in turns, after one that does not count."""
+    rounds = [[timed(call)[0] for call in calls] for _ in range(repeats + 1)]
+    return [list(own) for own in zip(*rounds[1:], strict=True)]
+
+
+def faster(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Return the ratio of the medians, in brackets the smallest and the largest of one repetition."""
+    ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
+    ratio = statistics.median(theirs) / statistics.median(ours)
+    return f"{ratio:.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def milliseconds(seconds: Sequence[float]) -> str:
+    """Return the median as a cell."""
+    return f"{1000 * statistics.median(seconds):.1f} ms"

@@ -1,0 +1,158 @@
+"""Write the scores of ``infer.py``: ``scores.csv`` and ``summary.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from encore.cli.file_separation import CheckedJob, FileSeparator, Separation
+from encore.cli.prior_method import prior_separator_of
+from encore.inference.evaluation import score_rows, step_rows
+from encore.metrics import METRIC_NAMES
+from encore.reporting import COLUMNS, final_steps, read_scores, summarise, write_scores
+from encore.reporting.labels import decimals, title
+
+_FLUSH_SECONDS = 20.0
+_STATISTICS = (
+    "mean",
+    "median",
+    "count",
+    "failed",
+    "improvement",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "evaluations",
+)
+
+
+class ScoreWriter:
+    """Collect the rows of all files, and write them from time to time and at the end.
+
+    Args:
+        out: The output folder; rows of other files in a table that is already there are kept.
+
+    Raises:
+        ScoreTableError: If there is one and it cannot be read.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.path, self.run = out / "scores.csv", out.resolve().name or "infer"
+        self._earlier = read_scores(self.path) if self.path.exists() else None
+        self._tables: list[pd.DataFrame] = []
+        self._written = time.monotonic()
+
+    def rows(self, files: FileSeparator, checked: CheckedJob, separation: Separation) -> pd.DataFrame:
+        """Return the rows of one file whose steps were scored."""
+        rows = [
+            {"run": self.run, "item": item, **row}
+            for index, item in enumerate(_item_names(checked, files.separator.sources))
+            for row in _source_rows(files, checked, separation, index)
+        ]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Add the rows of one file; rows of the same items from an earlier run are replaced."""
+        if self._earlier is not None:
+            self._earlier = self._earlier[~self._earlier["item"].isin(set(rows["item"]))]
+        self._tables.append(rows)
+        if time.monotonic() - self._written > _FLUSH_SECONDS:
+            self.write()
+
+    def table(self) -> pd.DataFrame:
+        """Return all rows so far."""
+        tables = self._tables if self._earlier is None else [self._earlier, *self._tables]
+        filled = [table for table in tables if len(table)]
+        rows = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(COLUMNS))
+        return rows.assign(run=self.run)
+
+    def write(self) -> None:
+        """Write ``scores.csv`` whole."""
+        write_scores(self.path, self.table())
+        self._written = time.monotonic()
+
+    def finish(self, **facts: Any) -> dict[str, Any]:
+        """Write ``scores.csv`` and ``summary.json``; return the summary.
+
+        Args:
+            **facts: What the summary says besides: files done, faults, seconds.
+        """
+        self.write()
+        table = self.table()
+        summary = {"run": self.run, **facts, "final": {}, "steps": []}
+        if len(table):
+            steps = summarise(table)
+            for row in final_steps(steps).to_dict("records"):
+                summary["final"].setdefault(row["metric"], {})[row["column"]] = {
+                    name: row[name] for name in _STATISTICS
+                }
+            summary["steps"] = steps.drop(columns="run").to_dict("records")
+        text = json.dumps(_without_nan(summary), indent=2, ensure_ascii=True, allow_nan=False)
+        self.path.with_name("summary.json").write_text(text + "\n", encoding="utf-8")
+        return summary
+
+
+def headline(summary: dict[str, Any]) -> list[str]:
+    """Return the summary's last steps as lines for the terminal: mixture, one step, refined."""
+    lines = []
+    for metric, columns in summary["final"].items():
+        known = {
+            column: own
+            for column, own in columns.items()
+            if own["mean"] is not None and math.isfinite(own["mean"])
+        }
+        # means over different files do not compare
+        differ = len({own["count"] for own in known.values()}) > 1
+        values = [
+            f"{column} {own['mean']:.{decimals(metric)}f}" + (f" (of {own['count']})" if differ else "")
+            for column, own in known.items()
+        ]
+        if values:
+            lines.append(f"  {title(metric):<14} {'   '.join(values)}")
+    return lines
+
+
+def _item_names(checked: CheckedJob, sources: tuple[str, ...]) -> list[str]:
+    name = checked.job.name
+    return [name] if len(sources) == 1 else [f"{name}/{source}" for source in sources]
+
+
+def _source_rows(
+    files: FileSeparator, checked: CheckedJob, separation: Separation, index: int
+) -> list[dict[str, Any]]:
+    """Return the rows of one source: the mixture, the one-step estimate, and every step of the method."""
+    method, found = files.method, separation.statistics
+    scores, steps = dict(separation.scores[index]), method.steps
+    metric = method.metric(files.separator.sample_rate)
+    if metric is not None and metric.name not in scores:
+        own = [math.nan] * (steps + 1) if found is None else found.scores[:, 0].tolist()
+        scores[metric.name] = [math.nan, *own]
+    base = {"input_si_sdr": scores["si_sdr"][0] if "si_sdr" in scores else math.nan}
+    kind, guide = ("fixed", "none") if metric is None else (metric.kind, metric.name)
+    made = prior_separator_of(files.separator)
+    # one call of a separator of priors costs many network evaluations
+    each = 1 if made is None else made.evaluations
+    calls = 0 if found is None else each * int(found.evaluations[0])
+    # a joint guide has no score of the mixture
+    mixture = {name: values[0] for name, values in scores.items() if name in METRIC_NAMES}
+    by_step = {step: {name: values[step + 1] for name, values in scores.items()} for step in range(steps + 1)}
+    rows = score_rows(base, mixture, guide="none", kind="mixture")
+    rows += score_rows(base, by_step[0], guide="none", kind="one_step", evaluations=min(calls, each))
+    if steps:
+        ratios = [math.nan] * steps if found is None else found.ratios[:, 0].tolist()
+        rows += step_rows(base, by_step, guide=guide, kind=kind, ratios=ratios, evaluations=calls)
+    return rows
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace NaN, which JSON does not have, by null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,227 @@
+"""Functions and networks of any project as separators; their layout is found by calling them on noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from encore.common.errors import one_line
+from encore.models.pretrained.base import PretrainedSeparator
+from encore.models.types import LoadedSeparator
+
+LAYOUTS = {"bct": "(batch, channel, time)", "bt": "(batch, time)"}
+"""What a function may take; its estimates may have a source axis after the batch, a channel axis, or both."""
+
+LONGEST_STEP = 2**14
+"""Samples of the longest frame that is tried for functions of whole frames."""
+
+
+def as_separator(
+    function: Callable[..., Any],
+    *,
+    sources: Sequence[str] | None = None,
+    sample_rate: int | None = None,
+    channels: int | None = None,
+    layout: str | None = None,
+) -> LoadedSeparator:
+    """Make a separator of a network or function of one's own.
+
+    It is called on a second of soft noise to find out which shapes it takes and returns, whether it takes
+    batches and which lengths it takes. The separator then takes any batch and length: mixtures are padded
+    with zeros where the function needs it, and a function that fails on batches or mixes their items is
+    called item by item.
+
+    Args:
+        function: From ``(b, c, t)`` or ``(b, t)`` to ``(b, s, c, t)``, where the estimates may lack the axis
+            of one source or one channel. A network is put into evaluation mode and moves with the separator.
+        sources: Names of the estimated sources, in their order; by default ``function.sources``.
+        sample_rate: Rate in Hz that it works at; by default ``function.sample_rate``.
+        channels: Channels of mixture and estimates; by default ``function.channels``, or else 1.
+        layout: ``"bct"`` or ``"bt"``, for a function that takes both shapes with different results.
+
+    Returns:
+        The separator, a module with ``sources``, ``sample_rate`` and ``channels``.
+
+    Raises:
+        ValueError: If something is not known, or the function does not return such estimates.
+
+    Example:
+        >>> separate = as_separator(lambda x: 0.5 * x, sources=["speech"], sample_rate=8000)
+        >>> separate(torch.ones(2, 1, 100)).shape
+        torch.Size([2, 1, 1, 100])
+    """
+    sources = getattr(function, "sources", None) if sources is None else sources
+    sample_rate = getattr(function, "sample_rate", None) if sample_rate is None else sample_rate
+    channels = getattr(function, "channels", 1) if channels is None else channels
+    if sources is None:
+        raise ValueError("sources=None: name the estimated sources, such as sources=['speech', 'noise']")
+    if sample_rate is None:
+        raise ValueError(
+            "sample_rate=None: give the rate that the function works at, such as sample_rate=16000"
+        )
+    return FunctionSeparator(function, sources, sample_rate, channels, layout=layout)
+
+
+class FunctionSeparator(PretrainedSeparator):
+    """A function from waveforms to waveforms; see `as_separator`.
+
+    Args:
+        function: The function or network.
+        sources: Names of the estimated sources.
+        sample_rate: Rate in Hz.
+        channels: Channels of mixture and estimates.
+        layout: One of `LAYOUTS`; found out if None.
+        batch: 1 if the function takes single items only.
+        length: Samples that it takes, if it takes no other number.
+        shortest: Samples that it takes at least.
+
+    Raises:
+        ValueError: If the layout is unknown, needs one channel or is ambiguous, or none works.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        sources: Sequence[str],
+        sample_rate: int,
+        channels: int,
+        *,
+        layout: str | None = None,
+        batch: int | None = None,
+        length: int | None = None,
+        shortest: int = 1,
+    ) -> None:
+        super().__init__(sources, sample_rate, channels, shortest=length or shortest)
+        if layout is not None and layout not in LAYOUTS:
+            raise ValueError(f"layout={layout}: choose one of {', '.join(LAYOUTS)}")
+        if layout == "bt" and channels > 1:
+            raise ValueError(f"layout=bt takes one channel, not channels={channels}: leave channels out")
+        if batch not in (None, 1):
+            raise ValueError(
+                f"the graph takes batches of {batch} only: export it with a free batch axis, or with 1"
+            )
+        self.function = function.eval() if isinstance(function, nn.Module) else function
+        self.batch, self.length, self.step = batch, length, 1
+        # a function may draw random numbers, from a generator of the caller's
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            self.layout = self._find_layout(
+                [layout] if layout else list(LAYOUTS)[: 2 if channels == 1 else 1]
+            )
+            if length is None:
+                self._find_lengths()
+
+    def padded_length(self, length: int) -> int:
+        """Return the next length that the function takes."""
+        return -(-max(length, self.shortest) // self.step) * self.step
+
+    def estimate(self, mixture: Tensor) -> Tensor:
+        """Call the function, and give its estimates all four axes.
+
+        Raises:
+            ValueError: If the mixture is longer than a function of fixed length takes.
+        """
+        if self.length is not None and mixture.shape[-1] > self.length:
+            raise ValueError(
+                f"mixture has {mixture.shape[-1]} samples, and the graph takes {self.length}: cut it "
+                f"into segments of {self.length} samples, {self.length / self.sample_rate:.4g} s, or export "
+                "it with a free time axis"
+            )
+        waveforms = mixture if self.layout == "bct" else mixture[:, 0]
+        items = torch.split(waveforms, 1) if self.batch == 1 else (waveforms,)
+        return torch.cat([self._with_all_axes(self.function(item)) for item in items])
+
+    def _with_all_axes(self, estimates: Any) -> Tensor:
+        if not isinstance(estimates, Tensor):
+            raise ValueError(f"it returns a {type(estimates).__name__}, not a tensor")
+        sources, channels = len(self.sources), self.channels
+        if estimates.ndim == 2 and sources == channels == 1:
+            return estimates[:, None, None]
+        if estimates.ndim == 3 and channels == 1 and estimates.shape[1] == sources:
+            return estimates[:, :, None]
+        if estimates.ndim == 3 and sources == 1:
+            return estimates[:, None]
+        return estimates
+
+    def _find_layout(self, layouts: Sequence[str]) -> str:
+        """Return the layout that works, and set whether items are separated one by one."""
+        # no number of items that could be taken for sources or channels
+        items = next(count for count in (2, 3, 4) if count not in (len(self.sources), self.channels))
+        second = max(self.sample_rate, self.shortest)
+        lengths = [self.length] if self.length else [second, -(-second // LONGEST_STEP) * LONGEST_STEP]
+        batches = [1] if self.batch == 1 else [None, 1]
+        faults: list[str] = []
+        for length, self.batch in product(lengths, batches):
+            found, noise = {}, self._noise(items, length)
+            for self.layout in layouts:
+                try:
+                    found[self.layout] = self._call(noise)
+                except Exception as error:  # functions and graphs raise classes of their own
+                    faults.append(f"as {LAYOUTS[self.layout]} it fails ({one_line(error)})")
+            if found:
+                break
+        else:
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            raise ValueError(
+                f"{name} does not separate noise of shape {(items, self.channels, lengths[0])} with "
+                f"sources={','.join(self.sources)} and channels={self.channels}: "
+                f"{'; '.join(faults[: len(layouts)])}"
+            )
+        if len(found) == 2 and not _equal(*found.values()):
+            raise ValueError(
+                f"layout=None is ambiguous: {' and '.join(LAYOUTS.values())} both work, with different "
+                "estimates: give layout=bct or layout=bt"
+            )
+        self.layout, together = next(iter(found.items()))
+        if self.batch is None and not _equal(together[:1], self._call(noise[:1])):
+            self.batch = 1
+        return self.layout
+
+    def _find_lengths(self) -> None:
+        """Set the step that lengths are rounded up to, and the shortest length."""
+        second = max(self.sample_rate, self.shortest)
+        # whole frames are powers of two samples, or milliseconds
+        powers = [2**k for k in range(LONGEST_STEP.bit_length())]
+        steps = [*powers, self.sample_rate // 100, self.sample_rate // 50]
+        for self.step in filter(None, steps):
+            # two odd multiples, which no larger step divides
+            count = -(-second // self.step) | 1
+            if all(self._works(self.step * number) for number in (count, count + 2)):
+                break
+        else:
+            raise ValueError(
+                "the function separates some lengths only: let it pad its input, and cut its estimates to "
+                "the input's length"
+            )
+        shortest = self.padded_length(1)
+        while shortest < second and not self._works(shortest, finite=True):
+            shortest *= 2
+        self.shortest = min(shortest, second)
+
+    def _works(self, length: int, *, finite: bool = False) -> bool:
+        try:
+            estimates = self._call(self._noise(1, length))
+        except Exception:  # functions and graphs raise classes of their own
+            return False
+        return not finite or bool(estimates.isfinite().all())
+
+    def _call(self, noise: Tensor) -> Tensor:
+        torch.default_generator.manual_seed(0)
+        estimates: Tensor = self(noise)
+        return estimates
+
+    def _noise(self, items: int, length: int) -> Tensor:
+        noise = torch.randn(items, self.channels, length, generator=torch.Generator().manual_seed(0))
+        network = self.function if isinstance(self.function, nn.Module) else None
+        weights = None if network is None else next(network.parameters(), None)
+        return 0.1 * (noise if weights is None else noise.to(weights.device))
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    """Return whether estimates are the same but for rounding."""
+    return bool(
+        torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max()), equal_nan=True)
+    )

@@ -1,0 +1,274 @@
+"""Networks and functions of the user's own as separators: equal to the function for any length and batch."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from pretrained_toys import TwoFilters
+from torch import Tensor, nn
+
+from encore.inference import GridSearch, refine
+from encore.models import as_separator, load_separator
+from encore.models.types import LoadedSeparator
+
+RATE = 8000
+
+
+def noise(channels: int, length: int, batch: int = 2) -> Tensor:
+    return 0.1 * torch.randn(batch, channels, length, generator=torch.Generator().manual_seed(0)) + 0.01
+
+
+def masks(mixture: Tensor) -> Tensor:
+    """``(..., t)`` to two sources ``(2, ..., t)`` that sum to it."""
+    mask = torch.linspace(0, 1, mixture.shape[-1])
+    return torch.stack([mask * mixture, (1 - mask) * mixture])
+
+
+LAYOUTS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {
+    "b t -> b t": (lambda x: masks(x.reshape(len(x), x.shape[1]))[0], 1, 1),
+    "b t -> b s t": (lambda x: masks(x.reshape(len(x), x.shape[1])).movedim(0, 1), 2, 1),
+    "b t -> b s c t": (lambda x: masks(x.reshape(len(x), x.shape[1])).movedim(0, 1)[:, :, None], 2, 1),
+    "b c t -> b c t": (lambda x: masks(x.reshape(len(x), 2, -1))[0], 1, 2),
+    "b 1 t -> b t": (lambda x: masks(x.reshape(len(x), 1, x.shape[2]))[0, :, 0], 1, 1),
+    "b 1 t -> b 1 t": (lambda x: masks(x.reshape(len(x), 1, x.shape[2]))[0], 1, 1),
+    "b 1 t -> b s t": (lambda x: masks(x.reshape(len(x), 1, x.shape[2]))[:, :, 0].movedim(0, 1), 2, 1),
+    "b 1 t -> b s 1 t": (lambda x: masks(x.reshape(len(x), 1, x.shape[2])).movedim(0, 1), 2, 1),
+    "b c t -> b s c t": (lambda x: masks(x.reshape(len(x), 2, x.shape[2])).movedim(0, 1), 2, 2),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_what_the_function_gives(layout: str) -> None:
+    function, sources, channels = LAYOUTS[layout]
+    names = ["speech", "noise"][:sources]
+    separator = as_separator(function, sources=names, sample_rate=RATE, channels=channels)
+    assert isinstance(separator, LoadedSeparator)
+    assert (separator.sources, separator.sample_rate, separator.channels) == (tuple(names), RATE, channels)
+    for length in (1, 2, 3201):
+        for batch in (1, 3):
+            mixture = noise(channels, length, batch)
+            expected = masks(mixture)[:sources].movedim(0, 1)
+            torch.testing.assert_close(separator(mixture), expected)
+
+
+class Framed(nn.Module):
+    """Takes whole frames only, two at least, and has dropout."""
+
+    def __init__(self, frame: int) -> None:
+        super().__init__()
+        self.frame, self.scale = frame, nn.Parameter(torch.tensor(0.5))
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        if mixture.shape[-1] % self.frame or mixture.shape[-1] < 2 * self.frame:
+            raise RuntimeError("whole frames")
+        return self.scale * self.dropout(mixture)
+
+
+@pytest.mark.parametrize("frame", [1, 16, 80, 256])
+def test_any_length_is_padded_to_what_the_network_takes(frame: int) -> None:
+    separator = as_separator(Framed(frame), sources=["speech"], sample_rate=RATE)
+    for length in (1, 5, frame + 1, 3000):
+        torch.testing.assert_close(separator(noise(1, length)), 0.5 * noise(1, length)[:, None])
+
+
+def test_a_network_whose_estimates_are_too_short_is_padded_to_whole_frames() -> None:
+    torch.manual_seed(0)
+    encoder, decoder = nn.Conv1d(1, 4, 16, 8), nn.ConvTranspose1d(4, 1, 16, 8)
+    network = nn.Sequential(encoder, decoder)
+    separator = as_separator(network, sources=["speech"], sample_rate=RATE)
+    for length in (1, 100, 801):
+        padded = nn.functional.pad(noise(1, length), (0, -length % 8 + max(0, 16 - length - -length % 8)))
+        torch.testing.assert_close(separator(noise(1, length)), network(padded)[:, None, :, :length])
+
+
+def test_a_function_that_takes_one_item_or_mixes_items_is_called_item_by_item() -> None:
+    def single(mixture: Tensor) -> Tensor:
+        assert len(mixture) == 1
+        return 0.5 * mixture
+
+    def normalized(mixture: Tensor) -> Tensor:
+        return mixture / mixture.abs().max()
+
+    for function in (single, normalized):
+        separator = as_separator(function, sources=["speech"], sample_rate=RATE)
+        mixture = torch.tensor([1.0, 0.1])[:, None, None] * noise(1, 900)
+        torch.testing.assert_close(
+            separator(mixture), torch.stack([function(item) for item in mixture.split(1)])
+        )
+
+
+def test_a_network_is_evaluated_and_moves_and_tells_what_it_is() -> None:
+    network = Framed(1)
+    network.sources, network.sample_rate = ["voice"], 16000  # type: ignore[assignment]
+    separator = as_separator(network)
+    assert not network.training
+    assert (separator.sources, separator.sample_rate, separator.channels) == (("voice",), 16000, 1)
+    assert separator.to("meta") is separator  # type: ignore[attr-defined]
+    assert network.scale.device.type == "meta"
+
+
+def test_the_callers_random_numbers_are_left_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    as_separator(lambda x: x + 0.001 * torch.randn(x.shape), sources=["a"], sample_rate=RATE)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_it_is_refined_like_any_separator() -> None:
+    separator = as_separator(lambda x: x * x.abs(), sources=["speech"], sample_rate=RATE)
+    result = refine(
+        separator, noise(1, 900), lambda x: x.square().mean((1, 2, 3)), GridSearch(steps=2, candidates=3)
+    )
+    assert bool((result.scores.diff(dim=0) >= 0).all())
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (lambda x: x, {"sample_rate": RATE}, "sources=None: name the estimated sources, such as sources=["),
+        (lambda x: x, {"sources": ["a"]}, "sample_rate=None: give the rate"),
+        (lambda x: x, {"sources": ["a", "a"], "sample_rate": RATE}, "sources=a,a: give different names"),
+        (
+            TwoFilters(),
+            {"sources": ["a", "b", "c"], "sample_rate": RATE},
+            "TwoFilters does not separate noise of shape (2, 1, 8000) with sources=a,b,c and channels=1: as "
+            "(batch, channel, time) it fails (estimates are (2, 2, 8000), not (batch, source, channel, time) "
+            "= (2, 3, 1, 8000): check sources=a,b,c",
+        ),
+        (
+            lambda x: x.cumsum(1),
+            {"sources": ["a"], "sample_rate": RATE},
+            "layout=None is ambiguous: (batch, channel, time) and (batch, time) both work, with different "
+            "estimates: give layout=bct or layout=bt",
+        ),
+        (
+            lambda x: x,
+            {"sources": ["a"], "sample_rate": RATE, "layout": "tb"},
+            "layout=tb: choose one of bct, bt",
+        ),
+        (lambda x: [x], {"sources": ["a"], "sample_rate": RATE}, "it returns a list, not a tensor"),
+        (
+            lambda x: x[..., : len(x[0, 0]) // 7 * 7] if x.ndim == 3 else 1 / 0,
+            {"sources": ["a"], "sample_rate": 7210},
+            "the function separates some lengths only",
+        ),
+        (
+            lambda x: x[..., :-1],
+            {"sources": ["a"], "sample_rate": RATE},
+            "(2, 1, 1, 7999), not (batch, source",
+        ),
+    ],
+)
+def test_mistakes_are_named_in_one_line(function: Callable, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        as_separator(function, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_the_layout_decides_what_is_ambiguous() -> None:
+    options = {"sources": ["a"], "sample_rate": RATE}
+    flat = as_separator(lambda x: x.cumsum(1), layout="bt", **options)
+    torch.testing.assert_close(flat(noise(1, 9)), noise(1, 9).cumsum(2)[:, None])
+    whole = as_separator(lambda x: x.cumsum(1), layout="bct", **options)
+    torch.testing.assert_close(whole(noise(1, 9)), noise(1, 9)[:, None])
+
+
+OWN_CODE = """
+import torch
+from torch import nn
+from pretrained_toys import TwoFilters
+
+class Scaled(nn.Module):
+    def __init__(self, scale=1.0, offsets=(0.0,)):
+        super().__init__()
+        self.scale, self.offset = nn.Parameter(torch.tensor(float(scale))), sum(offsets)
+
+    def forward(self, x):
+        return self.scale * x + self.offset
+
+class Named(TwoFilters):
+    def __init__(self, sources, sample_rate):
+        super().__init__()
+        assert len(sources) == 2
+        self.sources, self.sample_rate = sources, sample_rate
+
+def half(x):
+    return 0.5 * x
+
+instance = Scaled(3)
+number = 3
+
+class Broken(nn.Module):
+    def __init__(self):
+        raise RuntimeError("cannot be built\\nreally")
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "encore_test_code.py").write_text(OWN_CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "encore_test_code", raising=False)
+    return "python:encore_test_code"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("Scaled", 1), ("Scaled?scale=0.25", 0.25), ("half", 0.5), ("instance", 3), ("Scaled?weights=w.pt", 7)],
+)
+def test_own_code_is_opened_by_name(own_code: str, name: str, expected: float) -> None:
+    torch.save({"module.scale": torch.tensor(7.0)}, "w.pt")
+    joint = "&" if "?" in name else "?"
+    separator = load_separator(f"{own_code}:{name}{joint}sources=speech&sample_rate=8000")
+    torch.testing.assert_close(separator(noise(1, 500)), expected * noise(1, 500)[:, None])
+    assert (separator.sources, separator.sample_rate, separator.channels) == (("speech",), 8000, 1)
+
+
+def test_options_of_a_class_are_plain_values(own_code: str) -> None:
+    separator = load_separator(f"{own_code}:Scaled?offsets=[0.5, 0.25]&sources=a&sample_rate=8000&channels=2")
+    torch.testing.assert_close(separator(noise(2, 500)), noise(2, 500)[:, None] + 0.75)
+
+
+def test_a_class_gets_sources_and_rate_if_it_requires_them(own_code: str) -> None:
+    separator = load_separator(f"{own_code}:Named?sources=a,b&sample_rate=8000&level=least_squares")
+    assert (separator.sources, separator.sample_rate) == (("a", "b"), 8000)
+
+
+def test_the_current_folder_is_searched_first_and_last(own_code: str, tmp_path: Path) -> None:
+    before = list(sys.path)
+    load_separator(f"{own_code}:half?sources=a&sample_rate=8000")
+    assert sys.path == [*before, str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("half", "does not say its sources: add &sources=speech,noise"),
+        ("half?sources=a", "does not say its sample_rate: add &sample_rate=16000"),
+        ("half?sources=a&sample_rate=8000&scale=2", "option 'scale' is for a class"),
+        ("half?sources=a&sample_rate=8000&weights=w.pt", "option weights=w.pt is for a network"),
+        ("Scaled?sources=a&sample_rate=8000&scael=2", "Scaled cannot be made: TypeError: "),
+        ("Scaled?sources=a&sample_rate=8000&weights=none.pt", "'none.pt' does not exist"),
+        (
+            "Scaled?sources=a&sample_rate=8000&weights=w.pt",
+            "do not fit Scaled: 1 missing (scale); 1 unexpected (x)",
+        ),
+        ("Scaled?sources=a,b&sample_rate=8000", "Scaled does not separate noise of shape"),
+        ("Broken", "Broken cannot be made: RuntimeError: cannot be built"),
+        ("number?sources=a&sample_rate=8000", "is not callable (int)"),
+        ("haff", "encore_test_code has no 'haff': use half"),
+    ],
+)
+def test_mistakes_with_own_code_are_named_in_one_line(own_code: str, name: str, message: str) -> None:
+    torch.save({"x": torch.tensor(7.0)}, "w.pt")
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)) as error:
+        load_separator(f"{own_code}:{name}")
+    assert "\n" not in str(error.value)

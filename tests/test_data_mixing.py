@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from encore.data.augmentation import random_equaliser, random_speed
+from encore.data.mixing import components_of
+from encore.data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
+from encore.lightning_modules.data_mixing import DataMixing
+from encore.lightning_modules.schedules import warmup_cosine
+
+COUNT = 4000
+
+
+def signals(batch: int = COUNT, sources: int = 2, time: int = 6) -> tuple[Tensor, Tensor]:
+    components = torch.randn(batch, sources + 1, 1, time, generator=Generator().manual_seed(5))
+    return components.sum(1), components[:, :sources]
+
+
+def never(mixture: Tensor) -> Tensor:
+    raise AssertionError("the separator was called")
+
+
+def mix(policy: DataMixing, batch: tuple[Tensor, Tensor], separate=never, seed: int = 0):
+    return policy(*batch, separate=separate, generator=Generator().manual_seed(seed))
+
+
+def shares(references: Tensor, before: Tensor) -> Tensor:
+    """Gain of every reference ``(b, s)``, each a scaled copy of what it was."""
+    gains = (references * before).sum((2, 3)) / before.square().sum((2, 3))
+    torch.testing.assert_close(references, gains[:, :, None, None] * before, rtol=1e-4, atol=1e-5)
+    return gains
+
+
+def near(actual: Tensor, share: float) -> None:
+    """A relative frequency within four standard deviations."""
+    spread = 4 * math.sqrt(share * (1 - share) / COUNT)
+    assert float(actual.float().mean()) == pytest.approx(share, abs=spread)
+
+
+def test_with_everything_off_nothing_changes() -> None:
+    mixture, references = signals()
+    mixed, kept = mix(DataMixing(), (mixture, references))
+    torch.testing.assert_close(mixed, mixture, rtol=1e-6, atol=1e-6)
+    assert torch.equal(kept, references)
+
+
+def test_the_seed_decides_and_the_batch_is_not_written_to() -> None:
+    batch = signals(20)
+    before = [signal.clone() for signal in batch]
+    policy = DataMixing(
+        remix=True, gain_db=(-6, 6), snr_db=(-5, 15), linear_path=0.4, estimate_path=0.4, ratio_beta=2.0
+    )
+    first, again, other = (
+        mix(policy, batch, lambda x: 0.3 * x[:, None].repeat(1, 2, 1, 1), s) for s in (1, 1, 2)
+    )
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    assert all(torch.equal(a, b) for a, b in zip(batch, before, strict=True))
+
+
+def test_the_linear_path_takes_its_share_of_items_and_either_source() -> None:
+    mixture, references = signals()
+    mixed, targets = mix(DataMixing(linear_path=0.3, ratio_beta=2.0), (mixture, references))
+    gains = shares(targets, references)
+    moved = (gains - 1).abs().amax(1) > 1e-4
+    near(moved, 0.3)
+    near(moved & ((gains[:, 0] - 1).abs() < 1e-4), 0.15)
+    ratio = gains[moved].amin(1)
+    assert ratio.mean() == pytest.approx(2 / 3, abs=4 * math.sqrt(1 / 18 / len(ratio)))
+    # what the mixture holds besides the references shrinks with them
+    residual = components_of(mixed, targets)[:, 2]
+    before = components_of(mixture, references)[:, 2]
+    torch.testing.assert_close(residual, gains.amin(1)[:, None, None] * before, rtol=1e-3, atol=1e-4)
+
+
+def test_the_estimate_path_separates_only_its_items() -> None:
+    mixture, references = signals()
+    seen = []
+
+    def separate(asked: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        seen.append(asked)
+        return torch.zeros(len(asked), 2, 1, 6) + torch.tensor([1000.0, -1000.0])[None, :, None, None]
+
+    mixed, targets = mix(DataMixing(linear_path=0.2, estimate_path=0.5), (mixture, references), separate)
+    assert len(seen) == 1
+    far = (mixed - mixture).abs().mean((1, 2)) > 30
+    near(far, 0.5)
+    # those with a share of the estimate below about 0.03 look as if they had none
+    rows = [int((mixture == asked).all((1, 2)).nonzero()) for asked in seen[0]]
+    chosen = torch.zeros(COUNT, dtype=torch.bool)
+    chosen[rows] = True
+    near(chosen, 0.5)
+    assert (chosen | ~far).all()
+    gains = shares(targets, references)
+    near(~chosen & ((gains - 1).abs().amax(1) > 1e-4), 0.2)
+    # the blend is r x_0 + (1 - r) y, with r the gain of the source that is not refined
+    ratio, kept = gains[chosen].min(1)
+    estimate = torch.where(kept == 1, 1000.0, -1000.0)
+    expected = ratio[:, None, None] * mixture[chosen] + ((1 - ratio) * estimate)[:, None, None]
+    torch.testing.assert_close(mixed[chosen], expected, rtol=1e-4, atol=1e-2)
+
+
+def test_estimates_of_the_truth_make_the_estimate_path_a_linear_one() -> None:
+    mixture, references = signals(50)
+    estimated = mix(DataMixing(estimate_path=1.0), (mixture, references), lambda x: references)
+    linear = mix(DataMixing(linear_path=1.0), (mixture, references))
+    torch.testing.assert_close(estimated[0], linear[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(estimated[1], linear[1])
+
+
+def test_estimates_are_those_of_the_new_mixture() -> None:
+    """Remixed, scaled and only then separated."""
+    batch = signals(8)
+    seen = []
+
+    def separate(asked: Tensor) -> Tensor:
+        seen.append(asked)
+        return asked[:, None].repeat(1, 2, 1, 1)
+
+    augmentation = {"remix": True, "gain_db": (-12, 0), "snr_db": (0, 10)}
+    mixed, _ = mix(DataMixing(**augmentation, estimate_path=1.0), batch, separate)
+    plain, _ = mix(DataMixing(**augmentation), batch)
+    torch.testing.assert_close(seen[0], plain)
+    torch.testing.assert_close(mixed, plain)  # blends of a mixture with itself
+
+
+@pytest.mark.parametrize("switch", [{"remix": True}, {"gain_db": (-10, 10)}, {"snr_db": (3, 3)}])
+def test_every_switch_changes_the_mixture_and_keeps_it_consistent(switch: dict) -> None:
+    mixture, references = signals(40)
+    mixed, targets = mix(DataMixing(**switch), (mixture, references))
+    assert not torch.allclose(mixed, mixture, atol=1e-3)
+    if "remix" in switch:
+        assert torch.equal(targets[:, 0], references[:, 0])
+        before, after = references[:, 1].flatten(1), targets[:, 1].flatten(1)
+        assert torch.cdist(after, before, p=1).min(1).values.max() == 0
+    elif "gain_db" in switch:
+        assert (20 * shares(targets, references).log10()).abs().max() <= 10.001
+    else:
+        assert torch.equal(targets, references)
+        noise = (mixed - targets.sum(1)).square().sum((1, 2))
+        snr = 10 * torch.log10(targets.sum(1).square().sum((1, 2)) / noise)
+        torch.testing.assert_close(snr, torch.full_like(snr, 3.0), rtol=0, atol=1e-3)
+
+
+def test_speed_and_equaliser_make_new_components_in_that_order_and_their_sum_is_the_mixture() -> None:
+    mixture, references = signals(20, time=50)
+    generator = Generator().manual_seed(0)
+    expected = random_speed(components_of(mixture, references), (0.8, 1.25), generator=generator)
+    expected = random_equaliser(expected, 6.0, generator=generator)
+    mixed, targets = mix(DataMixing(speed=(0.8, 1.25), equaliser_db=6.0), (mixture, references))
+    torch.testing.assert_close(targets, expected[:, :2], rtol=0, atol=0)
+    torch.testing.assert_close(mixed, expected.sum(1), rtol=0, atol=1e-5)
+
+
+def test_pitch_tempo_channels_and_signs_come_in_that_order_and_their_sum_is_the_mixture() -> None:
+    components = torch.randn(3, 3, 2, 3000, generator=Generator().manual_seed(5))
+    batch = components.sum(1), components[:, :2]
+    generator = Generator().manual_seed(0)
+    expected = random_pitch(components_of(*batch), (-3, 3), generator=generator)
+    expected = random_tempo(expected, (0.8, 1.25), generator=generator)
+    expected = random_channel_swap(expected, 0.5, generator=generator)
+    expected = random_sign_flip(expected, 0.5, generator=generator)
+    policy = DataMixing(pitch_semitones=(-3, 3), tempo=(0.8, 1.25), channel_swap=0.5, sign_flip=0.5)
+    mixed, targets = mix(policy, batch)
+    assert torch.equal(targets, expected[:, :2])
+    torch.testing.assert_close(mixed, expected.sum(1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("switch", ["channel_swap", "sign_flip"])
+def test_swaps_and_flips_leave_each_component_what_it_was_up_to_that(switch: str) -> None:
+    components = torch.randn(200, 3, 2, 5, generator=Generator().manual_seed(5))
+    references = components[:, :2]
+    mixed, targets = mix(DataMixing(**{switch: 0.5}), (components.sum(1), references))
+    turned = references.flip(2) if switch == "channel_swap" else -references
+    moved = (targets == turned).all((2, 3))
+    assert (moved | (targets == references).all((2, 3))).all()
+    assert 0.4 < float(moved.float().mean()) < 0.6
+    assert not torch.allclose(mixed, components.sum(1), atol=1e-2)
+    whole, all_turned = mix(DataMixing(**{switch: 1.0}), (components.sum(1), references))
+    assert torch.equal(all_turned, turned)
+    summed = components.sum(1)
+    torch.testing.assert_close(whole, summed.flip(1) if switch == "channel_swap" else -summed)
+
+
+def test_one_speed_for_all_plays_the_mixture_at_that_speed() -> None:
+    mixture, references = signals(20, time=50)
+    mixed, targets = mix(DataMixing(speed=(2.0, 2.0)), (mixture, references))
+    played = random_speed(mixture[:, None], (2.0, 2.0), generator=Generator())[:, 0]
+    torch.testing.assert_close(mixed, played, rtol=0, atol=1e-5)
+    assert not torch.allclose(targets, references, atol=0.1)
+
+
+def test_the_equaliser_keeps_every_level_and_so_the_snr() -> None:
+    mixture, references = signals(20, time=50)
+    mixed, targets = mix(DataMixing(equaliser_db=12.0), (mixture, references))
+    energies = [
+        components_of(*pair).square().sum((2, 3)) for pair in ((mixed, targets), (mixture, references))
+    ]
+    torch.testing.assert_close(*energies, rtol=1e-4, atol=0)
+    assert not torch.allclose(mixed, mixture, atol=0.1)
+
+
+def test_augmentation_comes_before_remixing() -> None:
+    batch = signals(20, time=50)
+    augmentation = {"speed": (0.8, 1.25), "equaliser_db": 6.0}
+    plain, remixed = (mix(DataMixing(**augmentation, remix=remix), batch)[1] for remix in (False, True))
+    assert torch.equal(remixed[:, 0], plain[:, 0])
+    assert torch.cdist(remixed[:, 1].flatten(1), plain[:, 1].flatten(1), p=1).min(1).values.max() == 0
+
+
+def test_gradient_goes_through_weights_used_without_gradient_first() -> None:
+    """Mixed precision keeps cast weights for the whole step, which must not be those of the estimate path."""
+    layer = torch.nn.Linear(6, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, _ = mix(DataMixing(estimate_path=1.0), signals(3, 1), lambda x: layer(x)[:, None])
+        loss = layer(mixed).square().sum()
+    loss.backward()
+    assert layer.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"linear_path": 0.6, "estimate_path": 0.5}, "linear_path=0.6 and estimate_path=0.5"),
+        ({"linear_path": -0.1}, "linear_path=-0.1"),
+        ({"estimate_path": -0.1}, "estimate_path=-0.1"),
+        ({"ratio_beta": 0.0}, "ratio_beta=0.0: give 0 or more, and a positive number"),
+        ({"unroll": -1}, "unroll=-1"),
+        ({"first_weight": -0.5, "unroll": 1}, "first_weight=-0.5: give 0 or more"),
+        ({"first_weight": 0.0}, "first_weight=0.0: give 0 or more, above 0 if unroll=0"),
+        ({"candidates": 0}, "candidates=0"),
+        ({"channel_swap": 1.5}, "channel_swap=1.5: give a fraction from 0 to 1"),
+        ({"sign_flip": -0.5}, "sign_flip=-0.5: give a fraction from 0 to 1"),
+        ({"tempo": (0.0, 1.0)}, "tempo=(0.0, 1.0): give positive values, the lower one first"),
+        ({"tempo": (1.2, 0.8)}, "tempo=(1.2, 0.8): give positive values, the lower one first"),
+        ({"speed": (1.2, 0.8)}, "speed=(1.2, 0.8): give positive values, the lower one first"),
+        ({"equaliser_db": -1.0}, "equaliser_db=-1.0"),
+        ({"pitch_semitones": (2, -2)}, "pitch_semitones=(2, -2): give two values, the lower one first"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        DataMixing(**options)
+    assert "\n" not in str(error.value)
+
+
+def rates(steps: int, count: int, **options) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = warmup_cosine(optimizer, steps=steps, **options)
+    found = []
+    for _ in range(count):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_the_rate_rises_in_a_line_and_falls_as_half_a_cosine() -> None:
+    found = rates(24, 40, warmup=4, floor=0.1)
+    assert found[:5] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5], rel=1e-12)
+    # a quarter, half, three quarters and the whole of the way down from 0.5 to 0.05
+    down = [0.275 + 0.225 * cosine for cosine in (math.sqrt(0.5), 0.0, -math.sqrt(0.5), -1.0)]
+    assert [found[step] for step in (9, 14, 19, 24)] == pytest.approx(down, rel=1e-12)
+    assert found[24:] == pytest.approx([0.05] * 16, rel=1e-12)
+    assert (torch.tensor(found[4:25]).diff() < 0).all()
+    assert rates(10, 11, warmup=1)[-1] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 10), (10, 10), (11, 10)])
+def test_a_warmup_that_does_not_fit_is_refused(warmup: int, steps: int) -> None:
+    with pytest.raises(ValueError, match=rf"warmup={warmup} .* steps={steps}"):
+        rates(steps, 1, warmup=warmup)
+
+
+def test_remixed_speakers_meet_other_speakers_and_sum_to_the_mixture() -> None:
+    # the utterance of speaker k in item i is the constant 10 i + k
+    count = 50
+    references = (10 * torch.arange(count)[:, None] + torch.arange(1, 3))[:, :, None, None].expand(
+        -1, -1, 1, 4
+    )
+    references = references.float()
+    policy = DataMixing(remix=True, gain_db=(-2.5, 2.5))
+    mixed, targets = mix(policy, (references.sum(1), references))
+    torch.testing.assert_close(mixed, targets.sum(1))
+    plain = mix(DataMixing(remix=True), (references.sum(1), references))[1][:, :, 0, 0]
+    assert torch.equal(plain[:, 0], references[:, 0, 0, 0])
+    assert not torch.equal(plain[:, 1], references[:, 1, 0, 0])
+    assert torch.equal(
+        plain[:, 1].sort().values, references[:, 1, 0, 0]
+    )  # each once, so none twice in a mixture
+    decibels = 20 * torch.log10(targets[:, :, 0, 0] / plain)
+    assert -2.5 <= float(decibels.min()) < float(decibels.max()) <= 2.5
+    assert not torch.allclose(decibels[:, 0], decibels[:, 1])
+
+
+def test_speakers_in_another_order_are_blended_with_their_own_references() -> None:
+    mixture, references = signals(40)
+    policy = DataMixing(estimate_path=1.0)
+
+    def near_the_references(found: Tensor) -> Tensor:
+        return 0.9 * references
+
+    ordered = mix(policy, (mixture, references), near_the_references)
+
+    def in_another_order(found: Tensor) -> Tensor:
+        return torch.cat((0.9 * references[:20].flip(1), 0.9 * references[20:]))
+
+    found = policy(
+        mixture,
+        references,
+        separate=in_another_order,
+        interchangeable=True,
+        generator=Generator().manual_seed(0),
+    )
+    assert torch.equal(found[0], ordered[0])
+    assert torch.equal(found[1], ordered[1])
+    assert not torch.equal(mix(policy, (mixture, references), in_another_order)[0], ordered[0])

@@ -1,0 +1,248 @@
+"""The fast loop against the readable one in random cases, and its slopes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from refinement_toys import (
+    PATHS,
+    Proposing,
+    TwoRounds,
+    closeness,
+    crosstalk,
+    in_parts,
+    linear,
+    liveliness,
+    of_sources,
+    same,
+    shrink,
+    signals,
+    squash,
+)
+from torch import Generator, Tensor
+
+from encore import inference
+from encore.inference import (
+    AnnealedGridSearch,
+    BrentSearch,
+    CoarseToFine,
+    EarlyStopping,
+    FixedListSearch,
+    GoldenSection,
+    GreedySearch,
+    GridSearch,
+    LocalSearch,
+    MaxEvaluations,
+    Refined,
+    Search,
+    SearchState,
+    Trajectory,
+    aligned,
+    at_level_of,
+    mixture_consistent,
+    refine,
+    state,
+)
+from encore.inference.quality import relative_to
+from encore.inference.refinement import refine as readable
+from encore.inference.wrappers import separate_each
+from encore.metrics import get_metric, guarded, joint, oracle
+from encore.metrics.quality import Quality
+from encore.models.types import Separator
+
+
+@dataclass(frozen=True)
+class Ragged(Search):
+    """Propose ratios that look random, 0, 1 and none among them, in up to three rounds."""
+
+    def propose(self, state: SearchState) -> Tensor:
+        tried = state.ratios.shape[1]
+        if tried >= 9:
+            return torch.empty(len(state.ratios), 0)
+        # by scores that are rounded: a difference in the last bit must not change them
+        phase = (100 * state.previous.nan_to_num()).round()[:, None]
+        phase = phase + torch.arange(3) + 5 * state.step + tried
+        ratios = (1.4 * torch.sin(37 * phase)).clamp(0, 1)
+        return ratios.where(torch.cos(11 * phase) > -0.3, torch.nan)
+
+    def max_candidates(self) -> int:
+        return 9 * self.steps
+
+
+SEARCHES: dict[str, Callable[..., Search]] = {
+    "GridSearch": lambda **o: GridSearch(4, include_estimate=True, **o),
+    "AnnealedGridSearch": lambda **o: AnnealedGridSearch(3, **o),
+    "GreedySearch": GreedySearch,
+    "FixedListSearch": lambda **o: FixedListSearch(ratios=[0.3, 0.3, 0.0, 1.0, 0.6], **o),
+    "LocalSearch": LocalSearch,
+    "CoarseToFine": CoarseToFine,
+    "GoldenSection": lambda **o: GoldenSection(rounds=3, **o),
+    "BrentSearch": BrentSearch,
+    "EarlyStopping": lambda **o: EarlyStopping(CoarseToFine(**o), 0.01),
+    "MaxEvaluations": lambda **o: MaxEvaluations(GridSearch(4, **o), 11),
+    "TwoRounds": TwoRounds,
+    "Ragged": Ragged,
+}
+
+
+class Conditioned:
+    """A separator that is conditioned on the mixing ratio and on the mixture of every item."""
+
+    def __init__(self, separate: Separator, mixture: Tensor) -> None:
+        self.separate, self.mixture = separate, mixture
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.separate(x)
+
+    def at_ratio(self, x: Tensor, ratio: Tensor) -> Tensor:
+        return self.separate(x + (1 - ratio)[:, None, None] * self.mixture.roll(3, -1))
+
+    def at(self, items: Tensor) -> Conditioned:
+        return Conditioned(self.separate, self.mixture[items])
+
+
+def with_holes(estimates: Tensor) -> Tensor:
+    """Not eligible about once in four, for some of the one-step estimates too."""
+    scores = liveliness(estimates)
+    return scores.where(torch.sin(5e3 * scores.float().double()) > -0.7, torch.nan)
+
+
+def draw_case(seed: int) -> tuple[Separator, Tensor, Quality, Any]:
+    """Draw a separator, mixtures, a quality and a path."""
+    generator = Generator().manual_seed(seed)
+
+    def one_of(*choices: Any) -> Any:
+        return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+    sources, channels, batch = one_of(1, 2, 3), one_of(1, 2), one_of(1, 2, 5)
+    mixture, references = signals(seed, batch, sources, channels, time=one_of(24, 41))
+    separate: Any = of_sources(one_of(linear, squash, shrink, crosstalk), sources)
+    wrapped = one_of("nothing", "level", "speakers", "consistent", "ratio")
+    if wrapped == "level":
+        separate = at_level_of(separate, mixture)
+    if wrapped == "speakers":
+        separate = aligned(separate, mixture, [list(range(sources))], references)
+    if wrapped == "consistent":
+        separate = mixture_consistent(separate, mixture, one_of("uniform", "energy"))
+    if wrapped == "ratio":
+        separate = Conditioned(separate, mixture)
+    close = oracle(closeness, references)
+    again = get_metric("fixed_point", sample_rate=1000).bind(mixture=mixture, separate=separate)
+    apart = get_metric("disjointness", sample_rate=1000).bind(mixture=mixture)
+    quality = one_of(
+        liveliness,
+        lambda estimates: closeness(estimates, references).mean(1),
+        close,
+        with_holes,
+        again,
+        joint([close, apart, again], scales=(0.1, 0.01, 1.0)),
+        guarded(liveliness, [close]),
+        guarded(again, [joint([again, liveliness], scales=(1.0, 1.0))]),
+    )
+    return separate, mixture, quality, one_of(*PATHS.values())
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_fast_loop_equals_the_readable_one(name: str) -> None:
+    taken = 0
+    for seed in range(25):
+        separate, mixture, quality, path = draw_case(1000 * list(SEARCHES).index(name) + seed)
+        search = SEARCHES[name](steps=1 + seed % 5, keep_best=seed % 3 > 0)
+        expected = readable(separate, mixture, quality, search, path=path)
+        for loop in (refine, in_parts):
+            same(loop(separate, mixture, quality, search, path=path), expected, rtol=1e-6, atol=1e-6)
+        taken += int((expected.ratios < 1).sum())
+    assert taken > 20
+
+
+def test_every_search_of_the_package_is_among_them() -> None:
+    public = {
+        name
+        for name in inference.__all__
+        if isinstance(value := getattr(inference, name), type) and issubclass(value, Search)
+    }
+    assert public - {"Search", "GradientLineSearch"} <= set(SEARCHES)
+
+
+@dataclass(frozen=True)
+class Late(Search):
+    """Two rounds; the second item has a proposal in the second one only."""
+
+    def propose(self, state: SearchState) -> Tensor:
+        rounds = [[[0.5], [torch.nan]], [[0.3], [0.3]], [[torch.nan], [torch.nan]]]
+        return torch.tensor(rounds[state.ratios.shape[1]])
+
+    def max_candidates(self) -> int:
+        return 2 * self.steps
+
+
+@pytest.mark.parametrize("loop", [readable, refine, in_parts])
+def test_an_item_without_a_proposal_in_the_first_round_is_out_of_the_step(
+    loop: Callable[..., Refined],
+) -> None:
+    mixture, _ = signals(0, batch=2)
+    found = loop(of_sources(squash), mixture, liveliness, Late(steps=3, keep_best=False))
+    assert found.evaluations.tolist() == [1 + 3 * 2, 1]
+    assert found.ratios.isnan().tolist() == [[False, True]] * 3
+    assert torch.equal(found.estimates[1], found.one_step[1])
+
+
+# Slopes, which the readable loop has none of.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording(Proposing):
+    """Propose fixed ratios, and keep the slopes of every step."""
+
+    slopes: list[Tensor]
+
+    def propose(self, state: SearchState) -> Tensor:
+        if state.ratios.shape[1]:
+            self.slopes.append(state.slopes)
+        return super().propose(state)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_slopes_are_those_of_a_finite_difference(path: str) -> None:
+    ratios = torch.tensor([[0.2, 0.5, 1.0], [0.8, 0.4, torch.nan], [0.6, 0.3, 0.9]])
+    for function, sources in ((squash, 1), (crosstalk, 3), (linear, 2)):
+        mixture, references = signals(sources, sources=sources)
+        separate, close = of_sources(function, sources), oracle(closeness, references)
+        for quality in (close, joint([close, liveliness], scales=(0.5, 2.0)), liveliness):
+            for loop in (refine, in_parts):
+                slopes: list[Tensor] = []
+                options = {"ratios": ratios, "needs_gradient": True, "steps": 2, "keep_best": False}
+                steps = Trajectory()
+                search = Recording(slopes=slopes, **options)
+                found = loop(separate, mixture, quality, search, path=PATHS[path], callback=steps)
+                calls = torch.tensor([2, 2, 3]) * 2 * 2 * sources
+                assert torch.equal(found.evaluations, 1 + calls)
+                anchor = mixture[:, None].expand_as(found.one_step)
+                for step, estimates in enumerate([found.one_step, steps.estimates[0]]):
+                    expected = torch.stack(
+                        [slope_at(separate, quality, found, path, anchor, estimates, r) for r in ratios.T], 1
+                    ).where(ratios < 1, torch.nan)
+                    torch.testing.assert_close(slopes[step], expected, rtol=1e-2, atol=2e-3, equal_nan=True)
+                    if path == "state":
+                        anchor = state(anchor, estimates, found.ratios[step])
+
+
+def slope_at(
+    separate: Separator,
+    quality: Quality,
+    found: Refined,
+    path: str,
+    anchor: Tensor,
+    estimates: Tensor,
+    ratio: Tensor,
+    h: float = 1e-3,
+) -> Tensor:
+    bound = relative_to(quality, found.one_step)
+    above, below = (
+        bound(separate_each(separate, PATHS[path](anchor, estimates, r), r)) for r in (ratio + h, ratio - h)
+    )
+    return ((above - below) / (2 * h)).float()

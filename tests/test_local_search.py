@@ -1,0 +1,135 @@
+"""Searches near the ratios of earlier steps: what they try, ratio by ratio, and when they end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from climbing import NAN, climb, hill
+from torch import Tensor
+
+from encore.inference import FixedListSearch, GreedySearch, LocalSearch, Search, SearchState
+
+
+def proposed(search: Search, *chosen: float) -> list[float]:
+    """Return the ratios of the step after these were chosen, NaN for steps that kept the estimate."""
+    state = SearchState.start(torch.zeros(1), torch.ones(1, dtype=torch.long), 1).next_step()
+    for ratio in chosen:
+        state = state.after_step(torch.tensor([ratio]), torch.zeros(1)).next_step()
+    return search.propose(state)[0].tolist()
+
+
+def like(*ratios: float) -> object:
+    return pytest.approx(list(ratios), nan_ok=True, abs=1e-6)
+
+
+def test_greedy_search_tries_neighbours_of_the_last_ratio_taken_after_failures() -> None:
+    search = GreedySearch(first=0.3, width=0.2, patience=5)
+    for failures, ratio in enumerate([0.3, 0.1, 0.5, 0.2, 0.4]):
+        assert proposed(search, *[NAN] * failures) == like(ratio)
+        # the same around another ratio, which a later step took
+        assert proposed(search, NAN, 0.6, *[NAN] * failures) == like(ratio + 0.3)
+    assert proposed(search, NAN, 0.6, 0.4) == like(0.4)
+
+
+def test_greedy_search_leaves_out_ratios_beyond_the_ends() -> None:
+    search = GreedySearch(first=0.1, width=0.2, patience=4)
+    tried = [proposed(search, *[NAN] * failures)[0] for failures in range(4)]
+    assert tried == like(0.1, 0.3, 0.0, 0.2)
+    assert proposed(search, 0.95, NAN) == like(0.75)
+    assert proposed(search, 0.95, NAN, NAN) == like(0.85)
+    assert 0 <= proposed(search, 0.95, NAN, NAN, NAN)[0] < 1
+
+
+def test_greedy_search_ends_an_item_after_as_many_failures_as_its_patience() -> None:
+    for patience in (1, 3, 4):
+        # on a curve that never changes nothing beats its top, which is the first ratio
+        search = GreedySearch(first=0.3, patience=patience)
+        result = climb(search, hill(torch.full((2,), 0.3)), 2)
+        assert result.calls.tolist() == [1 + 1 + patience] * 2
+        assert result.chosen[0].tolist() == pytest.approx([0.3, 0.3])
+        assert result.chosen[1:].isnan().all()
+        assert proposed(search, 0.3, *[NAN] * patience) == like(NAN)
+        assert proposed(search, 0.3, *[NAN] * (patience + 3)) == like(NAN)
+
+
+def test_greedy_search_takes_what_scores_higher_at_once() -> None:
+    result = climb(GreedySearch(first=0.5, width=0.2), hill(torch.tensor([0.3])), 1)
+    # 0.5 is better than the one-step estimate, fails as it repeats itself, then its neighbour 0.3 wins
+    assert result.chosen[:3, 0].tolist() == like(0.5, NAN, 0.3)
+
+
+def test_a_fixed_list_tries_a_ratio_once_on_an_estimate() -> None:
+    """Item 0 never gains, item 1 gains at 0.3 in its first step alone, item 2 at 0.1 and then at 0.3."""
+
+    def curve(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+        wanted = torch.tensor([[9, 9, 9], [0.3, 9, 9], [0.1, 0.3, 9]])[item, moves.long()]
+        return torch.where((ratio - wanted).abs() < 1e-6, score + 1, score - 1)
+
+    result = climb(FixedListSearch(ratios=[0.3, 0.3, 0.1, 0.3, 0.3, 0.1, 0.0, 0.1]), curve, 3)
+    expected = [
+        [[0.3], [0.3], [0.3]],
+        # tried again on an estimate that is new
+        [[NAN], [0.3], [NAN]],
+        [[0.1], [0.1], [0.1]],
+        [[NAN], [NAN], [0.3]],
+        [[NAN], [NAN], [0.3]],
+        [[NAN], [NAN], [0.1]],
+        [[0.0], [0.0], [0.0]],
+    ]
+    tried = [ratios if ratios.shape[1] else torch.full((3, 1), NAN) for ratios in result.tried]
+    torch.testing.assert_close(torch.stack(tried[:7]), torch.tensor(expected), equal_nan=True)
+    # nothing new is left after step 7
+    assert result.tried[7].shape == (3, 0)
+    assert result.scores[-1].tolist() == [0, 1, 2]
+    assert result.calls.tolist() == [4, 5, 7]
+
+
+def test_a_fixed_list_takes_what_every_item_would_take_if_it_tried_all() -> None:
+    """The ratio of each step, or the estimate before: as by `encore.refine_fixed` where all of them gain."""
+
+    def curve(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+        return score + item - 0.5 + 0 * ratio
+
+    result = climb(FixedListSearch(ratios=[0.2, 0.2, 0.7]), curve, 2)
+    assert result.chosen[:, 0].isnan().all()
+    assert result.chosen[:, 1].tolist() == like(0.2, 0.2, 0.7)
+    assert result.scores[-1].tolist() == [0, 1.5]
+    assert result.calls.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ratios"),
+    [
+        ([0.0], [0.0, 0.2]),  # below 0 there is nothing
+        ([0.5], [0.5, 0.3]),  # the side of the estimate first
+        ([0.5, 0.3], [0.3, 0.1]),  # on along the side that won
+        ([0.5, 0.3, 0.1], [0.1, 0.0]),  # not beyond the end
+        ([0.5, 0.5], [0.5, 0.7]),  # the other side
+        ([0.5, 0.5, 0.7], [0.7, 0.9]),
+        ([0.5, 0.5, 0.5], [0.5, NAN]),  # both sides have lost
+        ([0.0, 0.0], [0.0, NAN]),  # at the end there is one
+        ([0.5, NAN], [NAN, 0.6]),  # one more on the other side, half as far
+        ([0.0, NAN], [NAN, 0.1]),
+        ([0.5, NAN, 0.6], [0.6, 0.7]),  # the width stays halved
+        ([0.5, NAN, NAN], [NAN, NAN]),  # no further
+        ([NAN], [0.25, NAN]),  # the mean of the first
+        ([NAN, 0.25], [0.25, 0.15]),
+        ([NAN, NAN], [NAN, NAN]),
+    ],
+)
+def test_local_search_tries_the_last_ratio_and_a_neighbour(chosen, ratios) -> None:
+    search = LocalSearch(first=[0.0, 0.5], width=0.2, shrink=0.5, probes=1)
+    assert proposed(search, *chosen) == like(*ratios)
+
+
+def test_local_search_starts_with_both_neighbours_of_a_first_ratio_that_won() -> None:
+    search = LocalSearch(first=[0.2, 0.4, 0.6], width=0.1)
+    assert proposed(search) == like(0.2, 0.4, 0.6)
+    for count, ratio in ((1, 0.3), (2, 0.5), (3, NAN)):
+        assert proposed(search, *[0.4] * count) == like(0.4, ratio)
+
+
+def test_local_search_does_not_try_a_first_ratio_again_that_is_their_mean() -> None:
+    search = LocalSearch(first=[0.3], width=0.2, shrink=0.5, probes=2)
+    assert proposed(search, NAN) == like(NAN, 0.2)
+    assert proposed(search, NAN, NAN) == like(NAN, 0.35)

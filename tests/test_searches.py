@@ -1,0 +1,379 @@
+"""What every search keeps to: bounded calls, rising scores, items that do not depend on each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from climbing import (
+    COUNT,
+    CURVES,
+    NAN,
+    Climb,
+    all_curves,
+    climb,
+    falling,
+    flat,
+    nowhere,
+    on,
+    saturating,
+    with_steps,
+)
+from torch import Tensor
+
+from encore.inference import (
+    AnnealedGridSearch,
+    BrentSearch,
+    CoarseToFine,
+    EarlyStopping,
+    FixedListSearch,
+    GoldenSection,
+    GradientLineSearch,
+    GreedySearch,
+    GridSearch,
+    LocalSearch,
+    MaxEvaluations,
+    Refined,
+    Search,
+    SearchState,
+    batched,
+    endpoint,
+    linear_schedule,
+    linear_state_schedule,
+    refine,
+    state,
+)
+from encore.metrics import oracle
+
+STEPS = 8
+SEARCHES: list[Search] = [
+    GridSearch(4),
+    GridSearch(4, include_estimate=True),
+    AnnealedGridSearch(4),
+    FixedListSearch(ratios=[0.3, 0.3, 0.1, 0.3, 0.0, 0.0, 0.1, 1.0, 0.0]),
+    GreedySearch(),
+    GreedySearch(first=0.0, width=0.5, patience=7),
+    LocalSearch(),
+    LocalSearch(first=[0.2, 0.5, 0.8], width=0.3, probes=3),
+    LocalSearch(first=[0.2], probes=0),
+    CoarseToFine(),
+    CoarseToFine(points=4, rounds=3),
+    GoldenSection(),
+    GoldenSection(rounds=6, low=0.1, high=0.5),
+    BrentSearch(),
+    BrentSearch(first=0.9, calls=6, tolerance=0.01, enough=math.inf),
+    GradientLineSearch(),
+    GradientLineSearch(first=0.9, points=4, tolerance=0, enough=math.inf),
+    EarlyStopping(BrentSearch(), 0.05, patience=2),
+    MaxEvaluations(CoarseToFine(), 15),
+]
+SEARCHES = [with_steps(search, STEPS) for search in SEARCHES]
+every_search = pytest.mark.parametrize(
+    "search", SEARCHES, ids=[f"{type(search).__name__}{n}" for n, search in enumerate(SEARCHES)]
+)
+
+
+def equal(
+    a: Climb, b: Climb, items: Any = slice(None), names: tuple[str, ...] = ("scores", "chosen")
+) -> None:
+    for name in names:
+        found, expected = getattr(a, name), getattr(b, name)[..., items]
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True, msg=f"{name} of {items}")
+
+
+def cost(search: Search) -> int:
+    return 2 if search.needs_gradient else 1
+
+
+def kept_best(search: Search, keep_best: bool) -> Search:
+    inner = getattr(search, "search", None)
+    if inner is None:
+        return replace(search, keep_best=keep_best)
+    return replace(search, search=kept_best(inner, keep_best))
+
+
+def alternating(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+    """Each step can gain 1, at two ratios in turn."""
+    return score + 1 - (ratio - 0.1 - 0.3 * (moves % 2)).square()
+
+
+def test_the_fixed_grid_has_the_published_ratios() -> None:
+    """The paper counts the estimate's part: 0, 0.1 .. 0.9."""
+    assert GridSearch(10).ratios() == pytest.approx([1 - j / 10 for j in range(10)], rel=1e-15)
+    assert GridSearch(10, include_estimate=True).ratios() == [*GridSearch(10).ratios(), 0.0]
+    assert GridSearch() == GridSearch(10)
+    assert GridSearch(1).ratios() == [1.0]
+
+
+def test_the_annealed_grid_has_the_published_ratios() -> None:
+    """The paper counts the estimate's part: ``i/T + j (1 - i/T) / K`` at steps i = 0 .. T - 1."""
+    for steps, count in ((20, 10), (1, 1), (3, 7)):
+        search = AnnealedGridSearch(count, steps=steps)
+        for i in range(steps):
+            published = [1 - (i / steps + j * (1 - i / steps) / count) for j in range(count)]
+            assert search.ratios(i + 1) == pytest.approx(published, rel=1e-12)
+        # only the first step has the mixture itself, which costs nothing
+        assert [step for step in range(1, steps + 1) if 1.0 in search.ratios(step)] == [1]
+
+
+def test_linear_schedules_have_the_published_ratios() -> None:
+    def estimates_part(steps: int, last: float | None = None) -> list[float]:
+        return (1 - linear_schedule(steps, last)).tolist()
+
+    assert estimates_part(10) == pytest.approx([n / 10 for n in range(1, 10)], rel=1e-6)
+    assert estimates_part(4, last=0.8) == pytest.approx([0.2, 0.4, 0.6, 0.8], rel=1e-6)
+    assert linear_schedule(1).tolist() == linear_state_schedule(1).tolist() == [1.0]
+    for steps in (2, 3, 10):
+        # products of the state form's ratios are the mixture's parts
+        torch.testing.assert_close(linear_state_schedule(steps).cumprod(0), linear_schedule(steps))
+
+
+@every_search
+def test_scores_never_fall_and_calls_stay_within_the_bound(search) -> None:
+    """The proposals themselves are checked in `climbing.Recorded`: float32, in [0, 1], a row per item."""
+    result = climb(search, all_curves, COUNT)
+    rise = result.scores.diff(dim=0)
+    assert (rise >= 0).all()
+    assert torch.equal(rise > 0, ~result.chosen.isnan())
+    assert (result.calls <= 1 + cost(search) * search.max_candidates()).all()
+    counted = sum((ratios < 1).sum(1) for ratios in result.tried)
+    assert torch.equal(result.calls, 1 + cost(search) * counted)
+    first, second = (with_steps(search, steps).max_candidates() for steps in (1, 2))
+    for ratios in result.tried:
+        assert (ratios < 1).sum(1).max() <= max(first, second - first)
+        # a ratio is tried once in a step; NaN is sorted to the end
+        assert not (ratios.sort(dim=1).values.diff(dim=1) < 1e-6).any()
+    for curve in (falling, flat, nowhere):
+        assert result.chosen[:, on(curve)].isnan().all()
+    assert (result.scores[-1, on(saturating)] > 0.3).all()
+    # an item that tries nothing in a step is finished; a fixed list goes on with the next ratio that is new
+    tried = torch.stack([(~ratios.isnan()).any(1) for ratios in result.tried])
+    assert (~tried[:-1] & tried[1:]).any() == isinstance(search, FixedListSearch)
+
+
+@every_search
+def test_an_item_is_refined_alone_as_in_its_batch(search) -> None:
+    names = ("scores", "chosen", "calls")
+    together = climb(search, all_curves, COUNT)
+    shuffled = torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))[: COUNT // 2]
+    equal(climb(search, all_curves, shuffled.tolist()), together, shuffled, names)
+    for number in range(len(CURVES)):
+        item = 12 * number + (4 + 5 * number) % 12
+        equal(climb(search, all_curves, [item]), together, [item], names)
+    # nor on one whose one-step estimate has no score, which is returned as it is
+    unscored = [0, 13, COUNT - 1]
+    some = climb(search, all_curves, COUNT, unscored)
+    others = [item for item in range(COUNT) if item not in unscored]
+    equal(climb(search, all_curves, others), some, others, names)
+    assert some.calls[unscored].tolist() == [1, 1, 1]
+    assert some.scores[:, unscored].isnan().all()
+    assert some.chosen[:, unscored].isnan().all()
+
+
+class Repeating:
+    """A search that proposes for kept estimates too what it proposed in the step before."""
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.search, name)
+
+    def propose(self, state: SearchState) -> Tensor:
+        if isinstance(self.search, FixedListSearch):
+            first = state.ratios.shape[1] == 0
+            return torch.full((len(state.ratios), int(first)), self.search.ratios[state.step - 1])
+        # in step 1 no estimate was kept
+        return self.search.propose(replace(state, step=1))
+
+
+def test_what_a_kept_estimate_would_have_tried_changes_nothing_but_calls() -> None:
+    """The other searches propose nothing that they tried before, or, as early stopping, guess."""
+    for search in SEARCHES:
+        if isinstance(search, AnnealedGridSearch | GreedySearch | LocalSearch | EarlyStopping):
+            continue
+        without, repeating = climb(search, all_curves, COUNT), climb(Repeating(search), all_curves, COUNT)
+        equal(without, repeating)
+        assert (without.calls <= repeating.calls).all()
+        assert without.calls.sum() < repeating.calls.sum()
+
+
+def test_an_item_without_a_proposal_in_the_first_round_is_out_of_the_step() -> None:
+    class Late(GridSearch):
+        def propose(self, state: SearchState) -> Tensor:
+            items, tried = state.ratios.shape
+            ratios = torch.full((items, 1 if tried < 2 else 0), 0.5 / (1 + tried))
+            # item 0 in the second round only, item 1 in the first only
+            ratios[tried : tried + 1] = NAN
+            return ratios
+
+    result = climb(Late(steps=2), falling, 3)
+    assert result.calls.tolist() == [1, 3, 5]
+    expected = torch.tensor([[NAN, NAN], [0.5, NAN], [0.5, 0.25]])
+    torch.testing.assert_close(result.tried[1], expected, equal_nan=True)
+
+
+@every_search
+def test_the_best_candidate_is_taken(search) -> None:
+    """Of equal ones the one with the larger ratio, and only if it is better than what competes with it."""
+    for keep_best in (True, False):
+        result = climb(kept_best(search, keep_best), all_curves, COUNT)
+        for step, (ratios, values) in enumerate(zip(result.tried, result.found, strict=True)):
+            if not ratios.shape[1]:
+                continue
+            before, now = result.scores[step], result.scores[step + 1]
+            best = values.nan_to_num(-math.inf).amax(1)
+            ratio = ratios.where(values == best[:, None], -math.inf).amax(1)
+            taken = best > (before if keep_best else -math.inf)
+            expected = ratio.where(taken, NAN)
+            torch.testing.assert_close(result.chosen[step], expected, rtol=0, atol=0, equal_nan=True)
+            assert torch.equal(now, best.where(taken, before))
+        assert (result.scores.diff(dim=0) < 0).any() != keep_best
+
+
+def test_no_steps_make_no_calls() -> None:
+    for search in SEARCHES:
+        idle = with_steps(search, 0)
+        assert idle.max_candidates() == 0
+        assert (climb(idle, all_curves, COUNT).calls == 1).all()
+
+
+def test_the_bound_on_calls_is_reached() -> None:
+    def rising(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+        return score + 1 + ratio
+
+    def sinking(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
+        return score + 1 - ratio
+
+    for search, curve in (
+        (GridSearch(4, steps=5), rising),
+        (GridSearch(4, include_estimate=True, steps=5), rising),
+        (AnnealedGridSearch(4, steps=5), flat),
+        (FixedListSearch(ratios=[0.1, 0.2, 0.3]), flat),
+        (GreedySearch(steps=5), rising),
+        (LocalSearch(first=[0.0], width=0.01, steps=5), rising),
+        (CoarseToFine(steps=5), sinking),
+        (GoldenSection(steps=5), rising),
+        (BrentSearch(enough=math.inf, steps=5), alternating),
+        (GradientLineSearch(enough=math.inf, tolerance=0, steps=5), alternating),
+    ):
+        assert climb(search, curve, 1).calls == 1 + cost(search) * search.max_candidates(), search
+
+
+def test_frugal_searches_have_most_of_the_grids_gain_for_a_seventh_of_its_calls() -> None:
+    grid = climb(GridSearch(10, include_estimate=True), saturating, 20)
+    assert grid.calls.float().mean() > 150
+    for search, part, calls in (
+        (BrentSearch(), 0.99, 22),
+        (LocalSearch(), 0.95, 20),
+        (GreedySearch(), 0.95, 20),
+        (EarlyStopping(BrentSearch(), 0.01), 0.98, 13),
+    ):
+        result = climb(search, saturating, 20)
+        assert result.scores[-1].mean() > part * grid.scores[-1].mean(), search
+        assert result.calls.float().mean() < calls, search
+
+
+def halves(mixture: Tensor) -> Tensor:
+    return 0.5 * mixture[:, None]
+
+
+def refined(search: Search, tops: Tensor, size: int | None = None, path: Any = endpoint) -> Refined:
+    """Refine ``y_0 = x / 2``: ratio r gives ``(1 + r) x / 4``, and the references are of ratios ``tops``."""
+    mixture = torch.randn(len(tops), 1, 40, generator=torch.Generator().manual_seed(0))
+    quality = oracle(
+        lambda y, s: -(y - s).square().mean((1, 2)), ((1 + tops[:, None, None]) / 4 * mixture)[:, None]
+    )
+    return refine(batched(halves, size), mixture, quality, search, path=path)
+
+
+@every_search
+def test_audio_is_refined_alike_in_any_batch(search) -> None:
+    for path in (endpoint, state):
+        tops = torch.linspace(0, 0.5, 4)
+        together, cut = (refined(search, tops, size, path) for size in (None, 1))
+        torch.testing.assert_close(together.ratios, cut.ratios, rtol=0, atol=1e-6, equal_nan=True)
+        assert together.evaluations.tolist() == cut.evaluations.tolist()
+        assert (together.scores.diff(dim=0) >= 0).all()
+        assert (together.scores[-1] > together.scores[0]).all()
+
+
+def test_settings_are_frozen_and_searches_of_equal_settings_are_equal() -> None:
+    for a, b in pairwise([*SEARCHES, *SEARCHES]):
+        assert a != b
+        assert replace(a) == a
+        assert hash(replace(a)) == hash(a)
+        with pytest.raises(FrozenInstanceError):
+            a.steps = 3
+    assert LocalSearch(first=[0.2]) == LocalSearch(first=(0.2,))
+    assert FixedListSearch(ratios=[0.2, 0.1], steps=1).steps == 1
+    assert FixedListSearch(ratios=[0.2, 0.1], steps=9).steps == 2
+
+
+@pytest.mark.parametrize(
+    "builds",
+    [
+        [
+            (lambda: GridSearch(0), "candidates=0"),
+            (lambda: GridSearch(steps=-1), "steps=-1"),
+            (lambda: GridSearch(steps=2.5), "steps=2.5"),
+            (lambda: AnnealedGridSearch(-1), "candidates=-1"),
+            (lambda: linear_schedule(0), "steps=0"),
+            (lambda: linear_schedule(3, last=2.0), "last=2.0"),
+            (lambda: linear_state_schedule(0), "steps=0"),
+        ],
+        [
+            (lambda: CoarseToFine(points=1), "points=1"),
+            (lambda: CoarseToFine(rounds=0), "rounds=0"),
+            (lambda: CoarseToFine(steps=-1), "steps=-1"),
+            (lambda: GoldenSection(rounds=0), "rounds=0"),
+            (lambda: GoldenSection(low=0.5, high=0.5), "low=0.5, high=0.5"),
+            (lambda: GoldenSection(high=1.1), "high=1.1"),
+            (lambda: GoldenSection(low=NAN), "low=nan"),
+        ],
+        [
+            (lambda: BrentSearch(first=1.5), "first=1.5"),
+            (lambda: BrentSearch(width=0), "width=0"),
+            (lambda: BrentSearch(width=0.6), "width=0.6"),
+            (lambda: BrentSearch(calls=1), "calls=1"),
+            (lambda: BrentSearch(width=0.2, tolerance=0.11), r"tolerance=0.11: .* width / 2 = 0.1"),
+            (lambda: BrentSearch(enough=0), "enough=0"),
+        ],
+        [
+            (lambda: GradientLineSearch(first=1.0), "first=1.0"),
+            (lambda: GradientLineSearch(points=0), "points=0"),
+            (lambda: GradientLineSearch(reach=1.1), "reach=1.1"),
+            (lambda: GradientLineSearch(tolerance=-1), "tolerance=-1"),
+            (lambda: GradientLineSearch(enough=NAN), "enough=nan"),
+        ],
+        [
+            (lambda: FixedListSearch(ratios=[]), r"ratios=\[\]"),
+            (lambda: FixedListSearch(ratios=[0.5, NAN]), "ratios="),
+            (lambda: FixedListSearch(ratios=[0.5], steps=-1), "steps=-1"),
+            (lambda: GreedySearch(first=1.0), "first=1.0"),
+            (lambda: GreedySearch(width=0), "width=0"),
+            (lambda: GreedySearch(patience=0), "patience=0"),
+            (lambda: LocalSearch(first=[]), r"first=\[\]"),
+            (lambda: LocalSearch(first=[1.2]), r"first=\[1.2\]"),
+            (lambda: LocalSearch(width=0.7), "width=0.7"),
+            (lambda: LocalSearch(shrink=1), "shrink=1"),
+            (lambda: LocalSearch(probes=-1), "probes=-1"),
+        ],
+        [
+            (lambda: EarlyStopping(LocalSearch(), 0), "minimum_gain=0"),
+            (lambda: EarlyStopping(LocalSearch(), 0.1, patience=0), "patience=0"),
+            (lambda: MaxEvaluations(GridSearch(2), 0), "evaluations=0"),
+        ],
+    ],
+    ids=["grids", "line", "brent", "gradient", "local", "limits"],
+)
+def test_invalid_settings_are_named(builds: list[tuple[Callable[[], Search], str]]) -> None:
+    for build, message in builds:
+        with pytest.raises(ValueError, match=message) as error:
+            build()
+        assert "\n" not in str(error.value)

@@ -1,0 +1,79 @@
+"""train.py as from the command line, in this process or, where that matters, in one of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from lightning.pytorch.utilities import rank_zero_only
+
+from encore import train as script
+
+SMALL = (
+    "experiment=speech_denoising",
+    "model=conv_tasnet_tiny",
+    "data.num_workers=0",
+    "data.segment_seconds=0.25",
+    "data.batch_size=2",
+    "module.scheduler.warmup=1",
+    "callbacks.multi_step.metrics=[snr]",
+    "callbacks.multi_step.methods.dnsmos_ovrl=null",
+    "callbacks.multi_step.methods.si_sdr.search.steps=1",
+    "callbacks.multi_step.methods.si_sdr.search.candidates=2",
+)
+"""A training of a second."""
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def train(folder: Path, *overrides: str, **environment: str) -> Done:
+    """Run ``train.py`` in this process, which saves the start of another one, and leave no trace in it."""
+    out, err = StringIO(), StringIO()
+    root, handlers = logging.getLogger(), logging.getLogger().handlers[:]
+    level, hook, status = root.level, sys.excepthook, 0
+    with (
+        chdir(folder),
+        torch.random.fork_rng(devices=[]),
+        patch.dict(os.environ, environment),
+        patch.object(sys, "argv", [str(script.__file__), *overrides]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        GlobalHydra.instance().clear()
+        try:
+            script.main()
+        except SystemExit as stop:
+            # as the interpreter does: a message is printed, and the status is 1
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+            print(stop.code if isinstance(stop.code, str) else "", file=err)
+        finally:
+            GlobalHydra.instance().clear()
+            root.handlers, sys.excepthook = handlers, hook
+            root.setLevel(level)
+            rank_zero_only.rank = 0
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def train_alone(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``train.py`` as a user does."""
+    return subprocess.run(
+        [sys.executable, str(script.__file__), *overrides],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment,
+    )
