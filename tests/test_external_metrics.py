@@ -13,7 +13,6 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
-from torch.hub import set_dir
 
 from encore.cli.guides import build_guide
 from encore.cli.overrides import UserError
@@ -78,10 +77,9 @@ def no_network(monkeypatch, tmp_path: Path) -> Path:
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setenv("HOME", str(tmp_path))
-    before = torch.hub.get_dir()
-    set_dir(str(tmp_path / "hub"))
-    yield tmp_path
-    set_dir(before)
+    # torch.hub.set_dir would outlive the test, and hide TORCH_HOME from later ones
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return tmp_path
 
 
 def test_torchscript_scores_each_channel_of_each_item_by_itself(tmp_path: Path) -> None:

@@ -148,3 +148,11 @@ assert not {"lightning", "hydra", "data", "models", "inference"} & set(sys.modul
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_python_block_of_the_readme_runs() -> None:
+    readme = (Path(encore.__file__).parent / "README.md").read_text(encoding="utf-8")
+    block = readme.partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["result"].estimates.shape == (2, 1, 1, 16000)
