@@ -39,6 +39,7 @@ from encore.reporting.assembly import _items_note
 from encore.reporting.labels import is_own_metric
 from encore.reporting.page import Block, Section, render_html, render_markdown
 from encore.reporting.spectrograms import spectrogram_db
+from encore.reporting.summary import chosen_ratios
 
 NAN = float("nan")
 
@@ -216,6 +217,21 @@ def test_tables_name_oracle_and_blind_and_show_all_that_belongs_together():
     numbers = comparison_frame(summary)
     assert np.allclose(numbers["value"] - numbers["one_step"], numbers["gain"])
     assert np.allclose(numbers["value"] - numbers["mixture"], numbers["improvement"])
+
+
+def test_tables_show_the_mean_chosen_ratio_and_how_often_the_estimate_was_kept():
+    rows = [row("a", 1.0), row("b", 1.0)]
+    for item, ratios in (("a", (0.2, np.nan)), ("b", (0.4, 0.9))):
+        rows += [oracle(item, 1.0, 0, ratio=np.nan)]
+        rows += [oracle(item, 2.0, step, ratio=ratio) for step, ratio in enumerate(ratios, start=1)]
+    summary = summarise(table(rows))
+    (chosen,) = chosen_ratios(summary).to_dict("records")
+    assert chosen["ratio"] == pytest.approx((0.2 + 0.4 + 0.9) / 3)
+    assert chosen["kept"] == pytest.approx(1 / 4)
+    assert list(overview_table(summary)[["ratio", "kept"]].itertuples(index=False, name=None)) == [
+        ("-", "-"),
+        ("0.50", "25%"),
+    ]
 
 
 def test_daggers_mark_guides_scored_by_their_own_measure():

@@ -53,7 +53,8 @@ class Corpus:
             if choices and not (chosen and len(chosen) == len(set(chosen) & set(choices))):
                 raise ValueError(f"{item.name} must be {' or '.join(map(str, choices))}, not {value!r}")
             if not choices and not least <= value <= most:
-                raise ValueError(f"{item.name} must be from {least} to {most}, not {value}")
+                bounds = f"at least {least}" if most == float("inf") else f"from {least} to {most}"
+                raise ValueError(f"{item.name}={value}: must be {bounds}")
 
     @property
     def folders(self) -> tuple[str, ...]:
