@@ -37,7 +37,7 @@ class Messages:
 
     def fault(self, path: Path | None, error: BaseException | str) -> None:
         """Print in one line why a file, or what the message itself names, failed."""
-        line = one_line(error) if isinstance(error, BaseException) else error
+        line = describe_error(error) if isinstance(error, BaseException) else error
         if path is not None and not line.startswith(f"{path}:"):
             line = f"{path}: {line}"
         self.faults.append(line)
@@ -64,7 +64,7 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def one_line(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an error in one line, with a fix where it is known."""
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""

@@ -6,7 +6,6 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -14,6 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
+
+from encore.common.names import similar
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -97,7 +98,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _nearest(word: str, words: Sequence[str]) -> str:
-    near = get_close_matches(word, words, n=2, cutoff=0.6)
+    near = similar(word, words, 2)
     last = [key for key in words if key.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1] and key != word]
     found = list(dict.fromkeys([*near, *last[:2]]))
     return f": did you mean {' or '.join(repr(match) for match in found)}?" if found else ""
@@ -106,10 +107,6 @@ def _nearest(word: str, words: Sequence[str]) -> str:
 def _is_mistake(error: BaseException | None) -> TypeGuard[BaseException]:
     # by its name, so that what needs no training does not load Lightning
     return isinstance(error, ValueError | OSError) or type(error).__name__ == "MisconfigurationException"
-
-
-def _one_line(error: BaseException) -> str:
-    return f"error: {' '.join(str(error).split())}"
 
 
 def one_line_errors(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,6 +125,6 @@ def one_line_errors(run: Callable[..., Any]) -> Callable[..., Any]:
             cause = error.__cause__ if isinstance(error, InstantiationException) else error
             if not _is_mistake(cause):
                 raise
-            sys.exit(_one_line(cause))
+            sys.exit(f"error: {' '.join(str(cause).split())}")
 
     return wrapped

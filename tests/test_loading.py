@@ -194,7 +194,7 @@ def test_objects_in_a_configuration_are_not_run(tmp_path: Path) -> None:
         "encore.models.separators.asteroid.nn.Linear",
         "encore.models.separators.asteroid.Tensor",
         "encore.models.separators.asteroid._build",
-        "encore.models.separators.asteroid.get_close_matches",
+        "encore.models.separators.asteroid.similar",
         "encore.models.separators.asteroid.AsteroidSeparator.forward",
         "encore.models.separators.missing.Network",
         "encore.models.separators..asteroid.AsteroidSeparator",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encore.common.names import similar
 from encore.common.packages import require
 from encore.models.separators.contract import check_description, check_mixture
 
@@ -168,7 +168,6 @@ def _fuse_norms(network: nn.Module) -> None:
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    by_lower_case = {candidate.lower(): candidate for candidate in known}
-    near = [by_lower_case[match] for match in get_close_matches(str(name).lower(), by_lower_case, cutoff=0.5)]
+    near = similar(str(name), known)
     listed = ", ".join(known)
     return f"did you mean {' or '.join(near)}? Known: {listed}" if near else f"known: {listed}"
