@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from encore.common.dsp import resample
-from encore.inference.evaluation import distinct
+from encore.inference.evaluation import score_sources
 from encore.inference.segments import mean_over_chunks
 from encore.metrics import MetricPanel, default_metrics
 
@@ -35,14 +36,14 @@ def score_chunk(
     panel = _panel(score_rate, len(mixture), references is not None)
     if panel is None:
         return [{} for _ in range(estimates.shape[1])]
+    signals = torch.cat([mixture.expand(1, *estimates.shape[1:]), estimates])
+    resampled = partial(resample, from_rate=rate, to_rate=score_rate)
     scores = []
-    for index, own in enumerate(estimates.unbind(1)):
-        signals, places = distinct(torch.cat([mixture[None], own]))
-        reference = None
-        if references is not None:
-            reference = resample(references[index], rate, score_rate).repeat(len(signals), 1, 1)
-        values = panel(resample(signals, rate, score_rate), reference)
-        scores.append({name: [found[place].item() for place in places] for name, found in values.items()})
+    for index in range(estimates.shape[1]):  # one source at a time bounds the memory
+        one = slice(index, index + 1)
+        own = None if references is None else references[one]
+        values = score_sources(panel, signals[:, one], own, resampled)
+        scores.append({name: value[:, 0].tolist() for name, value in values.items()})
     return scores
 
 

@@ -139,16 +139,36 @@ def evaluate(
 
 
 def mean_scores(panel: MetricPanel, signals: Tensor, references: Tensor | None) -> list[dict[str, float]]:
-    """Score signals ``(n, s, c, t)`` of one item: for each of the ``n`` the mean over sources, by metric.
+    """Score signals ``(n, s, c, t)`` of one item: for each of the ``n`` the mean over sources, by metric."""
+    means = {name: own.mean(1).tolist() for name, own in score_sources(panel, signals, references).items()}
+    return [{name: own[n] for name, own in means.items()} for n in range(len(signals))]
 
-    References are ``(s, c, t)``; without, only blind metrics score.
+
+def score_sources(
+    panel: MetricPanel,
+    signals: Tensor,
+    references: Tensor | None,
+    resampled: Callable[[Tensor], Tensor] = lambda waveform: waveform,
+) -> dict[str, Tensor]:
+    """Score every source of signals of one item, equal signals once.
+
+    Args:
+        panel: The metrics.
+        signals: ``(n, s, c, t)``.
+        references: ``(s, c, t)``; without, only blind metrics score.
+        resampled: Brings waveforms to the panel's sampling rate.
+
+    Returns:
+        ``(n, s)`` by metric; NaN where something cannot be scored.
     """
     different, places = distinct(signals)
     count, sources = different.shape[:2]
-    whole = None if references is None else references.expand(count, *references.shape).flatten(0, 1)
-    values = panel(different.flatten(0, 1), whole)
-    means = {name: own.reshape(count, sources).mean(1).tolist() for name, own in values.items()}
-    return [{name: own[place] for name, own in means.items()} for place in places]
+    whole = None
+    if references is not None:
+        own = resampled(references)
+        whole = own.expand(count, *own.shape).flatten(0, 1)
+    values = panel(resampled(different.flatten(0, 1)), whole)
+    return {name: own.reshape(count, sources)[places] for name, own in values.items()}
 
 
 def distinct(signals: Tensor) -> tuple[Tensor, list[int]]:
