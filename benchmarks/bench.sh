@@ -17,7 +17,7 @@ $python benchmarks/speed.py metrics --repeats 3
 echo
 echo "## quality against separator calls"
 test -f $data/manifest.jsonl ||
-  $python -m encore.data.synthesis voicebank_demand $data --train 16 --test 8 --sample-rate 16000 --seed 3
+  $python -m encore.synthetic_corpora voicebank_demand $data --train 16 --test 8 --sample-rate 16000 --seed 3
 $python benchmarks/search_front.py --data $data -o outputs/bench --guides si_sdr --items 6 --valid-items 6 \
   --fitted-steps 8 --leave-out slopes
 echo "drawn in outputs/bench/front_si_sdr.png"

@@ -28,7 +28,7 @@ theory() { # name, options...
 }
 
 test -f $speech/manifest.jsonl ||
-  $python -m encore.data.synthesis voicebank_demand $speech --train 1200 --test 60 --sample-rate 16000 --seed 0
+  $python -m encore.synthetic_corpora voicebank_demand $speech --train 1200 --test 60 --sample-rate 16000 --seed 0
 
 plain="module.mixing.linear_path=0 module.mixing.estimate_path=0"
 # two at a time, one core each

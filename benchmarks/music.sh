@@ -21,7 +21,7 @@ evaluate() { # name, options...
 }
 
 test -f $songs/songs.jsonl ||
-  $python -m encore.data.synthesis musdb18_hq $songs --train 60 --test 8 --seconds 60 --sample-rate 22050 --seed 0
+  $python -m encore.synthetic_corpora musdb18_hq $songs --train 60 --test 8 --seconds 60 --sample-rate 22050 --seed 0
 
 # two at a time, one core each
 train music_unet spectrogram_unet_tiny 600 &

@@ -25,9 +25,9 @@ else
 fi
 
 test -f datasets/vctk/utterances.jsonl ||
-  $python -m encore.data.synthesis vctk datasets/vctk --speakers 40 --utterances 60 --sample-rate 16000
+  $python -m encore.synthetic_corpora vctk datasets/vctk --speakers 40 --utterances 60 --sample-rate 16000
 test -f datasets/fsd/clips.jsonl ||
-  $python -m encore.data.synthesis fsdkaggle2018 datasets/fsd --train 80 --test 15 --sample-rate 16000
+  $python -m encore.synthetic_corpora fsdkaggle2018 datasets/fsd --train 80 --test 15 --sample-rate 16000
 
 train() { # name, options...
   grep -q '"finished": true' outputs/$1_$size/run.json 2>/dev/null && return

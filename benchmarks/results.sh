@@ -20,7 +20,7 @@ evaluate() { # name, corpus, options...
 }
 
 corpus() { # folder, options...
-  test -f $1/manifest.jsonl || $python -m encore.data.synthesis voicebank_demand $1 --sample-rate 16000 "${@:2}"
+  test -f $1/manifest.jsonl || $python -m encore.synthetic_corpora voicebank_demand $1 --sample-rate 16000 "${@:2}"
 }
 
 last() {

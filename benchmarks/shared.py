@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 # torch and pandas are imported where they are used: long_file.py must import neither
-from encore.data.synthesis import FloatArray
-from encore.data.synthesis.noise import NOISES, draw_noise
-from encore.data.synthesis.speech import draw_utterance, draw_voice
+from encore.synthetic_corpora import FloatArray
+from encore.synthetic_corpora.noise import NOISES, draw_noise
+from encore.synthetic_corpora.speech import draw_utterance, draw_voice
 
 Pair = tuple[Any, Any]
 """A mixture and its reference, tensors ``(1, 1, t)``."""

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from encore.data.audio_writing import write_audio
 from encore.data.corpora import Item, check_choice
+from encore.data.corpus_folder import prepare_folder, write_listing
 from encore.data.manifest import manifest, write_manifest
 from encore.data.placement import (
     BLOCK,
@@ -40,7 +41,6 @@ from encore.data.placement import (
 )
 from encore.data.reading import Reader
 from encore.data.source_corpora import Recording, fsdkaggle2018, vctk
-from encore.data.synthesis.corpus_files import prepare_folder, write_listing
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     "speech_sound": ("speech", "sound"),

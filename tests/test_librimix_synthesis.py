@@ -11,8 +11,8 @@ import soundfile
 
 from encore.data.speaker_corpora import TASKS, librimix
 from encore.data.speaker_pools import librimix_pools
-from encore.data.synthesis.__main__ import main
-from encore.data.synthesis.speech_corpora import LIBRIMIX_SPEAKERS, LIBRIMIX_SUBSETS, LibriMix
+from encore.synthetic_corpora.__main__ import main
+from encore.synthetic_corpora.speech_corpora import LIBRIMIX_SPEAKERS, LIBRIMIX_SUBSETS, LibriMix
 
 pytest.importorskip("espeakng_loader")
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from encore.data.synthesis.corpus_files import write_corpus
-from encore.data.synthesis.instruments import INSTRUMENTS
-from encore.data.synthesis.song import STEMS, bass, compose, panned
-from encore.data.synthesis.sound_corpora import Musdb18Hq
+from encore.synthetic_corpora.corpus_files import write_corpus
+from encore.synthetic_corpora.instruments import INSTRUMENTS
+from encore.synthetic_corpora.song import STEMS, bass, compose, panned
+from encore.synthetic_corpora.sound_corpora import Musdb18Hq
 
 RATE = 22050
 SECONDS = 12.0

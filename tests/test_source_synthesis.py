@@ -12,11 +12,11 @@ import soundfile
 from scipy.signal import stft
 
 from encore.data.source_corpora import FSD_CLASSES, fsdkaggle2018, labels_of, vctk
-from encore.data.synthesis import FloatArray, dsp
-from encore.data.synthesis.__main__ import main
-from encore.data.synthesis.events import EVENTS, Rhythm, draw_event
-from encore.data.synthesis.sound_corpora import FsdKaggle2018
-from encore.data.synthesis.speech_corpora import VCTK_SPEAKERS
+from encore.synthetic_corpora import FloatArray, dsp
+from encore.synthetic_corpora.__main__ import main
+from encore.synthetic_corpora.events import EVENTS, Rhythm, draw_event
+from encore.synthetic_corpora.sound_corpora import FsdKaggle2018
+from encore.synthetic_corpora.speech_corpora import VCTK_SPEAKERS
 
 RATE = 16_000
 CLASSES = ("Knock", "Hi-hat", "Cowbell", "Bass_drum")

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from encore.data.synthesis import FloatArray, dsp, speech
-from encore.data.synthesis import speech_corpora as corpora
-from encore.data.synthesis.__main__ import main
-from encore.data.synthesis.noise import NOISES, draw_noise
-from encore.data.synthesis.speech import FLITE, SynthesisError, Voice, draw_utterance
-from encore.data.synthesis.speech_corpora import LibriMix, Vctk, VoicebankDemand
-from encore.data.synthesis.text import _WORDS, draw_sentence
+from encore.synthetic_corpora import FloatArray, dsp, speech
+from encore.synthetic_corpora import speech_corpora as corpora
+from encore.synthetic_corpora.__main__ import main
+from encore.synthetic_corpora.noise import NOISES, draw_noise
+from encore.synthetic_corpora.speech import FLITE, SynthesisError, Voice, draw_utterance
+from encore.synthetic_corpora.speech_corpora import LibriMix, Vctk, VoicebankDemand
+from encore.synthetic_corpora.text import _WORDS, draw_sentence
 
 pytest.importorskip("espeakng_loader")
 
@@ -55,7 +55,7 @@ def test_bytes_depend_on_the_seed_but_not_on_workers_or_size(layout: str, tmp_pa
         return {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files}
 
     large = write("large", LAYOUTS[layout].format(size=2) + " --seed 3 --workers 2")
-    (command,) = re.findall(f"python -m encore.data.synthesis {layout} OUT (.*)", large["README.md"].decode())
+    (command,) = re.findall(f"encore.synthetic_corpora {layout} OUT (.*)", large["README.md"].decode())
     assert write("again", f"{command} --workers 1") == large
     for seed in (3, 4):
         small = write(str(seed), LAYOUTS[layout].format(size=1) + f" --seed {seed} --workers 1")
@@ -107,7 +107,7 @@ def test_babble_has_neither_held_out_timbres_nor_those_of_the_file(monkeypatch: 
         used.update(timbres)
         return VOICE
 
-    monkeypatch.setattr("encore.data.synthesis.noise.draw_voice", choose)
+    monkeypatch.setattr("encore.synthetic_corpora.noise.draw_voice", choose)
     voicebank, libri = VoicebankDemand(out=UNUSED), LibriMix(out=UNUSED, seconds=2)
     for corpus, held_out in ((voicebank, VOICEBANK_HELD_OUT), (libri, LIBRIMIX_HELD_OUT)):
         used: set[str] = set()

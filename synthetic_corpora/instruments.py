@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import lfilter
 
-from encore.data.synthesis import FloatArray, Rng, dsp
+from encore.synthetic_corpora import FloatArray, Rng, dsp
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Write a synthetic corpus: ``python -m encore.data.synthesis CORPUS OUT``; ``--help`` lists the corpora."""
+"""Write a synthetic corpus: ``python -m encore.synthetic_corpora CORPUS OUT``; see ``--help``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from encore.data.synthesis.corpus_files import Corpus, write_corpus
-from encore.data.synthesis.sound_corpora import FsdKaggle2018, Musdb18Hq
-from encore.data.synthesis.speech import SynthesisError
-from encore.data.synthesis.speech_corpora import LibriMix, Vctk, VoicebankDemand
+from encore.synthetic_corpora.corpus_files import Corpus, write_corpus
+from encore.synthetic_corpora.sound_corpora import FsdKaggle2018, Musdb18Hq
+from encore.synthetic_corpora.speech import SynthesisError
+from encore.synthetic_corpora.speech_corpora import LibriMix, Vctk, VoicebankDemand
 
 CORPORA: tuple[type[Corpus], ...] = (VoicebankDemand, LibriMix, Vctk, Musdb18Hq, FsdKaggle2018)
 
@@ -20,7 +20,7 @@ CORPORA: tuple[type[Corpus], ...] = (VoicebankDemand, LibriMix, Vctk, Musdb18Hq,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 1 with one line on standard error for an invalid value or folder."""
     parser = argparse.ArgumentParser(
-        "python -m encore.data.synthesis", description="Write a synthetic corpus."
+        "python -m encore.synthetic_corpora", description="Write a synthetic corpus."
     )
     layouts = parser.add_subparsers(required=True, metavar="CORPUS")
     for corpus in CORPORA:

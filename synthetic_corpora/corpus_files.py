@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -16,8 +14,9 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from encore.data.synthesis import FloatArray, Rng
-from encore.data.synthesis.speech import FLITE, check_espeak, check_flite
+from encore.data.corpus_folder import prepare_folder, write_listing
+from encore.synthetic_corpora import FloatArray, Rng
+from encore.synthetic_corpora.speech import FLITE, check_espeak, check_flite
 
 Entry = dict[str, Any]
 """A line of a corpus's listing."""
@@ -79,7 +78,7 @@ class Corpus:
 
     def readme(self) -> str:
         """Describe the corpus, with the command that writes it again."""
-        command = f"python -m encore.data.synthesis {self.name} OUT"
+        command = f"python -m encore.synthetic_corpora {self.name} OUT"
         for item in fields(self)[1:]:
             value = getattr(self, item.name)
             values = " ".join(value) if isinstance(value, tuple) else value
@@ -113,28 +112,6 @@ def write_corpus(corpus: Corpus, *, workers: int = 2, overwrite: bool = False) -
         (corpus.out / path).parent.mkdir(exist_ok=True)
         (corpus.out / path).write_text(text, encoding="utf-8")
     write_listing(corpus.out / corpus.listing, entries)
-
-
-def prepare_folder(out: Path, folders: Iterable[str], *, overwrite: bool, listing: str) -> None:
-    """Make folders below ``out``, deleting them and the listing of an earlier corpus, and nothing else ever.
-
-    Raises:
-        ValueError: If ``out`` is a file, or not empty without ``overwrite``.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out must be a folder, not the file {out}")
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise ValueError(f"out is not empty: {out}; choose another folder or give --overwrite")
-    for folder in folders:
-        if (out / folder).exists():
-            shutil.rmtree(out / folder)
-        (out / folder).mkdir(parents=True)
-    (out / listing).unlink(missing_ok=True)
-
-
-def write_listing(path: Path, entries: Iterable[Mapping[str, object]]) -> None:
-    """Write one JSON object per line, once all entries exist: the listing means a finished corpus."""
-    path.write_text("".join([json.dumps(entry) + "\n" for entry in entries]), encoding="utf-8")
 
 
 def pcm(signal: FloatArray) -> np.ndarray:

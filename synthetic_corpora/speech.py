@@ -23,8 +23,8 @@ import soundfile
 from scipy.signal import resample_poly
 
 from encore.common.packages import require
-from encore.data.synthesis import FloatArray, Rng, dsp
-from encore.data.synthesis.text import draw_sentence
+from encore.synthetic_corpora import FloatArray, Rng, dsp
+from encore.synthetic_corpora.text import draw_sentence
 
 _NAMES = """
     en-us en en-gb-scotland en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import oaconvolve
 
-from encore.data.synthesis import FloatArray, Rng, dsp
-from encore.data.synthesis.instruments import INSTRUMENTS, Note
+from encore.synthetic_corpora import FloatArray, Rng, dsp
+from encore.synthetic_corpora.instruments import INSTRUMENTS, Note
 
 SHORTEST, LONGEST = 0.3, 5.0  # seconds
 _SCALE = np.array([0, 2, 4, 7, 9, 12])

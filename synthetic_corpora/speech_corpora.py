@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.signal import fftconvolve
 
-from encore.data.synthesis import FloatArray, Rng, dsp
-from encore.data.synthesis.corpus_files import Corpus, Entry, Files, option, pcm
-from encore.data.synthesis.noise import NOISES, draw_noise
-from encore.data.synthesis.speech import FLITE, WOMEN, Voice, assign_voices, draw_utterance, draw_voice
+from encore.synthetic_corpora import FloatArray, Rng, dsp
+from encore.synthetic_corpora.corpus_files import Corpus, Entry, Files, option, pcm
+from encore.synthetic_corpora.noise import NOISES, draw_noise
+from encore.synthetic_corpora.speech import FLITE, WOMEN, Voice, assign_voices, draw_utterance, draw_voice
 
 _VOICES, _NOISE_ORDER, _FILES = 0, 1, 2  # branches of the seed
 

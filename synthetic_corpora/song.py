@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.signal import oaconvolve
 
-from encore.data.synthesis import FloatArray, Rng, dsp
-from encore.data.synthesis.instruments import INSTRUMENTS, Note
+from encore.synthetic_corpora import FloatArray, Rng, dsp
+from encore.synthetic_corpora.instruments import INSTRUMENTS, Note
 
 _MODES = {
     "major": (0, 2, 4, 5, 7, 9, 11),

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.signal import butter, lfilter, sosfilt
 
-from encore.data.synthesis import FloatArray, Rng
+from encore.synthetic_corpora import FloatArray, Rng
 
 _TABLE = 4096
 _BUMPS = np.arange(-4, 5)  # octaves from 1 kHz

@@ -1,4 +1,4 @@
-"""Speech, noise, songs and whole corpora made from a seed; ``python -m encore.data.synthesis --help``."""
+"""Speech, noise, songs and whole corpora made from a seed; ``python -m encore.synthetic_corpora --help``."""
 
 from __future__ import annotations
 

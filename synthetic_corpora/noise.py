@@ -7,11 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from encore.data.synthesis import FloatArray, Rng, dsp
-from encore.data.synthesis.instruments import Note, Struck
-from encore.data.synthesis.song import compose, play
-from encore.data.synthesis.speech import VARIANTS, draw_voice
-from encore.data.synthesis.text import draw_sentence
+from encore.synthetic_corpora import FloatArray, Rng, dsp
+from encore.synthetic_corpora.instruments import Note, Struck
+from encore.synthetic_corpora.song import compose, play
+from encore.synthetic_corpora.speech import VARIANTS, draw_voice
+from encore.synthetic_corpora.text import draw_sentence
 
 _KNOCK, _DROP = Struck((1,), 0.02, drawn=6), Struck((1,), 0.002, drawn=3)
 

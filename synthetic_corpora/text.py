@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from encore.data.synthesis import Rng
+from encore.synthetic_corpora import Rng
 
 _WORDS = {
     "noun": """

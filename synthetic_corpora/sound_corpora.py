@@ -9,10 +9,10 @@ from zlib import crc32
 import numpy as np
 
 from encore.data.sound_classes import FSD_CLASSES
-from encore.data.synthesis import dsp
-from encore.data.synthesis.corpus_files import Corpus, Entry, Files, option, pcm
-from encore.data.synthesis.events import EVENTS, draw_event
-from encore.data.synthesis.song import STEMS, compose, play
+from encore.synthetic_corpora import dsp
+from encore.synthetic_corpora.corpus_files import Corpus, Entry, Files, option, pcm
+from encore.synthetic_corpora.events import EVENTS, draw_event
+from encore.synthetic_corpora.song import STEMS, compose, play
 
 # two words of an artist and two of a title
 _WORDS = (
