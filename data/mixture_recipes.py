@@ -30,7 +30,7 @@ from tqdm import tqdm
 from encore.data.audio_writing import write_audio
 from encore.data.corpora import Item, check_choice
 from encore.data.corpus_folder import prepare_folder, write_listing
-from encore.data.manifest import manifest, write_manifest
+from encore.data.manifest import manifest
 from encore.data.placement import (
     BLOCK,
     Placement,
@@ -150,13 +150,12 @@ def write_task(
         placements = draw_placements(signals, frames=frames, generator=generator)
         sources = apply_placements(signals, placements, frames)
         name = f"{number:04d}"
-        files = [out / part / f"{name}.wav" for part in ("mix", *parts)]
+        files = [f"{part}/{name}.wav" for part in ("mix", *parts)]
         for file, signal in zip(files, (sources.sum(0), *sources), strict=True):
-            write_audio(file, signal[None], sample_rate, subtype="FLOAT")
-        references = dict(zip(TASKS[task], files[1:], strict=True))
-        items.append(Item(name=name, mixture=files[0], references=references))
+            write_audio(out / file, signal[None], sample_rate, subtype="FLOAT")
+        items.append({"name": name, **dict(zip(("mixture", *TASKS[task]), files, strict=True))})
         entries.append({"name": name, "task": task, **_entry(recordings, placements), "seed": own_seed})
-    write_manifest(out / MANIFEST, items)
+    write_listing(out / MANIFEST, items)
     write_listing(out / LISTING, entries)
 
 

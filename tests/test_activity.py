@@ -6,7 +6,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from music_trees import RATE, tone, write
+from corpus_trees import RATE, tone, write
 from torch import Tensor
 
 from encore.data.activity import HOP, active_start, first_sound, is_silent

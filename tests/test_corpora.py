@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from encore.data.corpora import (
     Item,
@@ -18,19 +15,12 @@ from encore.data.corpora import (
     paired_folders,
     voicebank_demand,
 )
-from encore.data.manifest import manifest, validate, write_manifest
 
 
 def _touch(*files: Path) -> None:
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-
-
-def _audio(file: Path, frames: int = 100, rate: int = 16000, channels: int = 1) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(file, np.full((frames, channels), 0.1), rate)
-    return file
 
 
 def _names(items: list[Item]) -> list[str]:
@@ -189,101 +179,6 @@ def test_a_folder_that_does_not_fit_is_one_line(
     with pytest.raises(error, match=message) as caught:
         call(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, suffix: str) -> None:
-    outside = tmp_path / "elsewhere" / "n.wav"
-    _touch(outside, *(tmp_path / "list" / f"{name}.wav" for name in ("mix", "a, b", "é")))
-    items = [
-        Item(name="1", mixture=tmp_path / "list" / "mix.wav", references={}),
-        Item(name="2", mixture=None, references={"speech": tmp_path / "list" / "é.wav", "noise": outside}),
-        Item(name="3", mixture=outside, references={"speech": tmp_path / "list" / "a, b.wav"}),
-    ]
-    path = tmp_path / "list" / f"items.{suffix}"
-    write_manifest(path, reversed(items))
-    assert manifest(path) == items
-    assert "mix.wav" in path.read_text(encoding="utf-8")
-    assert str(tmp_path / "list") not in path.read_text(encoding="utf-8")
-    # a corpus may be moved with its list
-    (tmp_path / "list").rename(tmp_path / "moved")
-    assert manifest(tmp_path / "moved" / f"items.{suffix}")[0].mixture == tmp_path / "moved" / "mix.wav"
-
-
-def test_a_nemo_manifest(tmp_path: Path) -> None:
-    _touch(tmp_path / "n.wav", tmp_path / "c.wav")
-    row = {
-        "noisy_filepath": "n.wav",
-        "clean_filepath": str(tmp_path / "c.wav"),
-        "duration": 1.5,
-        "offset": 0.0,
-    }
-    (tmp_path / "nemo.json").write_text(json.dumps(row) + "\n\n")
-    (item,) = manifest(tmp_path / "nemo.json")
-    assert item == Item(name="n", mixture=tmp_path / "n.wav", references={"speech": tmp_path / "c.wav"})
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.csv", "name,mixture,speech\n1,gone.wav,\n", "line 2: mixture .*gone.wav is missing"),
-        ("a.csv", "name,mixture\n1,m.wav\n1,m.wav\n", "line 3: name '1' occurs twice"),
-        ("a.csv", "name,mixture\n1,m.wav,x\n", "line 2: more cells than columns"),
-        ("a.csv", "name,mixture\n", "lists no items"),
-        ("a.csv", "name,mixture\n1,\n", "line 2: names no file"),
-        ("a.jsonl", '{"mixture": "m.wav"\n', "line 1: not JSON"),
-        ("a.jsonl", "[1]\n", "line 1: .* is no object"),
-        ("a.jsonl", '{"mixture": "m.wav", "takes": 3}\n', "line 1: takes=3 is no path"),
-        ("a.jsonl", '{"mixture": "m.wav", "offset": 2.5}\n', "line 1: offset=2.5 is not read"),
-        ("a.txt", "m.wav\n", "is no known kind of manifest"),
-    ],
-)
-def test_a_bad_manifest_names_its_line(tmp_path: Path, name: str, text: str, message: str) -> None:
-    _touch(tmp_path / "m.wav")
-    (tmp_path / name).write_text(text)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        manifest(tmp_path / name)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_manifest_and_a_bad_suffix_to_write(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is not a file: give a manifest"):
-        manifest(tmp_path / "none.csv")
-    with pytest.raises(ValueError, match="is no known kind of manifest"):
-        write_manifest(tmp_path / "items.xlsx", [])
-
-
-def test_validate_sums_up_a_corpus(tmp_path: Path) -> None:
-    items = [
-        Item(
-            name=str(n),
-            mixture=_audio(tmp_path / f"m{n}.wav", 8000 * n),
-            references={"speech": _audio(tmp_path / f"s{n}.wav", 8000 * n)},
-        )
-        for n in (1, 2)
-    ]
-    summary = validate(items, progress=False)
-    assert (summary.items, summary.seconds) == (2, 1.5)
-    assert (summary.sample_rates, summary.channels, summary.sources) == ((16000,), (1,), ("speech",))
-
-
-@pytest.mark.parametrize("options", [{"frames": 101}, {"rate": 8000}, {"channels": 2}])
-def test_validate_finds_partners_that_differ(tmp_path: Path, options: dict[str, int]) -> None:
-    good = Item(name="good", mixture=_audio(tmp_path / "a.wav"), references={})
-    speech = _audio(tmp_path / "c.wav", **options)
-    bad = Item(name="bad", mixture=_audio(tmp_path / "b.wav"), references={"speech": speech})
-    with pytest.raises(ValueError, match=r"^1 of 2 items are invalid: .*c\.wav has") as caught:
-        validate([good, bad], progress=False)
-    assert "\n" not in str(caught.value)
-
-
-def test_validate_finds_damaged_files(tmp_path: Path) -> None:
-    file = _audio(tmp_path / "a.wav")
-    file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"1 of 1 items are invalid: .*a\.wav: truncated"):
-        validate([Item(name="a", mixture=file, references={})], progress=False)
-    with pytest.raises(ValueError, match="items is empty"):
-        validate([], progress=False)
 
 
 @pytest.mark.parametrize(("count", "limit"), [(7, 3), (3, 7), (5, None), (5, 5)])

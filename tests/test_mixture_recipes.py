@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from speaker_trees import audio
+from corpus_trees import audio
 from torch import Generator, Tensor
 
 from encore.data.audio import read_audio
-from encore.data.manifest import manifest, validate
+from encore.data.manifest import manifest
 from encore.data.mixture_recipes import (
     LISTING,
     MANIFEST,
@@ -225,10 +225,9 @@ def _run(task: str, out: Path, corpora: tuple[Path, Path], *more: str) -> int:
 def test_a_written_task_is_its_own_description(task: str, corpora: tuple[Path, Path], tmp_path: Path) -> None:
     assert _run(task, tmp_path / "task", corpora, "--count", "5") == 0
     items = manifest(tmp_path / "task" / MANIFEST)
-    summary = validate(items, progress=False)
-    assert (summary.items, summary.sample_rates, summary.channels) == (5, (16_000,), (1,))
-    assert summary.seconds == 5 * 1.5
-    assert soundfile.info(items[0].mixture).subtype == "FLOAT"
+    assert len(items) == 5
+    for info in (soundfile.info(file) for item in items for file in item.files):
+        assert (info.samplerate, info.channels, info.frames, info.subtype) == (16_000, 1, 24_000, "FLOAT")
     mixtures = task_mixtures(tmp_path / "task")
     assert [mixture.item for mixture in mixtures] == items
     lines = [json.loads(line) for line in (tmp_path / "task" / LISTING).read_text().splitlines()]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from corpus_trees import RATE, SOURCES, TITLES, hertz, moises, musdb, song, songs, tone, write
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from music_trees import RATE, SOURCES, TITLES, hertz, moises, musdb, song, songs, tone, write
 
 from encore.data.corpora import Item
 from encore.data.dataset import PoolDataset, SegmentDataset

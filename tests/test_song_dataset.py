@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from music_trees import RATE, SOURCES, hertz, song, songs, tone, write
+from corpus_trees import RATE, SOURCES, hertz, song, songs, tone, write
 from torch import Tensor
 
 from encore.data.corpora import Item

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from speaker_trees import audio
+from corpus_trees import audio
 
 from encore.data.source_corpora import FSD_CLASSES, Recording, fsdkaggle2018, labels_of, vctk
 

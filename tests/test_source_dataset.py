@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from corpus_trees import audio
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from speaker_trees import audio
 
 from encore.cli.overrides import CONFIGS
 from encore.data.source_corpora import FSD_CLASSES, Recording

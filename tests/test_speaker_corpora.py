@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from speaker_trees import KINDS, MIXTURES, audio, libri2mix, tree
+from corpus_trees import KINDS, MIXTURES, audio, libri2mix, tree
 
 from encore.data.corpora import Item
 from encore.data.speaker_corpora import librimix, wham, wsj0_mix

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from speaker_trees import KINDS, MIXTURES, RATE, audio, libri2mix, tree
+from corpus_trees import KINDS, MIXTURES, RATE, audio, libri2mix, tree
 from torch import Tensor
 
 from encore.data.datamodule import SeparationData

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from corpus_trees import RATE, SOURCES, musdb
 from infer_toys import separator_file
-from music_trees import RATE, SOURCES, musdb
 from train_toys import train
 
 from encore.reporting.scores import read_scores

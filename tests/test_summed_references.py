@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from music_trees import RATE, tone, write
+from corpus_trees import RATE, tone, write
 
 from encore.data.audio import AudioFileError, read_audio
 from encore.data.corpora import Item, Reference
 from encore.data.dataset import SegmentDataset
-from encore.data.manifest import manifest, validate, write_manifest
 
 
 @pytest.fixture
@@ -99,71 +97,9 @@ def test_what_does_not_fit_is_named(
     with pytest.raises(AudioFileError, match=message) as caught:
         sample(song)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="1 of 1 items are invalid"):
-        validate([song], progress=False)
 
 
 def test_an_item_without_files_is_named(files: dict[str, Path]) -> None:
     nothing = Item(name="nothing", mixture=None, references={"vocals": (), "other": ()})
     with pytest.raises(ValueError, match="'nothing' names no file"):
         sample(nothing)
-    with pytest.raises(ValueError, match="'nothing' names no file"):
-        validate([nothing], progress=False)
-
-
-def test_validation_checks_every_part(files: dict[str, Path]) -> None:
-    parts = (files["guitar"], files["piano"])
-    summary = validate([item(files, parts), item(files, ())], progress=False)
-    assert summary.seconds == 2 * 1000 / RATE
-    assert summary.sources == ("other", "vocals")
-    # a mono part is added to every channel, so it fits stereo ones; a plain reference does not
-    stereo = Item(name="s", mixture=files["stereo"], references={"other": parts})
-    assert validate([stereo], progress=False).channels == (2,)
-    for song in (
-        replace(stereo, references={"other": files["guitar"]}),
-        replace(stereo, mixture=files["guitar"], references={"other": (files["stereo"],)}),
-    ):
-        with pytest.raises(ValueError, match="1 of 1 items are invalid"):
-            validate([song], progress=False)
-    files["piano"].write_bytes(files["piano"].read_bytes()[:-50])
-    with pytest.raises(ValueError, match=r"piano\.wav: truncated"):
-        validate([item(files, parts)], progress=False)
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_lists_are_read_as_they_were_written(files: dict[str, Path], tmp_path: Path, suffix: str) -> None:
-    others: list[Reference] = [(files["guitar"], files["piano"]), (files["piano"],), (), files["guitar"]]
-    songs = [replace(item(files, other), name=f"song{place}") for place, other in enumerate(others)]
-    songs.append(Item(name="song4", mixture=None, references={"other": (files["guitar"], files["stereo"])}))
-    for place in (tmp_path / f"list{suffix}", tmp_path / "deep" / f"list{suffix}"):
-        write_manifest(place, songs)
-        assert manifest(place) == songs
-
-
-def test_cells_of_sums_can_be_written_by_hand(files: dict[str, Path], tmp_path: Path) -> None:
-    table = tmp_path / "list.csv"
-    table.write_text("mixture,vocals,other,drums\nmixture.wav,vocals.wav,guitar.wav|piano.wav,|\n")
-    (song,) = manifest(table)
-    assert song == Item(
-        name="mixture",
-        mixture=files["mixture"],
-        references={"vocals": files["vocals"], "other": (files["guitar"], files["piano"]), "drums": ()},
-    )
-    for row, message in (
-        ("mixture.wav,vocals.wav,guitar.wav|gone.wav,", r"line 2: other .*gone\.wav is missing"),
-        ("mixture.wav|piano.wav,vocals.wav,,", "mixture='mixture.wav|piano.wav' is a sum of files"),
-        (",|,,|", "line 2: names no file"),
-    ):
-        table.write_text(f"mixture,vocals,other,drums\n{row}\n")
-        with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-            manifest(table)
-        assert "\n" not in str(caught.value)
-
-
-def test_a_path_with_the_separator_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
-    odd = write(tmp_path / "a|b.wav", tone(500, 1000))
-    for other in (odd, (files["guitar"], odd)):
-        with pytest.raises(
-            ValueError, match=r"a\|b\.wav: '\|' in a path separates the files of a sum: rename"
-        ):
-            write_manifest(tmp_path / "list.csv", [item(files, other)])

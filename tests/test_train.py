@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import wandb
-from speaker_trees import libri2mix
+from corpus_trees import libri2mix
 from train_toys import SMALL, train, train_alone
 
 from encore.cli.overrides import CONFIGS, UserError, check_overrides

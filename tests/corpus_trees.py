@@ -1,4 +1,4 @@
-"""Tiny corpora of songs, written on the spot: every stem of every song is a tone of its own."""
+"""Tiny corpora of tones, written on the spot; every stem of every song has a pitch of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from encore.data.music_corpora import VALID_SONGS
 
 RATE = 8000
 SOURCES = ("vocals", "drums", "bass", "other")
+KINDS = ("mix_clean", "mix_both", "mix_single", "s1", "s2", "noise")
+MIXTURES = ("103-1-1_26-2-2", "26-1-1_587-3-3")
 TITLES = ("Ana - One", "Bob - Two", "Cat - Three", "Dan - Four", "Eve - Five")
 
 
@@ -31,6 +33,26 @@ def write(file: Path, waveform: np.ndarray, rate: int = RATE) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(file, waveform, rate, subtype="FLOAT" if file.suffix == ".wav" else None)
     return file
+
+
+def audio(file: Path, frames: int = 80, frequency: float = 1000.0) -> Path:
+    """A file with a tone."""
+    return write(file, tone(frequency, frames))
+
+
+def tree(base: Path, folders: Iterable[str], names: Iterable[str], frames: int = 80) -> None:
+    """The same names in every folder."""
+    for folder in folders:
+        for name in names:
+            audio(base / folder / f"{name}.wav", frames)
+
+
+def libri2mix(root: Path, frames: int = 80) -> None:
+    """Two training mixtures, and one in each other subset, in LibriMix's layout, without tables."""
+    base = root / "Libri2Mix" / "wav8k" / "min"
+    tree(base / "train-100", KINDS, MIXTURES, frames)
+    for subset, name in (("train-360", "9-1-1_8-1-1"), ("dev", "7-1-1_6-1-1"), ("test", "5-1-1_4-1-1")):
+        tree(base / subset, KINDS, [name], frames)
 
 
 def song(
