@@ -7,12 +7,13 @@ A *source loss* maps ``(b, c, t)`` estimates and references of one source to ``(
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
 
 from encore.common.dsp import stft
+from encore.inference.permutation import best_assignment
 
 SourceLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -56,7 +57,8 @@ def negative_snr(
     return -10 * torch.log10((signal + eps) / (noise + floor + eps)).mean(-1)
 
 
-class WeightedSum(nn.Module):
+@dataclass(frozen=True, slots=True)
+class WeightedSum:
     """Several source losses as one.
 
     Args:
@@ -64,26 +66,26 @@ class WeightedSum(nn.Module):
         weights: A weight for each key.
     """
 
-    def __init__(self, losses: Mapping[str, SourceLoss], weights: Mapping[str, float]) -> None:
-        super().__init__()
-        if set(losses) != set(weights):
-            raise ValueError(f"weights={sorted(weights)} must name the losses {sorted(losses)}")
-        self.losses, self.weights = dict(losses), dict(weights)
-        # registered, so that their windows move to the device
-        self.parts = nn.ModuleList(loss for loss in losses.values() if isinstance(loss, nn.Module))
+    losses: Mapping[str, SourceLoss]
+    weights: Mapping[str, float]
 
-    def forward(self, estimate: Tensor, reference: Tensor) -> Tensor:
+    def __post_init__(self) -> None:
+        if set(self.losses) != set(self.weights):
+            raise ValueError(f"weights={sorted(self.weights)} must name the losses {sorted(self.losses)}")
+
+    def __call__(self, estimate: Tensor, reference: Tensor) -> Tensor:
         """``(b, c, t)`` twice to ``(b,)``."""
         parts = [self.weights[name] * loss(estimate, reference) for name, loss in self.losses.items()]
         return torch.stack(parts).sum(0)
 
 
-class SpectralL1(nn.Module):
+@dataclass(frozen=True, slots=True)
+class SpectralL1:
     """L1 in time plus L1 of square-root magnitudes at several resolutions, relative to the reference's level.
 
     Args:
-        window_seconds: Analysis windows, one per resolution; the hop is a quarter of each.
         sample_rate: In Hz.
+        window_seconds: Analysis windows, one per resolution; the hop is a quarter of each.
         spectral_weight: Weight of the mean over the resolutions, beside the time-domain term's 1.
         missing_weight: Weight of magnitudes below the reference's (source removed), where those above it
             (noise left) have 1.
@@ -91,50 +93,37 @@ class SpectralL1(nn.Module):
         eps: Added to the power before the root: the gradient of a bare root is infinite at silence.
     """
 
-    def __init__(
-        self,
-        sample_rate: int,
-        window_seconds: Sequence[float] = (0.016, 0.032, 0.064),
-        spectral_weight: float = 1.0,
-        missing_weight: float = 1.0,
-        level_floor: float = 0.01,
-        eps: float = 1e-6,
-    ) -> None:
-        super().__init__()
-        self.lengths = [2 * round(seconds * sample_rate / 2) for seconds in window_seconds]
-        self.spectral_weight, self.missing_weight = spectral_weight, missing_weight
-        self.level_floor, self.eps = level_floor, eps
-        for length in self.lengths:
-            self.register_buffer(f"window_{length}", torch.hann_window(length), persistent=False)
+    sample_rate: int
+    window_seconds: Sequence[float] = (0.016, 0.032, 0.064)
+    spectral_weight: float = 1.0
+    missing_weight: float = 1.0
+    level_floor: float = 0.01
+    eps: float = 1e-6
 
-    def forward(self, estimate: Tensor, reference: Tensor) -> Tensor:
+    def __call__(self, estimate: Tensor, reference: Tensor) -> Tensor:
         """``(b, c, t)`` twice to ``(b,)``."""
         # clamped before the root: its gradient is infinite at silence
         level = reference.square().mean(dim=(1, 2), keepdim=True).clamp_min(self.level_floor**2).sqrt()
         estimate, reference = estimate / level, reference / level
         time = (estimate - reference).abs().mean(dim=(1, 2))
-        spectral = torch.stack(
-            [
-                self._weighted(
-                    self._root_magnitude(estimate, length) - self._root_magnitude(reference, length)
-                )
-                for length in self.lengths
-            ]
-        ).mean(0)
-        return time + self.spectral_weight * spectral
+        spectral = [self._spectral(estimate, reference, seconds) for seconds in self.window_seconds]
+        return time + self.spectral_weight * torch.stack(spectral).mean(0)
 
-    def _weighted(self, excess: Tensor) -> Tensor:
-        """Mean size of ``(b, c, f, frame)``, what is missing weighted by ``missing_weight``."""
+    def _spectral(self, estimate: Tensor, reference: Tensor, window_seconds: float) -> Tensor:
+        """Return the L1 of one resolution; what is missing is weighted by ``missing_weight``."""
+        window = _window(window_seconds, self.sample_rate)
+        excess = self._root_magnitude(estimate, window) - self._root_magnitude(reference, window)
         return torch.where(excess < 0, -self.missing_weight * excess, excess).mean(dim=(1, 2, 3))
 
-    def _root_magnitude(self, waveform: Tensor, length: int) -> Tensor:
-        """Fourth root of the power spectrum of unit-scaled frames, ``(b, c, f, frame)``."""
-        spectrum = stft(waveform, self.get_buffer(f"window_{length}"), padding="constant")
-        power = torch.view_as_real(spectrum).square().sum(-1) / length
+    def _root_magnitude(self, waveform: Tensor, window: int) -> Tensor:
+        """Return the fourth root of the power spectrum of unit-scaled frames, ``(b, c, f, frame)``."""
+        spectrum = stft(waveform, window, padding="constant")
+        power = torch.view_as_real(spectrum).square().sum(-1) / window
         return (power + self.eps) ** 0.25
 
 
-class CompressedL2(nn.Module):
+@dataclass(frozen=True, slots=True)
+class CompressedL2:
     """Squared error of compressed spectra, ``scale |X|^0.5 e^(j phase)``, plus a little L1 of samples.
 
     Args:
@@ -146,58 +135,49 @@ class CompressedL2(nn.Module):
     Source: A. Jukic et al., "Schroedinger Bridge for Generative Speech Enhancement", 2024.
     """
 
-    def __init__(
-        self,
-        sample_rate: int,
-        window_seconds: float = 510 / 16000,
-        scale: float = 0.15,
-        time_weight: float = 1e-3,
-    ) -> None:
-        super().__init__()
-        self.length = 2 * round(window_seconds * sample_rate / 2)
-        self.scale, self.time_weight = scale, time_weight
-        self.window: Tensor
-        self.register_buffer("window", torch.hann_window(self.length), persistent=False)
+    sample_rate: int
+    window_seconds: float = 510 / 16000
+    scale: float = 0.15
+    time_weight: float = 1e-3
 
-    def forward(self, estimate: Tensor, reference: Tensor) -> Tensor:
+    def __call__(self, estimate: Tensor, reference: Tensor) -> Tensor:
         """``(b, c, t)`` twice to ``(b,)``."""
         error = self._compressed(estimate) - self._compressed(reference)
         spectral = error.square().sum(dim=-1).mean(dim=(1, 2, 3))
         return spectral + self.time_weight * (estimate - reference).abs().mean(dim=(1, 2))
 
     def _compressed(self, waveform: Tensor) -> Tensor:
-        """Real and imaginary parts ``(b, c, f, frame, 2)``."""
-        real = torch.view_as_real(stft(waveform, self.window, padding="constant"))
+        """Return real and imaginary parts ``(b, c, f, frame, 2)``."""
+        window = _window(self.window_seconds, self.sample_rate)
+        real = torch.view_as_real(stft(waveform, window, padding="constant"))
         # the small constant keeps the slope at silence finite
         power = real.square().sum(dim=-1, keepdim=True) + 1e-8
         return self.scale * real * power**-0.25
 
 
-class FixedOrder(nn.Module):
+@dataclass(frozen=True, slots=True)
+class FixedOrder:
     """The source loss, mean over sources in the order of the configuration."""
 
-    def __init__(self, source_loss: SourceLoss) -> None:
-        super().__init__()
-        self.source_loss = source_loss
+    source_loss: SourceLoss
 
-    def forward(self, estimates: Tensor, references: Tensor) -> Tensor:
+    def __call__(self, estimates: Tensor, references: Tensor) -> Tensor:
         """``(b, s, c, t)`` twice to ``(b,)``."""
         pairs = zip(estimates.unbind(1), references.unbind(1), strict=True)
         return torch.stack([self.source_loss(estimate, reference) for estimate, reference in pairs]).mean(0)
 
 
-class PermutationInvariant(nn.Module):
+@dataclass(frozen=True, slots=True)
+class PermutationInvariant:
     """The source loss, mean over sources in the order of estimates with the lowest mean, item by item.
 
     Source: D. Yu et al., "Permutation Invariant Training of Deep Models for Speaker-Independent Multi-talker
     Speech Separation", 2017.
     """
 
-    def __init__(self, source_loss: SourceLoss) -> None:
-        super().__init__()
-        self.source_loss = source_loss
+    source_loss: SourceLoss
 
-    def forward(self, estimates: Tensor, references: Tensor) -> Tensor:
+    def __call__(self, estimates: Tensor, references: Tensor) -> Tensor:
         """``(b, s, c, t)`` twice to ``(b,)``."""
         rows = [
             torch.stack([self.source_loss(estimate, reference) for estimate in estimates.unbind(1)], dim=-1)
@@ -205,6 +185,10 @@ class PermutationInvariant(nn.Module):
         ]
         pairwise = torch.stack(rows, dim=1)
         # a signal that is not finite makes its whole row or column so: the mean shows it in every order
-        costs = pairwise.detach().double().nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
-        order = torch.stack([torch.from_numpy(linear_sum_assignment(item)[1]) for item in costs])
-        return pairwise.gather(2, order.to(pairwise.device)[..., None]).squeeze(2).mean(1)
+        order = best_assignment(-pairwise.detach())
+        return pairwise.gather(2, order[..., None]).squeeze(2).mean(1)
+
+
+def _window(seconds: float, sample_rate: int) -> int:
+    """Return the even length of a window."""
+    return 2 * round(seconds * sample_rate / 2)
