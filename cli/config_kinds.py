@@ -116,8 +116,11 @@ def _hints(target: str) -> Mapping[str, Any]:
     try:
         found = get_object(target)
         # a dataclass says it class by class, in whose modules the names are known
-        whole = is_dataclass(found) or not isinstance(found, type)
-        return get_type_hints(found if whole else found.__init__)
+        if is_dataclass(found) or not isinstance(found, type):
+            return get_type_hints(found)
+        # our classes hand **options to their bases
+        own = [base for base in found.__mro__ if base is found or base.__module__.startswith("encore.")]
+        return {name: hint for base in own[::-1] for name, hint in get_type_hints(base.__init__).items()}  # type: ignore[misc]
     except (ImportError, AttributeError, NameError, TypeError, ValueError):
         # a wrong name is reported when it is built
         return {}

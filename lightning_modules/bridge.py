@@ -87,9 +87,7 @@ class BridgeModule(SeparationModule):
         loss = self._losses_at(self._times(drawn), mixture, references, generator).mean()
         level = self.separator.level(mixture)
         one_step = self.loss(self.separator(mixture) / level, references / level).mean()
-        options: dict[str, Any] = {"batch_size": len(mixture), "on_epoch": True, "sync_dist": True}
-        self.log("val/loss", loss, prog_bar=True, **options)
-        self.log("val/one_step_loss", one_step, **options)
+        self.log_validation({"val/loss": loss, "val/one_step_loss": one_step}, len(mixture))
 
     def _times(self, drawn: Tensor) -> Tensor:
         """Map uniform numbers in [0, 1) to times."""

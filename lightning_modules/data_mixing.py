@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -122,24 +121,19 @@ class DataMixing:
             New ``(mixture, references)`` of the same shapes.
         """
         components = components_of(mixture, references)
-        augmentations: tuple[tuple[Callable[..., Tensor], Any], ...] = (
+        for augment, option in (
             (random_speed, self.speed),
-            (random_equaliser, self.equaliser_db or None),
+            (random_equaliser, self.equaliser_db),
             (random_pitch, self.pitch_semitones),
             (random_tempo, self.tempo),
-            (random_channel_swap, self.channel_swap or None),
-            (random_sign_flip, self.sign_flip or None),
-        )
-        for augment, option in augmentations:
-            if option is not None:
-                components = augment(components, option, generator=generator)
-        if self.remix:
-            components = batch_remix(components, generator=generator)
-        if self.gain_db is not None:
-            components = random_gains(components, self.gain_db, generator=generator)
-        if self.snr_db is not None:
-            components = random_snr(components, self.snr_db, generator=generator)
-
+            (random_channel_swap, self.channel_swap),
+            (random_sign_flip, self.sign_flip),
+            (_remixed, self.remix),
+            (random_gains, self.gain_db),
+            (random_snr, self.snr_db),
+        ):
+            if option:
+                components = augment(components, option, generator=generator)  # type: ignore[arg-type]
         count, device = len(mixture), mixture.device
         sources = references.shape[1]
         branch = torch.rand(count, generator=generator, device=generator.device).to(device)
@@ -149,14 +143,19 @@ class DataMixing:
         linear = branch < self.linear_path
         components = linear_path(components, source, torch.where(linear, ratio, 1.0))
         mixture, references = components.sum(dim=1), components[:, :-1]
-        estimated = (branch >= self.linear_path) & (branch < self.linear_path + self.estimate_path)
-        if estimated.any():
+        own = (branch >= self.linear_path) & (branch < self.linear_path + self.estimate_path)
+        if own.any():
             with torch.no_grad():
-                estimates = separate(mixture[estimated])
+                estimates = separate(mixture[own])
                 if interchangeable:
-                    estimates = reorder(estimates, reference_order(estimates, references[estimated]))
+                    estimates = reorder(estimates, reference_order(estimates, references[own]))
             mixture, references = mixture.clone(), references.clone()
-            mixture[estimated], references[estimated] = estimate_path(
-                mixture[estimated], references[estimated], estimates, source[estimated], ratio[estimated]
+            mixture[own], references[own] = estimate_path(
+                mixture[own], references[own], estimates, source[own], ratio[own]
             )
         return mixture, references
+
+
+def _remixed(components: Tensor, _on: bool, *, generator: Generator) -> Tensor:
+    """Call `batch_remix` as the augmentations are called."""
+    return batch_remix(components, generator=generator)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from encore.lightning_modules.non_finite_guard import NonFinite, NonFiniteGuard, optimizers
+from encore.lightning_modules.training_module import TrainingModule
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
 
 Batch = dict[str, Any]
 """``source`` ``(b, 1, time)``, ``labels`` ``(b,)``, ``names``."""
 
 
-class PriorModule(NonFiniteGuard):
+class PriorModule(TrainingModule):
     """Train a network to denoise a source at random noise levels.
 
     The loss is the squared error of the network's own output: of the noise for a discrete chain, of the
@@ -24,14 +23,9 @@ class PriorModule(NonFiniteGuard):
 
     Args:
         prior: Network and diffusion; saved under the prefix ``prior.``.
-        optimizer: Builds the optimizer from the parameters.
-        scheduler: Builds a scheduler, stepped once a training step, from the optimizer; optional.
         label_dropout: Fraction of items in [0, 1] trained without their class, which guidance by class needs.
         validation_levels: Levels, evenly spaced over the chain, at which each validation item is scored.
-        seed: Seeds levels and noise, together with step and rank: a resumed run draws the same.
-        model_config: Plain configuration of the prior, saved in the checkpoint so that it can be rebuilt.
-        nonfinite: See `NonFiniteGuard`.
-        skip_limit: See `NonFiniteGuard`.
+        **options: As of `TrainingModule`.
 
     Raises:
         ValueError: If an option is invalid.
@@ -43,36 +37,29 @@ class PriorModule(NonFiniteGuard):
     def __init__(
         self,
         prior: DiffusionPrior,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        *,
         label_dropout: float = 0.1,
         validation_levels: int = 8,
-        seed: int = 0,
-        model_config: dict[str, Any] | None = None,
-        nonfinite: NonFinite = "raise",
-        skip_limit: int = 10,
+        **options: Any,
     ) -> None:
         if not isinstance(prior, DiffusionPrior):
             raise ValueError(
                 f"model={type(prior).__name__}: module=prior trains a diffusion prior; choose a model whose "
                 "name begins with prior_, such as model=prior_tiny"
             )
-        super().__init__(nonfinite=nonfinite, skip_limit=skip_limit)
+        super().__init__(prior, **options)
         if not 0 <= label_dropout <= 1 or validation_levels < 1:
             raise ValueError(
                 f"label_dropout={label_dropout}, validation_levels={validation_levels}: give a fraction in "
                 "[0, 1], and 1 or more"
             )
         self.prior = prior
-        self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.label_dropout, self.validation_levels = label_dropout, validation_levels
-        self.seed = seed
-        self.save_hyperparameters({"model": model_config, "seed": seed})
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Add noise to each source at a random level and return the mean loss."""
         source, labels = batch["source"], batch["labels"]
-        generator = Generator().manual_seed(self.step_seed(self.seed, batch_index))
+        generator = self.step_generator(batch_index)
         alpha_bar = self.prior.diffusion.draw(len(source), generator)
         dropped = (torch.rand(len(source), generator=generator) < self.label_dropout).to(self.device)
         labels = torch.where(dropped, len(self.prior.classes), labels)
@@ -84,18 +71,13 @@ class PriorModule(NonFiniteGuard):
         chain = self.prior.diffusion.levels()
         number = batch_index * self.trainer.world_size + self.global_rank
         generator = Generator().manual_seed(number)
-        source, losses = batch["source"], []
-        options: dict[str, Any] = {"batch_size": len(source), "on_epoch": True, "sync_dist": True}
+        source, losses = batch["source"], {}
         for index in chain.indices(self.validation_levels):
             alpha_bar = chain.alpha_bar[index].expand(len(source))
             loss = self._losses(source, alpha_bar, batch["labels"], _noise(source, generator)).mean()
-            self.log(f"val/loss_level{round(100 * index / max(1, len(chain) - 1)):03d}", loss, **options)
-            losses.append(loss)
-        self.log("val/loss", torch.stack(losses).mean(), prog_bar=True, **options)
-
-    def configure_optimizers(self) -> Any:
-        """Build the optimizer, and the scheduler if given."""
-        return optimizers(self.prior.parameters(), self.make_optimizer, self.make_scheduler)
+            losses[f"val/loss_level{round(100 * index / max(1, len(chain) - 1)):03d}"] = loss
+        mean = torch.stack([*losses.values()]).mean()
+        self.log_validation({**losses, "val/loss": mean}, len(source))
 
     def _losses(self, source: Tensor, alpha_bar: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
         """Return mean squared errors ``(b,)`` of the network's output."""

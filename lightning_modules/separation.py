@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,48 +11,34 @@ from torch import Generator, Tensor, nn
 from encore.data.mixing import blend, path_gains, random_ratios
 from encore.inference.permutation import reference_order, reorder
 from encore.lightning_modules.data_mixing import DataMixing
-from encore.lightning_modules.non_finite_guard import NonFinite, NonFiniteGuard, optimizers
+from encore.lightning_modules.training_module import TrainingModule
 from encore.models.types import interchangeable
 
 Batch = dict[str, Any]
 """``mixture`` ``(b, c, t)``, ``references`` ``(b, s, c, t)`` (absent for blind items), ``names``."""
 
 
-class SeparationModule(NonFiniteGuard):
+class SeparationModule(TrainingModule):
     """Train a separator on mixtures that are augmented in every step.
 
     Args:
         separator: Maps ``(b, c, t)`` to ``(b, s, c, t)``; saved under the prefix ``separator.``.
         loss: Maps estimates and references ``(b, s, c, t)`` to ``(b,)``, lower is better.
-        optimizer: Builds the optimizer from the parameters.
-        scheduler: Builds a scheduler, stepped once a training step, from the optimizer; optional.
         mixing: Data mixing of training batches; validation mixtures are not changed.
-        seed: Seeds the mixing, together with step and rank: a resumed run draws the same.
-        model_config: Plain configuration of the separator, saved in the checkpoint so that it can be rebuilt.
-        nonfinite: See `NonFiniteGuard`.
-        skip_limit: See `NonFiniteGuard`.
+        **options: As of `TrainingModule`.
     """
 
     def __init__(
         self,
         separator: nn.Module,
         loss: Callable[[Tensor, Tensor], Tensor],
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        *,
         mixing: DataMixing | None = None,
-        seed: int = 0,
-        model_config: dict[str, Any] | None = None,
-        nonfinite: NonFinite = "raise",
-        skip_limit: int = 10,
+        **options: Any,
     ) -> None:
-        super().__init__(nonfinite=nonfinite, skip_limit=skip_limit)
-        self.separator = separator
+        super().__init__(separator, **options)
+        self.separator, self.loss, self.mixing = separator, loss, mixing or DataMixing()
         self.interchangeable = interchangeable(getattr(separator, "sources", ()))
-        self.loss = loss
-        self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.mixing = mixing or DataMixing()
-        self.seed = seed
-        self.save_hyperparameters({"model": model_config, "seed": seed})
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate ``(b, c, t)`` into ``(b, s, c, t)``."""
@@ -61,7 +47,7 @@ class SeparationModule(NonFiniteGuard):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Augment, separate (once, or unrolled over steps) and return the mean loss over items and passes."""
-        generator = self._generator(batch_index)
+        generator = self.step_generator(batch_index, self.device)
         mixture, references = self.mixing(
             batch["mixture"],
             batch["references"],
@@ -74,16 +60,9 @@ class SeparationModule(NonFiniteGuard):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Log the loss of the one-step estimates; callbacks log metrics."""
-        if "references" not in batch:
-            return
-        loss = self.loss(self.separator(batch["mixture"]), batch["references"]).mean()
-        self.log(
-            "val/loss", loss, prog_bar=True, batch_size=len(batch["mixture"]), on_epoch=True, sync_dist=True
-        )
-
-    def configure_optimizers(self) -> Any:
-        """Build the optimizer, and the scheduler if given."""
-        return optimizers(self.separator.parameters(), self.make_optimizer, self.make_scheduler)
+        if "references" in batch:
+            loss = self.loss(self.separator(batch["mixture"]), batch["references"]).mean()
+            self.log_validation({"val/loss": loss}, len(batch["mixture"]))
 
     def _batch_loss(self, mixture: Tensor, references: Tensor, generator: Generator) -> Tensor:
         """Return the weighted mean loss of one-step estimates and ``mixing.unroll`` refinement steps.
@@ -113,10 +92,6 @@ class SeparationModule(NonFiniteGuard):
             estimates, losses = step(_best(drawn, step))
             loss, weight = loss + losses.mean(), weight + 1
         return loss / weight
-
-    def _generator(self, batch_index: int) -> Generator:
-        """Return a generator that depends on seed, rank and step only, so that resuming repeats no draw."""
-        return torch.Generator(device=self.device).manual_seed(self.step_seed(self.seed, batch_index))
 
 
 def _best(ratios: Sequence[Tensor], step: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:

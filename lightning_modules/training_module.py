@@ -1,4 +1,4 @@
-"""Skip optimizer steps with non-finite gradients, and clip gradients on any hardware."""
+"""Base of the training modules: optimizer, random draws, logged losses, guarded and clipped gradients."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 NonFinite = Literal["raise", "skip"]
 
 
-class NonFiniteGuard(LightningModule):
-    """Base of the training modules: logs the loss, guards and clips the gradients.
+class TrainingModule(LightningModule):
+    """Train a network.
 
     Args:
+        network: Whose weights are trained.
+        optimizer: Builds the optimizer from the parameters.
+        scheduler: Builds a scheduler, stepped once a training step, from the optimizer; optional.
+        seed: Seeds all draws, together with step and rank: a resumed run draws the same.
+        model_config: Plain configuration of the network, saved in the checkpoint so that it can be rebuilt.
         nonfinite: ``"raise"`` makes a non-finite training loss an error; ``"skip"`` skips optimizer steps
             with non-finite gradients, on all processes together, and logs their number as ``train/skipped``.
         skip_limit: This many skipped steps in a row are an error.
@@ -25,14 +30,41 @@ class NonFiniteGuard(LightningModule):
         ValueError: If ``nonfinite`` is neither, or ``skip_limit`` not positive.
     """
 
-    def __init__(self, *, nonfinite: NonFinite = "raise", skip_limit: int = 10) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        seed: int = 0,
+        model_config: dict[str, Any] | None = None,
+        nonfinite: NonFinite = "raise",
+        skip_limit: int = 10,
+    ) -> None:
         super().__init__()
         if nonfinite not in ("raise", "skip") or skip_limit < 1:
             raise ValueError(
                 f"nonfinite={nonfinite!r}, skip_limit={skip_limit}: use 'raise' or 'skip', and 1 or more"
             )
-        self.nonfinite, self.skip_limit = nonfinite, skip_limit
+        # not the network itself: subclasses register it under the name that checkpoints have
+        self.weights = network.parameters
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.seed, self.nonfinite, self.skip_limit = seed, nonfinite, skip_limit
         self._skipped, self._skipped_in_a_row = 0, 0
+        self.save_hyperparameters({"model": model_config, "seed": seed})
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer, and the scheduler if given."""
+        optimizer = self.make_optimizer(self.weights())
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = self.make_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def step_generator(self, batch_index: int, device: torch.device | str = "cpu") -> Generator:
+        """Return a generator that depends on seed, rank and step only, so that resuming repeats no draw."""
+        step = self.trainer.current_epoch * 1_000_003 + batch_index
+        step = step * self.trainer.world_size + self.global_rank
+        return Generator(device).manual_seed((self.seed * 2_147_483_647 + step) % 2**63)
 
     def log_loss(self, loss: Tensor, names: Sequence[str]) -> Tensor:
         """Log the mean training loss of a batch of named items and return it.
@@ -48,11 +80,11 @@ class NonFiniteGuard(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(names))
         return loss
 
-    def step_seed(self, seed: int, batch_index: int) -> int:
-        """Return a seed from the run's seed, rank and step only, so that resuming repeats no draw."""
-        step = self.trainer.current_epoch * 1_000_003 + batch_index
-        step = step * self.trainer.world_size + self.global_rank
-        return (seed * 2_147_483_647 + step) % 2**63
+    def log_validation(self, values: dict[str, Tensor], items: int) -> None:
+        """Log means over the validation items of all processes; ``val/loss`` in the progress bar too."""
+        for name, value in values.items():
+            shown = name == "val/loss"
+            self.log(name, value, prog_bar=shown, batch_size=items, on_epoch=True, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clear all gradients if one is not finite, with ``nonfinite="skip"``.
@@ -97,15 +129,3 @@ class NonFiniteGuard(LightningModule):
             root.clip_grad_norm_(gradient_clip_val)
         else:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-
-
-def optimizers(
-    weights: Iterable[nn.Parameter],
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-    scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None,
-) -> Any:
-    """Build the return value of ``configure_optimizers``: the optimizer and, if given, its scheduler."""
-    built = optimizer(weights)
-    if scheduler is None:
-        return built
-    return {"optimizer": built, "lr_scheduler": {"scheduler": scheduler(built), "interval": "step"}}

@@ -203,7 +203,9 @@ def test_speakers_are_refined_together_and_scored_in_the_order_of_their_referenc
     }
     callback = MultiStepInference(options, metrics=["si_sdr"])
     trained = SeparationModule(
-        Halves(), PermutationInvariant(negative_snr), lambda _: torch.optim.SGD([nn.Parameter(torch.ones(1))])
+        Halves(),
+        PermutationInvariant(negative_snr),
+        optimizer=lambda _: torch.optim.SGD([nn.Parameter(torch.ones(1))]),
     )
     data = speakers(corpus)
     trainer = toy_trainer(tmp_path, callbacks=[callback], max_steps=1)

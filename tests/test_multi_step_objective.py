@@ -29,7 +29,7 @@ def squared_error(estimates: Tensor, references: Tensor) -> Tensor:
 
 def loss_of(policy: DataMixing, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Loss of mixtures of ones whose references are ``wanted`` ``(b,)``, and its gradient by the gain."""
-    module = SeparationModule(Scale(), squared_error, torch.optim.SGD, mixing=policy)
+    module = SeparationModule(Scale(), squared_error, optimizer=torch.optim.SGD, mixing=policy)
     mixture = torch.ones(len(wanted), 1, 5, dtype=torch.float64)
     generator = torch.Generator().manual_seed(7)
     loss = module._batch_loss(mixture, wanted[:, None, None, None] * mixture[:, None], generator)
@@ -109,7 +109,7 @@ def test_speakers_that_change_places_lose_nothing() -> None:
 
     def of(steady: bool) -> Tensor:
         policy = DataMixing(unroll=3, ratio_beta=0.5)
-        module = SeparationModule(Swapping(steady), loss, torch.optim.SGD, mixing=policy)
+        module = SeparationModule(Swapping(steady), loss, optimizer=torch.optim.SGD, mixing=policy)
         return module._batch_loss(mixture, references, torch.Generator().manual_seed(3)).detach()
 
     assert of(steady=False).item() == pytest.approx(of(steady=True).item(), rel=1e-6)

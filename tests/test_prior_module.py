@@ -27,9 +27,7 @@ from encore.models.processes.diffusion import ContinuousDiffusion
 def module(prior: DiffusionPrior | None = None, **options) -> PriorModule:
     prior = prior or toy_prior(classes=CLASSES)
     prior.requires_grad_(True)
-    return PriorModule(
-        prior, lambda parameters: torch.optim.Adam(parameters, lr=3e-3), model_config=None, **options
-    )
+    return PriorModule(prior, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3), **options)
 
 
 def source_files(folder: Path) -> list[Recording]:
@@ -133,7 +131,7 @@ def test_a_resumed_run_draws_what_it_would_have_drawn(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     for wrong, fault in (
-        (lambda: PriorModule(Shrink(), torch.optim.Adam), "model=Shrink"),
+        (lambda: PriorModule(Shrink(), optimizer=torch.optim.Adam), "model=Shrink"),
         (lambda: module(label_dropout=1.5), r"label_dropout=1\.5"),
         (
             lambda: DiffusionPrior(toy_prior().network, toy_prior().diffusion, 8000, classes=["a"]),

@@ -58,7 +58,7 @@ def fitted(module: SeparationModule, loader: DataLoader[Any], **options: Any) ->
 
 
 def module(**options: Any) -> SeparationModule:
-    return SeparationModule(Gain(), squared_error, partial(torch.optim.SGD, lr=0.1), **options)
+    return SeparationModule(Gain(), squared_error, optimizer=partial(torch.optim.SGD, lr=0.1), **options)
 
 
 def test_the_schedule_counts_optimiser_steps_not_batches() -> None:

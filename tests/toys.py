@@ -43,7 +43,7 @@ def toy_data(corpus: Path) -> SeparationData:
 def toy_module(rate: float = 0.1) -> SeparationModule:
     """Plain gradient descent on the SNR."""
     return SeparationModule(
-        Shrink(), FixedOrder(negative_snr), lambda parameters: torch.optim.SGD(parameters, lr=rate)
+        Shrink(), FixedOrder(negative_snr), optimizer=lambda weights: torch.optim.SGD(weights, lr=rate)
     )
 
 
