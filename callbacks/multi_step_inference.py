@@ -18,8 +18,8 @@ from encore.data.corpora import evenly_spaced
 from encore.inference.evaluation import Evaluation, RefinementMethod, evaluate
 from encore.inference.execution import WorkerPool, default_workers
 from encore.metrics import MetricPanel, default_metrics
-from encore.models.selection import select
 from encore.models.types import LoadedSeparator, interchangeable
+from encore.models.wrappers import select
 from encore.reporting.scores import column_name, write_scores
 from encore.reporting.summary import chosen_ratios, final_steps, summarise
 

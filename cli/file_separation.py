@@ -25,8 +25,8 @@ from encore.data.audio_writing import CONTAINERS, ClipMode
 from encore.inference import WorkerPool
 from encore.inference.execution import default_workers
 from encore.inference.segments import Chunk, ChunkStatistics
-from encore.models.channels import match_channels
 from encore.models.types import LoadedSeparator
+from encore.models.wrappers import match_channels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

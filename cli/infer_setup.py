@@ -25,8 +25,8 @@ from encore.data.audio import AudioFileError
 from encore.metrics import Metric
 from encore.models import load_separator
 from encore.models.acceleration import accelerate
-from encore.models.selection import SelectSources
 from encore.models.types import LoadedSeparator
+from encore.models.wrappers import SelectSources
 
 
 class Messages:

@@ -21,8 +21,8 @@ from encore.models import load_prior, load_separator
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
 from encore.models.loading import SHIPPED
 from encore.models.processes.diffusion import Diffusion, DiscreteDiffusion, NoiseLevels, Spacing
-from encore.models.selection import SelectSources
 from encore.models.types import LoadedSeparator
+from encore.models.wrappers import SelectSources
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

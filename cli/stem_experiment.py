@@ -20,8 +20,8 @@ from encore.inference.evaluation import evaluate as evaluate_item
 from encore.inference.execution import default_workers
 from encore.inference.oracle_predictor import Form, oracle_predictor
 from encore.metrics import MetricPanel
-from encore.models.selection import select
 from encore.models.types import LoadedSeparator
+from encore.models.wrappers import select
 from encore.reporting.scores import column_name
 from encore.reporting.stem_report import write_stem_report
 

@@ -42,8 +42,8 @@ from encore.inference.theory import (
 from encore.metrics import Metric, Quality, get_metric
 from encore.metrics.music import usdr
 from encore.models import load_separator
-from encore.models.selection import SelectSources
 from encore.models.types import LoadedSeparator, permutation_groups
+from encore.models.wrappers import SelectSources
 from encore.reporting.bridge_report import write_bridge_report
 
 PATH, STEPS, ITEMS, SCHEDULES, PROBE = (

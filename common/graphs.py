@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from encore.common.errors import one_line
+from encore.common.files import check_file, tensors_only
 from encore.common.packages import require
-from encore.common.torch_files import check_file, tensors_only
 
 METADATA = "encore"
 """Under this name a graph may hold text about itself: ``encore.yaml``, or an entry of ONNX metadata."""
@@ -175,7 +175,7 @@ GRAPHS: dict[str, Callable[[Path], Graph]] = {
     "exported": ExportedGraph,
     "onnx": OnnxGraph,
 }
-"""What loads a graph, by the kind of its file; see `encore.common.torch_files.file_kind`."""
+"""What loads a graph, by the kind of its file; see `encore.common.files.file_kind`."""
 
 
 def load_graph(path: str | Path, kind: str) -> Graph:

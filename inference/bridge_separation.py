@@ -21,9 +21,9 @@ from encore.inference.bridges import (
 )
 from encore.inference.refinement import Refined, Step
 from encore.inference.wrappers import aligned, separate_each
-from encore.models.channels import match_channels
 from encore.models.processes.bridge import Bridge, LinearBridge
 from encore.models.types import LoadedSeparator, Separator, permutation_groups
+from encore.models.wrappers import match_channels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,8 +18,8 @@ from torch import Generator, Tensor
 
 from encore.inference.wrappers import Wrapper
 from encore.models.processes.bridge import Bridge
-from encore.models.selection import SelectSources
 from encore.models.types import Denoiser, LoadedSeparator
+from encore.models.wrappers import SelectSources
 
 Noise = Callable[[], Tensor]
 """Draws white noise of one item, the same for all of a batch, so that no result depends on the others."""

@@ -24,9 +24,9 @@ from encore.inference.wiener import Wiener
 from encore.inference.wrappers import aligned, at_level_of, mixture_consistent, wiener_filtered
 from encore.metrics.quality import Metric
 from encore.metrics.registry import get_metric
-from encore.models.channels import match_channels
 from encore.models.levels import Level, without_normalization
 from encore.models.types import Groups, LoadedSeparator, Separator, permutation_groups
+from encore.models.wrappers import match_channels
 
 BATCH_SECONDS = 60.0
 """Seconds of audio, all channels together, that a separator call may hold if ``max_batch`` is None.

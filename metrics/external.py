@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from encore.common.files import check_file, file_kind
 from encore.common.graphs import GRAPHS
 from encore.common.names import nearest
-from encore.common.torch_files import check_file, file_kind
 from encore.common.uri import Uri, check_scheme, convert_options, parse_uri
 from encore.metrics.file_metrics import FileMetric
 from encore.metrics.network_metrics import NETWORKS, NetworkMetric

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from encore.common.errors import one_line
+from encore.common.files import read_safely
 from encore.common.packages import require
-from encore.common.torch_files import read_safely
 from encore.metrics.single_items import SILENCE, OnDevices, SingleItemMetric
 
 MINIMUM_SECONDS = 0.2

@@ -16,8 +16,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from encore.common.errors import one_line
-from encore.common.torch_files import read_safely
+from encore.common.files import read_safely, read_yaml
 from encore.models.denoisers.preconditioning import Preconditioning
 from encore.models.processes.bridge import Bridge
 from encore.models.processes.diffusion import Diffusion
@@ -202,17 +201,7 @@ def _read(path: Path, averaged: bool) -> tuple[Mapping[str, Any], dict[str, Tens
 
 
 def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
-    config_path = path.with_suffix(".yaml")
-    if not config_path.is_file():
-        raise FileNotFoundError(
-            f"configuration '{config_path}' is missing beside '{path.name}': copy both files"
-        )
-    try:
-        config = yaml.safe_load(config_path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{config_path}' is not YAML: {one_line(error)}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"'{config_path}' holds no mapping: name a class under _target_")
+    config = read_yaml(path.with_suffix(".yaml"), "it names a class under _target_; copy both files")
     return config, read_safetensors(path)
 
 

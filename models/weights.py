@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from encore.common.errors import one_line
-from encore.common.torch_files import check_file, file_kind, read_safely
+from encore.common.files import file_kind, opened_safetensors, read_safely
 
 NESTS = ("state_dict", "model_state_dict", "state", "model")
 """Keys under which training scripts keep the weights, in the order in which they are looked for."""
@@ -98,16 +95,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a ``.safetensors`` file by name, on the CPU.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no such file.
-    """
-    try:
-        return dict(load_file(check_file(path)))
-    except SafetensorError as error:
-        raise ValueError(f"'{path}' is not a safetensors file: {one_line(error)}") from error
+    """Read the tensors of a safetensors file by name, on the CPU; errors as `opened_safetensors`."""
+    with opened_safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def state_dict_in(content: Any) -> dict[str, Tensor] | None:

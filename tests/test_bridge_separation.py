@@ -26,7 +26,7 @@ from encore.inference.bridges import SAMPLERS, bridge_grid, time_grid, white_noi
 from encore.metrics import MetricPanel, oracle, si_sdr
 from encore.models.checkpoint import instantiate, save_separator
 from encore.models.processes.bridge import BrownianBridge
-from encore.models.selection import select
+from encore.models.wrappers import select
 
 
 def generator() -> torch.Generator:

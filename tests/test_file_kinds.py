@@ -21,7 +21,7 @@ from pretrained_toys import (
 )
 from safetensors.torch import save_file
 
-from encore.common.torch_files import file_kind
+from encore.common.files import file_kind
 from encore.models import load_separator
 
 pytestmark = pytest.mark.filterwarnings("ignore")

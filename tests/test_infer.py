@@ -19,7 +19,7 @@ from encore.cli.method_options import load_method
 from encore.cli.overrides import UserError
 from encore.common.dsp import resample
 from encore.models import as_separator, load_separator
-from encore.models.channels import match_channels
+from encore.models.wrappers import match_channels
 from encore.reporting import load_all, read_scores
 
 

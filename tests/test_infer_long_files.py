@@ -15,8 +15,8 @@ from encore.inference import GridSearch, batched, overlap_add, refine
 from encore.inference.chunking import cut_out
 from encore.inference.segments import Chunk, ChunkStatistics, refine_segments
 from encore.metrics import get_metric, si_sdr
-from encore.models.channels import match_channels
 from encore.models.loading import load_separator
+from encore.models.wrappers import match_channels
 from encore.reporting import read_scores
 
 SEGMENTS = [

@@ -12,7 +12,7 @@ from infer_toys import audio_files, run, separator_file, signals
 
 from encore.metrics import SELF_CONSISTENCY_METRICS
 from encore.models.loading import load_separator
-from encore.models.selection import SelectSources
+from encore.models.wrappers import SelectSources
 from encore.reporting.scores import read_scores
 
 STEMS = ("vocals", "drums", "bass")

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from encore.inference import GridSearch, RefineOptions, at_level_of, refine
 from encore.metrics import oracle, si_sdr
 from encore.models.levels import normalized, without_normalization
-from encore.models.pretrained.base import Levelled, PretrainedSeparator, Resampled
-from encore.models.pretrained.common_options import LEVELS
+from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.separators.hdemucs import HDemucs
+from encore.models.wrappers import LeastSquares, Resampled, Standardised
 
 
 class Squash(PretrainedSeparator):
@@ -37,7 +37,7 @@ def test_standardised_mixtures_have_mean_zero_and_deviation_one_over_the_mean_of
 
 
 def test_a_twin_shares_the_weights_and_leaves_the_original_as_it_was() -> None:
-    original = Levelled(Squash(), "standardise")
+    original = Standardised(Squash())
     twin = without_normalization(original)
     mixture = noise(1, 1, 300) + 0.2
     close(twin(mixture), Squash()(mixture))
@@ -49,14 +49,14 @@ def test_a_twin_shares_the_weights_and_leaves_the_original_as_it_was() -> None:
     assert twin.sources == original.sources
 
 
-@pytest.mark.parametrize("level", [level for level in LEVELS if level != "standardise"])
-def test_what_does_not_standardise_has_no_twin(level: str) -> None:
-    assert without_normalization(Squash() if level == "none" else Levelled(Squash(), level)) is None
+def test_what_does_not_standardise_has_no_twin() -> None:
+    assert without_normalization(Squash()) is None
+    assert without_normalization(LeastSquares(Squash())) is None
     assert without_normalization(lambda mixture: mixture[:, None]) is None
 
 
 def test_a_twin_is_found_within_wrappers_and_architectures() -> None:
-    wrapped = Resampled(Levelled(Squash(), "standardise"), 16000)
+    wrapped = Resampled(Standardised(Squash()), 16000)
     assert without_normalization(wrapped) is not None
     mixture = noise(1, 1, 600)
     close(without_normalization(wrapped)(mixture), Resampled(Squash(), 16000)(mixture))
@@ -69,7 +69,7 @@ def test_a_twin_is_found_within_wrappers_and_architectures() -> None:
 
 
 def test_by_the_mixture_all_inputs_are_normalized_alike() -> None:
-    separator = Levelled(Squash(), "standardise")
+    separator = Standardised(Squash())
     mixture = 0.3 * noise(1, 1, 400) + 0.1
     ratios = torch.tensor([0.5, 0.1])
     result = RefineOptions(search=ratios, max_batch=1)(separator, mixture)
@@ -85,7 +85,7 @@ def test_by_the_mixture_all_inputs_are_normalized_alike() -> None:
 
 
 def test_by_their_own_all_inputs_have_one_level() -> None:
-    separator = Levelled(Squash(), "standardise")
+    separator = Standardised(Squash())
     options = RefineOptions(search=torch.tensor([0.5, 0.1]), level="own", max_batch=1)
     options(separator, noise(1, 1, 400))
     assert len(separator.separator.inputs) == 5

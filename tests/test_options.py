@@ -39,9 +39,9 @@ from encore.inference import (
 from encore.inference.bridges import with_ratio
 from encore.inference.quality import cost_of
 from encore.metrics import JointMetric, get_metric
-from encore.models.channels import match_channels
 from encore.models.levels import without_normalization
-from encore.models.pretrained.base import Levelled, PretrainedSeparator
+from encore.models.pretrained.base import PretrainedSeparator
+from encore.models.wrappers import Standardised, match_channels
 
 RATE, GROUPS = 8000, [[0, 1]]
 SI_SDR = get_metric("si_sdr", sample_rate=RATE)
@@ -72,7 +72,7 @@ class Speakers(Net):
 
 
 NET, MONO, SPEAKERS = Net(), Net(channels=1), Speakers()
-LEVELLED = Levelled(Net(), "standardise")
+LEVELLED = Standardised(Net())
 REFERENCES = 5 * noise(3, 2, 2, 800)
 MIXTURE = REFERENCES.sum(1) + noise(3, 2, 800, seed=1) + 0.1
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from encore.inference.oracle_predictor import accompaniment_gain, oracle_predictor
 from encore.metrics.reference import si_sdr
-from encore.models.pretrained.base import Levelled, PretrainedSeparator
+from encore.models.pretrained.base import PretrainedSeparator
+from encore.models.wrappers import Standardised
 
 PUBLISHED = (1, 0.964, 0.923, 0.875, 0.818, 0.75, 0.667, 0.563, 0.429, 0.25)
 
@@ -79,7 +80,7 @@ def test_remixes_are_normalized_by_the_original_mixture() -> None:
             self.levels.append(float(mixture.std()))
             return leaking(mixture)
 
-    separator = Levelled(Recorded(), "standardise")
+    separator = Standardised(Recorded())
     references = sources()
     oracle_predictor(separator, references.sum(0), references, 0, (0.0, 0.9), forms=("intended",))
     assert separator.separator.levels == pytest.approx([1.0, (0.5 * (1 + 0.01)) ** 0.5], rel=0.05)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from encore.models import load_separator, select
 from encore.models.levels import normalized, without_normalization
-from encore.models.pretrained.base import Levelled, PretrainedSeparator
+from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.pretrained.per_source import PerSourceSeparator
-from encore.models.selection import SelectSources
+from encore.models.wrappers import SelectSources, Standardised
 
 
 class Counting(PretrainedSeparator):
@@ -53,13 +53,10 @@ def test_one_of_two_speakers_beside_a_sound_cannot_be_selected() -> None:
 
 def test_levels_are_left_to_the_caller_if_all_parts_standardise() -> None:
     mixture = noise(1, 1, 300) + 0.3
-    both = PerSourceSeparator([Levelled(Counting(name), "standardise") for name in "ab"])
+    both = PerSourceSeparator([Standardised(Counting(name)) for name in "ab"])
     scaled, mean, deviation = normalized(mixture)
     close(without_normalization(both)(scaled) * deviation[:, None] + mean[:, None], both(mixture))
-    assert (
-        without_normalization(PerSourceSeparator([Levelled(Counting("a"), "standardise"), Counting("b")]))
-        is None
-    )
+    assert without_normalization(PerSourceSeparator([Standardised(Counting("a")), Counting("b")])) is None
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from encore.metrics import EXTERNAL_METRICS
 from encore.models import load_separator
 from encore.models.levels import normalized
 from encore.models.pretrained import registry
-from encore.models.pretrained.base import Levelled, PretrainedSeparator, Resampled
+from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.pretrained.registry import LOADERS, Loader
+from encore.models.wrappers import LeastSquares, Resampled, Standardised
 
 ROOT = Path(infer.__file__).parent
 
@@ -170,7 +171,7 @@ def test_standardising_is_undone(generator: Generator) -> None:
     inner = Halves()
     loudness = torch.tensor([0.01, 0.1])[:, None, None]
     mixture = 3 + loudness * torch.randn(2, 1, 4000, generator=generator)
-    estimates = Levelled(inner, "standardise")(mixture)
+    estimates = Standardised(inner)(mixture)
     scaled = inner.inputs[0]
     torch.testing.assert_close(scaled.mean(-1), torch.zeros(2, 1), atol=1e-4, rtol=0)
     torch.testing.assert_close(scaled.std(-1), torch.ones(2, 1), atol=1e-4, rtol=0)
@@ -183,7 +184,7 @@ def test_standardising_is_undone(generator: Generator) -> None:
 def test_least_squares_finds_the_level_that_a_network_lost(generator: Generator) -> None:
     mixture = torch.randn(3, 1, 1000, generator=generator)
     mixture[2] = 0
-    estimates = Levelled(Halves(), "least_squares")(mixture)
+    estimates = LeastSquares(Halves())(mixture)
     # halves and quarters add up to a quarter of the mixture: four times as loud, they add up to it
     torch.testing.assert_close(estimates.sum(1), mixture)
     torch.testing.assert_close(estimates[:, 0], 2 * mixture)

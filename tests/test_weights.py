@@ -10,7 +10,7 @@ from pretrained_toys import BSRNN_OPTIONS, open_file
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from encore.common.torch_files import read_safely, tensors_only
+from encore.common.files import read_safely, tensors_only
 from encore.models.checkpoint import initial_weights
 from encore.models.separators.bsrnn import BSRNN
 from encore.models.weights import load_completely, load_partially, read_state_dict

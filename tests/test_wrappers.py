@@ -35,8 +35,8 @@ from encore.inference.refinement import refine as readable
 from encore.inference.wrappers import Wrapper, separate_each
 from encore.metrics import oracle, si_sdr
 from encore.models.levels import normalized
-from encore.models.selection import select
 from encore.models.types import Separator
+from encore.models.wrappers import select
 
 SEARCH = GridSearch(4, include_estimate=True, steps=3)
 GROUPS = [[0, 1]]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encore.common.errors import one_line
+from encore.common.files import read_safely
 from encore.common.names import nearest
-from encore.common.torch_files import read_safely
 from encore.models.pretrained.base import default_names
 from encore.models.pretrained.downloads import fetch
 from encore.models.separators.asteroid import ARCHITECTURES, AsteroidSeparator

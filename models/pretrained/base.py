@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import torch
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from encore.common.dsp import resample
 from encore.models.levels import InputNormalization
-from encore.models.separators.contract import check_description, check_mixture
+from encore.models.separators.contract import SeparatorNetwork
 
 
-class PretrainedSeparator(nn.Module):
-    """A separator of another project under this project's contract; a subclass implements `estimate`.
+class PretrainedSeparator(InputNormalization, SeparatorNetwork):
+    """A network of another project under this project's contract.
 
     Args:
         sources: Names of the estimated sources, in the order of the source axis.
         sample_rate: Rate in Hz of mixture and estimates.
         channels: Channels of mixture and estimates.
-        shortest: Samples below which a mixture is padded with zeros at its end; the estimates are cut back.
+        network: From ``(batch, channel, time)`` to ``(batch, source, channel, time or more)``, where the axis
+            of one source or of one channel may be missing. Subclasses that implement `estimate` need none.
+        shortest: Samples that it takes at least.
+        step: Samples of which it takes whole multiples. Mixtures are padded with zeros at their end to both,
+            and the estimates cut back.
+        normalizes: Whether it takes mixtures of mean 0 and deviation 1, see `encore.models.levels`.
 
     Raises:
         ValueError: If a value is invalid.
     """
 
-    def __init__(self, sources: Sequence[str], sample_rate: int, channels: int, *, shortest: int = 1) -> None:
-        super().__init__()
-        self.sources = check_sources(sources)
-        check_description(sources, sample_rate, channels)
-        self.sample_rate, self.channels, self.shortest = int(sample_rate), int(channels), shortest
+    def __init__(
+        self,
+        sources: Sequence[str],
+        sample_rate: int,
+        channels: int,
+        network: Callable[[Tensor], Any] | None = None,
+        *,
+        shortest: int = 1,
+        step: int = 1,
+        normalizes: bool = False,
+    ) -> None:
+        super().__init__(check_sources(sources), sample_rate, channels)
+        self.network, self.shortest, self.step, self.normalizes = network, shortest, step, normalizes
 
-    def forward(self, mixture: Tensor) -> Tensor:
-        """Separate a mixture.
-
-        Args:
-            mixture: ``(batch, channel, time)``, full scale 1.0, any time from one sample up.
-
-        Returns:
-            Estimates ``(batch, source, channel, time)``, in the mixture's unit.
+    def separate(self, mixture: Tensor) -> Tensor:
+        """Separate a mixture whose shape has been checked.
 
         Raises:
-            ValueError: If the shape of the mixture or of the network's estimates is wrong.
+            ValueError: If the shape of the network's estimates is wrong.
         """
-        check_mixture(mixture, self.channels)
         length = mixture.shape[-1]
-        padded = F.pad(mixture, (0, self.padded_length(length) - length))
-        estimates = self.estimate(padded)[..., :length]
+        mixture = F.pad(mixture, (0, self.padded_length(length) - length))
+        estimates = self.at_own_level(self.estimate, mixture)[..., :length]
         expected = (len(mixture), len(self.sources), self.channels, length)
         if estimates.shape != expected:
             raise ValueError(
@@ -59,55 +63,25 @@ class PretrainedSeparator(nn.Module):
 
     def padded_length(self, length: int) -> int:
         """Return the samples, at least ``length``, that the network gets for ``length`` samples."""
-        return max(length, self.shortest)
+        return -(-max(length, self.shortest) // self.step) * self.step
 
     def estimate(self, mixture: Tensor) -> Tensor:
         """Call the network: ``(batch, channel, time)`` to ``(batch, source, channel, time or more)``."""
-        raise NotImplementedError
+        assert self.network is not None
+        return self.with_all_axes(self.network(mixture))
 
-
-class Resampled(PretrainedSeparator):
-    """A separator at another rate than its network's: the mixture is resampled, and the estimates back.
-
-    Args:
-        separator: With ``sources``, ``sample_rate`` and ``channels``.
-        sample_rate: Rate in Hz of mixture and estimates.
-    """
-
-    def __init__(self, separator: PretrainedSeparator, sample_rate: int) -> None:
-        super().__init__(separator.sources, sample_rate, separator.channels)
-        self.separator = separator
-
-    def estimate(self, mixture: Tensor) -> Tensor:
-        """Separate at the network's rate; both resamplings round lengths up, so no sample is lost."""
-        inner = self.separator.sample_rate
-        return resample(self.separator(resample(mixture, self.sample_rate, inner)), inner, self.sample_rate)
-
-
-class Levelled(InputNormalization, PretrainedSeparator):
-    """A separator whose network needs a certain input level, or gives estimates of arbitrary level.
-
-    Args:
-        separator: With ``sources``, ``sample_rate`` and ``channels``.
-        level: ``"standardise"`` or ``"least_squares"``, see `encore.models.pretrained.common_options`.
-    """
-
-    def __init__(self, separator: PretrainedSeparator, level: str) -> None:
-        super().__init__(separator.sources, separator.sample_rate, separator.channels)
-        self.separator = separator
-        self.level, self.normalizes = level, level == "standardise"
-
-    def estimate(self, mixture: Tensor) -> Tensor:
-        """Separate with each item at its own level."""
-        if self.level == "standardise":
-            return self.at_own_level(self.separator, mixture)
-        estimates: Tensor = self.separator(mixture)
-        total = estimates.sum(dim=1)
-        power = total.square().sum(dim=(-2, -1))
-        common = (mixture * total).sum(dim=(-2, -1))
-        # silence has no level, and stays as it is
-        gain = torch.where(power > 0, common / torch.where(power > 0, power, 1), 1)
-        return estimates * rearrange(gain, "b -> b 1 1 1")
+    def with_all_axes(self, estimates: Any) -> Tensor:
+        """Return estimates with the axis of their one source or channel where it is missing."""
+        if not isinstance(estimates, Tensor):
+            raise ValueError(f"it returns a {type(estimates).__name__}, not a tensor")
+        sources, channels = len(self.sources), self.channels
+        if estimates.ndim == 2 and sources == channels == 1:
+            return estimates[:, None, None]
+        if estimates.ndim == 3 and channels == 1 and estimates.shape[1] == sources:
+            return estimates[:, :, None]
+        if estimates.ndim == 3 and sources == 1:
+            return estimates[:, None]
+        return estimates
 
 
 def check_sources(sources: Sequence[str]) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from einops import rearrange
 from torch import Tensor, nn
 
 from encore.common.errors import one_line
+from encore.common.files import read_yaml
 from encore.common.names import nearest
 from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.weights import PREFIXES, load_completely, read_state_dict
@@ -58,7 +58,12 @@ def open_bs_roformer(path: str, *, config: Path | None = None) -> nn.Module:
     al., "Mel-band RoFormer for music source separation", 2023.
     """
     yaml_path = config or Path(path).with_suffix(".yaml")
-    content = _read_config(yaml_path)
+    content = read_yaml(yaml_path, "give the YAML of the training, ?config=file.yaml", loader=_PlainLoader)
+    for key in ("model", "training"):
+        if not isinstance(content.get(key), dict):
+            raise ValueError(
+                f"'{yaml_path}' holds no mapping '{key}': give the YAML that the model was trained with"
+            )
     model, training = content["model"], content["training"]
     sources = _sources(training, int(model.get("num_stems", 1)), yaml_path)
     network, weights = _fit(model, read_state_dict(path), yaml_path)
@@ -66,49 +71,9 @@ def open_bs_roformer(path: str, *, config: Path | None = None) -> nn.Module:
     rate = content.get("audio", {}).get("sample_rate") or model.get("sample_rate")
     if not isinstance(rate, int):
         raise ValueError(f"'{yaml_path}' does not say audio.sample_rate: add it")
-    return RoformerSeparator(network, sources, rate)
-
-
-class RoformerSeparator(PretrainedSeparator):
-    """A band-split transformer; the mixture is padded at its end to whole hops, and at least one window.
-
-    Args:
-        network: ``bs_roformer.BSRoformer`` or ``bs_roformer.MelBandRoformer``.
-        sources: Names of the estimated sources.
-        sample_rate: Rate in Hz.
-    """
-
-    def __init__(self, network: Any, sources: tuple[str, ...], sample_rate: int) -> None:
-        # centred frames reflect half a window at each end
-        super().__init__(sources, sample_rate, network.audio_channels, shortest=network.stft_kwargs["n_fft"])
-        self.network = network
-        self.hop = int(network.stft_kwargs["hop_length"])
-
-    def padded_length(self, length: int) -> int:
-        """Round up to whole hops, as the inverse transform returns no others."""
-        return -(-super().padded_length(length) // self.hop) * self.hop
-
-    def estimate(self, mixture: Tensor) -> Tensor:
-        """Call the network, which returns ``(b, c, t)`` for one source."""
-        estimates: Tensor = self.network(mixture)
-        return rearrange(estimates, "b c t -> b 1 c t") if estimates.ndim == 3 else estimates
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"bs_roformer configuration '{path}' is missing: name it with ?config=file.yaml"
-        )
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{path}' is not YAML of plain values: {' '.join(str(error).split())}") from error
-    for key in ("model", "training"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), dict):
-            raise ValueError(
-                f"'{path}' holds no mapping '{key}': give the YAML that the model was trained with"
-            )
-    return dict(content)
+    # centred frames reflect half a window at each end, and the inverse transform returns whole hops only
+    window, hop = (network.stft_kwargs[name] for name in ("n_fft", "hop_length"))
+    return PretrainedSeparator(sources, rate, network.audio_channels, network, shortest=window, step=hop)
 
 
 def _sources(training: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
@@ -124,7 +89,7 @@ def _sources(training: Mapping[str, Any], count: int, path: Path) -> tuple[str, 
 
 def _fit(
     options: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
-) -> tuple[nn.Module, dict[str, Tensor]]:
+) -> tuple[Any, dict[str, Tensor]]:
     """Return a network, and its weights under the names of the installed package."""
     if any(".branch." in name for name in weights):
         return _build(options, path), dict(weights)

@@ -6,16 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from encore.models.pretrained.base import Levelled, Resampled, check_sources
+from encore.models.pretrained.base import check_sources
+from encore.models.wrappers import LEVELS, Resampled
 
 COMMON_OPTIONS: dict[str, Any] = {"sources": tuple[str, ...], "sample_rate": int, "level": str}
 """The options with their types."""
 
-LEVELS = ("none", "standardise", "least_squares")
-
 
 def with_common_options(
-    separator: nn.Module,
+    separator: Any,
     *,
     sources: tuple[str, ...] | None = None,
     sample_rate: int | None = None,
@@ -42,15 +41,15 @@ def with_common_options(
     """
     if level not in LEVELS:
         raise ValueError(f"option level={level}: choose one of {', '.join(LEVELS)}")
-    changed: Any = separator
     if sources is not None:
-        if len(sources) != len(changed.sources):
+        if len(sources) != len(separator.sources):
             raise ValueError(
                 f"option sources={','.join(sources)} names {len(sources)}, but the separator estimates "
-                f"{len(changed.sources)} ({', '.join(changed.sources)}): give one name for each"
+                f"{len(separator.sources)} ({', '.join(separator.sources)}): give one name for each"
             )
-        changed.sources = check_sources(sources)
-    if sample_rate is not None and sample_rate != changed.sample_rate:
-        changed = Resampled(changed, sample_rate)
-    wrapped: nn.Module = changed if level == "none" else Levelled(changed, level)
-    return wrapped
+        separator.sources = check_sources(sources)
+    if sample_rate is not None and sample_rate != separator.sample_rate:
+        separator = Resampled(separator, sample_rate)
+    wrapper = LEVELS[level]
+    levelled: nn.Module = separator if wrapper is None else wrapper(separator)
+    return levelled

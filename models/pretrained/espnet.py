@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from encore.common.errors import one_line
-from encore.common.torch_files import tensors_only
+from encore.common.files import tensors_only
 from encore.models.pretrained.base import PretrainedSeparator, default_names
 from encore.models.pretrained.downloads import fetch
 from encore.models.weights import load_completely, read_state_dict

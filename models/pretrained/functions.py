@@ -95,7 +95,7 @@ class FunctionSeparator(PretrainedSeparator):
         length: int | None = None,
         shortest: int = 1,
     ) -> None:
-        super().__init__(sources, sample_rate, channels, shortest=length or shortest)
+        super().__init__(sources, sample_rate, channels, function, shortest=length or shortest)
         if layout is not None and layout not in LAYOUTS:
             raise ValueError(f"layout={layout}: choose one of {', '.join(LAYOUTS)}")
         if layout == "bt" and channels > 1:
@@ -104,8 +104,8 @@ class FunctionSeparator(PretrainedSeparator):
             raise ValueError(
                 f"the graph takes batches of {batch} only: export it with a free batch axis, or with 1"
             )
-        self.function = function.eval() if isinstance(function, nn.Module) else function
-        self.batch, self.length, self.step = batch, length, 1
+        self.network: Callable[..., Any] = function.eval() if isinstance(function, nn.Module) else function
+        self.batch, self.length = batch, length
         # a function may draw random numbers, from a generator of the caller's
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             self.layout = self._find_layout(
@@ -113,10 +113,6 @@ class FunctionSeparator(PretrainedSeparator):
             )
             if length is None:
                 self._find_lengths()
-
-    def padded_length(self, length: int) -> int:
-        """Return the next length that the function takes."""
-        return -(-max(length, self.shortest) // self.step) * self.step
 
     def estimate(self, mixture: Tensor) -> Tensor:
         """Call the function, and give its estimates all four axes.
@@ -132,19 +128,7 @@ class FunctionSeparator(PretrainedSeparator):
             )
         waveforms = mixture if self.layout == "bct" else mixture[:, 0]
         items = torch.split(waveforms, 1) if self.batch == 1 else (waveforms,)
-        return torch.cat([self._with_all_axes(self.function(item)) for item in items])
-
-    def _with_all_axes(self, estimates: Any) -> Tensor:
-        if not isinstance(estimates, Tensor):
-            raise ValueError(f"it returns a {type(estimates).__name__}, not a tensor")
-        sources, channels = len(self.sources), self.channels
-        if estimates.ndim == 2 and sources == channels == 1:
-            return estimates[:, None, None]
-        if estimates.ndim == 3 and channels == 1 and estimates.shape[1] == sources:
-            return estimates[:, :, None]
-        if estimates.ndim == 3 and sources == 1:
-            return estimates[:, None]
-        return estimates
+        return torch.cat([self.with_all_axes(self.network(item)) for item in items])
 
     def _find_layout(self, layouts: Sequence[str]) -> str:
         """Return the layout that works, and set whether items are separated one by one."""
@@ -164,7 +148,7 @@ class FunctionSeparator(PretrainedSeparator):
             if found:
                 break
         else:
-            name = getattr(self.function, "__name__", type(self.function).__name__)
+            name = getattr(self.network, "__name__", type(self.network).__name__)
             raise ValueError(
                 f"{name} does not separate noise of shape {(items, self.channels, lengths[0])} with "
                 f"sources={','.join(self.sources)} and channels={self.channels}: "
@@ -215,7 +199,7 @@ class FunctionSeparator(PretrainedSeparator):
 
     def _noise(self, items: int, length: int) -> Tensor:
         noise = torch.randn(items, self.channels, length, generator=torch.Generator().manual_seed(0))
-        network = self.function if isinstance(self.function, nn.Module) else None
+        network = self.network if isinstance(self.network, nn.Module) else None
         weights = None if network is None else next(network.parameters(), None)
         return 0.1 * (noise if weights is None else noise.to(weights.device))
 

@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from encore.common.errors import one_line
-from encore.common.torch_files import check_file, file_kind, read_safely
+from encore.common.files import check_file, file_kind, opened_safetensors, read_safely, read_yaml
 from encore.models.weights import state_dict_in
 
 _KINDS = "checkpoint, weights file, TorchScript, program of torch.export or ONNX graph"
@@ -34,11 +32,8 @@ def scheme_of_file(path: Path) -> str:
 
 
 def _safetensors_scheme(path: Path) -> str:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"'{path}' is not a safetensors file: {one_line(error)}") from error
+    with opened_safetensors(path) as file:
+        metadata = file.metadata() or {}
     if {"klass", "args", "kwargs"} <= metadata.keys():
         return "demucs"
     beside = _yaml_beside(path)
@@ -97,20 +92,15 @@ def _own(path: Path, suffix: str) -> str:
     return "file"
 
 
-def _yaml_beside(path: Path) -> Any:
-    """Return the content of the YAML file beside a file: None without one, text where it is damaged."""
+def _yaml_beside(path: Path) -> dict[str, Any] | None:
+    """Return the content of the YAML file beside a file, None without one."""
     beside = path.with_suffix(".yaml")
-    if not beside.is_file():
-        return None
-    try:
-        # without its tags, as trainers write tuples as Python's
-        return yaml.load(beside.read_text(encoding="utf-8", errors="replace"), Loader=yaml.BaseLoader)
-    except yaml.YAMLError:
-        return ""
+    # without its tags, as trainers write tuples as Python's
+    return read_yaml(beside, "correct it", loader=yaml.BaseLoader) if beside.is_file() else None
 
 
-def _is_roformer(beside: Any) -> bool:
-    return isinstance(beside, dict) and {"model", "training"} <= beside.keys()
+def _is_roformer(beside: dict[str, Any] | None) -> bool:
+    return beside is not None and {"model", "training"} <= beside.keys()
 
 
 def _lacks_architecture(path: Path) -> ValueError:

@@ -7,10 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
-from encore.common.errors import one_line
+from encore.common.files import read_yaml
 from encore.common.names import nearest
 from encore.models.checkpoint import instantiate
 from encore.models.weights import load_completely, load_partially, read_state_dict
@@ -43,7 +42,7 @@ def open_weights(
         ValueError: If the model is unknown, a value that it needs is not given, or the weights do not fit.
     """
     values = {"sources": sources, "sample_rate": sample_rate, "channels": channels}
-    network = instantiate(_fill(_read_config(model), values, model))
+    network = instantiate(_read_config(model, values))
     weights = read_state_dict(path)
     if not partial:
         load_completely(network, weights, path)
@@ -55,20 +54,15 @@ def open_weights(
     return network
 
 
-def _read_config(model: str) -> Any:
+def _read_config(model: str, values: dict[str, Any]) -> Any:
+    """Return a configuration with the values in place of ``${data.<name>}``."""
     folder = files("encore.configs") / "model"
-    path = Path(model) if Path(model).suffix in (".yaml", ".yml") else folder / f"{model}.yaml"
+    path = Path(model) if Path(model).suffix in (".yaml", ".yml") else Path(f"{folder}/{model}.yaml")
     if not path.is_file():
         known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
         near = ", ".join(nearest(model, known, 3))
         raise ValueError(f"option model={model} is no network of configs/model: try {near}")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"option model={model} is not YAML: {one_line(error)}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"option model={model} holds no mapping: it must name a class under _target_")
-    return config
+    return _fill(read_yaml(path, "it must name a class under _target_"), values, model)
 
 
 def _fill(config: Any, values: dict[str, Any], model: str) -> Any:

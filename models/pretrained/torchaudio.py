@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from einops import rearrange
-from torch import Tensor, nn
+from torch import nn
 
 from encore.common.names import nearest
-from encore.models.levels import InputNormalization
 from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.pretrained.downloads import fetch
 from encore.models.weights import load_completely, read_state_dict
@@ -31,7 +29,8 @@ def open_torchaudio(name: str, *, weights: Path | None = None) -> nn.Module:
             ``torchaudio/models`` in torch's hub cache, or downloaded to it.
 
     Returns:
-        A separator: Hybrid Demucs takes two channels at 44.1 kHz, Conv-TasNet one at 8 kHz.
+        A separator: Hybrid Demucs takes two channels at 44.1 kHz, normalized item by item, Conv-TasNet one at
+        8 kHz.
 
     Raises:
         FileNotFoundError: If ``weights`` does not exist.
@@ -47,47 +46,12 @@ def open_torchaudio(name: str, *, weights: Path | None = None) -> nn.Module:
     path = weights or fetch(
         f"torchaudio bundle '{name}'", lambda: torchaudio.utils._download_asset(bundle._model_path)
     )
-    network: nn.Module = bundle._model_factory_func()
+    network: Any = bundle._model_factory_func()
     load_completely(network, read_state_dict(path), path)
-    if name.startswith("HDEMUCS"):
-        return HybridDemucs(network, BUNDLES[name], bundle.sample_rate)
-    return SpeakerTasNet(network, BUNDLES[name], bundle.sample_rate)
-
-
-class HybridDemucs(InputNormalization, PretrainedSeparator):
-    """Torchaudio's Hybrid Demucs, which takes a mixture of mean 0 and deviation 1, item by item.
-
-    Args:
-        network: ``torchaudio.models.HDemucs``.
-        sources: Names of the estimated sources.
-        sample_rate: Rate in Hz.
-    """
-
-    def __init__(self, network: nn.Module, sources: tuple[str, ...], sample_rate: int) -> None:
-        part: Any = network
-        # its transform reflects one and a half hops, and rounds up to a whole one
-        shortest = 5 * part.hop_length // 2
-        super().__init__(sources, sample_rate, part.audio_channels, shortest=shortest)
-        self.network = network
-
-    def estimate(self, mixture: Tensor) -> Tensor:
-        """Normalize, separate and undo the normalization in every estimate."""
-        return self.at_own_level(self.network, mixture)
-
-
-class SpeakerTasNet(PretrainedSeparator):
-    """Torchaudio's Conv-TasNet.
-
-    Args:
-        network: ``torchaudio.models.ConvTasNet``.
-        sources: Names of the estimated sources.
-        sample_rate: Rate in Hz.
-    """
-
-    def __init__(self, network: nn.Module, sources: tuple[str, ...], sample_rate: int) -> None:
-        super().__init__(sources, sample_rate, 1)
-        self.network = network
-
-    def estimate(self, mixture: Tensor) -> Tensor:
-        """``(b, 1, t)`` to ``(b, s, 1, t)``."""
-        return rearrange(self.network(mixture), "b s t -> b s 1 t")
+    if not name.startswith("HDEMUCS"):
+        return PretrainedSeparator(BUNDLES[name], bundle.sample_rate, 1, network)
+    # its transform reflects one and a half hops, and rounds up to a whole one
+    shortest = 5 * network.hop_length // 2
+    return PretrainedSeparator(
+        BUNDLES[name], bundle.sample_rate, network.audio_channels, network, shortest=shortest, normalizes=True
+    )

@@ -1,4 +1,4 @@
-"""Model files of any project: recognised by their content, and read without running code from them."""
+"""Files of any project: recognised by their content, and read without running code from them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from threading import RLock
 from typing import Any, Literal
 
 import torch
+import yaml
+from safetensors import SafetensorError, safe_open
 
 from encore.common.errors import one_line
 
@@ -106,6 +108,45 @@ def read_safely(
         raise ValueError(
             f"'{path}' cannot be read as a {what} ({one_line(error)}): was it cut off? Copy it anew"
         ) from error
+
+
+@contextmanager
+def opened_safetensors(path: str | Path) -> Iterator[Any]:
+    """Open a safetensors file for reading: ``keys()``, ``get_tensor(name)`` and ``metadata()``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such file.
+    """
+    try:
+        with safe_open(str(check_file(path)), framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"'{path}' is not a safetensors file: {one_line(error)}") from error
+
+
+def read_yaml(path: str | Path, remedy: str, *, loader: Any = yaml.SafeLoader) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping; nothing in it is run.
+
+    Args:
+        path: The file.
+        remedy: What to do about another file, for the errors.
+        loader: A loader of plain values, if not the usual one.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not YAML of plain values, or holds something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"configuration '{path}' is missing: {remedy}")
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"'{path}' is not YAML of plain values ({reason}): {remedy}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"'{path}' holds no mapping: {remedy}")
+    return content
 
 
 @contextmanager
