@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
+
+_RECURRENCES = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 
 
 def parameters(module: nn.Module) -> int:
@@ -51,10 +53,9 @@ def macs_per_second(
 def count_macs(module: nn.Module, *inputs: Tensor | PackedSequence) -> int:
     """Count the multiply-accumulates of one evaluation.
 
-    Convolutions, linear layers, matrix products and attention are counted by torch's operation counter. It
-    misses the fused kernels of recurrent layers, multi-head attention and transformer layers, so recurrent
-    layers are counted from the shapes of their weights, and attention is run in its plain form. Not counted:
-    element-wise operations, normalization, activations, Fourier transforms.
+    Convolutions, linear layers, matrix products and attention are counted by torch's operation counter,
+    recurrent layers from the shapes of their weights. Not counted: element-wise operations, normalization,
+    activations, Fourier transforms.
 
     Args:
         module: Any network; run without gradients in evaluation mode, its modes are restored.
@@ -63,98 +64,52 @@ def count_macs(module: nn.Module, *inputs: Tensor | PackedSequence) -> int:
     Returns:
         Multiply-accumulates, half the floating point operations.
     """
-    counter = FlopCounterMode(display=False)
-    recurrent = _RecurrentCount(counter)
-    with ExitStack() as stack:
-        stack.enter_context(_evaluation_mode(module))
-        stack.enter_context(_plain_attention())
-        stack.enter_context(recurrent.attached(module))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(_MetaInverseTransforms())
-        stack.enter_context(counter)
+    counter, replaced = FlopCounterMode(display=False), _Replacements()
+    # attention as matrix products, which the counter sees, in place of fused kernels
+    with _evaluation_mode(module), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), replaced, counter:
         module(*inputs)
-    return counter.get_total_flops() // 2 - recurrent.macs_by_counter + recurrent.macs
+    return counter.get_total_flops() // 2 + replaced.macs
 
 
-class _RecurrentCount:
-    """Counts recurrent layers by hooks.
+class _Replacements(TorchFunctionMode):
+    """Replaces two kinds of functions by tensors of the shapes that they return.
 
-    The operation counter misses fused kernels but not unrolled ones, so its own count of recurrent layers
-    is recorded as well, to be subtracted.
+    Recurrent layers, which the counter misses where one kernel computes them, and which the meta device runs
+    step by step; inverse Fourier transforms, whose check of the windows' overlap fails on the meta device.
+    While it is active, torch takes no fused path through a whole layer of attention.
     """
 
-    def __init__(self, counter: FlopCounterMode) -> None:
-        self.counter = counter
+    def __init__(self) -> None:
+        super().__init__()
         self.macs = 0
-        self.macs_by_counter = 0
-        self._flops_before = 0
-        self._steps = 0
 
-    @contextmanager
-    def attached(self, module: nn.Module) -> Iterator[None]:
-        """Hook every recurrent layer and cell of a module."""
-        layers = [part for part in module.modules() if isinstance(part, nn.RNNBase | nn.RNNCellBase)]
-        with ExitStack() as stack:
-            for layer in layers:
-                stack.callback(layer.register_forward_pre_hook(self._before).remove)
-                stack.callback(layer.register_forward_hook(self._after).remove)
-            yield
-
-    def _before(
-        self, layer: nn.Module, inputs: tuple[Tensor | PackedSequence, ...]
-    ) -> tuple[Tensor | PackedSequence, ...]:
-        self._flops_before = self.counter.get_total_flops()
-        sequence = inputs[0]
-        # the last axis is the feature, also of a packed sequence (steps of all items, feature)
-        features = sequence.data if isinstance(sequence, PackedSequence) else sequence
-        # each weight matrix (input, hidden, projection; every gate, layer and direction) is used once a step
-        weights = sum(weight.numel() for weight in layer.parameters() if weight.ndim == 2)
-        self.macs += features.shape[:-1].numel() * weights
-        axis = _unrolled_axis(layer, sequence)
-        if axis is None:
-            return inputs
-        self._steps = features.shape[axis]
-        return (features.narrow(axis, 0, 1), *inputs[1:])
-
-    def _after(
-        self, layer: nn.Module, inputs: tuple[Tensor | PackedSequence, ...], output: Any
-    ) -> tuple[Any, ...] | None:
-        self.macs_by_counter += (self.counter.get_total_flops() - self._flops_before) // 2
-        axis = _unrolled_axis(layer, inputs[0])
-        return None if axis is None else (output[0].repeat_interleave(self._steps, axis), *output[1:])
-
-
-def _unrolled_axis(layer: nn.Module, sequence: Tensor | PackedSequence) -> int | None:
-    """Return the time axis of a recurrent layer on the meta device, else None.
-
-    There torch runs it step by step, which takes long; one step is run in place of all.
-    """
-    if not isinstance(layer, nn.RNNBase) or isinstance(sequence, PackedSequence) or not sequence.is_meta:
-        return None
-    return 1 if layer.batch_first and sequence.ndim == 3 else 0
-
-
-class _MetaInverseTransforms(TorchFunctionMode):
-    """Inverse Fourier transforms on the meta device, where torch's check of the windows' overlap fails."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _RECURRENCES:
+            return self._recurrence(*args)
         if func is torch.istft and args[0].is_meta:
-            return _inverse_transform_shape(*args, **(kwargs or {}))
+            return _inverse_transform(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
+    def _recurrence(self, sequence: Tensor, *others: Any) -> tuple[Tensor, ...]:
+        """Count torch.lstm or its like: of ``(..., feature)``, or of all steps of a packed sequence."""
+        # a packed sequence has its batch sizes before the states
+        position = next(index for index, other in enumerate(others) if isinstance(other, list))
+        states, weights, bidirectional = others[position - 1], others[position], others[position + 5]
+        # each weight matrix (input, hidden, projection; every gate, layer and direction) is used once a step
+        self.macs += sequence.shape[:-1].numel() * sum(
+            weight.numel() for weight in weights if weight.ndim == 2
+        )
+        states = (states,) if isinstance(states, Tensor) else tuple(states)
+        features = states[0].shape[-1] * (2 if bidirectional else 1)
+        return sequence.new_zeros(*sequence.shape[:-1], features), *states
 
-def _inverse_transform_shape(
+
+def _inverse_transform(
     spectrum: Tensor, n_fft: int, hop_length: int, *, length: int | None = None, **options: Any
 ) -> Tensor:
     """Return an empty waveform ``(..., time)`` of a centered spectrum ``(..., f, frame)``."""
     time = hop_length * (spectrum.shape[-1] - 1) if length is None else length
-    return torch.empty(*spectrum.shape[:-2], time, dtype=spectrum.real.dtype, device=spectrum.device)
+    return spectrum.real.new_empty(*spectrum.shape[:-2], time)
 
 
 @contextmanager
@@ -167,18 +122,6 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Run attention as matrix products, which the counter sees, in place of fused kernels."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def _given_or_attribute(separator: nn.Module, name: str, given: int | None) -> int:
