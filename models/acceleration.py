@@ -16,7 +16,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 BLOCKS = frozenset(
     {
-        "_Recurrence",  # BSRNN, DTTNet
+        "Recurrence",  # BSRNN, DTTNet
         "_TimeFrequencyBlock",  # DTTNet
         "MaskUNet",  # SpectrogramUNet
         "Conv1DBlock",  # ConvTasNet

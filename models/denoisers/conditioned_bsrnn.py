@@ -9,11 +9,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from encore.models.denoisers.contract import SpectralDenoiser
 from encore.models.denoisers.time_embedding import TimeFilms
 from encore.models.separators.band_split import BandSplitNetwork
 
 
-class ConditionedBSRNN(BandSplitNetwork):
+class ConditionedBSRNN(BandSplitNetwork, SpectralDenoiser):
     """BSRNN that estimates the sources in the state of a bridge.
 
     From the spectra of every source's state and of the mixture it computes complex masks of each:
@@ -32,8 +33,6 @@ class ConditionedBSRNN(BandSplitNetwork):
     def __init__(self, sources: Sequence[str] = ("speech",), *, embedding: int = 64, **options: Any) -> None:
         super().__init__(sources, **options)
         self.films = TimeFilms([self.features] * (2 * len(self.layers)), embedding)
-        # a Hann window of N samples has a sum of squares of 3 N / 8
-        self.window_norm = (3 * self.window_length / 8) ** 0.5
 
     def spectra(self, sources: int) -> int:
         """Return the number of input spectra: a state of every source, and the mixture."""
@@ -41,29 +40,20 @@ class ConditionedBSRNN(BandSplitNetwork):
 
     def analyze(self, waveforms: Tensor) -> Tensor:
         """Transform ``(b, n, c, t)`` to ``(b, n, c, f, frame)``, at the waveforms' level in the mean bin."""
-        return self.transform(waveforms) / self.window_norm
+        return super().analyze(waveforms).transpose(-2, -1)
 
     def synthesize(self, spectra: Tensor, time: int) -> Tensor:
         """Invert `analyze`: ``(b, n, c, f, frame)`` to waveforms ``(b, n, c, time)``."""
-        return self.inverse(self.window_norm * spectra, time)
+        return super().synthesize(spectra.transpose(-2, -1), time)
 
     def forward(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
-        """Estimate the sources.
-
-        Args:
-            state: ``(b, s, c, f, frame)``, complex.
-            t: ``(b,)`` in [0, 1].
-            mixture: ``(b, 1, c, f, frame)``, complex.
-
-        Returns:
-            ``(b, s, c, f, frame)``, complex.
-        """
+        """Estimate the sources, see `SpectralDenoiser`, in spectra ``(b, n, c, f, frame)``."""
         batch, count, channels = state.shape[:3]
-        states = rearrange(state, "b s c f t -> (b c) s f t")
-        mixtures = rearrange(mixture, "b 1 c f t -> (b c) 1 f t")
+        states = rearrange(state, "b s c f t -> (b c) s t f")
+        mixtures = rearrange(mixture, "b 1 c f t -> (b c) 1 t f")
         # all by the mixture's level, which keeps the excess level of a state, such as noise
         level = self.level(mixtures[:, 0])[:, None]
         films = self.films(t.repeat_interleave(channels))
         masks, residuals = self.estimate(torch.cat((states, mixtures), dim=1) / level, films)
         estimates = masks[:, :count] * states + masks[:, count:] * mixtures + residuals * level
-        return rearrange(estimates, "(b c) s f t -> b s c f t", b=batch)
+        return rearrange(estimates, "(b c) s t f -> b s c f t", b=batch)

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
+from encore.models.denoisers.contract import SpectralDenoiser
 from encore.models.denoisers.time_embedding import TimeFilms
-from encore.models.separators.contract import check_description
-from encore.models.separators.spectral import WindowedTransform
-from encore.models.separators.spectrogram_unet import MaskUNet
+from encore.models.separators.spectrogram_unet import MagnitudeNetwork, MaskUNet
 
 
-class ConditionedMasks(nn.Module):
+class ConditionedMasks(MagnitudeNetwork, SpectralDenoiser):
     """A U-Net that estimates the sources in the state of a bridge by magnitude masks of state and mixture.
 
     From the magnitudes of every source's state and of the mixture it computes for each source one mask in
@@ -40,8 +38,6 @@ class ConditionedMasks(nn.Module):
         ValueError: If a value is invalid.
     """
 
-    compilable = ("_predict",)
-
     def __init__(
         self,
         sources: Sequence[str],
@@ -56,54 +52,31 @@ class ConditionedMasks(nn.Module):
         dropout: float = 0.0,
         embedding: int = 64,
     ) -> None:
-        super().__init__()
-        check_description(sources, sample_rate, channels)
-        self.sources = tuple(str(name) for name in sources)
-        self.sample_rate, self.channels, self.compression = int(sample_rate), int(channels), compression
-        self.transform = WindowedTransform(sample_rate, window_seconds, hop_seconds)
-        self.bins = self.transform.bins_below(highest_frequency)
-        self.multiple = 2 ** len(filters)
+        super().__init__(
+            sources,
+            sample_rate,
+            channels,
+            filters,
+            highest_frequency,
+            window_seconds,
+            hop_seconds,
+            compression,
+        )
         count = len(self.sources)
         self.network = MaskUNet((count + 1) * channels, 2 * count * channels, filters, features, dropout)
         self.films = TimeFilms(self.network.film_widths, embedding)
 
-    def analyze(self, waveforms: Tensor) -> Tensor:
-        """Transform ``(b, n, c, t)`` to spectra ``(b, n, c, frame, f)`` at the waveforms' level."""
-        return self.transform(waveforms, self.multiple) / self._window_norm()
-
-    def synthesize(self, spectra: Tensor, time: int) -> Tensor:
-        """Invert `analyze`: ``(b, n, c, frame, f)`` to waveforms ``(b, n, c, time)``."""
-        return self.transform.inverse(spectra * self._window_norm(), time)
-
     def forward(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
-        """Estimate the sources.
-
-        Args:
-            state: ``(b, s, c, frame, f)``, complex.
-            t: ``(b,)`` in [0, 1].
-            mixture: ``(b, 1, c, frame, f)``, complex.
-
-        Returns:
-            ``(b, s, c, frame, f)``, complex.
-        """
+        """Estimate the sources, see `SpectralDenoiser`, in spectra ``(b, n, c, frame, f)``."""
         spectra = torch.view_as_real(torch.cat((state, mixture), dim=1))
         level = torch.view_as_real(mixture).square().sum(-1).mean(dim=(1, 2, 3, 4)).add(1e-16).sqrt()
-        spectra = spectra[..., : self.bins, :] / level[:, None, None, None, None, None]
-        # the small constant keeps the slope of the root finite where a bin is empty
-        power = spectra.square().sum(-1) + 1e-8
-        magnitudes = rearrange(power ** (self.compression / 2), "b n c t f -> b (n c) t f")
-        magnitudes = F.pad(magnitudes, (0, -self.bins % self.multiple))
+        magnitudes = self.magnitudes(spectra / level[:, None, None, None, None, None])
+        magnitudes = rearrange(magnitudes, "b n c t f -> b (n c) t f")
         logits = self._predict(magnitudes, self.films(t))[..., : self.bins].float()
         masks = rearrange(logits, "b (m s c) t f -> m b s c t f", m=2, c=self.channels).sigmoid()
-        mean = masks.mean(dim=-1, keepdim=True)
-        above = mean.expand(*mean.shape[:-1], state.shape[-1] - self.bins)
-        of_state, of_mixture = torch.cat((masks, above), dim=-1)
+        of_state, of_mixture = self.extend(masks, state.shape[-1])
         return of_state * state + of_mixture * mixture
 
     def _predict(self, magnitudes: Tensor, films: Sequence[Tensor]) -> Tensor:
         logits: Tensor = self.network(magnitudes, films)
         return logits
-
-    def _window_norm(self) -> Tensor:
-        """Return the root of the squared window's sum: spectra over it are at the waveform's level."""
-        return self.transform.window.square().sum().sqrt()

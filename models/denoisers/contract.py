@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 from torch import Tensor
 
+from encore.models.separators.contract import AudioNetwork
+from encore.models.separators.spectral import WindowedTransform
 
-@runtime_checkable
-class SpectralDenoiser(Protocol):
-    """A network that estimates the sources in a state of a bridge, conditioned on time and mixture."""
 
-    sources: tuple[str, ...]
-    sample_rate: int
-    channels: int
+class SpectralDenoiser(AudioNetwork):
+    """A network that estimates the sources in a state of a bridge, conditioned on time and mixture.
+
+    Attributes:
+        transform: Its transform.
+        multiple: The number of frames is a multiple of this.
+    """
+
+    transform: WindowedTransform
+    multiple = 1
 
     def analyze(self, waveforms: Tensor) -> Tensor:
-        """Transform ``(b, n, c, t)`` to complex spectra ``(b, n, c, x, y)`` of unit-scaled windows."""
-        ...
+        """Transform ``(b, n, c, t)`` to complex spectra ``(b, n, c, x, y)``, at the waveforms' level."""
+        return self.transform(waveforms, self.multiple) / self.transform.gain
 
     def synthesize(self, spectra: Tensor, time: int) -> Tensor:
         """Invert `analyze`: ``(b, n, c, x, y)`` to ``(b, n, c, time)``."""
-        ...
+        return self.transform.inverse(spectra * self.transform.gain, time)
 
-    def __call__(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
+    def forward(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
         """Estimate the sources.
 
         Args:
@@ -34,4 +38,4 @@ class SpectralDenoiser(Protocol):
         Returns:
             ``(b, s, c, x, y)``, complex.
         """
-        ...
+        raise NotImplementedError

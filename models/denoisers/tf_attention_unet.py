@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from encore.common.dsp import istft, stft
 from encore.models.denoisers.attention import AdaptiveNorm, GlobalTemporal, GridAttention
 from encore.models.denoisers.time_embedding import LevelEmbedding
+from encore.models.separators.spectral import as_complex, run_layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +163,12 @@ class TFAttentionUNet(nn.Module):
                 x = _shuffle(F.pixel_shuffle, _convolve(self.up[index - middle - 1], x))
                 x = self.join[index - middle - 1](torch.cat((x, skips.pop()), dim=-1))
             for block in stage:  # type: ignore[attr-defined]
-                x = self._run_block(block, x, conditions[index])
+                x = run_layer(block, x, conditions[index], checkpointing=self.checkpointing)
             if index < middle:
                 skips.append(x)
                 x = _shuffle(F.pixel_unshuffle, _convolve(self.down[index], x))
         x, _ = self.norm(_convolve(self.leave, x), conditions[-1])
         return _convolve(self.out, x)[:, :, :frames]
-
-    def _run_block(self, block: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
-        if not (self.checkpointing and torch.is_grad_enabled()):
-            return block(x, condition)
-        return checkpoint(block, x, condition, use_reentrant=False)
 
     def _analyze(self, waveform: Tensor) -> Tensor:
         """Transform ``(b, 1, time)`` to ``(b, f, frame, 2)``; white noise keeps its unit variance."""
@@ -188,7 +183,7 @@ class TFAttentionUNet(nn.Module):
     def _synthesize(self, channels: Tensor, time: int) -> Tensor:
         """Invert `_analyze`: ``(b, f, frame, 2)`` to ``(b, 1, time)``."""
         with torch.autocast(channels.device.type, enabled=False):
-            spectrum = torch.view_as_complex(channels.float().contiguous()) * (self.hop / 2) ** 0.5
+            spectrum = as_complex(channels) * (self.hop / 2) ** 0.5
             return istft(spectrum, self.window, self._length(time), self.hop)[:, None, :time]
 
     def _length(self, time: int) -> int:

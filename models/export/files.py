@@ -161,7 +161,7 @@ SUFFIXES: Mapping[str, Callable[[Path, nn.Module, bool, float | None], tuple[Sep
 
 
 def _export_core(separator: BSRNN, example: Tensor, seconds: float | None) -> tuple[Any, Extent]:
-    spectrum = torch.view_as_real(separator.transform(example[:, 0])).permute(0, 2, 1, 3).contiguous()
+    spectrum = torch.view_as_real(separator.transform(example[:, 0])).contiguous()
     program, extent = _export(SpectralCore(separator), spectrum, seconds, time_axis=1)
     time = None if extent.time is None else example.shape[-1]
     return program, Extent(batch=extent.batch, time=time, part="core")

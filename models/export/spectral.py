@@ -39,9 +39,8 @@ class RealValuedBSRNN(nn.Module):
     def __init__(self, separator: BSRNN) -> None:
         super().__init__()
         self.separator = separator
-        length = separator.window_length
-        window = separator.window.double().cpu()
-        forwards, backwards = _fourier_filters(length)
+        window = separator.transform.window.double().cpu()
+        forwards, backwards = _fourier_filters(len(window))
         self.analysis: Tensor
         self.synthesis: Tensor
         self.envelope: Tensor
@@ -71,7 +70,7 @@ class RealValuedBSRNN(nn.Module):
 
     def _transform(self, waveform: Tensor) -> Tensor:
         """``(b, 1, t)`` to ``(b, frame, f, 2)``."""
-        hop = self.separator.hop_length
+        hop = self.separator.transform.hop_length
         # the remainder of a negative number, as in the network itself, is another one in ONNX
         after = hop + (hop - waveform.shape[-1] % hop) % hop
         padded = nn.functional.pad(waveform, (hop, after))
@@ -80,7 +79,7 @@ class RealValuedBSRNN(nn.Module):
 
     def _invert(self, spectrum: Tensor, time: int) -> Tensor:
         """``(b, s, f, frame, 2)`` to ``(b, s, t)``."""
-        hop = self.separator.hop_length
+        hop = self.separator.transform.hop_length
         batch, sources, _, frames, _ = spectrum.shape
         flat = spectrum.permute(0, 1, 4, 2, 3).reshape(batch * sources, -1, frames)
         waveform = nn.functional.conv_transpose1d(flat, self.synthesis, stride=hop)
@@ -94,9 +93,9 @@ def transform_parameters(separator: BSRNN) -> dict[str, Any]:
     """What another program must know to put its own transforms around a `SpectralCore`."""
     return {
         "window": "hann, periodic",
-        "window_length": separator.window_length,
-        "hop_length": separator.hop_length,
-        "fft_length": separator.window_length,
+        "window_length": separator.transform.window_length,
+        "hop_length": separator.transform.hop_length,
+        "fft_length": separator.transform.window_length,
         "centre": "zeros of half a window on both sides, after zeros at the end up to a whole hop",
         "compression": separator.compression,
         "compression_inside": True,

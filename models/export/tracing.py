@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as symbolic_shapes_config
 from torch.nn import functional as F
 
-from encore.models.separators.asteroid import _PAD_THEMSELVES, AsteroidSeparator
-
 
 @contextmanager
 def traceable(module: nn.Module, *, script: bool = False) -> Iterator[None]:
@@ -29,9 +27,7 @@ def traceable(module: nn.Module, *, script: bool = False) -> Iterator[None]:
     """
     with ExitStack() as changes:
         changes.enter_context(torch.no_grad())
-        if script:
-            changes.enter_context(patch.object(AsteroidSeparator, "_whole_frames", _whole_frames_of_tensor))
-        else:
+        if not script:
             changes.enter_context(_whole_lstms())
             # else the example's length, whole frames or not, one frame or several, becomes a condition
             changes.enter_context(symbolic_shapes_config.patch(backed_size_oblivious=True))  # type: ignore[attr-defined]
@@ -143,13 +139,3 @@ def _fold(self: Any, x: Tensor, output_size: int | None = None) -> Tensor:
     pulses = torch.eye(size, device=x.device)[:, None]
     summed = F.conv_transpose1d(x.reshape(batch * features, size, number), pulses, stride=self.hop_size)
     return summed[..., size : size + time].reshape(batch, features, time) / (size / self.hop_size)
-
-
-def _whole_frames_of_tensor(self: AsteroidSeparator, length: Any) -> Any:
-    """As the adapter's own, without the comparison that a trace would decide for all lengths."""
-    filterbank = getattr(getattr(self.network, "encoder", None), "filterbank", None)
-    if filterbank is None or type(self.network).__name__ in _PAD_THEMSELVES:
-        return length
-    kernel, stride = int(filterbank.kernel_size), int(filterbank.stride)
-    beyond = (length - kernel + abs(length - kernel)) // 2
-    return kernel + (beyond + stride - 1) // stride * stride

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from encore.common.names import similar
 from encore.common.packages import require
-from encore.models.separators.contract import check_description, check_mixture
+from encore.models.separators.contract import SeparatorNetwork
 
 ARCHITECTURES = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
 """The classes of ``asteroid.models`` that map waveforms to waveforms and build on today's torch."""
@@ -24,7 +24,7 @@ _PAD_THEMSELVES = frozenset({"SuDORMRFImprovedNet", "SuDORMRFNet"})
 _SET_BY_THE_ADAPTER = {"n_src": "sources", "sample_rate": "sample_rate"}
 
 
-class AsteroidSeparator(nn.Module):
+class AsteroidSeparator(SeparatorNetwork):
     """One of asteroid's networks as a separator.
 
     Three things are added to the network:
@@ -55,6 +55,8 @@ class AsteroidSeparator(nn.Module):
     researchers", 2020.
     """
 
+    compilable = ()
+
     def __init__(
         self,
         architecture: str | nn.Module,
@@ -63,11 +65,7 @@ class AsteroidSeparator(nn.Module):
         channels: int = 1,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        check_description(sources, sample_rate, channels)
-        self.sources = tuple(str(name) for name in sources)
-        self.sample_rate = int(sample_rate)
-        self.channels = int(channels)
+        super().__init__(sources, sample_rate, channels)
         if isinstance(architecture, nn.Module):
             if options:
                 raise ValueError(
@@ -77,19 +75,8 @@ class AsteroidSeparator(nn.Module):
         else:
             self.network = _build(architecture, len(self.sources), self.sample_rate, dict(options or {}))
 
-    def forward(self, mixture: Tensor) -> Tensor:
-        """Separate a mixture.
-
-        Args:
-            mixture: ``(batch, channel, time)``, full scale 1.0, any time from one sample up.
-
-        Returns:
-            Estimates ``(batch, source, channel, time)``, in the mixture's unit.
-
-        Raises:
-            ValueError: If the shape of the mixture, or the number of sources of a given network, is wrong.
-        """
-        check_mixture(mixture, self.channels)
+    def separate(self, mixture: Tensor) -> Tensor:
+        """See `SeparatorNetwork`."""
         length = mixture.shape[-1]
         single = rearrange(mixture, "b c t -> (b c) 1 t")
         single = F.pad(single, (0, self._whole_frames(length) - length))
@@ -108,9 +95,11 @@ class AsteroidSeparator(nn.Module):
         if filterbank is None or type(self.network).__name__ in _PAD_THEMSELVES:
             return length
         kernel, stride = int(filterbank.kernel_size), int(filterbank.stride)
+        beyond = length - kernel
+        # TorchScript's tracer, which gives tensors, would decide a comparison for all lengths
+        beyond = (beyond + abs(beyond)) // 2 if isinstance(beyond, Tensor) else max(beyond, 0)
         # rounded up; no negative number is divided, as ONNX would round that towards zero
-        hops = (max(length - kernel, 0) + stride - 1) // stride
-        return kernel + hops * stride
+        return kernel + (beyond + stride - 1) // stride * stride
 
 
 def _build(architecture: str, number_of_sources: int, sample_rate: int, options: dict[str, Any]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Transform, encoders, recurrences and decoders of band-split networks, with bands fixed in Hz."""
+"""Encoders, recurrences and decoders of band-split networks, with bands fixed in Hz."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from typing import Literal
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from encore.common.dsp import istft, stft
+from encore.models.separators.contract import AudioNetwork, check_compression
+from encore.models.separators.spectral import (
+    Film,
+    Recurrence,
+    WindowedTransform,
+    as_complex,
+    compress,
+    run_layer,
+)
 
 Bands = Sequence[tuple[int, float]]
 """``(number, width in Hz)`` from 0 Hz up; the rest above is one more band."""
 
 PUBLISHED_BANDS: Bands = ((20, 200.0), (6, 500.0), (7, 2000.0))
 
-Film = tuple[Tensor, Tensor]
-"""Scale and shift ``(batch, features)`` of the input of a recurrence."""
 
-
-class BandSplitNetwork(nn.Module):
+class BandSplitNetwork(AudioNetwork):
     """A network from spectra to complex masks and residuals, recurrent along time and along bands.
 
     See `encore.models.separators.bsrnn.BSRNN` for the arguments.
@@ -31,7 +35,6 @@ class BandSplitNetwork(nn.Module):
             for each.
     """
 
-    compilable = ("_predict",)
     initial_masks: tuple[float, ...] = (1.0,)
 
     def __init__(
@@ -48,22 +51,16 @@ class BandSplitNetwork(nn.Module):
         norm: Literal["sequence", "position"] = "sequence",
         checkpointing: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(sources, sample_rate, channels)
+        check_compression(compression)
         if sample_rate > max_sample_rate:
             raise ValueError(
                 f"sample_rate={sample_rate} is above max_sample_rate={max_sample_rate}: raise the latter"
             )
-        self.sources = tuple(sources)
-        self.sample_rate, self.channels = int(sample_rate), int(channels)
-        window = 2 * round(window_seconds * sample_rate / 2)
-        self.window_length, self.hop_length = window, window // 2
-        self.features, self.compression = features, compression
-        self.checkpointing = checkpointing
-        self.window: Tensor
-        self.register_buffer("window", torch.hann_window(window), persistent=False)
-
+        self.transform = WindowedTransform(sample_rate, window_seconds, window_seconds / 2)
+        self.features, self.compression, self.checkpointing = features, compression, checkpointing
         full = bins_per_band(bands, window_seconds, max_sample_rate)
-        self.band_bins = used_bands(full, window // 2 + 1)
+        self.band_bins = used_bands(full, self.transform.window_length // 2 + 1)
         # any fixed number serves all rates; this one gives audio at 16 kHz unit power in the mean bin
         self.level_bins = round(8000 * window_seconds) + 1
         count = len(self.sources)
@@ -80,45 +77,29 @@ class BandSplitNetwork(nn.Module):
         """Return the number of input spectra for this many sources."""
         return 1
 
-    def transform(self, waveform: Tensor) -> Tensor:
-        """Transform ``(..., time)`` of any length to a complex spectrum ``(..., f, frame)``."""
-        # to a whole hop: where only the tail of the last window reaches, the inversion divides by nearly 0
-        padded = nn.functional.pad(waveform.float(), (0, -waveform.shape[-1] % self.hop_length))
-        return stft(padded, self.window, self.hop_length, padding="constant")
-
-    def inverse(self, spectrum: Tensor, time: int) -> Tensor:
-        """Invert a spectrum ``(..., f, frame)`` to waveforms ``(..., time)``."""
-        # cut here, because torch.export cannot leave the inversion's own length open
-        return istft(spectrum, self.window, hop=self.hop_length)[..., :time]
-
     def level(self, spectrum: Tensor) -> Tensor:
-        """Return the root mean square ``(b, 1, 1)`` of a spectrum ``(b, f, frame)``; never 0."""
+        """Return the root mean square ``(b, 1, 1)`` of a spectrum ``(b, frame, f)``; never 0."""
         # summed over frequency, not averaged: the empty bins of a higher rate must not change the level
-        power = spectrum.abs().square().sum(dim=1, keepdim=True).mean(dim=2, keepdim=True)
+        power = spectrum.abs().square().sum(dim=2, keepdim=True).mean(dim=1, keepdim=True)
         return (power / self.level_bins + 1e-16).sqrt()
 
     def estimate(self, spectra: Tensor, films: Sequence[Film] | None = None) -> tuple[Tensor, Tensor]:
         """Estimate masks and residuals from spectra of unit power.
 
         Args:
-            spectra: ``(b, n, f, frame)``, complex.
+            spectra: ``(b, n, frame, f)``, complex.
             films: Scale and shift ``(b, features)`` of every recurrence, two a layer; None for none.
 
         Returns:
-            Complex masks ``(b, groups * s, f, frame)`` and residuals ``(b, s, f, frame)``.
+            Complex masks ``(b, groups * s, frame, f)`` and residuals ``(b, s, frame, f)``.
         """
-        real = rearrange(torch.view_as_real(spectra), "b n f t r -> b t f (n r)")
+        real = rearrange(torch.view_as_real(spectra), "b n t f r -> b t f (n r)")
         masks, residuals = self._predict(real) if films is None else self._predict(real, films)
-        # under autocast they may be bfloat16, which has no complex numbers
-        masks, residuals = masks.float().contiguous(), residuals.float().contiguous()
-        return torch.view_as_complex(masks), torch.view_as_complex(residuals)
+        return as_complex(masks).transpose(2, 3), as_complex(residuals).transpose(2, 3)
 
     def _predict(self, real: Tensor, films: Sequence[Film] | None = None) -> tuple[Tensor, Tensor]:
         """Predict masks and residuals ``(b, s, f, frame, 2)`` of unit-power ``(b, frame, f, 2 n)``."""
-        if self.compression != 1:
-            parts = rearrange(real, "b t f (n r) -> b t f n r", r=2)
-            power = parts.square().sum(dim=-1, keepdim=True)
-            real = (parts * (power + 1e-6) ** ((self.compression - 1) / 2)).flatten(-2)
+        real = compress(rearrange(real, "b t f (n r) -> b t f n r", r=2), self.compression).flatten(-2)
         split = torch.split(real, self.band_bins, dim=2)
         used = len(self.band_bins)
         bands = torch.stack(
@@ -126,10 +107,7 @@ class BandSplitNetwork(nn.Module):
         )
         for index, layer in enumerate(self.layers):
             own = () if films is None else (films[2 * index : 2 * index + 2],)
-            if self.checkpointing and torch.is_grad_enabled():
-                bands = checkpoint(layer, bands, *own, use_reentrant=False)
-            else:
-                bands = layer(bands, *own)
+            bands = run_layer(layer, bands, *own, checkpointing=self.checkpointing)
         masks, residuals = (
             torch.cat(
                 [
@@ -236,7 +214,7 @@ class BandLayer(nn.ModuleList):
     """A recurrence along time, then one along bands, of ``(b, band, frame, features)``."""
 
     def __init__(self, features: int, norm: str) -> None:
-        super().__init__((_Recurrence(features, norm), _Recurrence(features, norm)))
+        super().__init__(Recurrence(features, BandNorm(features, norm)) for _ in range(2))
 
     def forward(self, x: Tensor, films: Sequence[Film] | None = None) -> Tensor:
         """Apply both, each with its film."""
@@ -244,21 +222,3 @@ class BandLayer(nn.ModuleList):
         first, second = (None, None) if films is None else films
         x = along_time(x, first)
         return along_bands(x.transpose(1, 2), second).transpose(1, 2)
-
-
-class _Recurrence(nn.Module):
-    """Residual bidirectional LSTM along the last axis but one of ``(b, other, sequence, features)``."""
-
-    def __init__(self, features: int, norm: str) -> None:
-        super().__init__()
-        self.norm = BandNorm(features, norm)
-        self.rnn = nn.LSTM(features, 2 * features, batch_first=True, bidirectional=True)
-        self.projection = nn.Linear(4 * features, features)
-
-    def forward(self, x: Tensor, film: Film | None = None) -> Tensor:
-        flat = self.norm(rearrange(x, "b o q n -> (b o) q n"))
-        if film is not None:
-            scale, shift = (part.repeat_interleave(x.shape[1], dim=0)[:, None] for part in film)
-            flat = flat * (1 + scale) + shift
-        out, _ = self.rnn(flat)
-        return x + rearrange(self.projection(out), "(b o) q n -> b o q n", b=x.shape[0])

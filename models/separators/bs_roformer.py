@@ -10,12 +10,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from encore.common.packages import require
 from encore.models.separators.band_split import Bands, bins_per_band
 from encore.models.separators.contract import SeparatorNetwork, check_sizes
-from encore.models.separators.spectral import WindowedTransform
+from encore.models.separators.spectral import WindowedTransform, as_complex, run_layer
 
 _BIN = 44100 / 2048
 PUBLISHED_BANDS: Bands = (
@@ -62,8 +61,6 @@ class BSRoFormer(SeparatorNetwork):
 
     Source: W.-T. Lu et al., "Music Source Separation with Band-Split RoPE Transformer", 2023.
     """
-
-    compilable = ("_predict",)
 
     def __init__(
         self,
@@ -115,9 +112,7 @@ class BSRoFormer(SeparatorNetwork):
     def separate(self, mixture: Tensor) -> Tensor:
         """See `SeparatorNetwork`."""
         spectrum = self.transform(mixture)
-        masks = self._predict(torch.view_as_real(spectrum))
-        # under autocast they may be bfloat16, which has no complex numbers
-        masks = torch.view_as_complex(masks.float().contiguous())
+        masks = as_complex(self._predict(torch.view_as_real(spectrum)))
         return self.transform.inverse(masks * spectrum[:, None], mixture.shape[-1])
 
     def _predict(self, real: Tensor) -> Tensor:
@@ -126,10 +121,7 @@ class BSRoFormer(SeparatorNetwork):
         # the attention values of the first layer are mixed into all others
         along_time, along_bands = None, None
         for layer in self.network.layers:
-            if self.checkpointing and torch.is_grad_enabled():
-                x, *values = checkpoint(_run, layer, x, along_time, along_bands, use_reentrant=False)
-            else:
-                x, *values = _run(layer, x, along_time, along_bands)
+            x, *values = run_layer(_run, layer, x, along_time, along_bands, checkpointing=self.checkpointing)
             if along_time is None:
                 along_time, along_bands = values
         x = self.network.final_norm(x)

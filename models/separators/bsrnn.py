@@ -6,9 +6,10 @@ from einops import rearrange
 from torch import Tensor
 
 from encore.models.separators.band_split import BandSplitNetwork
+from encore.models.separators.contract import SeparatorNetwork
 
 
-class BSRNN(BandSplitNetwork):
+class BSRNN(BandSplitNetwork, SeparatorNetwork):
     """Separate by band-wise complex masks that recurrent layers along time and along bands predict.
 
     The spectrum is split into bands that are fixed in Hz. Each band is normalized and projected to
@@ -42,15 +43,13 @@ class BSRNN(BandSplitNetwork):
     Monaural Speech Enhancement with Universal Sample Rate Band-Split RNN", 2023 (rate independence).
     """
 
-    def forward(self, mixture: Tensor) -> Tensor:
-        """Separate ``(batch, channel, time)``, any level, length and number of channels.
+    any_channels = True
 
-        Returns:
-            ``(batch, source, channel, time)`` in the mixture's unit.
-        """
-        batch, channels, time = mixture.shape
+    def separate(self, mixture: Tensor) -> Tensor:
+        """See `SeparatorNetwork`."""
         spectrum = self.transform(rearrange(mixture, "b c t -> (b c) t"))
         scale = self.level(spectrum)
         masks, residuals = self.estimate((spectrum / scale)[:, None])
         estimates = masks * spectrum[:, None] + residuals * scale[:, None]
-        return rearrange(self.inverse(estimates, time), "(b c) s t -> b s c t", b=batch, c=channels)
+        estimates = self.transform.inverse(estimates, mixture.shape[-1])
+        return rearrange(estimates, "(b c) s t -> b s c t", c=mixture.shape[1])

@@ -1,4 +1,4 @@
-"""Base class of this project's separators, and the checks that adapters of other projects share with it."""
+"""Base classes of this project's networks, and the checks that adapters of other projects share with them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 
-class SeparatorNetwork(nn.Module):
-    """A separator that names its sources, rate and channels, and checks the shape of its input.
+class AudioNetwork(nn.Module):
+    """A network that names its sources, rate and channels.
 
     Args:
         sources: Names of the estimated sources.
@@ -22,13 +22,23 @@ class SeparatorNetwork(nn.Module):
         ValueError: If a value is invalid.
     """
 
-    compilable: tuple[str, ...] = ()
+    compilable: tuple[str, ...] = ("_predict",)
 
     def __init__(self, sources: Sequence[str], sample_rate: int, channels: int) -> None:
         super().__init__()
         check_description(sources, sample_rate, channels)
         self.sources = tuple(str(name) for name in sources)
         self.sample_rate, self.channels = int(sample_rate), int(channels)
+
+
+class SeparatorNetwork(AudioNetwork):
+    """A separator that checks the shape of its input.
+
+    Attributes:
+        any_channels: Whether it also takes other numbers of channels, each separated by itself.
+    """
+
+    any_channels = False
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate a mixture.
@@ -42,7 +52,7 @@ class SeparatorNetwork(nn.Module):
         Raises:
             ValueError: If the shape of the mixture is wrong.
         """
-        check_mixture(mixture, self.channels)
+        check_mixture(mixture, None if self.any_channels else self.channels)
         return self.separate(mixture)
 
     def separate(self, mixture: Tensor) -> Tensor:
@@ -69,16 +79,17 @@ def check_description(sources: Sequence[str], sample_rate: int, channels: int) -
         raise ValueError(f"channels={channels}: give the number of channels, 1 or more")
 
 
-def check_mixture(mixture: Tensor, channels: int) -> None:
-    """Check that a mixture is ``(batch, channel, time)`` with this many channels.
+def check_mixture(mixture: Tensor, channels: int | None) -> None:
+    """Check that a mixture is ``(batch, channel, time)`` with this many channels; with any, if None.
 
     Raises:
         ValueError: If it has another shape, or no sample.
     """
-    if mixture.ndim != 3 or mixture.shape[1] != channels or mixture.shape[2] == 0:
+    if mixture.ndim != 3 or mixture.shape[1] != (channels or mixture.shape[1]) or mixture.shape[2] == 0:
+        number = "any number of channels" if channels is None else f"{channels} channel(s)"
         raise ValueError(
             f"mixture has shape {tuple(mixture.shape)}: give (batch, channel, time) "
-            f"with {channels} channel(s) and at least one sample"
+            f"with {number} and at least one sample"
         )
 
 

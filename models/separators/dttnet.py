@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encore.models.separators.contract import SeparatorNetwork, check_compression, check_sizes
-from encore.models.separators.spectral import WindowedTransform, group_norm
+from encore.models.separators.spectral import (
+    Recurrence,
+    WindowedTransform,
+    as_complex,
+    compress,
+    group_norm,
+)
 
 Output = Literal["spectrum", "mask"]
 
@@ -58,8 +64,6 @@ class DTTNet(SeparatorNetwork):
     Framework (DTTNet: Dual-Path TFC-TDF UNet)", 2024; subbands as in M. Kim et al., "Sound Demixing Challenge
     2023 Music Demixing Track Technical Report: TFC-TDF-UNet v3", 2023.
     """
-
-    compilable = ("_predict",)
 
     def __init__(
         self,
@@ -134,19 +138,15 @@ class DTTNet(SeparatorNetwork):
         spectrum = self.transform(mixture, self.frame_multiple)
         level = self.transform.level(mixture)
         low = spectrum[..., : self.bins]
-        predicted = self._predict(torch.view_as_real(low / level))
-        # under autocast they may be bfloat16, which has no complex numbers
-        predicted = torch.view_as_complex(predicted.float().contiguous())
+        predicted = as_complex(self._predict(torch.view_as_real(low / level)))
         estimates = predicted * (low if self.output == "mask" else level)[:, None]
         above = spectrum.shape[-1] - self.bins
         return self.transform.inverse(F.pad(estimates, (0, above)), mixture.shape[-1])
 
     def _predict(self, real: Tensor) -> Tensor:
         """Predict spectra or masks ``(b, s, c, frame, f, 2)`` of unit-power ``(b, c, frame, f, 2)``."""
-        if self.compression != 1:
-            power = real.square().sum(dim=-1, keepdim=True)
-            real = real * (power + 1e-6) ** ((self.compression - 1) / 2)
-        x = F.pad(rearrange(real, "b c t f r -> b c r t f"), (0, -self.bins % self.bin_multiple))
+        real = rearrange(compress(real, self.compression), "b c t f r -> b c r t f")
+        x = F.pad(real, (0, -self.bins % self.bin_multiple))
         # contiguous, else torch.export guards on the strides that the convolution queries
         x = self.first(rearrange(x, "b c r t (k f) -> b (k c r) t f", k=self.subbands).contiguous())
         skips = []
@@ -200,7 +200,11 @@ class _DualPath(nn.Module):
     def __init__(self, channels: int, layers: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.recurrences = nn.ModuleList(_Recurrence(channels // heads) for _ in range(2 * layers))
+        features = channels // heads
+        groups = features // 16 if features % 16 == 0 else 1
+        self.recurrences = nn.ModuleList(
+            Recurrence(features, _SequenceNorm(groups, features)) for _ in range(2 * layers)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         items = rearrange(x, "b (h n) t f -> (b h) f t n", h=self.heads)
@@ -210,16 +214,8 @@ class _DualPath(nn.Module):
         return rearrange(items, "(b h) f t n -> b (h n) t f", h=self.heads)
 
 
-class _Recurrence(nn.Module):
-    """Residual bidirectional LSTM along the last axis but one of ``(b, other, sequence, features)``."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(features // 16 if features % 16 == 0 else 1, features)
-        self.rnn = nn.LSTM(features, 2 * features, batch_first=True, bidirectional=True)
-        self.projection = nn.Linear(4 * features, features)
+class _SequenceNorm(nn.GroupNorm):
+    """Group normalization of ``(b, sequence, features)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = rearrange(x, "b o q n -> (b o) n q")
-        out, _ = self.rnn(self.norm(flat).transpose(1, 2))
-        return x + rearrange(self.projection(out), "(b o) q n -> b o q n", b=x.shape[0])
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)

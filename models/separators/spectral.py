@@ -1,10 +1,14 @@
-"""The transform and the normalization that spectral separators share."""
+"""What spectral networks share: their transform, compression, normalization and recurrences."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from encore.common.dsp import Padding, istft, stft
 
@@ -58,11 +62,11 @@ class WindowedTransform(nn.Module):
         """Transform waveforms of any length.
 
         Args:
-            waveform: ``(b, c, time)``; padded with zeros at its end.
+            waveform: ``(..., time)``; padded with zeros at its end.
             multiple: The number of frames becomes a multiple of this.
 
         Returns:
-            Complex ``(b, c, frame, f)``.
+            Complex ``(..., frame, f)``.
         """
         time = waveform.shape[-1]
         # mirroring half a window takes one sample more than that
@@ -79,12 +83,65 @@ class WindowedTransform(nn.Module):
         # cut here, because torch.export cannot leave the inversion's own length open
         return waveform[..., :time]
 
+    @property
+    def gain(self) -> Tensor:
+        """The root of the squared window's sum: spectra over it are at the waveform's level."""
+        return self.window.square().sum().sqrt()
+
     def level(self, waveform: Tensor) -> Tensor:
         """Return the root mean square ``(b, 1, 1, 1)`` of the bins of a waveform's spectrum; never 0."""
         power = waveform.float().square().mean(dim=(1, 2))[:, None, None, None]
         return (power * self.window.square().sum() + 1e-16).sqrt()
 
 
+def as_complex(real: Tensor) -> Tensor:
+    """Return ``(..., 2)`` as complex numbers; under autocast it may be bfloat16, which has none."""
+    return torch.view_as_complex(real.float().contiguous())
+
+
+def compress(real: Tensor, exponent: float) -> Tensor:
+    """Raise the magnitudes of complex numbers ``(..., 2)`` to a power, with a finite slope at 0."""
+    if exponent == 1:
+        return real
+    power = real.square().sum(dim=-1, keepdim=True)
+    return real * (power + 1e-6) ** ((exponent - 1) / 2)
+
+
+def run_layer(layer: Any, *inputs: Any, checkpointing: bool) -> Any:
+    """Call a layer, which with checkpointing keeps its inputs only and is computed again for gradients."""
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(layer, *inputs, use_reentrant=False)
+    return layer(*inputs)
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Return a normalization of groups of eight channels; of all of them if they are no multiple of eight."""
     return nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
+
+
+Film = tuple[Tensor, Tensor]
+"""Scale, added to 1, and shift ``(batch, features)`` of the input of a layer."""
+
+
+class Recurrence(nn.Module):
+    """Residual bidirectional LSTM along the last axis but one of ``(b, other, sequence, features)``.
+
+    Args:
+        features: Width N of the features; the LSTM has 2N units per direction.
+        norm: Normalizes its input ``(b, sequence, features)``.
+    """
+
+    def __init__(self, features: int, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.rnn = nn.LSTM(features, 2 * features, batch_first=True, bidirectional=True)
+        self.projection = nn.Linear(4 * features, features)
+
+    def forward(self, x: Tensor, film: Film | None = None) -> Tensor:
+        """Map ``(b, other, sequence, features)`` to the same shape."""
+        flat = self.norm(rearrange(x, "b o q n -> (b o) q n"))
+        if film is not None:
+            scale, shift = (part.repeat_interleave(x.shape[1], dim=0)[:, None] for part in film)
+            flat = flat * (1 + scale) + shift
+        out, _ = self.rnn(flat)
+        return x + rearrange(self.projection(out), "(b o) q n -> b o q n", b=x.shape[0])

@@ -10,14 +10,49 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encore.models.separators.contract import SeparatorNetwork, check_compression, check_sizes
-from encore.models.separators.spectral import WindowedTransform, group_norm
+from encore.models.separators.contract import AudioNetwork, SeparatorNetwork, check_compression, check_sizes
+from encore.models.separators.spectral import Film, WindowedTransform, group_norm
 
 Masks = Literal["ratio", "softmax"]
 Extension = Literal["average", "zeros"]
 
 
-class SpectrogramUNet(SeparatorNetwork):
+class MagnitudeNetwork(AudioNetwork):
+    """A network from magnitudes below a frequency to masks of all bins; see `SpectrogramUNet`."""
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        sample_rate: int,
+        channels: int,
+        filters: Sequence[int],
+        highest_frequency: float,
+        window_seconds: float,
+        hop_seconds: float,
+        compression: float,
+    ) -> None:
+        super().__init__(sources, sample_rate, channels)
+        if not filters or min(filters) < 1:
+            raise ValueError(f"filters={filters}: give one positive number of channels per layer down")
+        check_compression(compression)
+        self.compression = compression
+        self.transform = WindowedTransform(sample_rate, window_seconds, hop_seconds)
+        self.bins = self.transform.bins_below(highest_frequency)
+        self.multiple = 2 ** len(filters)
+
+    def magnitudes(self, spectrum: Tensor) -> Tensor:
+        """Return compressed magnitudes ``(..., frame, f)`` of a spectrum ``(..., frame, f, 2)``, padded."""
+        # the small constant keeps the slope of the root finite where a bin is empty
+        power = spectrum[..., : self.bins, :].square().sum(dim=-1) + 1e-8
+        return F.pad(power ** (self.compression / 2), (0, -self.bins % self.multiple))
+
+    def extend(self, masks: Tensor, bins: int) -> Tensor:
+        """Extend masks ``(..., frame, f)`` to more bins, by the mean of each frame."""
+        mean = masks.mean(dim=-1, keepdim=True)
+        return torch.cat([masks, mean.expand(*mean.shape[:-1], bins - self.bins)], dim=-1)
+
+
+class SpectrogramUNet(MagnitudeNetwork, SeparatorNetwork):
     """Separate by magnitude masks that U-Nets of strided 5x5 convolutions predict; the phase stays.
 
     Every layer down halves bins and frames; every layer up doubles them and is concatenated with the layer
@@ -56,8 +91,6 @@ class SpectrogramUNet(SeparatorNetwork):
     Models", 2020.
     """
 
-    compilable = ("_predict",)
-
     def __init__(
         self,
         sources: Sequence[str],
@@ -74,21 +107,24 @@ class SpectrogramUNet(SeparatorNetwork):
         compression: float = 1.0,
         dropout: float = 0.5,
     ) -> None:
-        super().__init__(sources, sample_rate, channels)
-        if not filters or min(filters) < 1:
-            raise ValueError(f"filters={filters}: give one positive number of channels per layer down")
+        super().__init__(
+            sources,
+            sample_rate,
+            channels,
+            filters,
+            highest_frequency,
+            window_seconds,
+            hop_seconds,
+            compression,
+        )
         check_sizes(features=features)
-        check_compression(compression)
         if masks not in get_args(Masks):
             raise ValueError(f"masks={masks!r}: choose 'ratio' or 'softmax'")
         if extension not in get_args(Extension):
             raise ValueError(f"extension={extension!r}: choose 'average' or 'zeros'")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout}: give a rate of at least 0, below 1")
-        self.shared, self.masks, self.extension, self.compression = shared, masks, extension, compression
-        self.transform = WindowedTransform(sample_rate, window_seconds, hop_seconds)
-        self.bins = self.transform.bins_below(highest_frequency)
-        self.multiple = 2 ** len(filters)
+        self.masks, self.extension = masks, extension
         networks, outputs = (1, len(self.sources)) if shared else (len(self.sources), 1)
         self.networks = nn.ModuleList(
             MaskUNet(self.channels, outputs * self.channels, filters, features, dropout)
@@ -105,9 +141,7 @@ class SpectrogramUNet(SeparatorNetwork):
 
     def _predict(self, spectrum: Tensor) -> Tensor:
         """Predict masks ``(b, s, c, frame, f)`` of a spectrum ``(b, c, frame, f, 2)`` of unit power."""
-        # the small constant keeps the slope of the root finite where a bin is empty
-        power = spectrum[..., : self.bins, :].square().sum(dim=-1) + 1e-8
-        magnitudes = F.pad(power ** (self.compression / 2), (0, -self.bins % self.multiple))
+        magnitudes = self.magnitudes(spectrum)
         logits = torch.cat([network(magnitudes) for network in self.networks], dim=1)
         # under autocast they may be bfloat16, in which masks would not sum to one
         logits = rearrange(logits[..., : self.bins].float(), "b (s c) t f -> b s c t f", c=self.channels)
@@ -118,11 +152,9 @@ class SpectrogramUNet(SeparatorNetwork):
             masks = (2 * F.logsigmoid(logits)).softmax(dim=1)
         else:
             masks = logits.softmax(dim=1)
-        above = spectrum.shape[-2] - self.bins
         if self.extension == "zeros":
-            return F.pad(masks, (0, above))
-        mean = masks.mean(dim=-1, keepdim=True)
-        return torch.cat([masks, mean.expand(-1, -1, -1, -1, above)], dim=-1)
+            return F.pad(masks, (0, spectrum.shape[-2] - self.bins))
+        return self.extend(masks, spectrum.shape[-2])
 
 
 class MaskUNet(nn.Module):
@@ -154,7 +186,7 @@ class MaskUNet(nn.Module):
         self.masks = nn.Conv2d(features, outputs, 4, dilation=2, padding=3)
         self.film_widths = [*filters[:-1], *upwards]
 
-    def forward(self, x: Tensor, films: Sequence[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+    def forward(self, x: Tensor, films: Sequence[Film] | None = None) -> Tensor:
         """Compute logits; ``films`` scale and shift the normalized layers."""
         remaining = iter([None] * len(self.film_widths) if films is None else films)
         skips = []
@@ -172,7 +204,7 @@ class MaskUNet(nn.Module):
         return logits
 
 
-def _film(x: Tensor, film: tuple[Tensor, Tensor] | None) -> Tensor:
+def _film(x: Tensor, film: Film | None) -> Tensor:
     """Scale and shift ``(b, c, frame, f)`` by ``(b, c)`` each."""
     if film is None:
         return x
