@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,9 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.search, name)
 
-    def propose(self, state: inference.SearchState) -> Tensor:
+    def propose(self, state: inference.SearchState) -> Sequence[float]:
         if len(self.calls) < state.step:
-            self.calls.append(int(state.evaluations))
+            self.calls.append(state.evaluations)
         return self.search.propose(state)
 
 

@@ -7,9 +7,8 @@ from encore.inference.evaluation import Evaluation, RefinementMethod, evaluate
 from encore.inference.execution import BatchSize, WorkerPool, batched
 from encore.inference.fast import refine
 from encore.inference.fitting import fit_schedule
-from encore.inference.interpolation import BrentSearch, GradientLineSearch
 from encore.inference.limits import EarlyStopping, MaxEvaluations
-from encore.inference.line_search import CoarseToFine, GoldenSection
+from encore.inference.line_search import BrentSearch, CoarseToFine, GoldenSection, GradientLineSearch
 from encore.inference.local_search import FixedListSearch, GreedySearch, LocalSearch
 from encore.inference.options import RefineOptions
 from encore.inference.paths import NoisyPath, endpoint, state

@@ -24,7 +24,7 @@ from encore.inference.quality import (
     resolve_search,
 )
 from encore.inference.refinement import Refined, Step, check_estimates, check_mixture
-from encore.inference.search import Search, SearchState, proposals
+from encore.inference.search import Progress, Search
 from encore.inference.wrappers import separate_each
 from encore.metrics.quality import Metric, Quality, for_items, scores_of
 from encore.models.types import Separator
@@ -86,20 +86,20 @@ def refine(
         cost = cost_of(run.quality, search, one_step.shape[1])
         run.quality = for_items(run.quality, one_step)
         score = run.scores(one_step)
-        run.one_score, eligible = score, ~score.isnan()
-        state = SearchState.start(score, torch.full_like(score, cost.start, dtype=torch.long), cost.candidate)
+        run.one_score = score
+        progress = Progress(search, score, evaluations=cost.start, cost=cost.candidate)
         for number in range(1, search.steps + 1):
-            state, best = state.next_step(), _Best(estimates, score, keep=search.keep_best)
-            while (ratios := proposals(search, state, eligible)) is not None:
+            progress.begin_step()
+            best = _Best(estimates, score, keep=search.keep_best)
+            while (ratios := progress.propose()) is not None:
                 scores, slopes = run.round(ratios, estimates, score, best, gradient=search.needs_gradient)
-                evaluations = state.evaluations + cost.candidate * (ratios < 1).sum(1)
-                state = state.after_round(ratios, scores, slopes, evaluations)
+                progress.end_round(ratios, scores, slopes)
             run.move_anchor(estimates, best.ratio)
             estimates, score = best.estimates, best.score
-            state = state.after_step(best.ratio, score)
+            progress.end_step(best.ratio, score)
             if callback is not None:
                 callback(Step(number=number, estimates=estimates, scores=score, ratios=best.ratio))
-    return Refined(estimates, one_step, state.history, state.chosen, state.evaluations)
+    return Refined(estimates, one_step, progress.scores, progress.ratios, progress.evaluations)
 
 
 class _Run:

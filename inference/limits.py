@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from itertools import accumulate, pairwise
 
 from encore.inference.search import Search, SearchState, at_least_one
 
@@ -51,13 +50,11 @@ class EarlyStopping(_Limited):
             raise ValueError(f"minimum_gain={self.minimum_gain}: must be above 0, in the unit of the quality")
         at_least_one("patience", self.patience)
 
-    def propose(self, state: SearchState) -> Tensor:
-        """Return the inner search's proposal, none for items that gained too little."""
-        ratios = self.search.propose(state)
-        if state.step <= self.patience:
-            return ratios
-        small = state.history.diff(dim=0)[-self.patience :] < self.minimum_gain
-        return ratios.where(~small.all(0)[:, None], torch.nan)
+    def propose(self, state: SearchState) -> Sequence[float]:
+        """Return the inner search's proposal, none for an item that gained too little."""
+        gains = [after - before for before, after in pairwise(state.history)]
+        small = [gain < self.minimum_gain for gain in gains[-self.patience :]]
+        return [] if len(small) == self.patience and all(small) else self.search.propose(state)
 
 
 @dataclass(frozen=True)
@@ -78,11 +75,11 @@ class MaxEvaluations(_Limited):
         if self.evaluations < 1:
             raise ValueError(f"evaluations={self.evaluations}: the one-step estimate alone takes 1")
 
-    def propose(self, state: SearchState) -> Tensor:
+    def propose(self, state: SearchState) -> Sequence[float]:
         """Return the inner search's proposal, cut off where the calls end."""
+        left = (self.evaluations - state.evaluations) // state.cost
+        if left < 1:  # a step that can afford no call could only choose ratio 1, which was tried before
+            return []
         ratios = self.search.propose(state)
-        left = ((self.evaluations - state.evaluations) // state.cost).to(ratios.device)
-        costly = (ratios < 1) & ~ratios.isnan()
-        within = ratios.where(~costly | (costly.cumsum(1) <= left[:, None]), torch.nan)
-        # a step that can afford no call could only choose ratio 1, which was tried before
-        return within.where((left > 0)[:, None], torch.nan)
+        calls = accumulate(ratio < 1 for ratio in ratios)
+        return [ratio for ratio, call in zip(ratios, calls, strict=True) if ratio == 1 or call <= left]

@@ -1,9 +1,9 @@
 """Line searches: find the ratio of a step with the highest score in few separator calls.
 
 Within a step the score is a curve over the mixing ratio in [0, 1]: mostly smooth and with one maximum, not
-always. A line search looks at the scores of the step's earlier rounds; it comes close to such a maximum, and
-on any other curve it still ends within a stated number of calls. This module has those that enclose the
-maximum, `encore.inference.interpolation` those that estimate where it is.
+always. A line search comes close to such a maximum by the scores of the step's earlier rounds, and on any
+other curve it still ends within a stated number of calls. `CoarseToFine` and `GoldenSection` enclose the
+maximum, `BrentSearch` and `GradientLineSearch` estimate where it is.
 
 Ratio 1 costs no call, so searches that can use the score there propose it.
 """
@@ -11,12 +11,10 @@ Ratio 1 costs no call, so searches that can use the score there propose it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from encore.inference.search import Search, SearchState, at_least_one, no_ratios, unless_kept
+from encore.inference.search import Search, SearchState, at_least_one
 
 #: The golden section: parts of a line of length 1.
 SMALL_SECTION, LARGE_SECTION = (3 - math.sqrt(5)) / 2, (math.sqrt(5) - 1) / 2
@@ -45,19 +43,15 @@ class CoarseToFine(Search):
             raise ValueError(f"points={self.points}: at least 2 are needed to enclose a maximum")
         at_least_one("rounds", self.rounds)
 
-    def propose(self, state: SearchState) -> Tensor:
+    def propose(self, state: SearchState) -> Sequence[float]:
         """Return all ratios of a round."""
-        items, tried = state.ratios.shape
-        points = self.points
-        if tried == 0:
-            grid = state.ratios.new_tensor(range(points + 1)) / points
-            return unless_kept(grid.expand(items, points + 1), state)
-        if tried > points * self.rounds:
-            return no_ratios(state)
-        left, _, right = around_the_best(state)
-        parts = state.ratios.new_tensor(range(1, points + 1)) / (points + 1)
-        ratios = torch.lerp(left[:, None], right[:, None], parts)
-        return ratios.where(distance(ratios, state.ratios) > SAME_RATIO, torch.nan)
+        if state.round == 0:
+            return [] if state.steps_kept else [n / self.points for n in range(self.points + 1)]
+        if state.round == self.rounds:
+            return []
+        left, right = _neighbours(state, _best(state))
+        between = [left + (right - left) * n / (self.points + 1) for n in range(1, self.points + 1)]
+        return [ratio for ratio in between if _distance(ratio, state) > SAME_RATIO]
 
     def max_candidates(self) -> int:
         """Return P a round."""
@@ -87,57 +81,219 @@ class GoldenSection(Search):
         if not 0 <= self.low < self.high <= 1:
             raise ValueError(f"low={self.low}, high={self.high}: give ratios with 0 <= low < high <= 1")
 
-    def propose(self, state: SearchState) -> Tensor:
+    def propose(self, state: SearchState) -> Sequence[float]:
         """Return both inner points of the interval, later the one that is new."""
-        items, tried = state.ratios.shape
-        low, high = (state.ratios.new_full((items,), end) for end in (self.low, self.high))
-        points = torch.stack((low.lerp(high, SMALL_SECTION), low.lerp(high, LARGE_SECTION)), dim=1)
-        if tried == 0:
-            return unless_kept(points, state)
-        if tried > self.rounds:
-            return no_ratios(state)
-        scores = finite_scores(state)
-        new, height = points, scores[:, :2]
-        for column in range(2, tried + 1):
-            lower = height[:, 0] >= height[:, 1]
-            low, high = low.where(lower, points[:, 0]), points[:, 1].where(lower, high)
-            new = low.lerp(high, SMALL_SECTION).where(lower, low.lerp(high, LARGE_SECTION))[:, None]
-            if column < tried:
-                points = _paired(lower, points, new)
-                height = _paired(lower, height, scores[:, column : column + 1])
-        return new
+        if state.round == 0:
+            sections = (SMALL_SECTION, LARGE_SECTION)
+            points = [self.low + section * (self.high - self.low) for section in sections]
+            return [] if state.steps_kept else points
+        if state.round == self.rounds:
+            return []
+        # of equal ones the one nearer to the estimate
+        best = min(zip(state.scores, state.ratios, strict=True), key=lambda pair: (-pair[0], pair[1]))[1]
+        left, right = _neighbours(state, best, self.low, self.high)
+        section = SMALL_SECTION if best - left > right - best else LARGE_SECTION
+        return [left + section * (right - left)]
 
     def max_candidates(self) -> int:
         """Return one more than the rounds of each step."""
         return self.steps * (self.rounds + 1)
 
 
-def around_the_best(state: SearchState, among: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the left neighbour, the best ratio tried (of equal ones the larger) and the right one, ``(b,)``.
+@dataclass(frozen=True)
+class BrentSearch(Search):
+    """Try the maximum of the parabola through the best ratio and its neighbours, repeatedly.
 
-    A missing neighbour is the best ratio itself. ``among`` ``(b, n)`` says which ratios can be the best.
+    A step starts with the last chosen ratio (and with ratio 1, which costs nothing), then tries one at
+    ``width`` from it, on the side of the estimate if there is room. Where the parabola has no maximum, or it
+    is at ratio 1, the golden section of the larger side is tried instead. A step ends when a ratio gains
+    ``enough`` of what the last step did, or the next ratio is within ``tolerance`` of one tried before.
+
+    Args:
+        first: Ratio that the first step starts with, below 1.
+        width: Distance of the second ratio, in (0, 0.5].
+        calls: Most calls of a step, at least 2.
+        tolerance: Smallest distance between two ratios that is worth a call, in (0, width / 2].
+        enough: Part of the last step's gain, above 0, that ends a step after the first; infinite for none.
+
+    Source: R. Brent, "Algorithms for Minimization without Derivatives", 1973, chapter 5.
     """
-    scores = finite_scores(state) if among is None else finite_scores(state).where(among, -torch.inf)
-    highest = (scores == scores.amax(1, keepdim=True)) & ~state.ratios.isnan()
-    best = state.ratios.where(highest, -torch.inf).amax(1, keepdim=True)
-    left = state.ratios.where(state.ratios < best, -torch.inf).amax(1)
-    right = state.ratios.where(state.ratios > best, torch.inf).amin(1)
-    best = best.squeeze(1)
-    return left.where(left.isfinite(), best), best, right.where(right.isfinite(), best)
+
+    first: float = 0.2
+    width: float = 0.2
+    calls: int = 3
+    tolerance: float = 0.05
+    enough: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_first_and_enough(self.first, self.enough)
+        if not 0 < self.width <= 0.5:
+            raise ValueError(f"width={self.width}: give a distance of two ratios in (0, 0.5]")
+        if self.calls < 2:
+            raise ValueError(f"calls={self.calls}: a step starts with 2")
+        # the second ratio may be as near as half the width, and must be tried
+        if not 0 < self.tolerance <= self.width / 2:
+            raise ValueError(
+                f"tolerance={self.tolerance}: give a distance in (0, width / 2 = {self.width / 2}]"
+            )
+
+    def propose(self, state: SearchState) -> Sequence[float]:
+        """Return one ratio a round."""
+        last = state.last_chosen(self.first)
+        if state.round == 0:
+            return [] if state.steps_kept else [last, 1.0]
+        if _calls(state) >= self.calls or _gained(state, self.enough):
+            return []
+        if state.round == 1:
+            ratio = last + self.width if last < self.width / 2 else max(last - self.width, 0.0)
+        else:
+            ratio = self._next(state)
+        return [ratio] if _distance(ratio, state) >= self.tolerance else []
+
+    def max_candidates(self) -> int:
+        """Return the most calls of each step."""
+        return self.steps * self.calls
+
+    def _next(self, state: SearchState) -> float:
+        """Return the maximum of the parabola, or the golden section of the larger side."""
+        best = _best(state)
+        left, right = _neighbours(state, best)
+        top = _top_of_the_parabola(state, best)
+        # a maximum at 1 would end the step, with nothing gained and nothing known of the ratios next to 1
+        if math.isnan(top) or top > 1 - self.tolerance:
+            end = right if right - best > best - left else left
+            return best + SMALL_SECTION * (end - best)
+        return min(max(top, left), right)
 
 
-def finite_scores(state: SearchState) -> Tensor:
-    """Return scores ``(b, n)``, minus infinity where there is none."""
-    return state.scores.nan_to_num(nan=-torch.inf).where(~state.ratios.isnan(), -torch.inf)
+@dataclass(frozen=True)
+class GradientLineSearch(Search):
+    """Follow the slope of the score to the maximum of the cubic through two ratios.
+
+    A step starts with the last chosen ratio (and with ratio 1, which costs nothing). From the best ratio so
+    far it moves in the direction of the slope: to the maximum of the cubic through it and the nearest ratio
+    tried on that side, or by ``reach`` where none was. A step ends when a ratio gains ``enough`` of what the
+    last step did, or when the slope, kept up for the rest of the way, would gain no more than ``tolerance``:
+    on a concave curve nothing in between can gain more.
+
+    Every ratio counts as two calls, because the slope is computed with it.
+
+    Args:
+        first: Ratio that the first step starts with, below 1.
+        points: Most ratios of a step, at least 1.
+        reach: How far to move where nothing is known about that side, in (0, 1].
+        tolerance: Largest gain that is not worth a call, in the unit of the quality, 0 or more.
+        enough: Part of the last step's gain, above 0, that ends a step after the first; infinite for none.
+    """
+
+    first: float = 0.2
+    points: int = 2
+    reach: float = 0.3
+    tolerance: float = 0.01
+    enough: float = 0.2
+
+    needs_gradient = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_first_and_enough(self.first, self.enough)
+        at_least_one("points", self.points)
+        if not 0 < self.reach <= 1:
+            raise ValueError(f"reach={self.reach}: give a distance of two ratios in (0, 1]")
+        if not self.tolerance >= 0:
+            raise ValueError(f"tolerance={self.tolerance}: give a gain of 0 or more")
+
+    def propose(self, state: SearchState) -> Sequence[float]:
+        """Return one ratio a round: the last chosen one, later the maximum of the cubic."""
+        if state.round == 0:
+            return [] if state.steps_kept else [state.last_chosen(self.first), 1.0]
+        # ratio 1 costs no call and has no slope
+        points = zip(state.scores, state.ratios, state.slopes, strict=True)
+        with_slope = [point for point in points if not math.isnan(point[2])]
+        if not with_slope or _calls(state) >= self.points or _gained(state, self.enough):
+            return []
+        height, best, slope = max(with_slope)
+        left, right = _neighbours(state, best)
+        other = right if slope > 0 else left
+        # seen from the best ratio, with the distance to the other one as unit of length
+        span = other - best
+        rise = slope * span
+        if not rise > self.tolerance:
+            return []
+        if other in state.ratios:
+            place = state.ratios.index(other)
+            fall, last = height - state.scores[place], state.slopes[place] * span
+            step = _top_of_the_cubic(rise, fall, last) * span
+        else:
+            step = min(max(span, -self.reach), self.reach)
+        ratio = min(max(best + step, 0.0), 1.0)
+        return [ratio] if _distance(ratio, state) > SAME_RATIO else []
+
+    def max_candidates(self) -> int:
+        """Return the most ratios of each step; each costs two calls."""
+        return self.steps * self.points
 
 
-def distance(ratios: Tensor, tried: Tensor) -> Tensor:
-    """Return the distance ``(b, k)`` of ratios ``(b, k)`` to the nearest one tried."""
-    return (ratios[:, :, None] - tried[:, None]).abs().nan_to_num(nan=torch.inf).amin(2)
+def _best(state: SearchState) -> float:
+    """Return the best ratio tried, of equal ones the larger."""
+    return max(zip(state.scores, state.ratios, strict=True))[1]
 
 
-def _paired(lower: Tensor, pair: Tensor, new: Tensor) -> Tensor:
-    """Return the inner points ``(b, 2)``, or their scores, of the lower or the upper part of an interval."""
-    return torch.where(
-        lower[:, None], torch.cat((new, pair[:, :1]), dim=1), torch.cat((pair[:, 1:], new), dim=1)
-    )
+def _neighbours(state: SearchState, ratio: float, low: float = 0.0, high: float = 1.0) -> tuple[float, float]:
+    """Return the ratios tried to the left and to the right of one; the ends where there is none."""
+    left = max((tried for tried in state.ratios if tried < ratio), default=low)
+    return left, min((tried for tried in state.ratios if tried > ratio), default=high)
+
+
+def _distance(ratio: float, state: SearchState) -> float:
+    """Return the distance of a ratio to the nearest one tried."""
+    return min(abs(ratio - tried) for tried in state.ratios)
+
+
+def _calls(state: SearchState) -> int:
+    """Return the number of ratios tried in this step that cost a call."""
+    return sum(ratio < 1 for ratio in state.ratios)
+
+
+def _gained(state: SearchState, part: float) -> bool:
+    """Return whether the best candidate gains ``part`` of what the last step did; no in step 1."""
+    if len(state.history) < 2:
+        return False
+    gain, last = max(state.scores) - state.history[-1], state.history[-1] - state.history[-2]
+    return gain > 0 and gain >= part * last
+
+
+def _top_of_the_parabola(state: SearchState, best: float) -> float:
+    """Return where the parabola through the best ratio and its neighbours has its maximum, NaN if nowhere."""
+    points = sorted(zip(state.ratios, state.scores, strict=True))
+    if len(points) < 3:
+        return math.nan
+    start = max(min(sorted(state.ratios).index(best) - 1, len(points) - 3), 0)
+    (x0, y0), (x1, y1), (x2, y2) = points[start : start + 3]
+    slope = (y1 - y0) / (x1 - x0)
+    bend = ((y2 - y1) / (x2 - x1) - slope) / (x2 - x0)
+    return (x0 + x1) / 2 - slope / (2 * bend) if -math.inf < bend < 0 else math.nan
+
+
+def _top_of_the_cubic(rise: float, fall: float, last: float) -> float:
+    """Return where between 0 and 1 the cubic p with these values is highest; 0.5 if nowhere.
+
+    With ``p'(0) = rise > 0``, ``p(1) - p(0) = -fall`` and ``p'(1) = last`` it is
+    ``p(u) = p(0) + rise u + a u^2 + b u^3``, ``a = -3 fall - 2 rise - last``, ``b = rise + last + 2 fall``.
+    Of the two zeros of p', ``rise / (sqrt(a^2 - 3 b rise) - a)`` is the one where p bends down. Where
+    ``last`` is NaN p is a parabola.
+    """
+    a, b = -3 * fall - 2 * rise - last, rise + last + 2 * fall
+    under_root = a * a - 3 * b * rise
+    divisor = 2 * (rise + fall) if math.isnan(last) else math.nan
+    if under_root >= 0:
+        divisor = math.sqrt(under_root) - a
+    return rise / divisor if rise < divisor < math.inf else 0.5
+
+
+def _check_first_and_enough(first: float, enough: float) -> None:
+    if not 0 <= first < 1:
+        raise ValueError(f"first={first}: give a mixing ratio in [0, 1); 1 is the one-step estimate")
+    if not enough > 0:
+        raise ValueError(f"enough={enough}: must be above 0")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from encore.inference.line_search import SAME_RATIO
-from encore.inference.search import Search, SearchState, at_least_one, no_ratios
+from encore.inference.search import Search, SearchState, at_least_one
 
 
 @dataclass(frozen=True)
@@ -40,31 +38,17 @@ class GreedySearch(Search):
             raise ValueError(f"width={self.width}: give a distance of two ratios in (0, 0.5]")
         at_least_one("patience", self.patience)
 
-    def propose(self, state: SearchState) -> Tensor:
+    def propose(self, state: SearchState) -> Sequence[float]:
         """Return one ratio in the first round."""
-        if state.ratios.shape[1]:
-            return no_ratios(state)
-        centre = state.history.new_full((len(state.ratios),), self.first)
-        for chosen in state.chosen:
-            centre = chosen.where(~chosen.isnan(), centre)
-        failures = state.steps_kept.clamp_max(self.patience)
-        return self._around(centre).gather(1, failures[:, None]).to(state.ratios)
+        centre, failures = state.last_chosen(self.first), state.steps_kept
+        distances = [self.width / 2**halving for halving in range(self.patience)]
+        around = [centre, *(centre + side * distance for distance in distances for side in (-1, 1))]
+        inside = [ratio for ratio in map(_rounded, around) if 0 <= ratio < 1]
+        return [] if state.round else inside[: self.patience][failures : failures + 1]
 
     def max_candidates(self) -> int:
         """Return one a step."""
         return self.steps
-
-    def _around(self, centre: Tensor) -> Tensor:
-        """Return the ratios after 0, 1, .. failures, ``(b, patience + 1)``; NaN where nothing is left."""
-        offsets = [0.0]
-        for halving in range(self.patience):
-            offsets += [-self.width * 0.5**halving, self.width * 0.5**halving]
-        ratios = centre[:, None] + centre.new_tensor(offsets)
-        inside = (ratios >= 0) & (ratios < 1)
-        # those inside first, in order
-        order = (~inside).long().argsort(dim=1, stable=True)
-        ratios = ratios.where(inside, torch.nan).gather(1, order)[:, : self.patience]
-        return torch.nn.functional.pad(ratios, (0, 1), value=torch.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +65,14 @@ class FixedListSearch(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ratios = tuple(float(ratio) for ratio in self.ratios)
-        if not ratios or not all(0 <= ratio <= 1 for ratio in ratios):
-            raise ValueError(f"ratios={list(ratios)}: give at least one mixing ratio, each in [0, 1]")
-        object.__setattr__(self, "ratios", ratios)
-        object.__setattr__(self, "steps", min(self.steps, len(ratios)))
+        object.__setattr__(self, "ratios", _checked("ratios", self.ratios))
+        object.__setattr__(self, "steps", min(self.steps, len(self.ratios)))
 
-    def propose(self, state: SearchState) -> Tensor:
+    def propose(self, state: SearchState) -> Sequence[float]:
         """Return the ratio of this step, unless it lost against this estimate before."""
-        if state.ratios.shape[1]:
-            return no_ratios(state)
-        step = state.step - 1
-        ratio = self.ratios[step]
-        # by the number of steps in a row that kept the estimate
-        new = [ratio not in self.ratios[step - kept : step] for kept in range(state.step)]
-        ratios = state.ratios.new_full((len(state.ratios), 1), ratio)
-        return ratios.where(torch.tensor(new, device=ratios.device)[state.steps_kept][:, None], torch.nan)
+        before = self.ratios[: state.step - 1]
+        ratio, lost = self.ratios[state.step - 1], before[len(before) - state.steps_kept :]
+        return [] if state.round or ratio in lost else [ratio]
 
     def max_candidates(self) -> int:
         """Return one a step."""
@@ -128,9 +104,7 @@ class LocalSearch(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "first", tuple(float(ratio) for ratio in self.first))
-        if not self.first or not all(0 <= ratio <= 1 for ratio in self.first):
-            raise ValueError(f"first={list(self.first)}: give at least one mixing ratio, each in [0, 1]")
+        object.__setattr__(self, "first", _checked("first", self.first))
         if not 0 < self.width <= 0.5:
             raise ValueError(f"width={self.width}: give a distance of two ratios in (0, 0.5]")
         if not 0 < self.shrink < 1:
@@ -138,73 +112,52 @@ class LocalSearch(Search):
         if self.probes < 0:
             raise ValueError(f"probes={self.probes}: must be 0 or more")
 
-    def propose(self, state: SearchState) -> Tensor:
-        """Return the last chosen ratio and a neighbour in the first round, NaN for what is left out."""
-        if state.ratios.shape[1]:
-            return no_ratios(state)
-        if state.step == 1:
-            return state.ratios.new_tensor(self.first).expand(len(state.ratios), len(self.first))
-        mean = self._mean
-        local = _Neighbourhood.start(state.history.new_zeros(len(state.ratios)), mean, self.width)
-        for number, chosen in enumerate(state.chosen):
-            local = local.after(chosen, self.shrink, first=number == 0)
-        mean_untried = all(abs(mean - ratio) > SAME_RATIO for ratio in self.first)
-        mean_next = (local.kept == 1) & ~local.moved & mean_untried
-        again = (local.kept == 0) | mean_next
-        aside = ~mean_next & ((local.kept > 0) | (local.lost < 2))
-        ratios = torch.stack((local.centre, local.neighbour()), dim=1)
-        going_on = (local.kept <= self.probes)[:, None]
-        return ratios.where(torch.stack((again, aside), dim=1) & going_on, torch.nan)
+    def propose(self, state: SearchState) -> Sequence[float]:
+        """Return the last chosen ratio and a neighbour in the first round."""
+        kept = state.steps_kept
+        if state.round or kept > self.probes:
+            return []
+        if not state.chosen:
+            return self.first
+        centre, neighbour, sides_lost = self._around(state.chosen)
+        if not kept:
+            return [centre, neighbour] if sides_lost < 2 else [centre]
+        if len(state.chosen) == 1 and all(abs(centre - ratio) > SAME_RATIO for ratio in self.first):
+            return [centre]
+        return [neighbour]
 
     def max_candidates(self) -> int:
         """Return the ratios of the first step and two of every later one."""
         return min(self.steps, 1) * len(self.first) + 2 * max(0, self.steps - 1)
 
-    @property
-    def _mean(self) -> float:
-        return sum(self.first) / len(self.first)
+    def _around(self, chosen: Sequence[float]) -> tuple[float, float, int]:
+        """Return the last chosen ratio, its next neighbour, and on how many sides neighbours have lost."""
+        centre, width, side, sides_lost = sum(self.first) / len(self.first), self.width, -1.0, 0
+        for step, (ratio, before) in enumerate(zip(chosen, (0.0, *chosen), strict=False)):
+            if math.isnan(ratio):
+                width *= self.shrink
+                side = -side if step else side
+            elif step == 0 or abs(ratio - centre) > SAME_RATIO:
+                # no neighbour was tried in the first step
+                side = math.copysign(1, ratio - centre) if step else side
+                centre, sides_lost = ratio, 0
+            elif not math.isnan(before):
+                # at an end of [0, 1] there is but one side
+                side, sides_lost = -side, sides_lost + (1 if 0 < centre < 1 else 2)
+        neighbour = _rounded(min(max(centre + side * width, 0.0), 1.0))
+        if neighbour == centre:
+            neighbour = _rounded(centre - side * width)
+        return centre, neighbour, sides_lost
 
 
-@dataclass(frozen=True, slots=True)
-class _Neighbourhood:
-    """Where a local search is, each ``(b,)``.
+def _rounded(ratio: float) -> float:
+    """Return a ratio without the error of single precision, which would set it beside the ends of [0, 1]."""
+    return round(ratio, 6)
 
-    ``centre`` is the last chosen ratio, ``side`` that of its next neighbour (-1 the estimate's, 1 the
-    mixture's), ``lost`` on how many sides neighbours have lost against it, ``kept`` how many steps in a row
-    kept the estimate, ``moved`` whether any step did not.
-    """
 
-    centre: Tensor
-    width: Tensor
-    side: Tensor
-    lost: Tensor
-    kept: Tensor
-    moved: Tensor
-
-    @classmethod
-    def start(cls, zeros: Tensor, centre: float, width: float) -> _Neighbourhood:
-        """Return it before the first step."""
-        return cls(zeros + centre, zeros + width, zeros - 1, zeros, zeros, zeros > 0)
-
-    def neighbour(self) -> Tensor:
-        """Return the ratio at the width from the centre, on the other side at an end of [0, 1]."""
-        ratio = (self.centre + self.side * self.width).clamp(0, 1)
-        return ratio.where(ratio != self.centre, self.centre - self.side * self.width)
-
-    def after(self, chosen: Tensor, shrink: float, first: bool) -> _Neighbourhood:
-        """Return it after a step that took ``chosen``, NaN where it kept the estimate."""
-        kept, away = chosen.isnan(), chosen != self.centre
-        moved_on = ~kept & (away | first)
-        held = ~kept & ~moved_on & (self.kept == 0)
-        # at an end of [0, 1] there is but one side
-        sides = torch.where((self.centre > 0) & (self.centre < 1), 1, 2)
-        turned = torch.where(kept | held, -self.side, self.side)
-        return _Neighbourhood(
-            centre=self.centre.where(kept, chosen),
-            width=torch.where(kept, self.width * shrink, self.width),
-            # no neighbour was tried in the first step
-            side=self.side if first else torch.where(moved_on, (chosen - self.centre).sign(), turned),
-            lost=torch.where(moved_on, 0, self.lost + held * sides),
-            kept=torch.where(kept, self.kept + 1, 0),
-            moved=self.moved | ~kept,
-        )
+def _checked(name: str, ratios: Sequence[float]) -> tuple[float, ...]:
+    """Return mixing ratios as floats; raise a ValueError if there is none, or one outside [0, 1]."""
+    numbers = tuple(float(ratio) for ratio in ratios)
+    if not numbers or not all(0 <= ratio <= 1 for ratio in numbers):
+        raise ValueError(f"{name}={list(numbers)}: give at least one mixing ratio, each in [0, 1]")
+    return numbers

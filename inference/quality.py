@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from encore.common.names import nearest
-from encore.inference.interpolation import BrentSearch
-from encore.inference.line_search import CoarseToFine, GoldenSection
+from encore.inference.line_search import BrentSearch, CoarseToFine, GoldenSection
 from encore.inference.local_search import GreedySearch, LocalSearch
 from encore.inference.search import AnnealedGridSearch, GridSearch, Search
 from encore.metrics.quality import Metric, Quality

@@ -15,7 +15,7 @@ from torch import Tensor
 from encore.inference.local_search import GreedySearch
 from encore.inference.paths import Path, endpoint, moves_anchor
 from encore.inference.quality import cost_of, relative_to
-from encore.inference.search import Search, SearchState, proposals
+from encore.inference.search import Progress, Search
 from encore.inference.wrappers import separate_each
 from encore.metrics.quality import Quality, scores_of
 from encore.models.types import Separator
@@ -42,14 +42,14 @@ def refine(
     one_score = score = scores_of(quality, one_step)  # (b,)
     anchor = mixture[:, None].expand_as(one_step)
     cost = cost_of(quality, search, one_step.shape[1])
-    state = SearchState.start(score, torch.full_like(score, cost.start, dtype=torch.long), cost.candidate)
+    progress = Progress(search, score, evaluations=cost.start, cost=cost.candidate)
     for number in range(1, search.steps + 1):
-        state = state.next_step()
+        progress.begin_step()
         best, best_ratio = estimates, torch.full_like(score, torch.nan)
         best_score = score if search.keep_best else torch.full_like(score, -torch.inf)
         # ratio 1 gives the estimates that the anchor gave before
         known, known_score = (estimates, score) if moves_anchor(path) else (one_step, one_score)
-        while (ratios := proposals(search, state, ~one_score.isnan())) is not None:  # (b, k), NaN for none
+        while (ratios := progress.propose()) is not None:  # (b, k), NaN for none
             scores = []
             for ratio in ratios.unbind(1):
                 r = ratio.nan_to_num(1.0)
@@ -61,16 +61,15 @@ def refine(
                 better = (scores[-1] > best_score) | ((scores[-1] == best_score) & (ratio > best_ratio))
                 best = torch.where(_wide(better), candidates, best)
                 best_score, best_ratio = value.where(better, best_score), ratio.where(better, best_ratio)
-            evaluations = state.evaluations + cost.candidate * (ratios < 1).sum(1)
-            state = state.after_round(ratios, torch.stack(scores, 1), ratios * torch.nan, evaluations)
+            progress.end_round(ratios, torch.stack(scores, 1))
         taken = ~best_ratio.isnan()
         if moves_anchor(path):
             anchor = torch.where(_wide(taken), path(anchor, estimates, best_ratio), anchor)
         estimates, score = best, best_score.where(taken, score)
-        state = state.after_step(best_ratio, score)
+        progress.end_step(best_ratio, score)
         if callback is not None:
             callback(Step(number=number, estimates=estimates, scores=score, ratios=best_ratio))
-    return Refined(estimates, one_step, state.history, state.chosen, state.evaluations)
+    return Refined(estimates, one_step, progress.scores, progress.ratios, progress.evaluations)
 
 
 @torch.no_grad()

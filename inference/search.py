@@ -1,98 +1,63 @@
 """Searches: which mixing ratios are tried in a refinement step.
 
-A search is a frozen set of settings without state: everything it may look at is in the `SearchState`, row by
-row and item by item, so no item's result depends on its batch-mates. A step runs in rounds: `Search.propose`
-is called again, with the scores of what was tried, until it proposes nothing more. An item for which it
-proposes nothing in a step keeps its estimate and costs nothing, so a search ends early by proposing nothing.
+A search is a frozen set of settings. It looks at one item at a time, by that item's `SearchState`, so that no
+item's result depends on its batch-mates. A step runs in rounds: `Search.propose` is called again, with the
+scores of what was tried, until it proposes nothing more. An item for which it proposes nothing in the first
+round keeps its estimate and costs nothing, so a search ends early by proposing nothing.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class SearchState:
-    """What is known when a round of a step begins; ``b`` items.
+    """What is known of one item when a round of a step begins.
 
     Args:
-        step: Number of the step, from 1.
-        ratios: ``(b, n)`` mixing ratios tried in earlier rounds of this step; NaN where none was.
-        scores: ``(b, n)`` their scores, higher is better; NaN where not eligible.
-        slopes: ``(b, n)`` derivatives of the scores by the ratio; NaN unless the search needs them.
-        chosen: ``(step - 1, b)`` ratios chosen in earlier steps; NaN where the estimate was kept.
-        history: ``(step, b)`` scores of the estimates so far, the one-step estimate's first.
-        evaluations: ``(b,)`` separator calls of each item so far.
+        history: Scores of its estimates so far, the one-step estimate's first; higher is better.
+        evaluations: Separator calls so far.
         cost: Separator calls of one candidate with a ratio below 1.
+        chosen: Mixing ratios chosen in earlier steps; NaN where the estimate was kept.
+        round: Rounds of this step so far.
+        ratios: Mixing ratios tried in them.
+        scores: Their scores; minus infinity where not eligible.
+        slopes: Derivatives of the scores by the ratio; NaN unless the search needs them.
+        finished: Whether this step is over.
     """
 
-    step: int
-    ratios: Tensor
-    scores: Tensor
-    slopes: Tensor
-    chosen: Tensor
-    history: Tensor
-    evaluations: Tensor
-    cost: int
-
-    @classmethod
-    def start(cls, score: Tensor, evaluations: Tensor, cost: int) -> SearchState:
-        """Return the state before the first step, with the one-step estimates' scores ``(b,)``."""
-        none = score.new_empty(len(score), 0)
-        return cls(
-            step=0,
-            ratios=none,
-            scores=none,
-            slopes=none,
-            chosen=score.new_empty(0, len(score)),
-            history=score[None].clone(),
-            evaluations=evaluations,
-            cost=cost,
-        )
+    history: list[float]
+    evaluations: int = 1
+    cost: int = 1
+    chosen: list[float] = field(default_factory=list)
+    round: int = 0
+    ratios: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    slopes: list[float] = field(default_factory=list)
+    finished: bool = False
 
     @property
-    def previous(self) -> Tensor:
-        """``(b,)`` scores of the current estimates."""
-        return self.history[-1]
+    def step(self) -> int:
+        """Number of the step, from 1."""
+        return len(self.chosen) + 1
 
     @property
-    def steps_kept(self) -> Tensor:
-        """``(b,)`` number of steps in a row, up to the last one, that kept the estimate."""
-        return self.chosen.isnan().flip(0).long().cumprod(0).sum(0)
+    def steps_kept(self) -> int:
+        """Number of steps in a row, up to the last one, that kept the estimate."""
+        taken = [number for number, ratio in enumerate(self.chosen, start=1) if not math.isnan(ratio)]
+        return len(self.chosen) - max(taken, default=0)
 
-    def last_chosen(self, first: float) -> Tensor:
-        """``(b,)`` the last ratio below 1 that was chosen; ``first`` where none was."""
-        last = self.history.new_full((self.history.shape[1],), first)
-        for chosen in self.chosen:
-            last = chosen.where(chosen < 1, last)
-        return last
-
-    def next_step(self) -> SearchState:
-        """Return the state at the beginning of the next step."""
-        none = self.ratios[:, :0]
-        return replace(self, step=self.step + 1, ratios=none, scores=none, slopes=none)
-
-    def after_round(self, ratios: Tensor, scores: Tensor, slopes: Tensor, evaluations: Tensor) -> SearchState:
-        """Return the state after candidates ``(b, k)`` were scored."""
-        return replace(
-            self,
-            ratios=torch.cat((self.ratios, ratios), dim=1),
-            scores=torch.cat((self.scores, scores), dim=1),
-            slopes=torch.cat((self.slopes, slopes), dim=1),
-            evaluations=evaluations,
-        )
-
-    def after_step(self, chosen: Tensor, score: Tensor) -> SearchState:
-        """Return the state after ratios ``(b,)`` were chosen, NaN for none, with the scores now."""
-        return replace(
-            self,
-            chosen=torch.cat((self.chosen, chosen[None])),
-            history=torch.cat((self.history, score[None])),
-        )
+    def last_chosen(self, first: float) -> float:
+        """Return the last ratio below 1 that was chosen; ``first`` where none was."""
+        return next((ratio for ratio in reversed(self.chosen) if ratio < 1), first)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +80,8 @@ class Search(ABC):
             raise ValueError(f"steps={self.steps}: give a whole number from 0 up")
 
     @abstractmethod
-    def propose(self, state: SearchState) -> Tensor:
-        """Return mixing ratios ``(b, k)`` in [0, 1] to try next, NaN for none; all NaN ends the step.
+    def propose(self, state: SearchState) -> Sequence[float]:
+        """Return mixing ratios in [0, 1] to try next; none ends the item's step.
 
         A ratio of 1 gives the one-step estimate and costs nothing.
         """
@@ -126,30 +91,79 @@ class Search(ABC):
         """Return the most candidates with a ratio below 1 that an item can cost in all steps."""
 
 
-def proposals(search: Search, state: SearchState, eligible: Tensor) -> Tensor | None:
-    """Return the ratios ``(b, k)`` of the next round, NaN for none; None if the step is over.
+class Progress:
+    """The states of all items of a batch.
 
-    Items that are not ``eligible`` ``(b,)``, and those that had no proposal in the first round of the step,
-    take no part.
-
-    Raises:
-        ValueError: If the search proposes numbers that are not mixing ratios.
+    Args:
+        search: Proposes ratios for each of them.
+        score: ``(b,)`` of the one-step estimates; an item without a score takes no part.
+        evaluations: Separator calls of an item so far.
+        cost: Separator calls of one candidate.
     """
-    ratios = search.propose(state).to(state.ratios)
-    if len(ratios) != len(state.ratios) or ((ratios < 0) | (ratios > 1)).any():
-        raise ValueError(
-            f"search={type(search).__name__} proposed {ratios.tolist()} for {len(state.ratios)} items: it"
-            " must give each one a row of mixing ratios in [0, 1]"
-        )
-    if state.ratios.shape[1]:
-        eligible = eligible & ~state.ratios.isnan().all(1)
-    ratios = ratios.where(eligible[:, None], torch.nan)
-    return None if ratios.isnan().all() else ratios
 
+    def __init__(self, search: Search, score: Tensor, *, evaluations: int, cost: int) -> None:
+        self.search, self._like = search, score
+        self.items = [
+            SearchState(history=[value], evaluations=evaluations, cost=cost) for value in score.tolist()
+        ]
 
-def no_ratios(state: SearchState) -> Tensor:
-    """Return a proposal of nothing."""
-    return state.ratios.new_empty(len(state.ratios), 0)
+    def begin_step(self) -> None:
+        """Forget what the last step tried."""
+        for item in self.items:
+            item.round, item.ratios, item.scores, item.slopes = 0, [], [], []
+            item.finished = math.isnan(item.history[0])
+
+    def propose(self) -> Tensor | None:
+        """Return the ratios ``(b, k)`` of the next round, NaN for none; None if the step is over.
+
+        Raises:
+            ValueError: If the search proposes numbers that are not mixing ratios.
+        """
+        rows = []
+        for item in self.items:
+            ratios = [] if item.finished else list(self.search.propose(item))
+            if not all(0 <= ratio <= 1 for ratio in ratios):
+                raise ValueError(
+                    f"search={type(self.search).__name__} proposed {ratios}: give mixing ratios in [0, 1]"
+                )
+            item.finished = not ratios
+            rows.append(torch.tensor(ratios, dtype=self._like.dtype))
+        padded = pad_sequence(rows, batch_first=True, padding_value=torch.nan)
+        return padded.to(self._like.device) if padded.numel() else None
+
+    def end_round(self, ratios: Tensor, scores: Tensor, slopes: Tensor | None = None) -> None:
+        """Note scores and slopes ``(b, k)`` of the ratios ``(b, k)`` that were tried."""
+        slopes = torch.full_like(ratios, torch.nan) if slopes is None else slopes
+        scores = scores.nan_to_num(nan=-torch.inf)
+        for item, *columns in zip(self.items, ratios.tolist(), scores.tolist(), slopes.tolist(), strict=True):
+            item.round += 1
+            for ratio, score, slope in zip(*columns, strict=True):
+                if not math.isnan(ratio):
+                    item.ratios.append(ratio)
+                    item.scores.append(score)
+                    item.slopes.append(slope)
+                    item.evaluations += item.cost if ratio < 1 else 0
+
+    def end_step(self, chosen: Tensor, score: Tensor) -> None:
+        """Note the ratios ``(b,)`` that were chosen, NaN for none, and the scores ``(b,)`` now."""
+        for item, ratio, value in zip(self.items, chosen.tolist(), score.tolist(), strict=True):
+            item.chosen.append(ratio)
+            item.history.append(value)
+
+    @property
+    def scores(self) -> Tensor:
+        """``(steps + 1, b)``."""
+        return self._like.new_tensor([item.history for item in self.items]).T
+
+    @property
+    def ratios(self) -> Tensor:
+        """``(steps, b)`` mixing ratios chosen; NaN where the estimate was kept."""
+        return self._like.new_tensor([item.chosen for item in self.items]).T
+
+    @property
+    def evaluations(self) -> Tensor:
+        """``(b,)`` separator calls."""
+        return torch.tensor([item.evaluations for item in self.items], device=self._like.device)
 
 
 @dataclass(frozen=True)
@@ -181,12 +195,9 @@ class GridSearch(Search):
         count = self.candidates
         return [(count - j) / count for j in range(count + int(self.include_estimate))]
 
-    def propose(self, state: SearchState) -> Tensor:
+    def propose(self, state: SearchState) -> Sequence[float]:
         """Return the whole grid in the first round."""
-        if state.ratios.shape[1]:
-            return no_ratios(state)
-        grid = state.ratios.new_tensor(self.ratios()).expand(len(state.ratios), -1)
-        return unless_kept(grid, state) if self.keep_best else grid
+        return [] if state.round or (self.keep_best and state.steps_kept) else self.ratios()
 
     def max_candidates(self) -> int:
         """Return the grid's size without ratio 1, times the steps."""
@@ -217,11 +228,9 @@ class AnnealedGridSearch(Search):
         largest = 1 - (step - 1) / self.steps
         return [largest * (1 - j / self.candidates) for j in range(self.candidates)]
 
-    def propose(self, state: SearchState) -> Tensor:
+    def propose(self, state: SearchState) -> Sequence[float]:
         """Return the step's grid in the first round."""
-        if state.ratios.shape[1]:
-            return no_ratios(state)
-        return state.ratios.new_tensor(self.ratios(state.step)).expand(len(state.ratios), -1)
+        return [] if state.round else self.ratios(state.step)
 
     def max_candidates(self) -> int:
         """Return the candidates of all steps, less ratio 1 of the first."""
@@ -256,13 +265,6 @@ def linear_state_schedule(steps: int) -> Tensor:
     """
     at_least_one("steps", steps)
     return torch.tensor([1 - 1 / (steps - n + 1) for n in range(1, steps)] or [1.0])
-
-
-def unless_kept(ratios: Tensor, state: SearchState) -> Tensor:
-    """Return ratios ``(b, k)`` with NaN for items whose estimate the last step kept."""
-    if state.step == 1:
-        return ratios
-    return ratios.where(~state.chosen[-1].isnan()[:, None], torch.nan)
 
 
 def at_least_one(name: str, value: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from encore.inference import refine
 from encore.inference.search import Search, SearchState
@@ -41,22 +42,27 @@ class Recorded:
 
     def __init__(self, search: Search) -> None:
         self.search = search
-        self.tried: list[Tensor] = []
-        self.found: list[Tensor] = []
+        self.tried: dict[int, dict[int, list[float]]] = {}
+        self.found: dict[int, dict[int, list[float]]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.search, name)
 
-    def propose(self, state: SearchState) -> Tensor:
+    def propose(self, state: SearchState) -> Sequence[float]:
         ratios = self.search.propose(state)
-        assert ratios.dtype == torch.float32
-        assert ratios.shape == (len(state.previous), ratios.shape[1])
-        assert ((ratios >= 0) & (ratios <= 1) | ratios.isnan()).all()
-        assert state.ratios.shape[1] < 20
-        # the last call of a step has all of its rounds
-        self.tried[state.step - 1 :] = [state.ratios]
-        self.found[state.step - 1 :] = [state.scores]
+        assert all(0 <= ratio <= 1 for ratio in ratios)
+        assert len(state.ratios) < 20
+        # the lists of the state: in the end they hold all rounds
+        self.tried.setdefault(state.step, {})[id(state)] = state.ratios
+        self.found.setdefault(state.step, {})[id(state)] = state.scores
         return ratios
+
+
+def table(items: dict[int, list[float]], unscored: Tensor) -> Tensor:
+    """Return ``(b, n)`` of the lists of those items that have a score, NaN behind them."""
+    rows = iter(items.values())
+    columns = [torch.tensor([] if out else next(rows)) for out in unscored.tolist()]
+    return pad_sequence(columns, batch_first=True, padding_value=NAN)
 
 
 def climb(search: Search, curve: Curve, items: int | Sequence[int], unscored: Sequence[int] = ()) -> Climb:
@@ -81,7 +87,11 @@ def climb(search: Search, curve: Curve, items: int | Sequence[int], unscored: Se
 
     recorded: Any = Recorded(search)
     result = refine(separate, mixture, lambda estimates: estimates[:, 0, 0, 3], recorded, path=path)
-    return Climb(result.scores, result.ratios, result.evaluations, recorded.tried, recorded.found)
+    out = torch.isin(item, torch.tensor([*unscored]))
+    tried, found = (
+        [table(rows, out) for rows in steps.values()] for steps in (recorded.tried, recorded.found)
+    )
+    return Climb(result.scores, result.ratios, result.evaluations, tried, found)
 
 
 def with_steps(search: Search, steps: int) -> Search:

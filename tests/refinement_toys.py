@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -79,31 +79,28 @@ def signals(
 
 @dataclass(frozen=True, kw_only=True)
 class Proposing(Search):
-    """Propose fixed ratios ``(b, k)`` in one round of every step."""
+    """Propose the same ratios in one round of every step."""
 
-    ratios: Tensor
+    ratios: Sequence[float]
     needs_gradient: bool = False  # type: ignore[misc]
 
-    def propose(self, state: SearchState) -> Tensor:
-        return self.ratios[:, :0] if state.ratios.shape[1] else self.ratios
+    def propose(self, state: SearchState) -> Sequence[float]:
+        return [] if state.round else self.ratios
 
     def max_candidates(self) -> int:
-        return self.steps * self.ratios.shape[1]
+        return self.steps * len(self.ratios)
 
 
 @dataclass(frozen=True)
 class TwoRounds(Search):
     """Three ratios, then both neighbours of the best."""
 
-    def propose(self, state: SearchState) -> Tensor:
-        items, tried = state.ratios.shape
-        if tried == 0:
-            return torch.tensor([1.0, 0.5, 0.0]).expand(items, 3)
-        if tried > 3:
-            return torch.empty(items, 0)
-        best = state.ratios.gather(1, state.scores.argmax(1, keepdim=True))
-        around = best + torch.tensor([0.25, -0.25])
-        return around.where((around >= 0) & (around <= 1), torch.nan)
+    def propose(self, state: SearchState) -> Sequence[float]:
+        if state.round == 0:
+            return [1.0, 0.5, 0.0]
+        best = state.ratios[state.scores.index(max(state.scores))]
+        around = (best + 0.25, best - 0.25) if state.round == 1 else ()
+        return [ratio for ratio in around if 0 <= ratio <= 1]
 
     def max_candidates(self) -> int:
         return 4 * self.steps

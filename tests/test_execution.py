@@ -188,17 +188,22 @@ def test_numbers_below_one_are_named() -> None:
 
 
 class Probe:
-    """A search that tries the given ratios once, with slopes, and keeps the state after them."""
+    """A search that tries the given ratios once, with slopes, and keeps the states after them."""
 
     steps, keep_best, needs_gradient = 1, True, True
 
     def __init__(self, ratios: list[float]) -> None:
         self.ratios = ratios
+        self.states: list[SearchState] = []
 
-    def propose(self, state: SearchState) -> Tensor:
-        self.state = state
-        ratios = [] if state.ratios.shape[1] else self.ratios
-        return torch.tensor([ratios]).expand(len(state.ratios), -1)
+    def propose(self, state: SearchState) -> list[float]:
+        if state.round == 0:
+            return self.ratios
+        self.states.append(state)
+        return []
+
+    def of_all(self, name: str) -> Tensor:
+        return torch.tensor([getattr(state, name) for state in self.states])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -210,7 +215,7 @@ def test_slopes_are_the_derivative_of_the_score_by_the_ratio(noisy, workers) -> 
     result = refined(double, batched(separator, workers=workers), probe)
     around = Probe([0.3 - h, 0.3 + h, 0.7 - h, 0.7 + h])
     refined(double, separator, around)
-    low, high = around.state.scores[:, 0::2], around.state.scores[:, 1::2]
-    assert torch.allclose(probe.state.slopes, (high - low) / (2 * h), rtol=2e-2, atol=0.02)
-    assert probe.state.slopes.abs().mean() > 0.5  # there is something to be compared
+    slopes, scores = probe.of_all("slopes"), around.of_all("scores")
+    assert torch.allclose(slopes, (scores[:, 1::2] - scores[:, 0::2]) / (2 * h), rtol=2e-2, atol=0.02)
+    assert slopes.abs().mean() > 0.5  # there is something to be compared
     assert result.evaluations.tolist() == [1 + 2 * 2] * 2

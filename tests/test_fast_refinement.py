@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import cos, sin
 from typing import Any
 
 import pytest
@@ -59,15 +60,11 @@ from encore.models.types import Separator
 class Ragged(Search):
     """Propose ratios that look random, 0, 1 and none among them, in up to three rounds."""
 
-    def propose(self, state: SearchState) -> Tensor:
-        tried = state.ratios.shape[1]
-        if tried >= 9:
-            return torch.empty(len(state.ratios), 0)
-        # by scores that are rounded: a difference in the last bit must not change them
-        phase = (100 * state.previous.nan_to_num()).round()[:, None]
-        phase = phase + torch.arange(3) + 5 * state.step + tried
-        ratios = (1.4 * torch.sin(37 * phase)).clamp(0, 1)
-        return ratios.where(torch.cos(11 * phase) > -0.3, torch.nan)
+    def propose(self, state: SearchState) -> Sequence[float]:
+        # by a score that is rounded: a difference in the last bit must not change them
+        phase = round(100 * state.history[-1]) + 5 * state.step + 3 * state.round
+        phases = range(phase, phase + 3) if state.round < 3 else ()
+        return [min(max(1.4 * sin(37 * p), 0.0), 1.0) for p in phases if cos(11 * p) > -0.3]
 
     def max_candidates(self) -> int:
         return 9 * self.steps
@@ -168,65 +165,50 @@ def test_every_search_of_the_package_is_among_them() -> None:
     assert public - {"Search", "GradientLineSearch"} <= set(SEARCHES)
 
 
-@dataclass(frozen=True)
-class Late(Search):
-    """Two rounds; the second item has a proposal in the second one only."""
-
-    def propose(self, state: SearchState) -> Tensor:
-        rounds = [[[0.5], [torch.nan]], [[0.3], [0.3]], [[torch.nan], [torch.nan]]]
-        return torch.tensor(rounds[state.ratios.shape[1]])
-
-    def max_candidates(self) -> int:
-        return 2 * self.steps
-
-
-@pytest.mark.parametrize("loop", [readable, refine, in_parts])
-def test_an_item_without_a_proposal_in_the_first_round_is_out_of_the_step(
-    loop: Callable[..., Refined],
-) -> None:
-    mixture, _ = signals(0, batch=2)
-    found = loop(of_sources(squash), mixture, liveliness, Late(steps=3, keep_best=False))
-    assert found.evaluations.tolist() == [1 + 3 * 2, 1]
-    assert found.ratios.isnan().tolist() == [[False, True]] * 3
-    assert torch.equal(found.estimates[1], found.one_step[1])
-
-
 # Slopes, which the readable loop has none of.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording(Proposing):
-    """Propose fixed ratios, and keep the slopes of every step."""
+    """Propose fixed ratios, and keep the slopes of every step and item."""
 
-    slopes: list[Tensor]
+    slopes: list[list[float]]
 
-    def propose(self, state: SearchState) -> Tensor:
-        if state.ratios.shape[1]:
+    def propose(self, state: SearchState) -> Sequence[float]:
+        if state.round:
             self.slopes.append(state.slopes)
         return super().propose(state)
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_slopes_are_those_of_a_finite_difference(path: str) -> None:
-    ratios = torch.tensor([[0.2, 0.5, 1.0], [0.8, 0.4, torch.nan], [0.6, 0.3, 0.9]])
+    ratios = [0.2, 0.8, 0.5, 1.0]
     for function, sources in ((squash, 1), (crosstalk, 3), (linear, 2)):
         mixture, references = signals(sources, sources=sources)
         separate, close = of_sources(function, sources), oracle(closeness, references)
         for quality in (close, joint([close, liveliness], scales=(0.5, 2.0)), liveliness):
             for loop in (refine, in_parts):
-                slopes: list[Tensor] = []
+                slopes: list[list[float]] = []
                 options = {"ratios": ratios, "needs_gradient": True, "steps": 2, "keep_best": False}
                 steps = Trajectory()
                 search = Recording(slopes=slopes, **options)
                 found = loop(separate, mixture, quality, search, path=PATHS[path], callback=steps)
-                calls = torch.tensor([2, 2, 3]) * 2 * 2 * sources
-                assert torch.equal(found.evaluations, 1 + calls)
+                assert found.evaluations.tolist() == [1 + 2 * 3 * 2 * sources] * 3
                 anchor = mixture[:, None].expand_as(found.one_step)
                 for step, estimates in enumerate([found.one_step, steps.estimates[0]]):
-                    expected = torch.stack(
-                        [slope_at(separate, quality, found, path, anchor, estimates, r) for r in ratios.T], 1
-                    ).where(ratios < 1, torch.nan)
-                    torch.testing.assert_close(slopes[step], expected, rtol=1e-2, atol=2e-3, equal_nan=True)
+                    expected = [
+                        slope_at(separate, quality, found, path, anchor, estimates, torch.full((3,), r))
+                        if r < 1
+                        else torch.full((3,), torch.nan)
+                        for r in ratios
+                    ]
+                    torch.testing.assert_close(
+                        torch.tensor(slopes[3 * step : 3 * step + 3]),
+                        torch.stack(expected, 1),
+                        rtol=1e-2,
+                        atol=2e-3,
+                        equal_nan=True,
+                    )
                     if path == "state":
                         anchor = state(anchor, estimates, found.ratios[step])
 

@@ -141,9 +141,7 @@ def test_the_size_of_the_calls_changes_nothing_and_is_kept_to(search: Search) ->
 def test_a_plain_quality_is_called_with_the_whole_batch() -> None:
     """It may hold tensors of all items."""
     mixture, references = signals(sources=2)
-    search = Proposing(
-        ratios=torch.tensor([[0.5, torch.nan], [0.2, 0.9], [torch.nan] * 2, [0.3, 1]]), steps=4
-    )
+    search = GreedySearch(steps=4)
     expected = refine(two_sources, mixture, oracle(closeness, references), search)
     for separate in (two_sources, batched(two_sources, 3, workers=2)):
         found = refine(separate, mixture, lambda estimates: distance(estimates, references), search)
@@ -187,9 +185,8 @@ def test_ratio_one_costs_no_call_and_no_score() -> None:
 class Patient(GridSearch):
     """The grid, for items whose estimate was kept too."""
 
-    def propose(self, state: SearchState) -> Tensor:
-        grid = state.ratios.new_tensor(self.ratios()).expand(len(state.ratios), -1)
-        return grid[:, :0] if state.ratios.shape[1] else grid
+    def propose(self, state: SearchState) -> list[float]:
+        return [] if state.round else self.ratios()
 
 
 @every_path
@@ -210,11 +207,10 @@ def test_an_early_stop_changes_nothing_but_the_calls(path: Any) -> None:
 @either_loop
 def test_ties_go_to_the_larger_ratio_and_an_equal_candidate_does_not_replace(loop: Any) -> None:
     for ratios in ([0.25, 0.5, 0.75], [0.75, 0.25, 0.5]):
-        proposed = torch.tensor(ratios).expand(4, 3)
         for separate in (constant, batched(constant, 1)):
-            search = Proposing(ratios=proposed, steps=2, keep_best=False)
+            search = Proposing(ratios=ratios, steps=2, keep_best=False)
             assert (run(separate, search=search, loop=loop).ratios == 0.75).all()
-        kept = run(constant, search=Proposing(ratios=proposed, steps=2), loop=loop)
+        kept = run(constant, search=Proposing(ratios=ratios, steps=2), loop=loop)
         assert kept.ratios.isnan().all()
 
 
@@ -351,15 +347,27 @@ def test_channels_and_sources_have_one_ratio() -> None:
     assert torch.equal(found.estimates, expected)
 
 
+@dataclass(frozen=True)
+class Uneven(Search):
+    """Ratio 0.5 for items that score above -0.75, and more in a second round for those above -0.7."""
+
+    def propose(self, state: SearchState) -> list[float]:
+        least, ratios = [(-0.75, [0.5]), (-0.7, [0.25, 0.0]), (0.0, [])][state.round]
+        return ratios if state.history[0] > least else []
+
+    def max_candidates(self) -> int:
+        return 3 * self.steps
+
+
 @either_loop
 def test_a_search_may_propose_each_item_other_ratios(loop: Any) -> None:
-    nan = torch.nan
-    ratios = torch.tensor([[0.5, nan], [nan, nan], [0.25, 0.75], [nan, 0.0]])
-    found = run(search=Proposing(ratios=ratios, keep_best=False, steps=1), loop=loop)
-    assert found.evaluations.tolist() == [2, 1, 3, 2]
-    assert found.ratios[0, [0, 3]].tolist() == [0.5, 0.0]
-    assert found.ratios[0, 1].isnan()
-    assert torch.equal(found.estimates[1], found.one_step[1])
+    found = run(search=Uneven(keep_best=False, steps=3), loop=loop)
+    rounds = (found.scores[0] > -0.75).long() + 2 * (found.scores[0] > -0.7)
+    assert sorted(set(rounds.tolist())) == [0, 1, 3]
+    assert torch.equal(found.evaluations, 1 + 3 * rounds)
+    assert (found.ratios[:, rounds == 1] == 0.5).all()
+    assert found.ratios[:, rounds == 0].isnan().all()
+    assert torch.equal(found.estimates[rounds == 0], found.one_step[rounds == 0])
 
 
 PESQ = oracle(get_metric("pesq_nb", sample_rate=8000), torch.ones(4, 1, 1, 50))
@@ -380,9 +388,12 @@ NO_SLOPES = "quality='pesq_nb' has no derivative, which Proposing needs"
         ({"quality": get_metric("si_sdr", sample_rate=8000)}, "quality='si_sdr': is an oracle and needs"),
         ({"quality": oracle(closeness, torch.zeros(4, 1, 1, 49))}, "'closeness' (4, 1, 1, 49)"),
         ({"quality": oracle(closeness, torch.zeros(4, 2, 1, 50))}, "'closeness' (4, 2, 1, 50)"),
-        ({"search": Proposing(ratios=torch.full((4, 1), 1.5))}, "search=Proposing proposed [[1.5]"),
-        ({"search": Proposing(ratios=torch.full((3, 1), 0.5))}, "search=Proposing proposed [[0.5]"),
-        ({"search": Proposing(ratios=torch.rand(4, 1), needs_gradient=True), "quality": PESQ}, NO_SLOPES),
+        (
+            {"search": Proposing(ratios=[0.5, 1.5])},
+            "search=Proposing proposed [0.5, 1.5]: give mixing",
+        ),
+        ({"search": Proposing(ratios=[torch.nan])}, "search=Proposing proposed [nan]"),
+        ({"search": Proposing(ratios=[0.5], needs_gradient=True), "quality": PESQ}, NO_SLOPES),
     ],
 )
 def test_mistakes_are_named_in_one_line(options: dict[str, Any], message: str) -> None:

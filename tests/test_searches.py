@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import FrozenInstanceError, replace
 from itertools import pairwise
 from typing import Any
@@ -184,12 +184,11 @@ class Repeating:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.search, name)
 
-    def propose(self, state: SearchState) -> Tensor:
+    def propose(self, state: SearchState) -> Sequence[float]:
         if isinstance(self.search, FixedListSearch):
-            first = state.ratios.shape[1] == 0
-            return torch.full((len(state.ratios), int(first)), self.search.ratios[state.step - 1])
-        # in step 1 no estimate was kept
-        return self.search.propose(replace(state, step=1))
+            return [] if state.round else [self.search.ratios[state.step - 1]]
+        taken = [ratio for ratio in state.chosen if not math.isnan(ratio)]
+        return self.search.propose(replace(state, chosen=taken))
 
 
 def test_what_a_kept_estimate_would_have_tried_changes_nothing_but_calls() -> None:
@@ -203,21 +202,6 @@ def test_what_a_kept_estimate_would_have_tried_changes_nothing_but_calls() -> No
         assert without.calls.sum() < repeating.calls.sum()
 
 
-def test_an_item_without_a_proposal_in_the_first_round_is_out_of_the_step() -> None:
-    class Late(GridSearch):
-        def propose(self, state: SearchState) -> Tensor:
-            items, tried = state.ratios.shape
-            ratios = torch.full((items, 1 if tried < 2 else 0), 0.5 / (1 + tried))
-            # item 0 in the second round only, item 1 in the first only
-            ratios[tried : tried + 1] = NAN
-            return ratios
-
-    result = climb(Late(steps=2), falling, 3)
-    assert result.calls.tolist() == [1, 3, 5]
-    expected = torch.tensor([[NAN, NAN], [0.5, NAN], [0.5, 0.25]])
-    torch.testing.assert_close(result.tried[1], expected, equal_nan=True)
-
-
 @every_search
 def test_the_best_candidate_is_taken(search) -> None:
     """Of equal ones the one with the larger ratio, and only if it is better than what competes with it."""
@@ -227,7 +211,7 @@ def test_the_best_candidate_is_taken(search) -> None:
             if not ratios.shape[1]:
                 continue
             before, now = result.scores[step], result.scores[step + 1]
-            best = values.nan_to_num(-math.inf).amax(1)
+            best = values.where(~values.isnan(), -math.inf).amax(1)
             ratio = ratios.where(values == best[:, None], -math.inf).amax(1)
             taken = best > (before if keep_best else -math.inf)
             expected = ratio.where(taken, NAN)
