@@ -18,11 +18,11 @@ from encore.data.audio import AUDIO_SUFFIXES
 Split = Literal["train", "valid", "test"]
 SPLITS = ("train", "valid", "test")
 
-Pool = Sequence[Path] | Mapping[str, Sequence[Path]]
-"""Files of one source; or those of each speaker, who appears at most once in a mixture of several pools."""
-
 Reference = Path | tuple[Path, ...]
 """The recording of a source alone; or the recordings that add up to it, none of them for silence."""
+
+Pool = Sequence[Reference] | Mapping[str, Sequence[Reference]]
+"""Files of one source; or those of each speaker, who appears at most once in a mixture of several pools."""
 
 
 def evenly_spaced(count: int, limit: int | None) -> list[int]:
@@ -228,7 +228,7 @@ def blind_folder(folder: str | Path) -> list[Item]:
 
 
 def mixed_folders(folders: Mapping[str, str | Path | Sequence[str | Path]]) -> dict[str, list[Path]]:
-    """List the files of one folder, or several, per source, for `encore.data.dataset.PoolDataset`.
+    """List the files of one folder, or several, per source, for `encore.data.mixing_dataset.MixingDataset`.
 
     Args:
         folders: Such as ``{"speech": "clean", "noise": ["DEMAND", "MUSAN"]}``.

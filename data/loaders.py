@@ -1,4 +1,4 @@
-"""Samplers and loaders for several processes and interrupted runs.
+"""Samplers, and the base of the data modules, for several processes and interrupted runs.
 
 Lightning's ``use_distributed_sampler`` pads validation sets with duplicates. The samplers here shard by rank
 themselves, and Lightning does not replace them.
@@ -6,15 +6,16 @@ themselves, and Lightning does not replace them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
-from encore.data.dataset import Index
+from encore.data.dataset import DrawnDataset, Index, check_positive
 
 EVALUATION_SEED = 2**31 - 1
 """Seed of validation and test mixtures: independent of the run's seed, so that runs compare, and another
@@ -92,40 +93,76 @@ class ShardSampler(DistributedSampler[int]):
         return iter(range(self.rank, self.length, self.num_replicas))
 
 
-class LoaderModule(LightningDataModule):
-    """Base of the data modules: makes loaders of datasets.
+class CorpusModule(LightningDataModule):
+    """Base of the data modules: lists corpora at set-up, and makes loaders of their samples.
 
     Args:
+        train: Returns the training corpus; a function that lists a corpus with its arguments bound, as
+            ``_partial_: true`` does in a config. Called at set-up.
+        valid: The same for validation; None for no validation.
+        test: The same for test; None for no test.
         batch_size: Training samples per batch on each process.
         num_workers: Worker processes; 0 reads in the training process.
         seed: Seed of the order.
-        root: The corpus folder.
+        epoch_size: Training draws per epoch over all processes, rounded down to whole batches; one pass
+            through the corpus if None, repeated where it holds less than a batch.
+        root: The corpus folder, checked to exist at set-up.
+
+    Raises:
+        ValueError: If a number is not positive.
     """
 
-    def __init__(self, *, batch_size: int, num_workers: int, seed: int, root: str | Path | None) -> None:
+    def __init__(
+        self,
+        train: Callable[[], Any] | None,
+        valid: Callable[[], Any] | None,
+        test: Callable[[], Any] | None,
+        *,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        epoch_size: int | None,
+        root: str | Path | None,
+    ) -> None:
         super().__init__()
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        check_positive(batch_size=batch_size, epoch_size=epoch_size)
+        self.train, self.valid, self.test = train, valid, test
+        self.batch_size, self.epoch_size = batch_size, epoch_size
+        self.num_workers, self.seed = num_workers, seed
         self.root = None if root is None else Path(root).expanduser()
+        self._datasets: dict[str, DrawnDataset] = {}
 
-    def check_root(self) -> None:
-        """Raise ``FileNotFoundError`` if the corpus folder does not exist."""
+    @abstractmethod
+    def dataset(self, corpus: Any, stage: str) -> DrawnDataset:
+        """Return the samples of a corpus for a stage: ``"fit"``, ``"validate"`` or ``"test"``."""
+
+    @staticmethod
+    @abstractmethod
+    def collate(samples: Sequence[Any]) -> Any:
+        """Make a batch of samples, at least one."""
+
+    def setup(self, stage: str) -> None:
+        """List the files of a stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``, which has none.
+
+        Raises:
+            FileNotFoundError: If ``root`` or a folder of the corpus is missing.
+            ValueError: If a corpus does not match the options.
+        """
         if self.root is not None and not self.root.is_dir():
             raise FileNotFoundError(f"{self.root} is not a folder: point data.root at the corpus")
+        corpora = {"fit": self.train, "validate": self.valid, "test": self.test}
+        for part in ("fit", "validate") if stage == "fit" else (stage,):
+            corpus = corpora.get(part)
+            if corpus is not None and part not in self._datasets:
+                self._datasets[part] = self.dataset(corpus(), part)
 
-    def drawn(
-        self, dataset: Dataset[Any], epoch_size: int, collate: Callable[[Sequence[Any]], Any]
-    ) -> DataLoader[Any]:
-        """Return a loader of training samples: equally many full batches, at least one, on every process.
-
-        Args:
-            dataset: Indexed by an index and the number of its draw.
-            epoch_size: Draws per epoch over all processes, rounded down to whole batches.
-            collate: Makes a batch of samples.
-        """
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return a loader of random segments: equally many full batches, at least one, on every process."""
+        dataset = self._set_up("fit", "train")
         rank, world_size = self._rank_and_world_size()
-        batches = max(1, epoch_size // (self.batch_size * world_size))
+        batches = max(1, (self.epoch_size or len(dataset)) // (self.batch_size * world_size))
         sampler = DrawSampler(
-            _size(dataset),
+            len(dataset),
             epoch_size=batches * self.batch_size * world_size,
             seed=self.seed,
             rank=rank,
@@ -139,36 +176,34 @@ class LoaderModule(LightningDataModule):
             trained = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
             sampler.epoch, done = divmod(trained, max(1, per_epoch))
             sampler.skip = (sampler.epoch, done * self.batch_size)
-        return self._loader(dataset, sampler, self.batch_size, collate)
+        return self._loader(dataset, sampler, self.batch_size)
 
-    def sharded(
-        self, dataset: Dataset[Any], stage: str, collate: Callable[[Sequence[Any]], Any]
-    ) -> DataLoader[Any]:
-        """Return a loader of every sample once over all processes, one per batch.
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """Return a loader of every sample once over all processes, one per batch; none without corpus."""
+        return [] if self.valid is None else self._evaluation_loader("validate", "valid")
 
-        Args:
-            dataset: The dataset.
-            stage: For the error message.
-            collate: Makes a batch of samples.
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return a loader of every sample once over all processes, one per batch."""
+        return self._evaluation_loader("test", "test")
 
-        Raises:
-            ValueError: If there are fewer samples than processes.
-        """
+    def _evaluation_loader(self, stage: str, corpus: str) -> DataLoader[Any]:
+        dataset = self._set_up(stage, corpus)
         rank, world_size = self._rank_and_world_size()
-        if _size(dataset) < world_size:
+        if len(dataset) < world_size:
             raise ValueError(
-                f"{_size(dataset)} {stage} items cannot be split among {world_size} processes: "
+                f"{len(dataset)} {stage} items cannot be split among {world_size} processes: "
                 "use fewer devices or a larger limit"
             )
-        sampler = ShardSampler(_size(dataset), rank=rank, world_size=world_size)
-        return self._loader(dataset, sampler, 1, collate)
+        return self._loader(dataset, ShardSampler(len(dataset), rank=rank, world_size=world_size), 1)
+
+    def _set_up(self, stage: str, corpus: str) -> DrawnDataset:
+        if getattr(self, corpus) is None:
+            raise ValueError(f"{corpus}=None: this data has no corpus to {stage}; give data.{corpus}")
+        self.setup(stage)
+        return self._datasets[stage]
 
     def _loader(
-        self,
-        dataset: Dataset[Any],
-        sampler: DrawSampler | ShardSampler,
-        batch_size: int,
-        collate: Callable[[Sequence[Any]], Any],
+        self, dataset: DrawnDataset, sampler: DrawSampler | ShardSampler, batch_size: int
     ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
@@ -177,15 +212,10 @@ class LoaderModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=collate,
+            collate_fn=self.collate,
             # a loader draws its workers' seeds, here and not from the global stream of the training
             generator=torch.Generator().manual_seed(self.seed),
         )
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-
-def _size(dataset: Dataset[Any]) -> int:
-    assert isinstance(dataset, Sized)
-    return len(dataset)

@@ -9,11 +9,10 @@ from typing import TypedDict
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from encore.data.corpora import evenly_spaced
-from encore.data.dataset import Index, check_positive, check_ranges
-from encore.data.loaders import EVALUATION_SEED, LoaderModule
+from encore.data.dataset import DrawnDataset, check_positive, check_ranges
+from encore.data.loaders import EVALUATION_SEED, CorpusModule
 from encore.data.reading import Reader
 from encore.data.source_corpora import Recording
 
@@ -40,14 +39,13 @@ class SourceBatch(TypedDict):
     names: list[str]
 
 
-class SourceDataset(Dataset[SourceSample]):
+class SourceDataset(DrawnDataset):
     """Active segments of isolated recordings, at a random level.
 
     A frame of the recording is drawn with a probability proportional to the square root of its root mean
     square, and a segment at random that holds it. A recording shorter than the segment gets zeros on both
     sides, at random. The level of the whole segment is uniform in dB, as in the mixtures of
-    `encore.data.mixture_recipes`. Every random choice is a function of ``(seed, draw, index)``, as in
-    `encore.data.dataset`.
+    `encore.data.mixture_recipes`.
 
     Args:
         recordings: The recordings; several channels become mono.
@@ -84,16 +82,13 @@ class SourceDataset(Dataset[SourceSample]):
                 "read the named classes only"
             )
         self.recordings = list(recordings)
-        self.sample_rate, self.segment, self.level_db, self.seed = sample_rate, segment, level_db, seed
+        self.sample_rate, self.segment, self.level_db = sample_rate, segment, level_db
         self._reader = Reader(sample_rate, 1)
+        super().__init__(len(self.recordings), seed)
 
-    def __len__(self) -> int:
-        return len(self.recordings)
-
-    def __getitem__(self, index: Index) -> SourceSample:
-        index, draw = index if isinstance(index, tuple) else (index, 0)
+    def sample(self, index: int, draw: int, generator: np.random.Generator) -> SourceSample:
+        """Draw a segment of a recording; see `DrawnDataset`."""
         recording = self.recordings[index]
-        generator = np.random.default_rng([self.seed, draw, index])
         whole = self._reader.read(recording.path, 0, self._reader.length(recording.path))
         source = active_segment(whole, self.segment, round(FRAME_SECONDS * self.sample_rate), generator)
         if self.level_db is not None:
@@ -125,24 +120,24 @@ def active_segment(whole: Tensor, segment: int, frame: int, generator: np.random
     return whole[:, start : start + segment]
 
 
-class SourceData(LoaderModule):
+class SourceData(CorpusModule):
     """Data module of a corpus of isolated sources.
 
     Args:
-        train: Returns the training recordings; a function of `encore.data.source_corpora` with its arguments
-            bound. Called at set-up.
-        valid: The same for validation; None for no validation.
+        train: See `CorpusModule`, as for ``valid``, ``batch_size``, ``num_workers``, ``epoch_size`` and
+            ``root``. Corpora are recordings of `encore.data.source_corpora`.
+        valid: For validation: one segment of every recording, the same in every epoch.
         source: Name of the source.
         sample_rate: Rate in Hz to resample to.
         segment_seconds: Length of all segments.
-        batch_size: Training segments per batch on each process.
+        batch_size: Of training.
         classes: Names of the classes in the order of their numbers; empty for one class only.
         level_db: Range of levels, see `SourceDataset`.
-        epoch_size: Training draws per epoch over all processes; one pass through the corpus if None.
+        epoch_size: Training draws per epoch.
         limit_valid: At most this many validation recordings, evenly spaced; all if None.
-        num_workers: Worker processes; 0 reads in the training process.
+        num_workers: Worker processes.
         seed: Seed of order, segments and levels.
-        root: The corpus folder, checked to exist at set-up.
+        root: The corpus folder.
 
     Raises:
         ValueError: If a number is not positive.
@@ -167,60 +162,39 @@ class SourceData(LoaderModule):
         seed: int = 0,
         root: str | Path | None = None,
     ) -> None:
-        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed, root=root)
-        if not segment_seconds > 0:
-            raise ValueError(f"segment_seconds={segment_seconds}: give a number above 0")
-        check_positive(batch_size=batch_size, epoch_size=epoch_size, limit_valid=limit_valid)
-        self.train, self.valid, self.source = train, valid, source
-        self.sample_rate, self.segment = sample_rate, max(1, round(segment_seconds * sample_rate))
-        self.classes = tuple(classes)
+        super().__init__(
+            train,
+            valid,
+            None,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            epoch_size=epoch_size,
+            root=root,
+        )
+        check_positive(segment_seconds=segment_seconds, limit_valid=limit_valid)
+        self.source, self.sample_rate = source, sample_rate
+        self.segment = max(1, round(segment_seconds * sample_rate))
+        self.classes, self.limit_valid = tuple(classes), limit_valid
         self.level_db = None if level_db is None else (float(level_db[0]), float(level_db[1]))
-        self.epoch_size, self.limit_valid = epoch_size, limit_valid
-        self._datasets: dict[str, SourceDataset] = {}
 
-    def setup(self, stage: str) -> None:
-        """List the recordings of a stage.
-
-        Raises:
-            FileNotFoundError: If ``root`` or a folder of the corpus is missing.
-            ValueError: If a recording's class is not in ``classes``.
-        """
-        self.check_root()
-        if stage == "fit" and "fit" not in self._datasets:
-            self._datasets["fit"] = self._dataset(self.train(), self.seed)
-        if stage in ("fit", "validate") and self.valid is not None and "validate" not in self._datasets:
-            recordings = self.valid()
-            kept = [recordings[index] for index in evenly_spaced(len(recordings), self.limit_valid)]
-            self._datasets["validate"] = self._dataset(kept, EVALUATION_SEED)
-
-    def train_dataloader(self) -> DataLoader[SourceSample]:
-        """Return a loader of random segments, see `LoaderModule.drawn`."""
-        self.setup("fit")
-        dataset = self._datasets["fit"]
-        return self.drawn(dataset, self.epoch_size or len(dataset), collate)
-
-    def val_dataloader(self) -> DataLoader[SourceSample] | list[DataLoader[SourceSample]]:
-        """Return a loader of one segment of every recording, the same in every epoch; none without corpus."""
-        if self.valid is None:
-            return []
-        self.setup("validate")
-        return self.sharded(self._datasets["validate"], "validate", collate)
-
-    def _dataset(self, recordings: Sequence[Recording], seed: int) -> SourceDataset:
+    def dataset(self, corpus: Sequence[Recording], stage: str) -> SourceDataset:
+        """Return random segments of the recordings."""
+        chosen = evenly_spaced(len(corpus), None if stage == "fit" else self.limit_valid)
         return SourceDataset(
-            recordings,
+            [corpus[index] for index in chosen],
             sample_rate=self.sample_rate,
             segment=self.segment,
             classes=self.classes,
             level_db=self.level_db,
-            seed=seed,
+            seed=self.seed if stage == "fit" else EVALUATION_SEED,
         )
 
-
-def collate(samples: Sequence[SourceSample]) -> SourceBatch:
-    """Stack samples: ``source`` (b, 1, time), ``labels`` (b,), ``names``."""
-    return SourceBatch(
-        source=torch.stack([sample["source"] for sample in samples]),
-        labels=torch.tensor([sample["label"] for sample in samples]),
-        names=[sample["name"] for sample in samples],
-    )
+    @staticmethod
+    def collate(samples: Sequence[SourceSample]) -> SourceBatch:
+        """Stack samples, at least one."""
+        return SourceBatch(
+            source=torch.stack([sample["source"] for sample in samples]),
+            labels=torch.tensor([sample["label"] for sample in samples]),
+            names=[sample["name"] for sample in samples],
+        )

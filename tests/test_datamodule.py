@@ -18,7 +18,7 @@ from encore.data.corpora import blind_folder, mixed_folders, paired_folders
 from encore.data.datamodule import SeparationData
 from encore.data.loaders import DrawSampler, ShardSampler
 from encore.data.music_corpora import song_folders
-from encore.data.stem_pools import song_pools
+from encore.data.pools import stem_csv
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "data"
 MUSIC = ("musdb18_hq", "moisesdb", "song_folders", "stem_folders")
@@ -212,7 +212,10 @@ def test_evaluation_can_be_cut_where_all_sources_sound_and_mixed_anew(songs: Pat
 
 
 def test_pools_can_keep_their_levels_or_draw_them(songs: Path) -> None:
-    pools = partial(song_pools, songs / "train", ["drums", "bass"])
+    stems = songs / "stems.csv"
+    rows = [f"{stem},train/Ana - One/{stem}.wav" for stem in ("drums", "bass")]
+    stems.write_text("\n".join(["instrum,path", *rows]))
+    pools = partial(stem_csv, stems)
     options = {"train": pools, "sources": ["drums", "bass"], "epoch_size": 40, "snr_db": None}
     levels = []
     for gain_db in (None, [-6, 6]):

@@ -11,7 +11,8 @@ from encore.common.dsp import resample
 from encore.data.audio import AudioFileError, read_audio
 from encore.data.audio_writing import write_audio
 from encore.data.corpora import Item
-from encore.data.dataset import PoolDataset, SegmentDataset
+from encore.data.dataset import SegmentDataset
+from encore.data.mixing_dataset import MixingDataset
 
 RATE = 8000
 
@@ -207,7 +208,7 @@ def pools(tmp_path: Path) -> dict[str, list[Path]]:
     return {kind: sorted(tmp_path.glob(f"{kind}*.wav")) for kind in ("speech", "noise")}
 
 
-def _pools(pools: dict[str, list[Path]], **options: object) -> PoolDataset:
+def _pools(pools: dict[str, list[Path]], **options: object) -> MixingDataset:
     defaults: dict[str, object] = {
         "sources": ["speech", "noise"],
         "sample_rate": RATE,
@@ -215,7 +216,7 @@ def _pools(pools: dict[str, list[Path]], **options: object) -> PoolDataset:
         "epoch_size": 200,
         "snr_db": (-5.0, 15.0),
     }
-    return PoolDataset(pools, **{**defaults, **options})  # type: ignore[arg-type]
+    return MixingDataset(pools, **{**defaults, **options})  # type: ignore[arg-type]
 
 
 def test_pool_mixtures_are_sums_at_the_drawn_ratio(pools: dict[str, list[Path]]) -> None:
@@ -292,7 +293,7 @@ def test_pools_keep_their_levels_draw_gains_and_draw_silence_anew(tmp_path: Path
             r"gain_db=\(-6.0, 6.0\) and snr_db=\(-5.0, 15.0\) both set levels: set snr_db=null",
         ),
         ({"gain_db": (6.0, -6.0), "snr_db": None}, r"gain_db=\(6.0, -6.0\) is reversed"),
-        ({"sources": ["vocals"]}, r"\['vocals'\] have no pool; the pools are \['speech', 'noise'\]"),
+        ({"sources": ["vocals"]}, r"\['vocals'\] are not in the corpus, which has \['speech', 'noise'\]"),
         ({"sources": []}, "sources is empty"),
         ({"snr_db": (5.0, 0.0)}, r"snr_db=\(5.0, 0.0\) is reversed"),
         ({"segment": 0}, "segment=0"),

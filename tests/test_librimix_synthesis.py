@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from encore.data.pools import librimix_pools
 from encore.data.speaker_corpora import TASKS, librimix
-from encore.data.speaker_pools import librimix_pools
 from encore.synthetic_corpora.__main__ import main
 from encore.synthetic_corpora.speech_corpora import LIBRIMIX_SPEAKERS, LIBRIMIX_SUBSETS, LibriMix
 

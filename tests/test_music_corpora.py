@@ -11,9 +11,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from encore.data.corpora import Item
-from encore.data.dataset import PoolDataset, SegmentDataset
+from encore.data.dataset import SegmentDataset
+from encore.data.mixing_dataset import MixingDataset
 from encore.data.music_corpora import VALID_SONGS, moisesdb, musdb18_hq, song_folders
-from encore.data.stem_pools import song_pools, stem_csv, stem_folders
+from encore.data.pools import stem_csv, stem_folders
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -176,10 +177,7 @@ def test_moisesdb_splits_share_no_song(studio: Path) -> None:
     assert names(by_name) == ["07"]
 
 
-def test_pools_of_stems(root: Path, tmp_path: Path) -> None:
-    pools = song_pools(root / "train", ["drums", "vocals"])
-    assert list(pools) == ["drums", "vocals"]
-    assert pools["drums"] == [root / "train" / title / "drums.wav" for title in sorted(TITLES[:4])]
+def test_pools_of_stems(tmp_path: Path) -> None:
     for stem, count in (("vocals", 2), ("drums", 3)):
         for number in range(count):
             write(tmp_path / "stems" / stem / "deep" / f"{number}.wav", tone(500, 40))
@@ -188,7 +186,7 @@ def test_pools_of_stems(root: Path, tmp_path: Path) -> None:
         "vocals": 2,
     }
     assert list(stem_folders(tmp_path / "stems", ["vocals"])) == ["vocals"]
-    sample = PoolDataset(
+    sample = MixingDataset(
         stem_folders(tmp_path / "stems"),
         sources=["vocals"],
         sample_rate=RATE,
@@ -258,12 +256,11 @@ def test_lists_of_stems(tmp_path: Path) -> None:
             "no song of .*test has a stem for 'rest'",
         ),
         (partial(moisesdb, split="test", test_songs=0), r"test_songs=0 holds out no songs.*data\.test=null"),
-        (partial(song_pools, sources=["kazoo"]), "no song of .* has a stem for 'kazoo'"),
         (partial(stem_folders, sources=["kazoo"]), "has no folder kazoo; it has test, train: change"),
     ],
 )
 def test_a_mistake_is_one_line(root: Path, call: Callable[[Path], object], message: str) -> None:
-    moises_like = getattr(call, "func", call) in (moisesdb, song_pools)
+    moises_like = getattr(call, "func", call) is moisesdb
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         call(root / "train" if moises_like else root)
     assert "\n" not in str(caught.value)
@@ -310,7 +307,7 @@ def test_groupings_and_lists_can_be_given_on_the_command_line(
             "stem_folders",
             root,
             "train",
-            "data.train._target_=encore.data.stem_pools.stem_csv",
+            "data.train._target_=encore.data.pools.stem_csv",
             f"data.train.path={table}",
         )
     for items in songs_of_two:

@@ -10,8 +10,8 @@ from corpus_trees import RATE, SOURCES, hertz, song, songs, tone, write
 from torch import Tensor
 
 from encore.data.corpora import Item
+from encore.data.mixing_dataset import MixingDataset
 from encore.data.music_corpora import song_folders
-from encore.data.song_dataset import SongDataset
 
 COUNT = 300
 NAMES = ("Ana", "Bob", "Cat")
@@ -23,14 +23,15 @@ def corpus(tmp_path: Path) -> list[Item]:
     return song_folders(tmp_path / "songs")
 
 
-def dataset(items: list[Item], **options: object) -> SongDataset:
+def dataset(items: list[Item], **options: object) -> MixingDataset:
     defaults: dict[str, object] = {
         "sources": list(SOURCES),
         "sample_rate": RATE,
         "segment": 800,
         "epoch_size": COUNT,
+        "skip_silent": True,
     }
-    return SongDataset(items, **{**defaults, **options})  # type: ignore[arg-type]
+    return MixingDataset(items, **{**defaults, **options})  # type: ignore[arg-type]
 
 
 def heard(waveform: Tensor, stem: int) -> int:
@@ -190,7 +191,7 @@ def test_the_songs_own_mixtures_are_not_read(corpus: list[Item]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sources": ["voice"]}, r"sources: \['voice'\] are in no song; the references are \['vocals', "),
+        ({"sources": ["voice"]}, r"sources: \['voice'\] are not in the corpus, which has \['vocals', "),
         ({"sources": []}, "sources is empty"),
         ({"same_song": 1.5}, "same_song=1.5: give a probability from 0 to 1"),
         ({"gain_db": (3.0, -3.0)}, r"gain_db=\(3.0, -3.0\) is reversed"),

@@ -10,8 +10,8 @@ from corpus_trees import KINDS, MIXTURES, RATE, audio, libri2mix, tree
 from torch import Tensor
 
 from encore.data.datamodule import SeparationData
-from encore.data.dataset import PoolDataset
-from encore.data.speaker_pools import librimix_pools, speaker_pools
+from encore.data.mixing_dataset import MixingDataset
+from encore.data.pools import librimix_pools, speaker_pools
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def _heard(waveform: Tensor) -> int:
     return round((float(spectrum.argmax()) - 500) / 250)
 
 
-def _dataset(pools: dict, **options: object) -> PoolDataset:
+def _dataset(pools: dict, **options: object) -> MixingDataset:
     defaults = {
         "sources": list(pools),
         "sample_rate": RATE,
@@ -48,7 +48,7 @@ def _dataset(pools: dict, **options: object) -> PoolDataset:
         "epoch_size": 200,
         "snr_db": (-5, 5),
     }
-    return PoolDataset(pools, **{**defaults, **options})  # type: ignore[arg-type]
+    return MixingDataset(pools, **{**defaults, **options})  # type: ignore[arg-type]
 
 
 def test_no_mixture_has_one_speaker_twice_and_all_pairs_occur(voices: Path) -> None:

@@ -1,13 +1,84 @@
-"""Utterances by speaker, which `encore.data.dataset.PoolDataset` mixes on the fly, never a speaker twice."""
+"""Files by source, and utterances by speaker, for `encore.data.mixing_dataset.MixingDataset`.
+
+As in `encore.data.corpora`, a missing folder or file is a ``FileNotFoundError`` and any other mistake a
+``ValueError``, and lists are sorted.
+"""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from encore.data.corpora import Pool, Split, audio_files, check_choice, mixed_folders, parts_of, some_of
+from encore.data.corpora import (
+    Pool,
+    Split,
+    audio_files,
+    check_choice,
+    existing_folder,
+    mixed_folders,
+    parts_of,
+    some_of,
+    subfolders,
+)
 from encore.data.speaker_corpora import Mode, librimix
+
+
+def stem_folders(path: str | Path, sources: Sequence[str] | None = None) -> dict[str, list[Path]]:
+    """List a folder per stem.
+
+    Args:
+        path: The folder of the stems' folders, searched with their subfolders.
+        sources: Names of the folders; all if None.
+
+    Source: type 2 of data sets in Music-Source-Separation-Training.
+    """
+    base = existing_folder(path, "the folder of the stems' folders", "path")
+    present = [folder.name for folder in subfolders(base)]
+    if not (sources or present):
+        raise ValueError(f"{base} has no folders: expected one per stem, such as vocals")
+    if absent := sorted(set(sources or ()) - set(present)):
+        raise FileNotFoundError(
+            f"{base} has no folder {absent[0]}; it has {', '.join(present) or 'none'}: change sources or path"
+        )
+    return {source: audio_files(base / source) for source in sources or present}
+
+
+def stem_csv(
+    path: str | Path | Sequence[str | Path], sources: Sequence[str] | None = None
+) -> dict[str, list[Path]]:
+    """Read lists of files with their stems.
+
+    Args:
+        path: A CSV file with the columns ``instrum`` and ``path``, or several; paths are absolute or
+            relative to the list's own folder.
+        sources: Names of the stems; all if None.
+
+    Source: type 3 of data sets in Music-Source-Separation-Training.
+    """
+    pools: dict[str, list[Path]] = {}
+    for name in [path] if isinstance(path, str | Path) else path:
+        table = Path(name).expanduser()
+        if not table.is_file():
+            raise FileNotFoundError(f"{table} is not a file: give a CSV file with columns instrum and path")
+        with table.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            for row in reader:
+                line = f"{table}, line {reader.line_num}"
+                if not (row.get("instrum") and row.get("path")):
+                    raise ValueError(f"{line}: instrum or path is missing: fill in both columns")
+                file = table.parent / Path(row["path"]).expanduser()
+                if not file.is_file():
+                    raise FileNotFoundError(f"{line}: {file} is missing: correct the path")
+                pools.setdefault(row["instrum"], []).append(file)
+    if not pools:
+        raise ValueError(f"path={path} lists no files: expected lines under the columns instrum and path")
+    if absent := sorted(set(sources or ()) - set(pools)):
+        raise ValueError(
+            f"sources: {path} lists no {absent[0]}; it has {', '.join(sorted(pools))}: name some of these"
+        )
+    return {source: sorted(pools[source]) for source in sources or sorted(pools)}
 
 
 def librimix_pools(
