@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from torch import Generator
 
+from encore.callbacks.media import log_to_wandb
 from encore.callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
 from encore.inference.bridges import HasBridge
 from encore.inference.theory import bridge_path_errors, ideal_linear_errors, norms, path_errors, secant
@@ -48,13 +48,10 @@ class BridgeProbe(ValidationCallback):
         source: str | None = None,
         seed: int = 0,
     ) -> None:
-        if every_n_epochs < 0 or (items is not None and items < 1):
-            raise ValueError(f"every_n_epochs={every_n_epochs}, items={items}: use 0 or more, and 1 or more")
+        super().__init__(every_n_epochs, items)
         if not ratios or not all(0 <= ratio <= 1 for ratio in ratios):
             raise ValueError(f"ratios={list(ratios)}: give at least one, each in [0, 1]")
-        super().__init__(every_n_epochs)
-        self.items, self.ratios = items, ratios
-        self.source, self.seed = source, seed
+        self.ratios, self.source, self.seed = ratios, source, seed
 
     @torch.no_grad()
     def measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
@@ -76,9 +73,7 @@ class BridgeProbe(ValidationCallback):
             folder = Path(trainer.default_root_dir)
             frame.to_parquet(folder / "bridge_path.parquet", index=False)
             figure = save_png(path_figure(frame[frame["what"] != "constant"]), folder / "bridge_path.png")
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image("val/bridge/path", images=[str(figure)], step=trainer.global_step)
+            log_to_wandb(trainer, "val/bridge", pictures={"path": figure})
         return _values(frame)
 
     def _rows(

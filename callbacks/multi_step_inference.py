@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,24 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from encore.callbacks.refinement_media import Example, log_media
-from encore.callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
+from encore.callbacks.media import file_name, log_to_wandb, write_example
+from encore.callbacks.validation_items import (
+    ValidationCallback,
+    ValidationItem,
+    of_all_processes,
+    validation_items,
+)
 from encore.data.corpora import evenly_spaced
 from encore.inference.evaluation import Evaluation, RefinementMethod, evaluate
 from encore.inference.execution import WorkerPool, default_workers
 from encore.metrics import MetricPanel, default_metrics
 from encore.models.types import LoadedSeparator, interchangeable
 from encore.models.wrappers import select
+from encore.reporting.palette import save_png
+from encore.reporting.plots import step_figure
 from encore.reporting.scores import column_name, write_scores
 from encore.reporting.summary import chosen_ratios, final_steps, summarise
+from encore.reporting.tables import overview_table, to_markdown
 
 
 class MultiStepInference(ValidationCallback):
@@ -68,62 +77,57 @@ class MultiStepInference(ValidationCallback):
         seed: int = 0,
         run: str | None = None,
     ) -> None:
-        if every_n_epochs < 0 or (items is not None and items < 1) or batch < 1:
-            raise ValueError(
-                f"every_n_epochs={every_n_epochs}, items={items}, batch={batch}: use 0 or more, 1 or more,"
-                " and 1 or more"
-            )
+        super().__init__(every_n_epochs, items)
+        if batch < 1:
+            raise ValueError(f"batch={batch}: use 1 or more")
         self.methods = [method for method in methods.values() if method is not None]
         columns = [column_name(method.name, method.kind) for method in self.methods]
         if len(set(columns)) < len(columns):
             raise ValueError(f"methods={columns}: two have one name; tell them apart by label=...")
-        super().__init__(every_n_epochs)
-        self.metrics, self.items = metrics, items
-        self.batch, self.workers, self.score_workers = batch, workers, score_workers
-        self.source, self.seed, self.run = source, seed, run
+        self.metrics, self.batch, self.source = metrics, batch, source
+        self.workers, self.score_workers, self.seed, self.run = workers, score_workers, seed, run
 
     def measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
         """Refine this process's items, gather all rows, write and log them; return the values to log."""
         whole: Any = module.separator
         separator = self._selected(whole)
+        places = [list(whole.sources).index(name) for name in separator.sources]
         workers = self.workers or default_workers(module.device)
         panel = MetricPanel(
             self.metrics or default_metrics(separator.sample_rate, separator.channels),
             sample_rate=separator.sample_rate,
             workers=(0 if workers == 1 else workers) if self.score_workers is None else self.score_workers,
         )
-        rows: list[dict[str, Any]] = []
-        examples: list[Example] = []
         folder = Path(trainer.default_root_dir)
-        run = self.run or folder.name
-        places = [list(whole.sources).index(name) for name in separator.sources]
 
         def refine(group: Group) -> tuple[Group, Evaluation]:
-            references = None if group.references is None else group.references[:, places]
-            group = replace(group, references=references)
             return group, evaluate(
                 separator,
                 group.mixture.to(module.device),
                 group.methods,
                 panel,
-                run=run,
+                run=self.run or folder.name,
                 items=group.names,
-                references=None if references is None else references.to(module.device),
+                references=None if group.references is None else group.references.to(module.device),
                 generator=torch.Generator().manual_seed(self.seed),
                 at_once=workers,
             )
 
+        rows: list[dict[str, Any]] = []
+        examples: list[Example] = []
         with WorkerPool(workers) as pool:
-            for group, result in pool.map(refine, self._groups(trainer)):
+            for group, result in pool.map(refine, self._groups(trainer, places)):
                 rows += result.rows
-                examples = _extremes(examples + _examples(group, separator.sources, result))
-        scores, examples = _gathered(rows, examples)
+                examples = _extremes([*examples, *_examples(group, separator.sources, result)])
+        parts = of_all_processes((rows, examples))
+        scores = pd.DataFrame([row for part in parts for row in part[0]])
         if scores.empty:
             raise ValueError("no validation item to refine: give data.valid, or switch multi_step=null")
         summary = summarise(scores)
         if trainer.is_global_zero:
             write_scores(folder / "scores.parquet", scores)
-            log_media(folder, trainer.loggers, trainer.global_step, summary, examples, separator.sample_rate)
+            examples = _extremes([example for part in parts for example in part[1]])
+            _log_media(trainer, folder / "multi_step", summary, examples, separator.sample_rate)
         return logged_values(summary)
 
     def _selected(self, separator: LoadedSeparator) -> LoadedSeparator:
@@ -135,35 +139,33 @@ class MultiStepInference(ValidationCallback):
             raise ValueError(f"source={self.source}: the separator has {', '.join(sources)}; or use all")
         return select(separator, self.source or sources[0])
 
-    def _groups(self, trainer: Trainer) -> Iterator[Group]:
-        """This process's items, neighbours of one length and for the same methods together."""
-        group: Group | None = None
-        for own in validation_items(trainer, self.items, "multi-step validation"):
-            chosen = {
-                number: method
-                for number, method in enumerate(self.methods)
-                if own.place in evenly_spaced(own.taken, method.items)
-            }
-            sample = own.sample
-            item = Group(sample["names"], sample["mixture"], sample.get("references"), chosen)
-            if group is not None and len(group.names) < self.batch and group.takes(item):
-                group = group.with_item(item)
-                continue
-            if group is not None:
-                yield group
-            group = item
-        if group is not None:
-            yield group
+    def _groups(self, trainer: Trainer, places: list[int]) -> Iterator[Group]:
+        """Yield this process's items, neighbours of one length and for the same methods together."""
+
+        def kind(item: ValidationItem) -> tuple[Any, ...]:
+            chosen = [item.place in evenly_spaced(item.taken, method.items) for method in self.methods]
+            return item.sample["mixture"].shape, "references" in item.sample, chosen
+
+        items = validation_items(trainer, self.items, "multi-step validation")
+        for (_, has_references, chosen), alike in groupby(items, kind):
+            while samples := [item.sample for item in islice(alike, self.batch)]:
+                references = [sample["references"][:, places] for sample in samples if has_references]
+                yield Group(
+                    names=[name for sample in samples for name in sample["names"]],
+                    mixture=torch.cat([sample["mixture"] for sample in samples]),
+                    references=torch.cat(references) if has_references else None,
+                    methods={number: method for number, method in enumerate(self.methods) if chosen[number]},
+                )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
     """Items of one length that are refined together.
 
     Attributes:
         names: Of the items.
         mixture: ``(b, c, t)``.
-        references: ``(b, s, c, t)``, or None.
+        references: ``(b, s, c, t)`` of the refined sources, or None.
         methods: By which they are refined.
     """
 
@@ -172,21 +174,15 @@ class Group:
     references: Tensor | None
     methods: dict[int, RefinementMethod]
 
-    def takes(self, other: Group) -> bool:
-        """Return whether another item has the same length, methods and kind."""
-        return (
-            self.mixture.shape[1:] == other.mixture.shape[1:]
-            and self.methods.keys() == other.methods.keys()
-            and (self.references is None) == (other.references is None)
-        )
 
-    def with_item(self, other: Group) -> Group:
-        """Return both together."""
-        references = None
-        if self.references is not None and other.references is not None:
-            references = torch.cat((self.references, other.references))
-        mixture = torch.cat((self.mixture, other.mixture))
-        return Group([*self.names, *other.names], mixture, references, self.methods)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """A refined item as an example: waveforms ``(c, t)`` by name."""
+
+    label: str
+    item: str
+    gain: float
+    waveforms: dict[str, Tensor]
 
 
 def logged_values(summary: pd.DataFrame) -> dict[str, float]:
@@ -239,9 +235,22 @@ def _extremes(examples: Sequence[Example]) -> list[Example]:
     return kept
 
 
-def _gathered(rows: list[dict[str, Any]], examples: list[Example]) -> tuple[pd.DataFrame, list[Example]]:
-    """Return the rows and examples of all processes, the same on each of them."""
-    parts = of_all_processes((rows, examples))
-    return pd.DataFrame([row for part in parts for row in part[0]]), _extremes(
-        [example for part in parts for example in part[1]]
-    )
+def _log_media(
+    trainer: Trainer, folder: Path, summary: pd.DataFrame, examples: Sequence[Example], sample_rate: int
+) -> None:
+    """Write curves, table and examples to a folder, and log them where a logger can show them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures, audio = {}, {}
+    for metric in summary["metric"].unique():
+        path = folder / f"score_versus_step_{metric}.png"
+        pictures[f"score_versus_step/{metric}"] = save_png(step_figure(summary, metric), path)
+    for own in examples:
+        title = f"{own.item}: {own.gain:+.3f} ({own.label})"
+        name = file_name(f"{own.label}_{own.gain:+.3f}_{own.item}")
+        picture, clips = write_example(folder, name, own.waveforms, sample_rate, title=title)
+        pictures[f"spectrograms/{name}"] = picture
+        captioned = {f"{part} ({own.gain:+.3f})": path for part, path in clips.items()}
+        audio[f"audio/{file_name(f'{own.label}_{own.item}')}"] = captioned
+    table = overview_table(summary)
+    (folder / "scores.md").write_text(to_markdown(table) + "\n")
+    log_to_wandb(trainer, "val/multi_step", pictures=pictures, audio=audio, table=table)

@@ -7,17 +7,14 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from torch import Generator, Tensor
 
+from encore.callbacks.media import log_to_wandb, write_example
 from encore.callbacks.validation_items import ValidationCallback
-from encore.data.audio_writing import write_audio
 from encore.inference.guidance import Unguided
 from encore.inference.posterior import Ancestral, SeparationProblem, Start
 from encore.inference.source_priors import SourcePrior
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
-from encore.reporting.palette import save_png
-from encore.reporting.spectrograms import spectrogram_figure
 
 
 class PriorSamples(ValidationCallback):
@@ -47,12 +44,9 @@ class PriorSamples(ValidationCallback):
         levels: int | None = None,
         seed: int = 0,
     ) -> None:
-        if every_n_epochs < 0 or count < 1 or not seconds > 0:
-            raise ValueError(
-                f"every_n_epochs={every_n_epochs}, count={count}, seconds={seconds}: use 0 or more, 1 or "
-                "more, and a number above 0"
-            )
         super().__init__(every_n_epochs)
+        if count < 1 or not seconds > 0:
+            raise ValueError(f"count={count}, seconds={seconds}: use 1 or more, and a number above 0")
         self.count, self.seconds, self.levels, self.seed = count, seconds, levels, seed
 
     @torch.no_grad()
@@ -64,10 +58,13 @@ class PriorSamples(ValidationCallback):
         classes = len(prior.classes)
         labels = [number % classes if classes else None for number in range(count)]
         kinds = [prior.source if label is None else prior.classes[label] for label in labels]
-        names = [f"{number}_{kind}" for number, kind in enumerate(kinds)]
         drawn = self._draw(prior, labels, module.device).cpu()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._keep(trainer, prior, dict(zip(names, drawn, strict=True)))
+            samples = {f"{number}_{kind}": drawn[number] for number, kind in enumerate(kinds)}
+            folder, step = Path(trainer.default_root_dir) / "prior_samples", trainer.global_step
+            title = f"{prior.source}, step {step}"
+            picture, audio = write_example(folder, f"{step:07d}", samples, prior.sample_rate, title=title)
+            log_to_wandb(trainer, "val/prior", pictures={"spectrograms": picture}, audio={"audio": audio})
         power = float(drawn.square().mean().clamp_min(1e-12))
         return {"val/prior/level_db": 10 * torch.tensor(power).log10().item()}
 
@@ -83,23 +80,3 @@ class PriorSamples(ValidationCallback):
         )
         sample = Ancestral(guidance=Unguided())(problem)
         return sample.estimates[0]
-
-    def _keep(self, trainer: Trainer, prior: DiffusionPrior, samples: dict[str, Tensor]) -> None:
-        folder = Path(trainer.default_root_dir) / "prior_samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        step = trainer.global_step
-        paths = []
-        for name, waveform in samples.items():
-            paths.append(folder / f"{step:07d}_{name}.wav")
-            write_audio(paths[-1], waveform, prior.sample_rate, subtype="FLOAT")
-        figure = spectrogram_figure(samples, prior.sample_rate, title=f"{prior.source}, step {step}")
-        picture = save_png(figure, folder / f"{step:07d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("val/prior/spectrograms", images=[str(picture)], step=step)
-                logger.log_audio(
-                    "val/prior/audio",
-                    audios=[str(path) for path in paths],
-                    step=step,
-                    caption=list(samples),
-                )

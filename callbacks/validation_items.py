@@ -62,9 +62,16 @@ class ValidationCallback(Callback):
 
     Args:
         every_n_epochs: Epochs between measurements; 0 measures only when training ends.
+        items: Validation items to measure, evenly spread; None for all.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
-    def __init__(self, every_n_epochs: int) -> None:
+    def __init__(self, every_n_epochs: int, items: int | None = None) -> None:
+        if every_n_epochs < 0 or (items is not None and items < 1):
+            raise ValueError(f"every_n_epochs={every_n_epochs}, items={items}: use 0 or more, and 1 or more")
+        self.items = items
         self.every_n_epochs = every_n_epochs
         self._last_step = -1
 
