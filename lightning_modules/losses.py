@@ -7,7 +7,6 @@ A *source loss* maps ``(b, c, t)`` estimates and references of one source to ``(
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -57,7 +56,6 @@ def negative_snr(
     return -10 * torch.log10((signal + eps) / (noise + floor + eps)).mean(-1)
 
 
-@dataclass(frozen=True, slots=True)
 class WeightedSum:
     """Several source losses as one.
 
@@ -66,12 +64,10 @@ class WeightedSum:
         weights: A weight for each key.
     """
 
-    losses: Mapping[str, SourceLoss]
-    weights: Mapping[str, float]
-
-    def __post_init__(self) -> None:
-        if set(self.losses) != set(self.weights):
-            raise ValueError(f"weights={sorted(self.weights)} must name the losses {sorted(self.losses)}")
+    def __init__(self, losses: Mapping[str, SourceLoss], weights: Mapping[str, float]) -> None:
+        if set(losses) != set(weights):
+            raise ValueError(f"weights={sorted(weights)} must name the losses {sorted(losses)}")
+        self.losses, self.weights = dict(losses), dict(weights)
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> Tensor:
         """``(b, c, t)`` twice to ``(b,)``."""
@@ -79,7 +75,6 @@ class WeightedSum:
         return torch.stack(parts).sum(0)
 
 
-@dataclass(frozen=True, slots=True)
 class SpectralL1:
     """L1 in time plus L1 of square-root magnitudes at several resolutions, relative to the reference's level.
 
@@ -93,12 +88,18 @@ class SpectralL1:
         eps: Added to the power before the root: the gradient of a bare root is infinite at silence.
     """
 
-    sample_rate: int
-    window_seconds: Sequence[float] = (0.016, 0.032, 0.064)
-    spectral_weight: float = 1.0
-    missing_weight: float = 1.0
-    level_floor: float = 0.01
-    eps: float = 1e-6
+    def __init__(
+        self,
+        sample_rate: int,
+        window_seconds: Sequence[float] = (0.016, 0.032, 0.064),
+        spectral_weight: float = 1.0,
+        missing_weight: float = 1.0,
+        level_floor: float = 0.01,
+        eps: float = 1e-6,
+    ) -> None:
+        self.windows = [_window(seconds, sample_rate) for seconds in window_seconds]
+        self.spectral_weight, self.missing_weight = spectral_weight, missing_weight
+        self.level_floor, self.eps = level_floor, eps
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> Tensor:
         """``(b, c, t)`` twice to ``(b,)``."""
@@ -106,12 +107,11 @@ class SpectralL1:
         level = reference.square().mean(dim=(1, 2), keepdim=True).clamp_min(self.level_floor**2).sqrt()
         estimate, reference = estimate / level, reference / level
         time = (estimate - reference).abs().mean(dim=(1, 2))
-        spectral = [self._spectral(estimate, reference, seconds) for seconds in self.window_seconds]
+        spectral = [self._spectral(estimate, reference, window) for window in self.windows]
         return time + self.spectral_weight * torch.stack(spectral).mean(0)
 
-    def _spectral(self, estimate: Tensor, reference: Tensor, window_seconds: float) -> Tensor:
+    def _spectral(self, estimate: Tensor, reference: Tensor, window: int) -> Tensor:
         """Return the L1 of one resolution; what is missing is weighted by ``missing_weight``."""
-        window = _window(window_seconds, self.sample_rate)
         excess = self._root_magnitude(estimate, window) - self._root_magnitude(reference, window)
         return torch.where(excess < 0, -self.missing_weight * excess, excess).mean(dim=(1, 2, 3))
 
@@ -122,7 +122,6 @@ class SpectralL1:
         return (power + self.eps) ** 0.25
 
 
-@dataclass(frozen=True, slots=True)
 class CompressedL2:
     """Squared error of compressed spectra, ``scale |X|^0.5 e^(j phase)``, plus a little L1 of samples.
 
@@ -135,10 +134,15 @@ class CompressedL2:
     Source: A. Jukic et al., "Schroedinger Bridge for Generative Speech Enhancement", 2024.
     """
 
-    sample_rate: int
-    window_seconds: float = 510 / 16000
-    scale: float = 0.15
-    time_weight: float = 1e-3
+    def __init__(
+        self,
+        sample_rate: int,
+        window_seconds: float = 510 / 16000,
+        scale: float = 0.15,
+        time_weight: float = 1e-3,
+    ) -> None:
+        self.window = _window(window_seconds, sample_rate)
+        self.scale, self.time_weight = scale, time_weight
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> Tensor:
         """``(b, c, t)`` twice to ``(b,)``."""
@@ -148,18 +152,17 @@ class CompressedL2:
 
     def _compressed(self, waveform: Tensor) -> Tensor:
         """Return real and imaginary parts ``(b, c, f, frame, 2)``."""
-        window = _window(self.window_seconds, self.sample_rate)
-        real = torch.view_as_real(stft(waveform, window, padding="constant"))
+        real = torch.view_as_real(stft(waveform, self.window, padding="constant"))
         # the small constant keeps the slope at silence finite
         power = real.square().sum(dim=-1, keepdim=True) + 1e-8
         return self.scale * real * power**-0.25
 
 
-@dataclass(frozen=True, slots=True)
 class FixedOrder:
     """The source loss, mean over sources in the order of the configuration."""
 
-    source_loss: SourceLoss
+    def __init__(self, source_loss: SourceLoss) -> None:
+        self.source_loss = source_loss
 
     def __call__(self, estimates: Tensor, references: Tensor) -> Tensor:
         """``(b, s, c, t)`` twice to ``(b,)``."""
@@ -167,15 +170,12 @@ class FixedOrder:
         return torch.stack([self.source_loss(estimate, reference) for estimate, reference in pairs]).mean(0)
 
 
-@dataclass(frozen=True, slots=True)
-class PermutationInvariant:
+class PermutationInvariant(FixedOrder):
     """The source loss, mean over sources in the order of estimates with the lowest mean, item by item.
 
     Source: D. Yu et al., "Permutation Invariant Training of Deep Models for Speaker-Independent Multi-talker
     Speech Separation", 2017.
     """
-
-    source_loss: SourceLoss
 
     def __call__(self, estimates: Tensor, references: Tensor) -> Tensor:
         """``(b, s, c, t)`` twice to ``(b,)``."""
