@@ -39,7 +39,7 @@ from encore.metrics import MetricPanel
 from encore.metrics.reference import si_sdr
 from encore.models import load_separator
 from encore.models.types import permutation_groups
-from encore.reporting.prior_figures import solver_traces_figure
+from encore.reporting.plots import solver_traces_figure
 from encore.reporting.summary import statistics
 from encore.reporting.tables import number
 

@@ -16,8 +16,8 @@ from encore.callbacks.media import log_to_wandb
 from encore.callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
 from encore.inference.bridges import HasBridge
 from encore.inference.theory import bridge_path_errors, ideal_linear_errors, norms, path_errors, secant
-from encore.reporting.bridge_figures import path_figure
-from encore.reporting.palette import save_png
+from encore.reporting.bridge_report import path_figure
+from encore.reporting.figures import save_png
 
 TENTHS = tuple(tenth / 10 for tenth in range(11))
 

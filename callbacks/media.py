@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from encore.data.audio_writing import write_audio
-from encore.reporting.palette import save_png
+from encore.reporting.figures import save_png
 from encore.reporting.spectrograms import spectrogram_figure
 
 

@@ -26,7 +26,7 @@ from encore.inference.execution import WorkerPool, default_workers
 from encore.metrics import MetricPanel, default_metrics
 from encore.models.types import LoadedSeparator, interchangeable
 from encore.models.wrappers import select
-from encore.reporting.palette import save_png
+from encore.reporting.figures import save_png
 from encore.reporting.plots import step_figure
 from encore.reporting.scores import column_name, write_scores
 from encore.reporting.summary import chosen_ratios, final_steps, summarise

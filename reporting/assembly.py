@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from encore.reporting.cost import equal_cost, equal_cost_cells, operating_points
+from encore.reporting.figures import Looks, guide_looks
 from encore.reporting.labels import title as metric_title
 from encore.reporting.page import Block, Section, write_pages
-from encore.reporting.palette import Look, guide_looks, save_png
 from encore.reporting.plots import gain_figure, ratio_figure, scale_figure, step_figure
 from encore.reporting.runs import Run
-from encore.reporting.summary import pair_scores, summarise
+from encore.reporting.summary import guided, pair_scores, summarise
 from encore.reporting.tables import comparison_frame, comparison_table, overview_table, runs_table, step_table
 
 READING = (
@@ -51,84 +49,56 @@ def write_report(
     """
     if not runs:
         raise ValueError("runs: is empty; give at least one run with scores")
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     scores = pd.concat([run.scores for run in runs], ignore_index=True)
     summary, paired = summarise(scores, seed=seed), pair_scores(scores)
-    looks = guide_looks(summary.loc[~summary["kind"].isin(["mixture", "one_step"]), "column"])
-    frames = {"scores_summary": summary, "comparison": comparison_frame(summary), "runs": runs_table(runs)}
-
-    cost, frame = _cost_section(runs, summary, paired, looks, out, seed=seed)
-    if frame is not None:
-        frames["equal_cost"] = frame
-    metrics = list(dict.fromkeys(summary["metric"]))
-    own = [_metric_section(summary, paired, metric, looks, out) for metric in metrics]
-    sections = [_overview(runs, summary), cost, *own]
-    if (summary.loc[summary["column"].isin(list(looks)), "step"] > 0).any():
+    points = operating_points(summary, {run.name: run.record.macs_per_second for run in runs})
+    costs = equal_cost(paired, points, seed=seed)
+    looks = guide_looks(guided(summary)["column"])
+    sections = [_overview(runs, summary), _cost_section(runs, points, costs, looks)]
+    sections += [_metric_section(summary, paired, metric, looks) for metric in summary["metric"].unique()]
+    if (guided(summary)["step"] > 0).any():
         caption = "Mean mixing ratio that the guides chose, and items that kept their estimate."
-        chosen = _picture(ratio_figure(summary, looks=looks), out, "ratios", caption)
-        sections.append(Section(title="Chosen ratios", blocks=[chosen]))
-
-    files = write_pages(out / "report.html", title, sections)
-    for name, table in frames.items():
-        files.append(out / f"{name}.csv")
+        chosen = Block(figure=ratio_figure(summary, looks=looks), name="ratios", caption=caption)
+        sections.append(Section("Chosen ratios", [chosen]))
+    files = write_pages(Path(out) / "report.html", title, sections)
+    frames = {"scores_summary": summary, "comparison": comparison_frame(summary), "runs": runs_table(runs)}
+    for name, table in (frames if costs.empty else frames | {"equal_cost": costs}).items():
+        files.append(Path(out) / f"{name}.csv")
         table.to_csv(files[-1], index=False)
     return files
 
 
-def _picture(figure: Figure, out: Path, name: str, caption: str) -> Block:
-    """Save a figure and return its block."""
-    file = re.sub(r"[^A-Za-z0-9_-]", "_", name) + ".png"
-    return Block(picture=save_png(figure, out / file), caption=caption)
-
-
 def _overview(runs: Sequence[Run], summary: pd.DataFrame) -> Section:
     """Return a table of every system and metric, an explanation, and the records of the runs."""
-    return Section(
-        title="Overview",
-        blocks=[
-            Block(text=READING),
-            Block(table=overview_table(summary), caption="One step and every guide's last step."),
-            Block(text=_items_note(runs)),
-            Block(table=runs_table(runs), caption="The runs, from their run.json."),
-        ],
-    )
+    blocks = [
+        Block(text=READING),
+        Block(table=overview_table(summary), caption="One step and every guide's last step."),
+        Block(text=_items_note(runs)),
+        Block(table=runs_table(runs), caption="The runs, from their run.json."),
+    ]
+    return Section("Overview", blocks)
 
 
 def _items_note(runs: Sequence[Run]) -> str:
     """Return whether means of different runs are comparable, in words."""
     items = [set(run.scores["item"]) for run in runs]
-    shared = set.intersection(*items)
-    if any(own != shared for own in items):
+    common = set.intersection(*items)
+    if any(own != common for own in items):
         return (
-            f"Caution: the runs were scored on different items ({len(shared)} are common to all). Means of "
+            f"Caution: the runs were scored on different items ({len(common)} are common to all). Means of "
             "different runs are not comparable; only the equal-cost table pairs them by item."
         )
     if len(runs) == 1:
-        return f"The run was scored on {len(shared)} items."
-    return f"All {len(runs)} runs were scored on the same {len(shared)} items."
+        return f"The run was scored on {len(common)} items."
+    return f"All {len(runs)} runs were scored on the same {len(common)} items."
 
 
-def _cost_section(
-    runs: Sequence[Run],
-    summary: pd.DataFrame,
-    paired: pd.DataFrame,
-    looks: Mapping[str, Look],
-    out: Path,
-    *,
-    seed: int,
-) -> tuple[Section, pd.DataFrame | None]:
-    """Return the comparison at equal cost, and its table as numbers; runs without a cost are named."""
-    costs = {run.name: run.record.macs_per_second for run in runs}
-    unknown = [name for name, cost in costs.items() if not cost]
+def _cost_section(runs: Sequence[Run], points: pd.DataFrame, costs: pd.DataFrame, looks: Looks) -> Section:
+    """Return the comparison at equal cost; runs without a cost are named."""
     blocks = []
-    if unknown:
-        names = ", ".join(unknown)
-        blocks.append(
-            Block(text=f"Not shown here, because run.json does not record macs_per_second: {names}.")
-        )
-    points = operating_points(summary, costs)
-    frame = None
+    if unknown := [run.name for run in runs if not run.record.macs_per_second]:
+        text = f"Not shown here, because run.json does not record macs_per_second: {', '.join(unknown)}."
+        blocks.append(Block(text=text))
     if not points.empty:
         about = (
             "Cost is multiply-accumulates per second of audio: of one function evaluation, times NFE. Each "
@@ -140,27 +110,28 @@ def _cost_section(
             "Open diamonds: models applied once. Lines lead to the same model refined, up by its "
             "paired gain (a guide may have refined fewer items)."
         )
-        frame = equal_cost(paired, points, seed=seed)
-        blocks.append(Block(text=about))
-        blocks.append(_picture(scale_figure(points, looks=looks), out, "cost", caption))
-        if not frame.empty:
-            blocks.append(
-                Block(table=equal_cost_cells(frame), caption="Refined against one step, at equal cost.")
-            )
-    return Section(title="Equal cost", blocks=blocks), frame
+        figure = scale_figure(points, looks=looks)
+        blocks += [Block(text=about), Block(figure=figure, name="cost", caption=caption)]
+    if not costs.empty:
+        caption = "Refined against one step, at equal cost."
+        blocks.append(Block(table=equal_cost_cells(costs), caption=caption))
+    return Section("Equal cost", blocks)
 
 
-def _metric_section(
-    summary: pd.DataFrame, paired: pd.DataFrame, metric: str, looks: Mapping[str, Look], out: Path
-) -> Section:
+def _metric_section(summary: pd.DataFrame, paired: pd.DataFrame, metric: str, looks: Looks) -> Section:
     """Return the section of one metric: last steps, curves, items, every step."""
     name = metric_title(metric)
-    table = comparison_table(summary, metric)
-    blocks = [Block(table=table, caption=f"{name}: one step, and every guide's last step.")]
     about = f"{name} at every step: above the mean, below the paired gain over one step, with 95 % intervals."
-    blocks.append(_picture(step_figure(summary, metric, looks=looks), out, f"steps_{metric}", about))
-    if summary.loc[summary["metric"] == metric, "column"].isin(list(looks)).any():
+    curves = step_figure(summary, metric, looks=looks)
+    blocks = [
+        Block(
+            table=comparison_table(summary, metric), caption=f"{name}: one step, and every guide's last step."
+        ),
+        Block(figure=curves, name=f"steps_{metric}", caption=about),
+    ]
+    if (guided(summary)["metric"] == metric).any():
         caption = f"Gain in {name} of every item at the last step, against the item's one-step score."
-        blocks.append(_picture(gain_figure(paired, metric, looks=looks), out, f"gains_{metric}", caption))
+        items = gain_figure(paired, metric, looks=looks)
+        blocks.append(Block(figure=items, name=f"gains_{metric}", caption=caption))
         blocks.append(Block(table=step_table(summary, metric), caption=f"{name} at every step", folded=True))
-    return Section(title=name, blocks=blocks)
+    return Section(name, blocks)

@@ -4,29 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
 from encore.reporting.labels import decimals, title
-from encore.reporting.summary import final_steps, statistics
-from encore.reporting.tables import number, quantity
-
-EQUAL_COST_COLUMNS = (
-    "metric",
-    "run",
-    "estimate",
-    "evaluations",
-    "cost",
-    "mean",
-    "one_step_run",
-    "one_step_cost",
-    "one_step_mean",
-    "difference",
-    "low",
-    "high",
-    "items",
-)
-"""Columns of `equal_cost`, in order."""
+from encore.reporting.summary import final_steps, guided, rank, statistics
+from encore.reporting.tables import interval_cell, number, quantity
 
 
 def operating_points(summary: pd.DataFrame, macs_per_second: Mapping[str, float | None]) -> pd.DataFrame:
@@ -63,52 +45,43 @@ def equal_cost(
         interval; the opponent is the one with the smallest difference, among them the run's own one-step
         estimate. Opponents need a common item; a refined estimate without opponents has no row.
     """
+    own = ["run", "column", "metric", "step"]
+    values = dict(list(paired.set_index("item").groupby(own)["value"]))
+    once = points[points["kind"] == "one_step"]
+    pairs = guided(points).merge(once, on="metric", suffixes=("", "_once"))
     rows = []
-    for metric, group in points.groupby("metric", sort=False):
-        once = group[group["kind"] == "one_step"]
-        for _, refined in group[group["kind"] != "one_step"].sort_values("cost", kind="stable").iterrows():
-            affordable = once[once["cost"] <= (1 + tolerance) * refined["cost"]]
-            candidates = [(other, _differences(paired, refined, other)) for _, other in affordable.iterrows()]
-            candidates = [(other, values) for other, values in candidates if len(values)]
-            if not candidates:
-                continue
-            other, values = min(candidates, key=lambda candidate: candidate[1].mean())
-            found = statistics(values, seed=seed)
-            own = [refined[name] for name in ("run", "column", "evaluations", "cost", "mean")]
-            opponent = [other["run"], other["cost"], other["mean"]]
-            rows.append([metric, *own, *opponent, found.mean, found.low, found.high, found.count])
-    return pd.DataFrame(rows, columns=list(EQUAL_COST_COLUMNS))
-
-
-def _differences(paired: pd.DataFrame, refined: pd.Series, other: pd.Series) -> pd.Series:
-    """Return refined minus one-step values of the items that both have."""
-    columns = []
-    for row in (refined, other):
-        keys = ["run", "guide", "kind", "metric", "step"]
-        rows = paired[np.logical_and.reduce([paired[key] == row[key] for key in keys])]
-        columns.append(rows.set_index("item")["value"])
-    return (columns[0] - columns[1]).dropna()
+    for _, pair in pairs[pairs["cost_once"] <= (1 + tolerance) * pairs["cost"]].iterrows():
+        opponent = values[tuple(pair[name] for name in ("run_once", "column_once", "metric", "step_once"))]
+        differences = (values[tuple(pair[own])] - opponent).dropna()
+        if len(differences):
+            found = statistics(differences, seed=seed)
+            row = {name: pair[name] for name in ("metric", "run", "column", "evaluations", "cost", "mean")}
+            row |= {f"one_step_{name}": pair[f"{name}_once"] for name in ("run", "cost", "mean")}
+            row |= {"difference": found.mean, "low": found.low, "high": found.high, "items": found.count}
+            rows.append(row)
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame(rows).rename(columns={"column": "estimate"})
+    strongest = table.groupby(["metric", "run", "estimate"], sort=False)["difference"].idxmin()
+    return table.loc[strongest].sort_values(["metric", "cost"], key=rank, kind="stable", ignore_index=True)
 
 
 def equal_cost_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Format the table of `equal_cost` as text cells."""
-    rows = []
-    for _, row in table.iterrows():
-        places = decimals(row["metric"])
-        low, high = (number(row[name], places, signed=True) for name in ("low", "high"))
-        rows.append(
-            {
-                "metric": title(row["metric"]),
-                "refined run": row["run"],
-                "estimate": row["estimate"],
-                "NFE": quantity(row["evaluations"]),
-                "cost": quantity(row["cost"], "MAC/s"),
-                "value": number(row["mean"], places),
-                "one-step run": row["one_step_run"],
-                "its cost": quantity(row["one_step_cost"], "MAC/s"),
-                "its value": number(row["one_step_mean"], places),
-                "refined minus one step": f"{number(row['difference'], places, signed=True)} [{low}, {high}]",
-                "items": str(row["items"]),
-            }
-        )
+    rows = [
+        {
+            "metric": title(row["metric"]),
+            "refined run": row["run"],
+            "estimate": row["estimate"],
+            "NFE": quantity(row["evaluations"]),
+            "cost": quantity(row["cost"], "MAC/s"),
+            "value": number(row["mean"], decimals(row["metric"])),
+            "one-step run": row["one_step_run"],
+            "its cost": quantity(row["one_step_cost"], "MAC/s"),
+            "its value": number(row["one_step_mean"], decimals(row["metric"])),
+            "refined minus one step": interval_cell(row, "difference", "low", "high"),
+            "items": str(row["items"]),
+        }
+        for _, row in table.iterrows()
+    ]
     return pd.DataFrame(rows)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections import Counter
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -120,14 +121,13 @@ def load_runs(path: str | Path) -> list[Run]:
     if scores.empty:
         raise RunError(f"{file}: has no row; was the run scored?")
     record = read_record(file.parent / RECORD_FILE)
-    names = list(dict.fromkeys(scores["run"]))
+    names = list(scores["run"].unique())
     if len(names) == 1:
         return [Run(name=record.name or names[0], path=file, record=record, scores=scores)]
     runs = []
-    for name in names:
+    for name, rows in scores.groupby("run", sort=False):
         own = record if record.name == name else RunRecord()
-        rows = scores[scores["run"] == name].reset_index(drop=True)
-        runs.append(Run(name=name, path=file, record=own, scores=rows))
+        runs.append(Run(name=str(name), path=file, record=own, scores=rows.reset_index(drop=True)))
     return runs
 
 
@@ -150,27 +150,18 @@ def load_all(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
 def distinct_names(runs: Sequence[Run]) -> list[Run]:
     """Make the names of runs unique, also in their tables.
 
-    Equal names get as few parent folders as distinguish them (``night/small``, ``day/small``), or a number.
+    Runs of equal names are called by their folders from the common one on (``night/small``, ``day/small``),
+    and numbered where these are equal too.
     """
-    names = [run.name for run in runs]
-    for depth in range(1, max((len(run.path.parts) for run in runs), default=0)):
-        counts = Counter(names)
-        if max(counts.values()) == 1:
-            break
-        for index, run in enumerate(runs):
-            if counts[names[index]] > 1:
-                names[index] = "/".join([*_folders(run)[-depth:], run.name])
-    counts = Counter(names)
-    seen: Counter[str] = Counter()
-    renamed = []
-    for run, name in zip(runs, names, strict=True):
-        seen[name] += 1
-        final = f"{name} #{seen[name]}" if counts[name] > 1 else name
-        renamed.append(replace(run, name=final, scores=run.scores.assign(run=final)))
+    renamed, used = [], set()
+    for run in runs:
+        equal = [other.path.resolve().parent for other in runs if other.name == run.name]
+        name = run.name
+        if len(set(equal)) > 1:
+            parts = run.path.resolve().parent.relative_to(os.path.commonpath(equal)).parts
+            name = "/".join(parts if parts[-1:] == (name,) else (*parts, name))
+        numbers = (f"{name} #{number}" for number in itertools.count(2))
+        name = next(each for each in itertools.chain([name], numbers) if each not in used)
+        used.add(name)
+        renamed.append(replace(run, name=name, scores=run.scores.assign(run=name)))
     return renamed
-
-
-def _folders(run: Run) -> tuple[str, ...]:
-    """Return the folders above a run's score file, without one of the run's name."""
-    folders = run.path.resolve().parent.parts[1:]
-    return folders[:-1] if folders and folders[-1] == run.name else folders

@@ -14,17 +14,27 @@ import pandas as pd
 KINDS = ("mixture", "one_step", "fixed", "blind", "oracle")
 """Kinds of estimates by what steered them, in the order of tables."""
 
-TEXT = ("run", "item", "guide", "kind", "metric")
-NUMBERS = ("input_si_sdr", "value", "ratio")
-COUNTS = ("step", "evaluations")
-COLUMNS = ("run", "item", "input_si_sdr", "step", "guide", "kind", "metric", "value", "ratio", "evaluations")
-"""Columns in file order: `TEXT` are strings, `NUMBERS` float64, `COUNTS` int64.
+COLUMNS = {
+    "run": "str",
+    "item": "str",
+    "input_si_sdr": "float64",
+    "step": "int64",
+    "guide": "str",
+    "kind": "str",
+    "metric": "str",
+    "value": "float64",
+    "ratio": "float64",
+    "evaluations": "int64",
+}
+"""Columns and their types, in file order.
 
 ``input_si_sdr`` is the SI-SDR of the mixture in dB (NaN without a reference); ``step`` 0 the one-step
 estimate; ``guide`` the quality that steered, ``"none"`` without one; ``value`` the metric, higher is better,
 NaN where it failed; ``ratio`` the mixing ratio chosen at that step (NaN at step 0 and where the previous
 estimate was kept); ``evaluations`` the function evaluations (NFE) of the whole refinement of the item.
 """
+
+TEXT, NUMBERS = ([name for name, own in COLUMNS.items() if own == kind] for kind in ("str", "float64"))
 
 KEY = ("run", "item", "guide", "kind", "metric", "step")
 """Columns that identify a row."""
@@ -70,47 +80,37 @@ def validate_scores(scores: pd.DataFrame, *, origin: str = "scores") -> pd.DataF
         )
     extra = [name for name in scores.columns if name not in COLUMNS]
     table = scores[[*COLUMNS, *extra]].reset_index(drop=True)
-    for name in TEXT:
-        if table[name].isna().any():
-            raise ScoreTableError(f"{origin}: column {name!r} has an empty cell; write 'none' for no guide")
-    table = table.astype(dict.fromkeys(TEXT, "str"))
-    for name in (*NUMBERS, *COUNTS):
-        table[name] = _numbers(table[name], origin)
-    _check_values(table, origin)
-    return table
-
-
-def _numbers(column: pd.Series, origin: str) -> pd.Series:
-    """Cast a column to numbers, whole ones for a count; the error names the column."""
-    try:
-        floats = pd.Series(pd.to_numeric(column)).astype("float64")
-    except (ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ScoreTableError(f"{origin}: column {column.name!r} must hold numbers ({reason})") from error
-    if column.name not in COUNTS:
-        return floats
-    # a cast alone would cut 1.5 to 1
-    wrong = floats[(floats % 1 != 0) | (floats < 0)]
-    if len(wrong):
-        raise ScoreTableError(
-            f"{origin}: column {column.name!r} has {wrong.iloc[0]}; it counts 0, 1, 2 and so on"
-        )
-    return floats.astype("int64")
-
-
-def _check_values(table: pd.DataFrame, origin: str) -> None:
-    """Raise for invalid values, see `validate_scores`."""
+    for name, kind in COLUMNS.items():
+        table[name] = _column(table[name], kind, origin)
     unknown = sorted(set(table["kind"]) - set(KINDS))
     if unknown:
         raise ScoreTableError(f"{origin}: kind {unknown[0]!r} is unknown; use one of {', '.join(KINDS)}")
-    twice = table.duplicated(list(KEY))
-    if twice.any():
-        row = table[twice].iloc[0]
+    twice = table[table.duplicated(list(KEY))]
+    for _, row in twice.head(1).iterrows():
         raise ScoreTableError(
             f"{origin}: item {row['item']!r} has two rows for {row['metric']}, "
             f"{column_name(row['guide'], row['kind'])}, step {row['step']} of run {row['run']!r}; "
             "give every source and seed its own item or run name"
         )
+    return table
+
+
+def _column(column: pd.Series, kind: str, origin: str) -> pd.Series:
+    """Cast a column to its type; the error names the column."""
+    name = f"{origin}: column {column.name!r}"
+    if kind == "str":
+        if column.isna().any():
+            raise ScoreTableError(f"{name} has an empty cell; write 'none' for no guide")
+        return column.astype("str")
+    try:
+        numbers = pd.Series(pd.to_numeric(column)).astype("float64")
+    except (ValueError, TypeError) as error:
+        raise ScoreTableError(f"{name} must hold numbers ({str(error).splitlines()[0]})") from error
+    # a cast alone would cut 1.5 to 1
+    wrong = numbers[(numbers % 1 != 0) | (numbers < 0)]
+    if kind == "int64" and len(wrong):
+        raise ScoreTableError(f"{name} has {wrong.iloc[0]}; it counts 0, 1, 2 and so on")
+    return numbers.astype("int64") if kind == "int64" else numbers
 
 
 def write_scores(path: str | Path, rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> Path:
@@ -123,21 +123,24 @@ def write_scores(path: str | Path, rows: pd.DataFrame | Iterable[Mapping[str, An
     Raises:
         ScoreTableError: If the rows are no score table or the file name has another suffix.
     """
-    path = Path(path)
-    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([dict(row) for row in rows])
+    path = _checked_suffix(Path(path))
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if table.empty and not len(table.columns):
         table = pd.DataFrame(columns=list(COLUMNS))
     table = validate_scores(table, origin=path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     # so that neither a reader nor a killed job ever leaves half a table
     partial = path.with_name(f".{path.name}.partial")
-    if path.suffix == ".parquet":
-        table.to_parquet(partial, index=False)
-    elif path.suffix == ".csv":
-        table.to_csv(partial, index=False)
-    else:
-        raise ScoreTableError(f"{path}: a score table ends in .parquet or .csv, not {path.suffix!r}")
+    write = table.to_parquet if path.suffix == ".parquet" else table.to_csv
+    write(partial, index=False)
     partial.replace(path)
+    return path
+
+
+def _checked_suffix(path: Path) -> Path:
+    """Return the path; raise if its suffix is none of a score table."""
+    if path.suffix not in (".parquet", ".csv"):
+        raise ScoreTableError(f"{path}: a score table ends in .parquet or .csv, not {path.suffix!r}")
     return path
 
 
@@ -147,11 +150,9 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     Raises:
         ScoreTableError: If it is missing, unreadable or no score table.
     """
-    path = Path(path)
+    path = _checked_suffix(Path(path))
     if not path.is_file():
         raise ScoreTableError(f"{path}: no such file; train.py and infer.py write score tables")
-    if path.suffix not in (".parquet", ".csv"):
-        raise ScoreTableError(f"{path}: a score table ends in .parquet or .csv, not {path.suffix!r}")
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)

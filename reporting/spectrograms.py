@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encore.common.dsp import stft
-from encore.reporting.palette import HUES, styled
+from encore.reporting.figures import HUES, styled
 
 WINDOW_SECONDS = 0.032
 DYNAMIC_RANGE_DB = 80.0

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from encore.reporting.labels import decimals, title
+from encore.reporting.figures import (
+    HUES,
+    MIXTURE_COLOUR,
+    ONE_STEP_COLOUR,
+    curves,
+    guide_looks,
+    legend_below,
+    panels,
+    styled,
+)
+from encore.reporting.labels import axis_label, decimals, title, unit_suffix
 from encore.reporting.page import Block, Section, write_pages
-from encore.reporting.palette import save_png
-from encore.reporting.plots import UNGUIDED
-from encore.reporting.published_progressive import FIXED_SCHEDULE, ORACLE_PREDICTOR
 from encore.reporting.scores import write_scores
-from encore.reporting.stem_figures import one_step_bars, predictor_curves, schedule_curves
-from encore.reporting.summary import statistics, summarise
-from encore.reporting.tables import number
+from encore.reporting.summary import guided, summarise
+from encore.reporting.tables import gain_cell, number, pivot
 
-_MEDIANS = ("csdr",)
-"""Metrics that papers report as the median over songs; all others as the mean."""
+BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+FIXED_SCHEDULE: dict[str, tuple[float, ...]] = {
+    "vocals": (9.956, 9.986, 9.997, 9.988, 9.950, 9.876, 9.761, 9.605, 9.416, 9.209),
+    "drums": (12.366, 12.365, 12.344, 12.301, 12.226, 12.109, 11.936, 11.677, 11.338, 10.942),
+    "bass": (11.146, 11.260, 11.342, 11.389, 11.399, 11.363, 11.268, 11.107, 10.871, 10.569),
+    "other": (6.667, 6.695, 6.704, 6.687, 6.638, 6.547, 6.395, 6.165, 5.833, 5.470),
+}
+"""Target SI-SDR in dB at each of `BETAS`: Hybrid Demucs, 30 s of each of the 50 songs of MUSDB18-HQ.
+
+Source: Magalini, Manattini and Marri, "Progressive inference for music demixing", 2025.
+"""
+
+ORACLE_PREDICTOR: dict[str, tuple[float, ...]] = {
+    "vocals": (9.956, 10.152, 10.390, 10.680, 11.042, 11.510, 12.144, 13.066, 14.565, 17.641),
+}
+"""Target SI-SDR in dB of remixes of the true sources by its code (form ``published_code``)."""
+
+PUBLISHED: dict[str, Any] = {"color": MIXTURE_COLOUR, "linestyle": ":", "label": "published (HDemucs)"}
 
 
 def write_stem_report(folder: str | Path, scores: pd.DataFrame, predictor: pd.DataFrame) -> list[Path]:
@@ -38,70 +66,58 @@ def write_stem_report(folder: str | Path, scores: pd.DataFrame, predictor: pd.Da
         write_scores(folder / "scores.parquet", scores)
         summary = stem_summary(scores)
         songs = scores["item"].nunique() / scores["source"].nunique()
-        sections.append(_one_step_section(folder, summary, songs))
-        if (~summary["kind"].isin(UNGUIDED)).any():
-            sections += [_guided_section(folder, summary, metric) for metric in _metrics(summary)]
+        sections.append(_one_step_section(summary, songs))
+        sections += [_guided_section(summary, metric) for metric in guided(summary)["metric"].unique()]
     if not predictor.empty:
-        sections.append(_predictor_section(folder, predictor_summary(predictor)))
+        sections.append(_predictor_section(predictor_summary(predictor)))
     return write_pages(folder / "stems.html", "By stem", sections)
 
 
 def stem_summary(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Apply `encore.reporting.summary.summarise` to every stem, with the column ``source``."""
-    parts = [
-        summarise(group, seed=seed).assign(source=source)
-        for source, group in scores.groupby("source", sort=False)
-    ]
+    stems = scores.groupby("source", sort=False)
+    parts = [summarise(group, seed=seed).assign(source=source) for source, group in stems]
     return pd.concat(parts, ignore_index=True)
 
 
-def predictor_summary(predictor: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Average SI-SDR over songs, with its 95 % interval, by target, form, source and beta."""
-    rows = []
-    for keys, group in predictor.groupby(["target", "form", "source", "beta"], sort=False):
-        found = statistics(group["si_sdr"], seed=seed)
-        labels = dict(zip(("target", "form", "source", "beta"), keys, strict=True))
-        rows.append(labels | {"mean": found.mean, "low": found.low, "high": found.high, "count": found.count})
-    return pd.DataFrame(rows)
+def predictor_summary(predictor: pd.DataFrame) -> pd.DataFrame:
+    """Average SI-SDR over songs by target, form, source and beta."""
+    keys = ["target", "form", "source", "beta"]
+    return predictor.groupby(keys, sort=False)["si_sdr"].mean().reset_index()
 
 
 def one_step_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Return stems by metrics: one step, in brackets the gain over the mixture; the published SI-SDR last."""
-    metrics = _metrics(summary)
-    rows = []
-    for source, group in summary[summary["kind"] == "one_step"].groupby("source", sort=False):
-        cells = {"stem": str(source)}
-        for metric in metrics:
-            row = group[group["metric"] == metric].iloc[0]
-            places = decimals(metric)
-            value = number(_value(row), places)
-            cells[_head(metric)] = f"{value} ({number(row['improvement'], places, signed=True)})"
-        failed = int(group["failed"].max())
-        cells["songs"] = f"{int(group['count'].max())}" + (f", {failed} silent" if failed else "")
-        if source in FIXED_SCHEDULE:
-            cells["published SI-SDR"] = number(FIXED_SCHEDULE[str(source)][0], 2)
-        rows.append(cells)
-    return pd.DataFrame(rows).fillna("")
+    once = summary[summary["kind"] == "one_step"]
+    once = once.assign(head=once["metric"].map(_head), stem=once["source"])
+
+    def cell(row: pd.Series) -> str:
+        return f"{_value(row)} ({number(row['improvement'], decimals(row['metric']), signed=True)})"
+
+    table = pivot(once, ["stem"], "head", cell)
+    counts = once.groupby("stem")[["count", "failed"]].max().loc[table["stem"]]
+    table["songs"] = [f"{n}" + (f", {failed} silent" if failed else "") for n, failed in counts.to_numpy()]
+    if known := [stem for stem in table["stem"] if stem in FIXED_SCHEDULE]:
+        published = {stem: number(FIXED_SCHEDULE[stem][0], 2) for stem in known}
+        table["published SI-SDR"] = table["stem"].map(published).fillna("")
+    return table
 
 
 def gains_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return the gain of every stem and guide at its best and last step over one step, paired by song."""
     rows = []
-    own = summary[(summary["metric"] == metric) & ~summary["kind"].isin(UNGUIDED)]
-    for (source, column), group in own.groupby(["source", "column"], sort=False):
-        steps = group[group["step"] > 0]
-        if steps["gain"].isna().all():
-            continue
-        best, last = steps.sort_values("gain").dropna(subset="gain").iloc[-1], steps.iloc[-1]
+    own = guided(summary[summary["metric"] == metric]).query("step > 0 and gain_count > 0")
+    for (source, column), steps in own.groupby(["source", "column"], sort=False):
+        best, last = steps.sort_values("gain").iloc[-1], steps.iloc[-1]
         rows.append(
             {
-                "stem": str(source),
-                "guide": str(column),
-                "best step": str(int(best["step"])),
-                "gain there": _gain(best, metric),
-                "gain at the end": _gain(last, metric),
+                "stem": source,
+                "guide": column,
+                "best step": str(best["step"]),
+                "gain there": gain_cell(best),
+                "gain at the end": gain_cell(last),
                 "NFE": number(last["evaluations"], 1),
-                "songs": str(int(last["gain_count"])),
+                "songs": str(last["gain_count"]),
             }
         )
     return pd.DataFrame(rows)
@@ -109,98 +125,165 @@ def gains_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def steps_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return a row for every stem and guide, a column for every step; the published rows for SI-SDR."""
-    rows = []
-    own = summary[(summary["metric"] == metric) & ~summary["kind"].isin(UNGUIDED)]
-    for source in dict.fromkeys(own["source"]):
-        for column, group in own[own["source"] == source].groupby("column", sort=False):
-            values = {
-                str(int(row["step"])): number(_value(row), decimals(metric)) for _, row in group.iterrows()
-            }
-            rows.append({"stem": source, "guide": str(column)} | values)
-        if metric == "si_sdr" and source in FIXED_SCHEDULE:
-            values = {str(step): number(value, 2) for step, value in enumerate(FIXED_SCHEDULE[source])}
-            rows.append({"stem": source, "guide": "published"} | values)
-    return pd.DataFrame(rows).fillna("")
+    own = guided(summary[summary["metric"] == metric])
+    stems = own["source"].unique()
+    published = [
+        {"source": stem, "column": "published", "metric": metric, "step": step, "mean": value}
+        for stem in stems
+        for step, value in enumerate(FIXED_SCHEDULE.get(stem, ()))
+    ]
+    table = pd.concat([own, pd.DataFrame(published)]) if metric == "si_sdr" else own
+    table = table.sort_values("source", key=lambda column: column.map(list(stems).index), kind="stable")
+    table = pivot(table, ["source", "column"], "step", _value)
+    return table.rename(columns={"source": "stem", "column": "guide"})
 
 
-def predictor_table(curves: pd.DataFrame) -> pd.DataFrame:
+def predictor_table(predictor: pd.DataFrame) -> pd.DataFrame:
     """Return target and mean of the other stems at every beta, in both forms, and the published row."""
-    rows = []
-    for (target, form), group in curves.groupby(["target", "form"], sort=False):
-        for name, part in (
-            ("target", group[group["source"] == target]),
-            ("others", group[group["source"] != target]),
-        ):
-            means = part.groupby("beta")["mean"].mean()
-            values = {f"{beta:g}": number(value, 2) for beta, value in means.items()}
-            rows.append({"target": str(target), "remix": str(form), "SI-SDR (dB) of": name} | values)
-        if form == "published_code" and target in ORACLE_PREDICTOR:
-            published = {f"{n / 10:g}": number(v, 2) for n, v in enumerate(ORACLE_PREDICTOR[str(target)])}
-            rows.append({"target": str(target), "remix": "published", "SI-SDR (dB) of": "target"} | published)
-    return pd.DataFrame(rows).fillna("")
+    keys = ["target", "form", "beta"]
+    is_target = predictor["source"] == predictor["target"]
+    published = [
+        {"target": target, "form": "published", "beta": beta, "si_sdr": value}
+        for target, values in ORACLE_PREDICTOR.items()
+        for beta, value in zip(BETAS, values, strict=True)
+        if target in set(predictor["target"])
+    ]
+    others = predictor[~is_target].groupby(keys, sort=False)["si_sdr"].mean().reset_index()
+    own = pd.concat([predictor[is_target], pd.DataFrame(published)])
+    table = pd.concat([own.assign(of="target"), others.assign(of="others")], ignore_index=True)
+    table = table.sort_values(["target", "form"], key=lambda name: pd.factorize(name)[0], kind="stable")
+    table["beta"] = table["beta"].map("{:g}".format)
+    table = pivot(table, ["target", "form", "of"], "beta", lambda row: number(row["si_sdr"], 2))
+    return table.rename(columns={"form": "remix", "of": "SI-SDR (dB) of"})
 
 
-def _one_step_section(folder: Path, summary: pd.DataFrame, songs: float) -> Section:
-    metrics = _metrics(summary)
-    chosen = "si_sdr" if "si_sdr" in metrics else metrics[0]
-    picture = save_png(one_step_bars(summary, chosen), folder / "one_step.png")
-    note = f"{songs:g} songs; in brackets the gain over the unprocessed mixture. uSDR: mean, cSDR: median."
-    return Section(
-        title="One step",
-        blocks=[
-            Block(text=note, table=one_step_table(summary)),
-            Block(picture=picture, caption="One step, by stem"),
-        ],
+@styled
+def one_step_bars(summary: pd.DataFrame, metric: str) -> Figure:
+    """Draw one-step scores by stem, with 95 % intervals, beside the mixture's and the published ones."""
+    rows = summary[summary["metric"] == metric]
+    stems = list(rows["source"].unique())
+    series = {"mixture": MIXTURE_COLOUR, "one_step": HUES[0]}
+    published = pd.DataFrame({"source": stems, "kind": "published (HDemucs)"})
+    published["mean"] = [FIXED_SCHEDULE.get(stem, (np.nan,))[0] for stem in stems]
+    if metric == "si_sdr":
+        rows, series = pd.concat([rows, published]), series | {"published (HDemucs)": HUES[4]}
+    figure, ((panel,),) = panels(
+        [f"{title(metric)} of one step (mean and 95 % interval)"], size=(1.2 + 1.5 * len(stems), 2.7)
     )
+    width = 0.8 / len(series)
+    for index, (kind, colour) in enumerate(series.items()):
+        own = rows[rows["kind"] == kind].set_index("source").reindex(stems)
+        at = np.arange(len(stems)) + (index - (len(series) - 1) / 2) * width
+        errors = (own[["low", "high"]].T - own["mean"]).abs().to_numpy()
+        label = kind.replace("_", " ")
+        panel.bar(at, own["mean"], width, color=colour, label=label, yerr=errors, ecolor=ONE_STEP_COLOUR)
+    panel.axhline(0, color=ONE_STEP_COLOUR, linewidth=0.8)
+    panel.set_xticks(range(len(stems)), stems)
+    panel.set_ylabel(axis_label(metric))
+    panel.grid(axis="x", visible=False)
+    legend_below(figure)
+    return figure
 
 
-def _guided_section(folder: Path, summary: pd.DataFrame, metric: str) -> Section:
-    picture = save_png(schedule_curves(summary, metric), folder / f"steps_{metric}.png")
+@styled
+def schedule_curves(summary: pd.DataFrame, metric: str) -> Figure:
+    """Draw the gain of every guide over one step, by stem, with the published fixed schedule for SI-SDR.
+
+    A panel per stem: mean gain and its 95 % interval, paired by song, over the steps.
+    """
+    rows = summary[summary["metric"] == metric]
+    looks = guide_looks(guided(rows)["column"])
+    once = rows[rows["kind"] == "one_step"].set_index("source")["mean"]
+    ylabel = f"{title(metric)} gain{unit_suffix(metric)}"
+    figure, columns = _stem_panels(
+        [f"{stem} (one step {mean:.2f} dB)" for stem, mean in once.items()], "Step", ylabel
+    )
+    for (panel,), stem in zip(columns, once.index, strict=True):
+        panel.axhline(0, color=ONE_STEP_COLOUR, linewidth=0.8)
+        own = guided(rows[rows["source"] == stem])
+        curves(panel, own, "step", "gain", "column", looks, band=("gain_low", "gain_high"))
+        if metric == "si_sdr" and stem in FIXED_SCHEDULE:
+            values = np.array(FIXED_SCHEDULE[stem])
+            panel.plot(range(len(values)), values - values[0], **PUBLISHED)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    legend_below(figure, columns=3)
+    return figure
+
+
+@styled
+def predictor_curves(predictor: pd.DataFrame) -> Figure:
+    """Draw the SI-SDR of every stem over remixes that attenuate all stems but the target, a panel per target.
+
+    Solid are the remixes of the paper's text, dashed those of its code, for the target.
+    """
+    targets = list(predictor["target"].unique())
+    colours = dict(zip(predictor["source"].unique(), HUES, strict=False))
+    titles = [f"target: {target}" for target in targets]
+    figure, columns = _stem_panels(titles, "Accompaniment removed (beta)", axis_label("si_sdr"))
+    for (panel,), target in zip(columns, targets, strict=True):
+        own = predictor[predictor["target"] == target]
+        looks = {
+            source: {"color": colour, "marker": "o", "linewidth": 2.4 if source == target else 1.2}
+            for source, colour in colours.items()
+        }
+        curves(panel, own[own["form"] == "intended"], "beta", "si_sdr", "source", looks)
+        label = f"{target}, remixes of the published code"
+        look = {target: {"color": colours[target], "linestyle": "--", "label": label}}
+        curves(panel, own[own["form"] == "published_code"], "beta", "si_sdr", "source", look)
+        if target in ORACLE_PREDICTOR:
+            panel.plot(BETAS, ORACLE_PREDICTOR[target], **PUBLISHED)
+    legend_below(figure, columns=3)
+    return figure
+
+
+def _one_step_section(summary: pd.DataFrame, songs: float) -> Section:
+    metrics = list(summary["metric"].unique())
+    figure = one_step_bars(summary, "si_sdr" if "si_sdr" in metrics else metrics[0])
+    note = f"{songs:g} songs; in brackets the gain over the unprocessed mixture. uSDR: mean, cSDR: median."
+    blocks = [
+        Block(text=note, table=one_step_table(summary)),
+        Block(figure=figure, name="one_step", caption="One step, by stem"),
+    ]
+    return Section("One step", blocks)
+
+
+def _guided_section(summary: pd.DataFrame, metric: str) -> Section:
     note = (
         "Every stem is refined on its own; only its estimate is mixed back. The best step of a fixed schedule"
         " is chosen with the references. Brackets are 95 % intervals of the mean over songs."
     )
-    caption = f"{title(metric)} gained over one step, by step"
-    return Section(
-        title=f"{title(metric)} over the steps",
-        blocks=[
-            Block(text=note, table=gains_table(summary, metric)),
-            Block(picture=picture, caption=caption),
-            Block(table=steps_table(summary, metric), caption=f"{_head(metric)} at every step", folded=True),
-        ],
-    )
+    caption, figure = f"{title(metric)} gained over one step, by step", schedule_curves(summary, metric)
+    steps = f"{_head(metric)} at every step"
+    blocks = [
+        Block(text=note, table=gains_table(summary, metric)),
+        Block(figure=figure, name=f"steps_{metric}", caption=caption),
+        Block(table=steps_table(summary, metric), caption=steps, folded=True),
+    ]
+    return Section(f"{title(metric)} over the steps", blocks)
 
 
-def _predictor_section(folder: Path, curves: pd.DataFrame) -> Section:
-    picture = save_png(predictor_curves(curves), folder / "oracle_predictor.png")
+def _predictor_section(predictor: pd.DataFrame) -> Section:
     note = (
         "The true stems are remixed with the target at gain 1 and all others at 1 - beta (intended), or at"
         " 3 (1 - beta) / (3 - 2 beta), as in the paper's code. Where the target's curve rises, mixing back a"
         " perfect estimate would help."
     )
-    return Section(
-        title="Oracle predictor",
-        blocks=[
-            Block(text=note, table=predictor_table(curves)),
-            Block(picture=picture, caption="SI-SDR over the fraction of accompaniment removed"),
-        ],
-    )
+    caption, figure = "SI-SDR over the fraction of accompaniment removed", predictor_curves(predictor)
+    blocks = [
+        Block(text=note, table=predictor_table(predictor)),
+        Block(figure=figure, name="oracle_predictor", caption=caption),
+    ]
+    return Section("Oracle predictor", blocks)
 
 
-def _metrics(summary: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(summary["metric"]))
+def _stem_panels(titles: Sequence[str], xlabel: str, ylabel: str) -> tuple[Figure, list[list[Any]]]:
+    return panels(titles, xlabel=xlabel, ylabels=[ylabel], columns=2, size=(3.8, 2.7))
 
 
-def _value(row: pd.Series) -> float:
-    """Return the median or mean over songs, as papers report the metric."""
-    return float(row["median" if row["metric"] in _MEDIANS else "mean"])
+def _value(row: pd.Series) -> str:
+    """Format the median or mean over songs, as papers report the metric."""
+    return number(row["median" if row["metric"] == "csdr" else "mean"], decimals(row["metric"]))
 
 
 def _head(metric: str) -> str:
     return f"{title(metric)} (dB)" if decimals(metric) == 2 else title(metric)
-
-
-def _gain(row: pd.Series, metric: str) -> str:
-    places = decimals(metric)
-    interval = ", ".join(number(row[name], places) for name in ("gain_low", "gain_high"))
-    return f"{number(row['gain'], places, signed=True)} [{interval}]"

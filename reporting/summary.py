@@ -12,26 +12,8 @@ from encore.reporting.scores import KINDS, column_name
 GROUP = ["run", "guide", "kind", "metric", "step"]
 """Columns that identify a row of a summary, a mean over items."""
 
-SUMMARY_COLUMNS = (
-    *GROUP,
-    "column",
-    "mean",
-    "low",
-    "high",
-    "median",
-    "count",
-    "failed",
-    "improvement",
-    "improvement_count",
-    "gain",
-    "gain_low",
-    "gain_high",
-    "gain_count",
-    "evaluations",
-    "ratio",
-    "kept",
-)
-"""Columns of `summarise`, in order."""
+UNGUIDED = ("mixture", "one_step")
+"""Kinds of estimates that come before any refinement."""
 
 
 def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -67,14 +49,16 @@ def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
 def _with_one_step(scores: pd.DataFrame) -> pd.DataFrame:
     """Add one-step rows from step 0 of the guided ones where they are missing."""
     keys = ["run", "item", "metric"]
-    own = scores[scores["kind"] == "one_step"]
-    first = scores[(scores["step"] == 0) & ~scores["kind"].isin(["mixture", "one_step"])].drop_duplicates(
-        keys
-    )
-    present = pd.MultiIndex.from_frame(own[keys])
-    first = first[~pd.MultiIndex.from_frame(first[keys]).isin(present)]
+    first = guided(scores).query("step == 0").drop_duplicates(keys)
     first = first.assign(kind="one_step", guide="none", ratio=np.nan, evaluations=1)
+    known = pd.MultiIndex.from_frame(scores.loc[scores["kind"] == "one_step", keys])
+    first = first[~pd.MultiIndex.from_frame(first[keys]).isin(known)]
     return pd.concat([scores, first], ignore_index=True) if len(first) else scores.copy()
+
+
+def guided(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of refined estimates."""
+    return frame[~frame["kind"].isin(UNGUIDED)]
 
 
 def statistics(values: pd.Series, *, seed: int = 0) -> Summary:
@@ -109,7 +93,7 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     for key, group in pair_scores(scores).groupby(GROUP, sort=False):
         value, gain = (statistics(group[name], seed=seed) for name in ("value", "gain"))
         labels = dict(zip(GROUP, key, strict=True))
-        unmoved = labels["step"] == 0 or labels["kind"] in ("mixture", "one_step")
+        unmoved = labels["step"] == 0 or labels["kind"] in UNGUIDED
         cells = {
             "column": group["column"].iloc[0],
             **{name: getattr(value, name) for name in ("mean", "low", "high", "median", "count", "failed")},
@@ -122,19 +106,15 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             "kept": np.nan if unmoved else group["ratio"].isna().mean(),
         }
         rows.append(labels | cells)
-    return _sorted(pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)))
-
-
-def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort a summary: runs and metrics in order of appearance, kinds as in `KINDS`."""
-    orders = {name: list(dict.fromkeys(frame[name])) for name in ("run", "metric")} | {"kind": list(KINDS)}
-
-    def rank(column: pd.Series) -> pd.Series:
-        order = orders.get(str(column.name))
-        return column if order is None else column.map(order.index)
-
     by = ["run", "metric", "kind", "guide", "step"]
-    return frame.sort_values(by, key=rank, kind="stable", ignore_index=True)
+    return pd.DataFrame(rows).sort_values(by, key=rank, kind="stable", ignore_index=True)
+
+
+def rank(column: pd.Series) -> pd.Series:
+    """Return sort keys: runs and metrics in order of appearance, kinds as in `KINDS`."""
+    if column.name == "kind":
+        return column.map(KINDS.index)
+    return pd.Series(pd.factorize(column)[0]) if column.name in ("run", "metric") else column
 
 
 def final_steps(summary: pd.DataFrame) -> pd.DataFrame:
@@ -154,9 +134,7 @@ def chosen_ratios(summary: pd.DataFrame) -> pd.DataFrame:
         (NaN if none did), and ``kept``, the fraction of items and steps that kept the estimate.
     """
     steps = summary[summary["kept"].notna()].drop_duplicates(["run", "column", "step"])
-    steps = steps.assign(moved=1 - steps["kept"])
-    steps = steps.assign(weighted=(steps["ratio"] * steps["moved"]).fillna(0))
-    groups = steps.groupby(["run", "column"], sort=False)
-    sums = groups[["weighted", "moved"]].sum()
-    frame = pd.DataFrame({"ratio": sums["weighted"] / sums["moved"], "kept": groups["kept"].mean()})
-    return frame.reset_index()
+    moved = 1 - steps["kept"]
+    steps = steps.assign(moved=moved, weighted=(steps["ratio"] * moved).fillna(0))
+    means = steps.groupby(["run", "column"], sort=False)[["weighted", "moved", "kept"]].mean()
+    return means.assign(ratio=means["weighted"] / means["moved"])[["ratio", "kept"]].reset_index()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from encore.reporting.labels import decimals, is_own_metric, title
-from encore.reporting.runs import Run, RunRecord
-from encore.reporting.summary import chosen_ratios, final_steps
+from encore.reporting.runs import Run
+from encore.reporting.summary import UNGUIDED, chosen_ratios, final_steps, guided
 
 NOT_RECORDED = "not recorded"
 NO_VALUE = "-"
@@ -49,6 +50,18 @@ def quantity(value: float, unit: str = "") -> str:
     return f"{value:.3g} {unit}".rstrip()
 
 
+def interval_cell(row: pd.Series, name: str, low: str, high: str) -> str:
+    """Format a mean of a row's metric with its interval, from three columns: ``+1.20 [+0.94, +1.47]``."""
+    places = decimals(row["metric"])
+    middle, *ends = (number(row[column], places, signed=True) for column in (name, low, high))
+    return NO_VALUE if middle == NO_VALUE else f"{middle} [{', '.join(ends)}]"
+
+
+def gain_cell(row: pd.Series) -> str:
+    """Format the paired gain over one step of a summary row."""
+    return interval_cell(row, "gain", "gain_low", "gain_high")
+
+
 def value_cell(row: pd.Series, *, evaluations: bool = True) -> str:
     """Format value, improvement over the mixture and NFE of a summary row: ``11.71 (+6.89) · 41 NFE``."""
     places = decimals(row["metric"])
@@ -62,28 +75,39 @@ def value_cell(row: pd.Series, *, evaluations: bool = True) -> str:
     return text + (f" [{row['failed']} failed]" if row["failed"] else "")
 
 
-def gain_cell(row: pd.Series) -> str:
-    """Format the paired gain over one step with its interval: ``+1.20 [+0.94, +1.47]``."""
-    places = decimals(row["metric"])
-    mean, low, high = (number(row[name], places, signed=True) for name in ("gain", "gain_low", "gain_high"))
-    return NO_VALUE if mean == NO_VALUE else f"{mean} [{low}, {high}]"
+def pivot(
+    frame: pd.DataFrame, rows: Sequence[str], columns: str, cell: Callable[[pd.Series], str]
+) -> pd.DataFrame:
+    """Arrange text cells in a table, rows and columns in their order of appearance.
+
+    Args:
+        frame: A summary, one row per cell.
+        rows: Columns of the summary that name a row of the table; they become its first columns.
+        columns: Column of the summary that names a column of the table.
+        cell: Formats a row of the summary.
+
+    Returns:
+        Text; `NO_VALUE` where there is no cell.
+    """
+    cells = frame.assign(cell=[cell(row) for _, row in frame.iterrows()])
+    table = cells.pivot_table("cell", list(rows), columns, aggfunc="first", sort=False)
+    return table.reset_index().rename_axis(columns=None).fillna(NO_VALUE).astype(str)
 
 
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Format the records of the runs, one row each; missing values are `NOT_RECORDED`."""
     rows = []
     for run in runs:
-        record: dict[str, str] = {"run": run.name, "items": str(run.scores["item"].nunique())}
-        for field in fields(RunRecord):
-            value = getattr(run.record, field.name)
-            if field.name != "name":
-                record[field.name] = NOT_RECORDED if value is None else _record_cell(field.name, value)
-        rows.append(record)
+        record = asdict(run.record) | {"name": run.name}
+        cells = {key: _record_cell(key, value) for key, value in record.items()}
+        rows.append({"run": cells.pop("name"), "items": str(run.scores["item"].nunique())} | cells)
     return pd.DataFrame(rows)
 
 
-def _record_cell(key: str, value: float | str) -> str:
+def _record_cell(key: str, value: float | str | None) -> str:
     """Format one value of a run's record."""
+    if value is None:
+        return NOT_RECORDED
     if isinstance(value, str):
         return value[:12] if key == "commit" else value
     units = {"macs_per_second": "MAC/s", "sample_rate": "Hz"}
@@ -100,30 +124,22 @@ def overview_table(summary: pd.DataFrame) -> pd.DataFrame:
         mean mixing ratio that it chose and the percentage of steps that kept the estimate; a column per
         metric with the mean and, in brackets, the improvement over the mixture.
     """
-    last, chosen = final_steps(summary), chosen_ratios(summary)
-    ratios = dict(zip(zip(chosen["run"], chosen["column"], strict=True), chosen["ratio"], strict=True))
-    fractions = dict(zip(ratios, chosen["kept"], strict=True))
-    rows = []
-    for (run, column), group in last.groupby(["run", "column"], sort=False):
-        head = group.iloc[0]
-        cells = {
-            "run": run,
-            "estimate": column,
-            "steps": str(head["step"]),
-            "NFE": quantity(head["evaluations"]),
-        }
-        if (run, column) in ratios:
-            kept = fractions[run, column]
-            cells |= {"ratio": number(ratios[run, column], 2), "kept": f"{kept:.0%}"}
-        cells |= {title(row["metric"]): value_cell(row, evaluations=False) for _, row in group.iterrows()}
-        rows.append((column, cells))
-    metrics = [title(name) for name in dict.fromkeys(summary["metric"])]
-    order = {name: rank for rank, name in enumerate(dict.fromkeys(last["column"]))}
-    runs = {name: rank for rank, name in enumerate(dict.fromkeys(last["run"]))}
-    rows.sort(key=lambda row: (runs[row[1]["run"]], order[row[0]]))
-    return pd.DataFrame(
-        [cells for _, cells in rows], columns=["run", "estimate", "steps", "NFE", "ratio", "kept", *metrics]
-    ).fillna(NO_VALUE)
+    last, keys = final_steps(summary), ["run", "column"]
+    last = last.assign(title=last["metric"].map(title))
+    values = pivot(last, keys, "title", partial(value_cell, evaluations=False))
+    heads = last.drop(columns=["ratio", "kept"]).drop_duplicates(keys)
+    heads = heads.merge(chosen_ratios(summary), on=keys, how="left")
+    cells = {
+        "run": heads["run"],
+        "estimate": heads["column"],
+        "steps": heads["step"].astype(str),
+        "NFE": heads["evaluations"].map(quantity),
+        "ratio": [number(ratio, 2) for ratio in heads["ratio"]],
+        "kept": heads["kept"].map("{:.0%}".format, na_action="ignore").fillna(NO_VALUE),
+    }
+    table = pd.DataFrame(cells).join(values.drop(columns=keys))
+    order = ["run", "estimate"]
+    return table.sort_values(order, key=lambda column: pd.factorize(column)[0], ignore_index=True)
 
 
 def comparison_frame(summary: pd.DataFrame) -> pd.DataFrame:
@@ -135,24 +151,15 @@ def comparison_frame(summary: pd.DataFrame) -> pd.DataFrame:
         ``gain``, ``gain_low``, ``gain_high`` over one step, paired over ``gain_count`` items; and the
         ``failed`` items.
     """
-    last = final_steps(summary)
-    keys = ["metric", "run"]
-    mixture = last[last["kind"] == "mixture"][[*keys, "mean"]].rename(columns={"mean": "mixture"})
-    once = last[last["kind"] == "one_step"][[*keys, "mean", "improvement", "evaluations"]]
-    once = once.rename(
-        columns={
-            "mean": "one_step",
-            "improvement": "one_step_improvement",
-            "evaluations": "one_step_evaluations",
-        }
-    )
-    columns = ["column", "step", "mean", "improvement", "evaluations"]
-    gains = ["gain", "gain_low", "gain_high", "gain_count", "failed"]
-    guided = last[~last["kind"].isin(["mixture", "one_step"])][[*keys, *columns, *gains]]
-    table = guided.merge(mixture, on=keys, how="left").merge(once, on=keys, how="left")
-    beside = ["mixture", "one_step", "one_step_improvement", "one_step_evaluations"]
-    table = table[[*keys, "column", "step", *beside, "mean", "improvement", "evaluations", *gains]]
-    return table.rename(columns={"column": "guide", "mean": "value"})
+    last, keys, values = final_steps(summary), ["metric", "run"], ["mean", "improvement", "evaluations"]
+    table = guided(last)
+    for kind in UNGUIDED:
+        beside = last[last["kind"] == kind].set_index(keys)[values]
+        table = table.join(beside.add_prefix(f"{kind}_"), on=keys)
+    before = ["mixture_mean", "one_step_mean", "one_step_improvement", "one_step_evaluations"]
+    after = [*values, "gain", "gain_low", "gain_high", "gain_count", "failed"]
+    names = {"column": "guide", "mean": "value", "mixture_mean": "mixture", "one_step_mean": "one_step"}
+    return table[[*keys, "column", "step", *before, *after]].rename(columns=names)
 
 
 def comparison_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -163,17 +170,10 @@ def comparison_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
         improvement over the mixture and NFE) and its paired gain over one step with the bootstrap interval.
     """
     rows = final_steps(summary[summary["metric"] == metric])
-    guides = [name for name in dict.fromkeys(rows["column"]) if name not in ("mixture", "one_step")]
-    table: dict[str, dict[str, str]] = {}
-    for _, row in rows.iterrows():
-        cells = table.setdefault(row["run"], {"run": row["run"]})
-        cells[row["column"]] = value_cell(row)
-        if row["column"] in guides:
-            cells[f"gain {row['column']}"] = gain_cell(row)
-    paired = [name for guide in guides for name in (guide, f"gain {guide}")]
-    return pd.DataFrame(list(table.values()), columns=["run", "mixture", "one_step", *paired]).fillna(
-        NO_VALUE
-    )
+    values, gains = (pivot(rows, ["run"], "column", cell) for cell in (value_cell, gain_cell))
+    table = values.join(gains.add_prefix("gain "))
+    paired = [name for guide in guided(rows)["column"].unique() for name in (guide, f"gain {guide}")]
+    return table.reindex(columns=["run", *UNGUIDED, *paired], fill_value=NO_VALUE)
 
 
 def step_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -184,16 +184,10 @@ def step_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
         early steps.
     """
     rows = summary[summary["metric"] == metric]
-    guides = [name for name in dict.fromkeys(rows["column"]) if name not in ("mixture", "one_step")]
-    table = []
-    for run, group in rows.groupby("run", sort=False):
-        first = group[group["column"] == "one_step"]
-        one_step = value_cell(first.iloc[0]) if len(first) else NO_VALUE
-        steps = group[group["column"].isin(guides) & (group["step"] > 0)]
-        for step, cells in steps.groupby("step"):
-            values = {row["column"]: value_cell(row) for _, row in cells.iterrows()}
-            table.append({"run": run, "step": str(step), "one_step": one_step, **values})
-    return pd.DataFrame(table, columns=["run", "step", "one_step", *guides]).fillna(NO_VALUE)
+    once = {row["run"]: value_cell(row) for _, row in rows[rows["kind"] == "one_step"].iterrows()}
+    table = pivot(guided(rows).query("step > 0"), ["run", "step"], "column", value_cell)
+    table.insert(2, "one_step", table["run"].map(once).fillna(NO_VALUE))
+    return table
 
 
 def to_markdown(table: pd.DataFrame) -> str:

@@ -60,7 +60,7 @@ def check_content(wheel: Path) -> None:
     expected = {f"encore/{path}" for path in listed if belongs_inside(path) and (ROOT / path).exists()}
     found = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert found == expected, (sorted(expected - found), sorted(found - expected))
-    assert {Path(name).suffix for name in found} >= {".py", ".yaml", ".safetensors"}
+    assert {Path(name).suffix for name in found} >= {".py", ".yaml", ".safetensors", ".j2"}
 
 
 def check_installation(python: Path, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import runpy
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from score_toys import NAN, oracle, row, save_run
 
 from encore import report
 from encore.reporting import load_all, write_scores
@@ -29,27 +29,23 @@ FILES = {
 }
 
 
-def save_run(folder: Path, name: str, level: float, macs: float | None, *, suffix: str = "parquet") -> Path:
+def run_folder(folder: Path, name: str, level: float, macs: float | None, *, suffix: str = "parquet") -> Path:
     """Scores of four items, one oracle guide, two steps, each adding 1 dB."""
     rng = np.random.default_rng(int(level))
     rows = []
-    for index in range(4):
-        same = {"run": name, "item": f"i{index}", "input_si_sdr": 0.0, "metric": "si_sdr"}
+    for item in ("i0", "i1", "i2", "i3"):
         once = level + rng.normal()
-        states = [("mixture", "none", 0, 0.0, 0), ("one_step", "none", 0, once, 1)]
-        states += [("oracle", "si_sdr", step, once + step, 9) for step in range(3)]
-        for kind, guide, step, value, evaluations in states:
-            cells = {"kind": kind, "guide": guide, "step": step, "value": value, "evaluations": evaluations}
-            rows.append(same | cells | {"ratio": 0.5 if step else float("nan")})
-    write_scores(folder / f"scores.{suffix}", rows)
+        same = {"run": name, "metric": "si_sdr"}
+        rows += [row(item, 0.0, "mixture", **same), row(item, once, **same)]
+        for step in range(3):
+            rows.append(oracle(item, once + step, step, **same, ratio=0.5 if step else NAN, evaluations=9))
     record = {"name": name, "macs_per_second": macs, "parameters": 370_000, "seed": 7}
-    (folder / "run.json").write_text(json.dumps(record))
-    return folder
+    return save_run(folder, pd.DataFrame(rows), suffix=suffix, **record)
 
 
 def test_two_runs_give_every_artefact(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    small = save_run(tmp_path / "small", "small", 10, 1e9)
-    large = save_run(tmp_path / "large", "large", 11, 8.5e9, suffix="csv")
+    small = run_folder(tmp_path / "small", "small", 10, 1e9)
+    large = run_folder(tmp_path / "large", "large", 11, 8.5e9, suffix="csv")
     out = tmp_path / "deep" / "out"
     assert report.main([str(small), str(large), "-o", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == FILES
@@ -66,6 +62,7 @@ def test_two_runs_give_every_artefact(tmp_path: Path, capsys: pytest.CaptureFixt
     assert all((out / name).is_file() for name in linked)
     assert "370 k" in markdown
     assert "not recorded" in markdown  # no git commit
+    assert "All 2 runs were scored on the same 4 items." in markdown
 
     comparison = pd.read_csv(out / "comparison.csv")
     assert list(comparison["guide"]) == ["si_sdr_oracle"] * 2
@@ -76,7 +73,7 @@ def test_two_runs_give_every_artefact(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_bad_run_is_named_and_the_good_ones_are_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    good = save_run(tmp_path / "good", "good", 10, None)
+    good = run_folder(tmp_path / "good", "good", 10, None)
     empty, torn = tmp_path / "empty", tmp_path / "torn"
     empty.mkdir()
     torn.mkdir()
@@ -96,7 +93,7 @@ def test_no_run_and_no_place_to_write_are_errors(tmp_path: Path, capsys: pytest.
     assert report.main([str(tmp_path / "nowhere"), "-o", str(tmp_path / "out")]) == 1
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
-    good = save_run(tmp_path / "good", "good", 10, None)
+    good = run_folder(tmp_path / "good", "good", 10, None)
     assert report.main([str(good), "-o", str(tmp_path / "file")]) == 1
     errors = capsys.readouterr().err
     assert "no run to report" in errors
@@ -105,7 +102,7 @@ def test_no_run_and_no_place_to_write_are_errors(tmp_path: Path, capsys: pytest.
 
 
 def test_the_script_exits_with_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    good = save_run(tmp_path / "good", "good", 10, 1e9)
+    good = run_folder(tmp_path / "good", "good", 10, 1e9)
     for runs, status in (([good], 0), ([good, tmp_path / "nowhere"], 1)):
         arguments = ["report.py", *map(str, runs), "-o", str(tmp_path / "out")]
         monkeypatch.setattr("sys.argv", arguments)
@@ -115,11 +112,14 @@ def test_the_script_exits_with_its_status(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_runs_get_distinct_names(tmp_path: Path):
-    places = [save_run(tmp_path / name, "a", 10, None) for name in ("day/a", "night/a", "other")]
+    places = [run_folder(tmp_path / name, "a", 10, None) for name in ("day/a", "night/a", "other")]
     runs, faults = load_all([*places, places[0]])
     assert not faults
     assert [run.name for run in runs] == ["day/a", "night/a", "other/a"]
     assert [set(run.scores["run"]) for run in runs] == [{"day/a"}, {"night/a"}, {"other/a"}]
+    copy = places[0] / "scores.csv"
+    write_scores(copy, runs[0].scores)
+    assert [run.name for run in load_all([places[0], copy])[0]] == ["a", "a #2"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import base64
 import re
+from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -11,85 +13,23 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import bootstrap
+from score_toys import NAN, cell, oracle, random_scores, row, save_run, table, tiny_rows, two_models
 
-from encore.reporting import (
-    ScoreTableError,
+from encore.reporting import load_all, read_scores, summarise, write_report, write_scores
+from encore.reporting.cost import equal_cost, operating_points
+from encore.reporting.labels import is_own_metric
+from encore.reporting.page import Block, Section, write_pages
+from encore.reporting.plots import scale_figure
+from encore.reporting.scores import ScoreTableError
+from encore.reporting.spectrograms import spectrogram_figure
+from encore.reporting.summary import chosen_ratios, pair_scores
+from encore.reporting.tables import (
     comparison_frame,
     comparison_table,
-    equal_cost,
-    gain_figure,
-    guide_looks,
-    load_all,
-    operating_points,
     overview_table,
-    pair_scores,
-    ratio_figure,
-    read_scores,
-    save_png,
-    scale_figure,
-    spectrogram_figure,
-    step_figure,
     step_table,
-    summarise,
     to_markdown,
-    write_report,
-    write_scores,
 )
-from encore.reporting.assembly import _items_note
-from encore.reporting.labels import is_own_metric
-from encore.reporting.page import Block, Section, render_html, render_markdown
-from encore.reporting.spectrograms import spectrogram_db
-from encore.reporting.summary import chosen_ratios
-
-NAN = float("nan")
-
-
-def row(item: str, value: float, kind: str = "one_step", **cells) -> dict:
-    """One row of a score table; ``cells`` override."""
-    base = {"run": "a", "item": item, "input_si_sdr": NAN, "step": 0, "guide": "none", "kind": kind}
-    return (
-        base | {"metric": "pesq", "value": value, "ratio": NAN, "evaluations": int(kind != "mixture")} | cells
-    )
-
-
-def oracle(item: str, value: float, step: int, **cells) -> dict:
-    return row(item, value, "oracle", guide="si_sdr", step=step, evaluations=7, **cells)
-
-
-def tiny_rows() -> list[dict]:
-    """Means that can be told by hand: item z fails once refined, item y has no mixture score."""
-    rows = [row("x", 1.0, "mixture"), row("y", NAN, "mixture"), row("z", 2.0, "mixture")]
-    rows += [row("x", 2.0), row("y", 3.0), row("z", 7.0)]
-    rows += [oracle("x", 2.5, 1, ratio=0.5), oracle("y", 4.5, 1), oracle("z", NAN, 1, ratio=0.1)]
-    return rows
-
-
-def table(rows: list[dict]) -> pd.DataFrame:
-    return pd.DataFrame(rows)
-
-
-def random_scores(
-    run: str, seed: int, *, items: int = 8, steps: int = 2, metrics: tuple[str, ...] = ("si_sdr", "stoi")
-) -> pd.DataFrame:
-    """One step and an oracle, a blind and a fixed guide on the same items, each step adding about 0.3."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for metric in metrics:
-        for index in range(items):
-            same = {"run": run, "metric": metric, "input_si_sdr": 1.0}
-            item, once = f"item{index}", rng.normal(10, 2)
-            rows += [row(item, once - 5, "mixture", **same), row(item, once, **same)]
-            for guide, kind in (("si_sdr", "oracle"), ("dnsmos_ovrl", "blind"), ("none", "fixed")):
-                for step in range(1, steps + 1):
-                    cells = same | {"guide": guide, "step": step, "ratio": 0.2, "evaluations": 9}
-                    rows.append(row(item, once + step * rng.normal(0.3, 0.1), kind, **cells))
-    return table(rows)
-
-
-def cell(summary: pd.DataFrame, column: str, step: int) -> pd.Series:
-    found = summary[(summary["column"] == column) & (summary["step"] == step)]
-    assert len(found) == 1
-    return found.iloc[0]
 
 
 @pytest.mark.parametrize("name", ["scores.parquet", "scores.csv"])
@@ -251,15 +191,6 @@ def test_markdown_cells_cannot_end_their_column():
     assert text == "| run | n |\n| :--- | ---: |\n| a\\|b c | 1 |\n"
 
 
-def two_models() -> tuple[pd.DataFrame, dict[str, float | None]]:
-    """A small model refined (cost 70) and a large one applied once (cost 72), item by item."""
-    rows = []
-    for item, values in {"x": (2.0, 4.0, 5.0), "y": (3.0, 6.0, 5.5), "z": (4.0, NAN, 9.0)}.items():
-        rows += [row(item, values[0], run="small"), oracle(item, values[1], 1, run="small")]
-        rows.append(row(item, values[2], run="large"))
-    return table(rows), {"small": 10.0, "large": 72.0}
-
-
 def test_equal_cost_pairs_the_refined_small_model_with_the_large_one():
     scores, macs = two_models()
     paired, points = pair_scores(scores), operating_points(summarise(scores), macs)
@@ -287,98 +218,52 @@ def test_equal_cost_needs_costs_and_common_items():
         scale_figure(operating_points(summary, {}))
 
 
-def test_a_guide_keeps_its_look_and_looks_differ():
-    names = ["si_sdr_oracle", "dnsmos_ovrl_blind", "fixed", "pesq_oracle", "a_blind", "b_blind", "c_oracle"]
-    looks = guide_looks(names)
-    assert len({look.colour for look in looks.values()}) == len(names)
-    assert looks["fixed"] == guide_looks(["fixed"])["fixed"]
-    assert len({looks[name].line for name in ("si_sdr_oracle", "a_blind", "fixed")}) == 3
-    assert len(guide_looks([f"g{i}_blind" for i in range(20)])) == 20
+class Structure(HTMLParser):
+    """Collects the tags of a page and fails where one is not closed in its order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict]] = []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
 
 
-def test_step_figure_draws_the_summary():
-    summary = summarise(random_scores("a", 4, metrics=("si_sdr",)))
-    figure = step_figure(summary, "si_sdr")
-    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
-    rows = summary[(summary["metric"] == "si_sdr") & (summary["column"] == "si_sdr_oracle")]
-    once = cell(summary[summary["metric"] == "si_sdr"], "one_step", 0)["mean"]
-    assert np.allclose(lines["si_sdr_oracle"].get_ydata(), [once, *rows["mean"]])
-    assert list(lines["si_sdr_oracle"].get_xdata()) == [0, 1, 2]
-    assert "(dB)" in figure.axes[0].get_ylabel()
-    with pytest.raises(ValueError, match="'pesq' has no scores"):
-        step_figure(summary, "pesq")
-
-
-@pytest.mark.parametrize("runs", [1, 5])
-def test_step_figures_show_every_run_once(runs: int):
-    scores = pd.concat(
-        [random_scores(f"run{i}", i, items=3, steps=1, metrics=("si_sdr",)) for i in range(runs)],
-        ignore_index=True,
-    )
-    summary = summarise(scores)
-    for figure in (step_figure(summary, "si_sdr"), ratio_figure(summary)):
-        titles = [axes.get_title() for axes in figure.axes if axes.get_visible() and axes.get_title()]
-        assert titles == [f"run{i}" for i in range(runs)]
-
-
-def test_scale_and_gain_figures_draw_what_was_measured():
-    scores, macs = two_models()
-    points = operating_points(summarise(scores), macs)
-    panel = scale_figure(points).axes[0]
-    lines = {line.get_label(): line for line in panel.get_lines()}
-    assert panel.get_xscale() == "log"
-    assert [float(x) for x in lines["si_sdr_oracle"].get_xdata()] == [10.0, 70.0]
-    assert [float(y) for y in lines["one_step"].get_ydata()] == [3.0, 6.5]
-    scatter = gain_figure(pair_scores(scores), "pesq").axes[0].collections[0]
-    assert scatter.get_offsets().tolist() == [[2.0, 2.0], [3.0, 3.0]]  # (one step, gain) of x and y; z failed
-
-
-def test_spectrogram_of_a_full_scale_sine_peaks_at_zero_decibels():
-    time = torch.arange(16000) / 16000
-    sine = torch.sin(2 * torch.pi * 1000 * time)[None]  # 1 kHz is bin 32 of 512 samples at 16 kHz
-    image = spectrogram_db(sine.repeat(2, 1), 16000)
-    middle = image[:, 20:-20]
-    assert middle.argmax(dim=0).unique().tolist() == [32]
-    assert middle.max() == pytest.approx(0, abs=0.01)
-    assert spectrogram_db(torch.zeros(1, 10), 16000).max() == pytest.approx(-200)
-
-
-def test_spectrogram_figure_shares_its_scales_and_names_bad_signals():
-    noise = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(0))
-    figure = spectrogram_figure({"mixture": noise, "si_sdr_oracle": 0.1 * noise[:1]}, 16000, title="item")
-    images = [axes.images[0] for axes in figure.axes if axes.images]
-    assert len({image.get_clim() for image in images}) == 1
-    assert images[0].get_array().max() == pytest.approx(images[0].get_clim()[1])
-    for bad in (torch.zeros(5), torch.zeros(1, 0), torch.full((1, 5), NAN), torch.zeros(1, 7)):
-        with pytest.raises(ValueError, match="waveforms"):
-            spectrogram_figure({"good": torch.zeros(1, 5), "bad": bad}, 16000)
-    with pytest.raises(ValueError, match="waveforms"):
-        spectrogram_figure({}, 16000)
-
-
-def test_figures_repeat_to_the_byte(tmp_path: Path):
-    summary = summarise(random_scores("a", 4, metrics=("si_sdr",)))
-    files = [save_png(step_figure(summary, "si_sdr"), tmp_path / f"{i}.png") for i in range(2)]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert files[0].read_bytes().startswith(b"\x89PNG")
-
-
-def test_pages_are_self_contained_and_escape_names(tmp_path: Path):
-    picture = save_png(spectrogram_figure({"x": torch.ones(1, 99)}, 8000), tmp_path / "p.png")
-    evil = pd.DataFrame({"run": ["<script>alert(1)</script>"]})
-    blocks = [Block(text="a < b", table=evil), Block(picture=picture, caption='say "x"')]
-    html = render_html("R & D", [Section(title="One", blocks=blocks)])
+def test_pages_are_valid_self_contained_and_escape_names(tmp_path: Path):
+    figure = spectrogram_figure({"x": torch.ones(1, 99)}, 8000)
+    evil = pd.DataFrame({"run": ["<script>alert(1)</script>", "b", "b"], "a&b": ["1", "2", "3"]})
+    blocks = [
+        Block(text="a < b\n\nsecond", table=evil, caption="above"),
+        Block(figure=figure, name="p/x", caption='say "x"'),
+        Block(table=evil, caption="more", folded=True),
+    ]
+    files = write_pages(tmp_path / "new" / "page.html", "R & D", [Section("One", blocks)] * 2)
+    assert [path.name for path in files] == ["page.html", "page.md", "p_x.png"]
+    html, markdown = files[0].read_text(), files[1].read_text()
+    found = Structure(html).found
     assert "<script" not in html
     assert "R &amp; D" in html
-    assert re.findall(r'(?:src|href)="([^"]{0,15})', html) == ["#s0", "data:image/png;"]
-    assert "![say" in render_markdown("t", [Section(title="One", blocks=blocks)])
-
-
-def save_run(folder: Path, scores: pd.DataFrame, **record) -> Path:
-    write_scores(folder / "scores.parquet", scores)
-    if record:
-        (folder / "run.json").write_text(json.dumps(record))
-    return folder
+    assert [attributes["id"] for tag, attributes in found if tag == "section"] == ["s0", "s1"]
+    assert [attributes["href"] for tag, attributes in found if tag == "a"] == ["#s0", "#s1"]
+    (picture, _) = [attributes for tag, attributes in found if tag == "img"]
+    assert picture["alt"] == 'say "x"'
+    assert base64.b64decode(picture["src"].removeprefix("data:image/png;base64,")) == files[2].read_bytes()
+    # a rule above each group of equal first cells; the folded table alone has no caption
+    first = [tag for tag, _ in found].index("table")
+    rows = [attributes.get("class") for tag, attributes in found[first:] if tag == "tr"]
+    assert rows[:4] == [None, "group", "group", None]
+    counts = Counter(tag for tag, _ in found)
+    assert (counts["p"], counts["table"], counts["caption"], counts["details"]) == (4, 4, 2, 2)
+    assert '![say "x"](p_x.png)' in markdown
+    assert markdown.startswith("# R & D\n\n## One\n\na < b\n\nsecond\n\nabove\n\n| run | a&b |\n")
 
 
 def test_a_table_of_several_runs_gives_one_each(tmp_path: Path):
@@ -395,7 +280,6 @@ def test_report_says_what_is_not_recorded_and_what_is_not_comparable(tmp_path: P
         save_run(tmp_path / "b", other),
     ]
     runs, _ = load_all(places)
-    assert "same 5 items" in _items_note(runs[:1] * 2)
     files = write_report(runs, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert "not recorded" in text
