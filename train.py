@@ -20,9 +20,8 @@ from encore.cli.memory import disable_malloc_trim
 from encore.cli.overrides import UserError, check_complete, check_overrides, one_line_errors
 from encore.cli.run_folder import RunFolder, run_id
 from encore.models.acceleration import check_bfloat16, compile_blocks
-from encore.models.checkpoint import initial_weights
 from encore.models.costs import macs_per_second, parameters
-from encore.models.weights import load_completely, load_partially
+from encore.models.weights import load_completely, load_partially, read_state_dict
 
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)
 
@@ -33,9 +32,9 @@ def build(config: DictConfig) -> tuple[Trainer, Any, Any, Any]:
     data = instantiate(config.data)
     network = instantiate(config.model)
     if config.init is not None and config.init_partial:
-        print(load_partially(network, initial_weights(config.init)).describe())
+        print(load_partially(network, read_state_dict(config.init)).describe())
     elif config.init is not None:
-        load_completely(network, initial_weights(config.init), config.init)
+        load_completely(network, read_state_dict(config.init), config.init)
     plain = OmegaConf.to_container(config.model, resolve=True)
     module = instantiate(config.module)(network, model_config=plain)
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]

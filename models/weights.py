@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,8 @@ from encore.common.files import file_kind, opened_safetensors, read_safely
 NESTS = ("state_dict", "model_state_dict", "state", "model")
 """Keys under which training scripts keep the weights, in the order in which they are looked for."""
 
-PREFIXES = ("module.", "model.", "separator.", "network.", "_orig_mod.")
-"""Prefixes that wrappers of networks put before the names of weights; also several in a row."""
+NETWORKS = ("separator.", "prior.")
+"""Prefixes of the weights of a network in this project's Lightning modules."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,23 +47,23 @@ class LoadReport:
             f"weights: {len(self.loaded)} loaded, {len(self.missing)} missing, "
             f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape"
         ]
-        lines += [f"missing: {name}" for name in self.missing]
-        lines += [f"unexpected: {name}" for name in self.unexpected]
-        lines += [
-            f"of another shape: {name} is {given} in the file and {wanted} in the network"
-            for name, (given, wanted) in self.mismatched.items()
-        ]
+        lines += [f"{kind}: {name}" for kind, names in self._faults.items() for name in names]
         return "\n".join(lines)
 
     def summary(self) -> str:
         """Return the faults in one line, with the first names of each kind."""
-        kinds = {
-            "missing": list(self.missing),
-            "unexpected": list(self.unexpected),
-            "of another shape": list(self.mismatched),
-        }
-        parts = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in kinds.items() if names]
+        parts = [
+            f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in self._faults.items() if names
+        ]
         return "; ".join(parts) or "all fit"
+
+    @property
+    def _faults(self) -> dict[str, Sequence[str]]:
+        shapes = [
+            f"{name} is {given} in the file and {wanted} in the network"
+            for name, (given, wanted) in self.mismatched.items()
+        ]
+        return {"missing": self.missing, "unexpected": self.unexpected, "of another shape": shapes}
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -82,14 +84,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors" or file_kind(path) == "safetensors":
         return read_safetensors(path)
     content = read_safely(path)
-    found = state_dict_in(content)
-    if found is None:
-        held = (
-            ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
-        )
+    found = trained_weights(content) if own_config(content) else state_dict_in(content)
+    if not found:
+        held = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(
             f"'{path}' holds no state dictionary, neither as a whole nor under {', '.join(NESTS)}: "
-            f"it holds {held}"
+            f"it holds {held:.200}"
         )
     return found
 
@@ -115,21 +115,40 @@ def state_dict_in(content: Any) -> dict[str, Tensor] | None:
     return None
 
 
-def load_partially(
-    module: nn.Module, weights: Mapping[str, Tensor], *, prefixes: Sequence[str] = PREFIXES
-) -> LoadReport:
+def own_config(content: Any) -> Mapping[str, Any] | None:
+    """Return the configuration of the network in a loaded checkpoint of this project; None in other files."""
+    hyper_parameters = content.get("hyper_parameters") if isinstance(content, Mapping) else None
+    config = hyper_parameters.get("model") if isinstance(hyper_parameters, Mapping) else None
+    return config if isinstance(config, Mapping) and "_target_" in config else None
+
+
+def trained_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the weights of the network in a loaded checkpoint of this project; averaged ones where it can.
+
+    Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` keep the average as the state. Before its first
+    update that is only a copy of the initial weights, so the raw weights are used then.
+    """
+    averaging = content.get("averaging_state")
+    never_updated = isinstance(averaging, Mapping) and int(averaging.get("n_averaged", 1)) == 0
+    state = content.get("current_model_state" if never_updated else "state_dict")
+    if not isinstance(state, Mapping):
+        return {}
+    return {name.split(".", 1)[1]: value for name, value in state.items() if name.startswith(NETWORKS)}
+
+
+def load_partially(module: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
     """Set the weights of a network that a state dictionary has under the same name and in the same shape.
 
     Args:
         module: The network, changed in place.
-        weights: Tensors by name.
-        prefixes: Prefixes of names, also several in a row; those are removed that make the most names fit.
+        weights: Tensors by name. Wrappers of networks put prefixes before names, such as ``module.``: the one
+            is removed that makes the most names fit.
 
     Returns:
         Which weights were loaded.
     """
     expected = module.state_dict()
-    named = _without_prefix(weights, expected.keys(), prefixes)
+    named = _without_prefix(weights, expected)
     mismatched = {
         name: (tuple(named[name].shape), tuple(expected[name].shape))
         for name in expected
@@ -145,40 +164,28 @@ def load_partially(
     )
 
 
-def load_completely(
-    module: nn.Module, weights: Mapping[str, Tensor], origin: object, *, prefixes: Sequence[str] = PREFIXES
-) -> None:
+def load_completely(module: nn.Module, weights: Mapping[str, Tensor], origin: object) -> None:
     """Set all weights of a network, like `load_partially`.
 
     Args:
         module: The network, changed in place.
         weights: Tensors by name.
         origin: Their file, for the error.
-        prefixes: See `load_partially`.
 
     Raises:
         ValueError: If a weight is missing, unexpected or of another shape.
     """
-    report = load_partially(module, weights, prefixes=prefixes)
+    report = load_partially(module, weights)
     if not report.complete:
         raise ValueError(f"weights of '{origin}' do not fit {type(module).__name__}: {report.summary()}")
 
 
-def _without_prefix(
-    weights: Mapping[str, Tensor], expected: Any, prefixes: Sequence[str]
-) -> dict[str, Tensor]:
-    """Return the weights without the leading prefixes that make the most names fit."""
-    runs = sorted({run for name in weights for run in _leading(name, prefixes)}, key=len)
-    candidates = [{name.removeprefix(run): value for name, value in weights.items()} for run in runs]
+def _without_prefix(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the weights without the prefix that makes the most names fit; of equals, the shortest."""
+    # behind the beginning and every dot of a name
+    starts = ((name, found.start()) for name in weights for found in re.finditer(r"(?<![^.])", name))
+    counts = Counter(name[:start] for name, start in starts if name[start:] in expected)
+    prefix = max(sorted(counts, key=len), key=lambda prefix: counts[prefix], default="")
+    stripped = {name.removeprefix(prefix): value for name, value in weights.items()}
     # two names that become one would lose a weight
-    candidates = [candidate for candidate in candidates if len(candidate) == len(weights)]
-    # the first of the best: shorter prefixes come first, and none at all before them
-    return max(candidates, key=lambda candidate: sum(name in expected for name in candidate), default={})
-
-
-def _leading(name: str, prefixes: Sequence[str]) -> list[str]:
-    """Return every run of the prefixes that a name begins with, the empty one first."""
-    runs = [""]
-    while step := next((prefix for prefix in prefixes if name.startswith(runs[-1] + prefix)), None):
-        runs.append(runs[-1] + step)
-    return runs
+    return stripped if len(stripped) == len(weights) else weights

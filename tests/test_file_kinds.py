@@ -145,6 +145,6 @@ def test_other_files_are_named_for_what_they_are(tmp_path: Path) -> None:
     for suffix in ("safetensors", "yaml"):
         name = "moved.st" if suffix == "safetensors" else "moved.yaml"
         (tmp_path / f"ours.{suffix}").rename(tmp_path / name)
-    fails(tmp_path / "moved.st", "is a checkpoint of this project: rename it to")
+    assert load_separator(tmp_path / "moved.st").sources == ("speech",)
     torch.save(tiny_asteroid().serialize(), tmp_path / "a.bin")  # type: ignore[operator]
     assert load_separator(tmp_path / "a.bin").sources == ("speaker1", "speaker2")

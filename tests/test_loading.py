@@ -10,13 +10,12 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from encore import models
 from encore.models import loading
-from encore.models.checkpoint import instantiate, load_checkpoint, save_separator
+from encore.models.checkpoint import instantiate, save_separator
 
 TARGET = "encore.models.separators.asteroid.AsteroidSeparator"
 OPTIONS = {
@@ -83,12 +82,6 @@ def test_round_trip_is_exact(architecture: str, tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_hydra_containers_are_saved_plain(tmp_path: Path) -> None:
-    module, config = network()
-    save_separator(tmp_path / "a.safetensors", module, OmegaConf.create(config))
-    assert yaml.safe_load((tmp_path / "a.yaml").read_text()) == config
-
-
 def test_every_spelling_of_a_path_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lightning_file(tmp_path / "ab:c.ckpt")
     for uri in (path, str(path), f"file:{path}", f"{path}?level=none"):
@@ -141,7 +134,6 @@ def test_lightning_average_is_preferred(tmp_path: Path) -> None:
     name = "network.masker.bottleneck.1.weight"
     assert not torch.equal(raw[name], average[name])
     assert same_weights(models.load_separator(path), average)
-    assert same_weights(load_checkpoint(path, averaged=False), raw)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -262,7 +254,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
             fails(f"file:{path}", ValueError, f"{name}{suffix}' is not a ")
     torch.save([1, 2], tmp_path / "list.ckpt")
     fails(tmp_path / "list.ckpt", ValueError, "holds no weights but a list")
-    fails(f"file:{tmp_path / 'list.ckpt'}", ValueError, "holds no state_dict")
+    fails(f"file:{tmp_path / 'list.ckpt'}", ValueError, "hyper_parameters['model'] is missing")
     bare = lightning_file(tmp_path / "a.ckpt", hyper_parameters={})
     fails(bare, ValueError, "holds weights without an architecture")
     fails(f"file:{bare}", ValueError, "hyper_parameters['model'] is missing")
@@ -291,7 +283,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     save_file({key: value for key, value in weights.items() if key != name} | {"extra": torch.ones(1)}, path)
     fails(path, ValueError, f"do not fit AsteroidSeparator: 1 missing ({name}); 1 unexpected (extra)")
     save_file(weights | {name: torch.ones(2)}, path)
-    fails(path, ValueError, f"1 of another shape ({name})")
+    fails(path, ValueError, f"1 of another shape ({name} is (2,) in the file and (8, 16, 1) in the network)")
 
 
 def test_schemes_are_named() -> None:
@@ -315,8 +307,7 @@ def test_shipped_separator_is_opened_without_a_name(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sources": "${data.sources}"}, "config.sources='${data.sources}' is not resolved"),
-        ({"options": {"n_filters": torch.ones(1)}}, "config.options.n_filters is a Tensor"),
+        ({"options": {"n_filters": torch.ones(1)}}, "config holds more than plain values: "),
         ({"_target_": "torch.nn.Linear"}, "is not allowed"),
     ],
 )

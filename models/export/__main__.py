@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torch import nn
 
-from encore.models.checkpoint import checkpoint_config, load_checkpoint, save_separator
+from encore.models.checkpoint import load_checkpoint, read_checkpoint, save_separator
 from encore.models.export.files import SUFFIXES, write
 from encore.models.export.verification import largest_difference
 from encore.models.loading import load_separator
@@ -65,7 +65,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _write_weights(source: str, out: Path) -> str:
     separator = load_checkpoint(source)
-    save_separator(out, separator, checkpoint_config(source))
+    save_separator(out, separator, read_checkpoint(source)[0])
     written = load_checkpoint(out).state_dict()
     for name, tensor in separator.state_dict().items():
         if not tensor.equal(written[name]):

@@ -17,7 +17,7 @@ from encore.common.errors import one_line
 from encore.common.files import read_yaml
 from encore.common.names import nearest
 from encore.models.pretrained.base import PretrainedSeparator
-from encore.models.weights import PREFIXES, load_completely, read_state_dict
+from encore.models.weights import load_completely, read_state_dict
 
 _IGNORED = ("use_torch_checkpoint", "skip_connection", "linear_transformer_depth")
 """Keywords of other forks of the networks that change nothing where they are false or zero."""
@@ -101,21 +101,19 @@ def _fit(
     for part in network.modules():
         if hasattr(part, "to_value_residual_mix"):
             part.to_value_residual_mix = None
-    prefix = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in weights)), "")
-    bare = {name.removeprefix(prefix): value for name, value in weights.items()}
     # the installed Mel-Band RoFormer has an empty entry before the transformers of a layer
     shift = int("num_bands" in options and not options.get("linear_transformer_depth"))
-    return network, {_current_name(name, shift): value for name, value in bare.items()}
+    return network, {_current_name(name, shift): value for name, value in weights.items()}
 
 
 def _current_name(name: str, shift: int) -> str:
     """Rename ``layers.0.1.layers.0.0.norm.g`` to ``layers.0.2.layers.0.0.branch.norm.g``, for shift 1."""
-    match = _LAYER.match(name)
+    match = _LAYER.search(name)
     if match is None:
         return name
     layer, number, inner = match.groups()
     branch = f"{inner}.branch." if inner else ""
-    return f"{layer}.{int(number) + shift}.{branch}{name[match.end() :]}"
+    return f"{name[: match.start()]}{layer}.{int(number) + shift}.{branch}{name[match.end() :]}"
 
 
 def _build(options: Mapping[str, Any], path: Path) -> nn.Module:

@@ -11,7 +11,7 @@ import yaml
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from encore.common.files import check_file, file_kind, opened_safetensors, read_safely, read_yaml
-from encore.models.weights import state_dict_in
+from encore.models.weights import own_config, state_dict_in
 
 _KINDS = "checkpoint, weights file, TorchScript, program of torch.export or ONNX graph"
 
@@ -39,7 +39,7 @@ def _safetensors_scheme(path: Path) -> str:
     beside = _yaml_beside(path)
     if beside is None:
         raise _lacks_architecture(path)
-    return "bs_roformer" if _is_roformer(beside) else _own(path, ".safetensors")
+    return "bs_roformer" if _is_roformer(beside) else "file"
 
 
 def _pickle_scheme(path: Path) -> str:
@@ -60,10 +60,8 @@ def _pickle_scheme(path: Path) -> str:
         raise ValueError(f"'{path}' holds no weights but a {type(content).__name__}: give a checkpoint")
     if {"model_name", "model_args", "state_dict"} <= content.keys():
         return "asteroid"
-    hyper_parameters = content.get("hyper_parameters")
-    model = hyper_parameters.get("model") if isinstance(hyper_parameters, Mapping) else None
-    if isinstance(model, Mapping) and "_target_" in model:
-        return _own(path, ".ckpt")
+    if own_config(content) is not None:
+        return "file"
     if state_dict_in(content) is None:
         raise ValueError(
             f"'{path}' holds no weights, but {', '.join(map(str, list(content)[:5])) or 'nothing'}"
@@ -82,14 +80,6 @@ def _classes(path: Path) -> list[str]:
     except (RuntimeError, ValueError):
         # a file of before torch 1.6, or a damaged one: reading it says more
         return []
-
-
-def _own(path: Path, suffix: str) -> str:
-    if path.suffix != suffix:
-        raise ValueError(
-            f"'{path}' is a checkpoint of this project: rename it to '{path.with_suffix(suffix)}'"
-        )
-    return "file"
 
 
 def _yaml_beside(path: Path) -> dict[str, Any] | None:
