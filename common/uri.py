@@ -86,7 +86,7 @@ def check_scheme(uri: Uri, scheme: str, known: Collection[str]) -> None:
 
 def option_types(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the keyword-only parameters of a function, with their types."""
-    hints = get_type_hints(function)
+    hints = get_type_hints(getattr(function, "func", function))  # of a partial function
     parameters = inspect.signature(function).parameters.values()
     return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
 

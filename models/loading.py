@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
+from encore.common.packages import require
+from encore.common.uri import Uri, check_scheme, convert_options, option_types, parse_uri
 from encore.models.checkpoint import load_checkpoint
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
-from encore.models.pretrained.uri import open_uri
+from encore.models.pretrained.base import check_sources
+from encore.models.pretrained.identify import scheme_of_file
+from encore.models.pretrained.registry import LOADERS
 from encore.models.types import LoadedSeparator
+from encore.models.wrappers import LEVELS, PerSource, Resampled
 
 SHIPPED = Path(__file__).parent / "shipped" / "speech_denoiser.safetensors"
 """The separator that comes with the package: 16 kHz, one channel, one source, ``speech``."""
@@ -37,7 +44,7 @@ def load_separator(uri: str | Path | None = None, *, device: str | torch.device 
         if not SHIPPED.is_file():
             raise FileNotFoundError(f"no separator is shipped at '{SHIPPED}': give the path of a checkpoint")
         uri = SHIPPED
-    module = open_uri(uri)
+    module = _open(uri)
     missing = [name for name in ("sources", "sample_rate", "channels") if not hasattr(module, name)]
     if missing or not isinstance(module, LoadedSeparator):
         together = isinstance(module, DiffusionPrior)
@@ -70,3 +77,75 @@ def load_prior(path: str | Path, *, device: str | torch.device = "cpu") -> Diffu
         )
     module.to(device).eval().requires_grad_(False)
     return module
+
+
+def open_per_source(names: str) -> nn.Module:
+    """Open several separators of different sources as one.
+
+    Args:
+        names: What `load_separator` takes, with commas between; none may hold one itself.
+
+    Returns:
+        A separator of all their sources, in that order, at their common rate and channels.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If one cannot be opened, or they do not fit together.
+    """
+    return PerSource([_open(name.strip()) for name in names.split(",") if name.strip()])
+
+
+def _open(text: str | Path) -> nn.Module:
+    """Open the network of a URI as its loader returns it, and apply the options that every scheme takes."""
+    uri = Uri(str(text), "", str(text), {}) if isinstance(text, Path) else parse_uri(text)
+    if not uri.scheme and not Path(uri.rest).is_file():
+        raise FileNotFoundError(
+            f"'{uri.rest}' does not exist or is not a file: check the path, or write scheme:name with one of "
+            f"{', '.join(LOADERS)}"
+        )
+    scheme = uri.scheme or scheme_of_file(Path(uri.rest))
+    check_scheme(uri, scheme, LOADERS)
+    loader = LOADERS[scheme]
+    if loader.package is not None:
+        require(loader.package, needed_by=f"uri='{text}'", extra=loader.extra, install=loader.install)
+    opener = loader.function()
+    own, common = option_types(opener), option_types(_with_common_options)
+    options = convert_options(uri, opener, common)
+    for_all = {name: value for name, value in options.items() if name in common}
+    for_it = {name: value for name, value in options.items() if name in own or name not in common}
+    opened: nn.Module = _with_common_options(opener(uri.rest, **for_it), **for_all)
+    return opened
+
+
+def _with_common_options(
+    separator: Any,
+    *,
+    sources: tuple[str, ...] | None = None,
+    sample_rate: int | None = None,
+    level: str = "none",
+) -> Any:
+    """Rename the sources of a separator, resample around it or change its level.
+
+    Args:
+        separator: With ``sources``, ``sample_rate`` and ``channels``.
+        sources: New names of its sources, in the order of the source axis.
+        sample_rate: Rate in Hz of mixture and estimates. Where the network's own differs, the mixture is
+            resampled to it and the estimates back.
+        level: One of `LEVELS`.
+
+    Raises:
+        ValueError: If the names do not fit the sources, or the level is unknown.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"option level={level}: choose one of {', '.join(LEVELS)}")
+    if sources is not None:
+        if len(sources) != len(separator.sources):
+            raise ValueError(
+                f"option sources={','.join(sources)} names {len(sources)}, but the separator estimates "
+                f"{len(separator.sources)} ({', '.join(separator.sources)}): give one name for each"
+            )
+        separator.sources = check_sources(sources)
+    if sample_rate is not None and sample_rate != separator.sample_rate:
+        separator = Resampled(separator, sample_rate)
+    wrapper = LEVELS[level]
+    return separator if wrapper is None else wrapper(separator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from encore.common.dsp import resample
 from encore.models.levels import InputNormalization
-from encore.models.separators.contract import check_mixture
+from encore.models.separators.contract import check_description, check_mixture
 from encore.models.types import LoadedSeparator, Separator, permutation_groups
 
 
@@ -141,7 +142,9 @@ class Resampled(SeparatorWrapper):
 
 
 class Standardised(InputNormalization, SeparatorWrapper):
-    """A separator whose network takes mixtures of mean 0 and deviation 1, which is undone in the estimates.
+    """A separator whose network takes mixtures of mean 0 and deviation 1, as it was trained with.
+
+    Both are measured on the mean of the channels, item by item, and undone in every estimate.
 
     Args:
         separator: With ``sources``, ``sample_rate`` and ``channels``.
@@ -154,7 +157,9 @@ class Standardised(InputNormalization, SeparatorWrapper):
 
 
 class LeastSquares(SeparatorWrapper):
-    """A separator whose estimates are scaled together so that their sum is closest to the mixture.
+    """A separator whose estimates are scaled so that their sum is closest to the mixture, item by item.
+
+    For networks trained on a scale-invariant loss, whose estimates have an arbitrary level.
 
     Args:
         separator: With ``sources``, ``sample_rate`` and ``channels``.
@@ -177,3 +182,40 @@ LEVELS: dict[str, type[SeparatorWrapper] | None] = {
     "least_squares": LeastSquares,
 }
 """Wrappers that change the level of mixture or estimates, by the value of the option ``level``."""
+
+
+class PerSource(nn.ModuleList):
+    """Separators of different sources as one, such as a network per stem: all get the same mixture.
+
+    Args:
+        separators: With ``sources``, ``sample_rate`` and ``channels``; one or more.
+
+    Raises:
+        ValueError: If there is none, rates or channels differ, or two estimate the same source.
+    """
+
+    side_by_side = True  # see `encore.models.levels.without_normalization`
+
+    def __init__(self, separators: Sequence[Any]) -> None:
+        if not separators:
+            raise ValueError("per_source names no separator: write per_source:vocals.ckpt,drums.ckpt")
+        for name in ("sample_rate", "channels"):
+            found = {getattr(part, name) for part in separators}
+            if len(found) > 1:
+                raise ValueError(
+                    f"separators of per_source have {name} {sorted(found)}: name those that agree"
+                )
+        super().__init__(separators)
+        self.sources = tuple(source for part in separators for source in part.sources)
+        self.sample_rate, self.channels = separators[0].sample_rate, separators[0].channels
+        check_description(self.sources, self.sample_rate, self.channels)
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Call one separator after the other: ``(b, c, t)`` to ``(b, s, c, t)``."""
+        check_mixture(mixture, self.channels)
+        return torch.cat([part(mixture) for part in self], dim=1)
+
+    def only(self, sources: Sequence[str]) -> PerSource:
+        """Return the separators alone that estimate one of these sources, so that no other is called."""
+        parts: list[Any] = list(self)
+        return PerSource([part for part in parts if set(part.sources) & set(sources)])

@@ -11,8 +11,7 @@ from torch import Tensor
 from encore.models import load_separator, select
 from encore.models.levels import normalized, without_normalization
 from encore.models.pretrained.base import PretrainedSeparator
-from encore.models.pretrained.per_source import PerSourceSeparator
-from encore.models.wrappers import SelectSources, Standardised
+from encore.models.wrappers import PerSource, SelectSources, Standardised
 
 
 class Counting(PretrainedSeparator):
@@ -34,8 +33,8 @@ def test_of_a_selection_only_the_separators_of_its_sources_are_called() -> None:
     parts = Counting("a", "b"), Counting("c"), Counting("d")
     mixture = noise(1, 1, 100)
     for chosen in (
-        select(PerSourceSeparator(parts), "d", "b"),
-        select(PerSourceSeparator(parts), ["d", "b"]),
+        select(PerSource(parts), "d", "b"),
+        select(PerSource(parts), ["d", "b"]),
     ):
         close(chosen(mixture)[0], torch.cat((2 * mixture, 3 * mixture)))
     assert [part.calls for part in parts] == [2, 0, 2]
@@ -44,7 +43,7 @@ def test_of_a_selection_only_the_separators_of_its_sources_are_called() -> None:
 
 
 def test_one_of_two_speakers_beside_a_sound_cannot_be_selected() -> None:
-    parts = PerSourceSeparator([Counting("speech1"), Counting("sound"), Counting("speech2")])
+    parts = PerSource([Counting("speech1"), Counting("sound"), Counting("speech2")])
     assert SelectSources(parts, ["sound"]).sources == ("sound",)
     assert SelectSources(parts, ["speech2", "speech1"]).sources == ("speech2", "speech1")
     with pytest.raises(ValueError, match="sources=speech1,sound: speech1, speech2 come in any order"):
@@ -53,10 +52,10 @@ def test_one_of_two_speakers_beside_a_sound_cannot_be_selected() -> None:
 
 def test_levels_are_left_to_the_caller_if_all_parts_standardise() -> None:
     mixture = noise(1, 1, 300) + 0.3
-    both = PerSourceSeparator([Standardised(Counting(name)) for name in "ab"])
+    both = PerSource([Standardised(Counting(name)) for name in "ab"])
     scaled, mean, deviation = normalized(mixture)
     close(without_normalization(both)(scaled) * deviation[:, None] + mean[:, None], both(mixture))
-    assert without_normalization(PerSourceSeparator([Standardised(Counting("a")), Counting("b")])) is None
+    assert without_normalization(PerSource([Standardised(Counting("a")), Counting("b")])) is None
 
 
 @pytest.mark.parametrize(
@@ -69,4 +68,4 @@ def test_levels_are_left_to_the_caller_if_all_parts_standardise() -> None:
 )
 def test_what_does_not_fit_together(parts: list[Counting], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        PerSourceSeparator(parts)
+        PerSource(parts)

@@ -129,7 +129,7 @@ def test_demucs_names_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "htdemucs_ft.yaml").write_text("models: ['a1']")
     fetched = []
 
-    def download(repository: str, file: str) -> str:
+    def download(repository: str, file: str, revision: None) -> str:
         fetched.append((repository, file))
         return str(tmp_path / file)
 
@@ -143,7 +143,7 @@ def test_the_older_host_is_used_where_the_hub_fails(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    def absent(*args: object) -> None:
+    def absent(*args: object, **options: object) -> None:
         raise FileNotFoundError("not in the cache")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", absent)

@@ -192,7 +192,10 @@ def test_hub_names_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     fails("hf:net", "hf name 'net' is malformed")
     fails("hf:me/net/model.ckpt", "is no .safetensors file")
-    fails("hf:me/net", "'model.yaml' of me/net is not in the cache and cannot be fetched")
+    fails(
+        "hf:me/net",
+        "'model.yaml' of me/net on the Hugging Face hub is not in the cache and cannot be fetched",
+    )
 
 
 def test_bare_weights_need_what_the_network_needs(tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from encore.common.errors import one_line
 from encore.common.files import read_safely
 from encore.common.names import nearest
-from encore.models.pretrained.base import default_names
+from encore.models.pretrained.base import PretrainedSeparator, default_names
 from encore.models.pretrained.downloads import fetch
 from encore.models.separators.asteroid import ARCHITECTURES, AsteroidSeparator
 
@@ -62,34 +61,15 @@ def open_asteroid(name: str, *, sample_rate: int | None = None) -> nn.Module:
     arguments = dict(content["model_args"])
     arguments["sample_rate"] = _rate(arguments, name, sample_rate)
     network = _build({**content, "model_args": arguments}, path)
-    count = _count_sources(network)
+    kernel, step = _frames(network)
+    count = _count_sources(network, kernel + step)
     task = str(content.get("task", "")) + name
     names = ("speech", "noise") if count == 2 and "both" in task.lower() else default_names(count)
-    return AsteroidSeparator(network, names, round(float(arguments["sample_rate"])))
-
-
-class WholeSteps(nn.Module):
-    """A DCUNet that takes any length: its strides in time want whole steps of frames.
-
-    Args:
-        network: With ``encoder.filterbank`` and ``masker.encoders_stride_product``.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        part: Any = network
-        self.kernel = int(part.encoder.filterbank.kernel_size)
-        self.step = int(part.encoder.filterbank.stride) * int(part.masker.encoders_stride_product[1])
-
-    def forward(self, mixture: Tensor) -> Tensor:
-        """Separate ``(batch, 1, time)`` into ``(batch, source, time)``, padded at the end and cut back."""
-        length = mixture.shape[-1]
-        # -(-a // b) rounds up; the deepest layer needs one step at least
-        steps = max(1, -(-(length - self.kernel) // self.step))
-        padded = F.pad(mixture, (0, self.kernel + steps * self.step - length))
-        estimates: Tensor = self.network(padded)
-        return estimates[..., :length]
+    rate = round(float(arguments["sample_rate"]))
+    if type(network).__name__ == "DCUNet":
+        # its deepest layer needs one step of frames at least
+        return PretrainedSeparator(names, rate, 1, network, shortest=kernel + step, step=step)
+    return AsteroidSeparator(network, names, rate)
 
 
 def _find(name: str) -> Path:
@@ -127,13 +107,19 @@ def _build(content: Mapping[str, Any], path: Path) -> nn.Module:
         network: nn.Module = base.from_pretrained({**content, "model_name": allowed[given.lower()]})
     except (TypeError, RuntimeError, ValueError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"'{path}' does not fit asteroid's {given}: {one_line(error)}") from error
-    return WholeSteps(network) if allowed[given.lower()] == "DCUNet" else network
+    return network
+
+
+def _frames(network: Any) -> tuple[int, int]:
+    """Return the samples of a frame, and those between lengths that the network takes."""
+    filterbank = network.encoder.filterbank
+    # the strides of a DCUNet in time want whole steps of frames
+    hops = network.masker.encoders_stride_product[1] if type(network).__name__ == "DCUNet" else 1
+    return int(filterbank.kernel_size), int(filterbank.stride * hops)
 
 
 @torch.no_grad()
-def _count_sources(network: nn.Module) -> int:
+def _count_sources(network: nn.Module, length: int) -> int:
     """Return the number of sources, from a short call: not every class has it as an attribute."""
-    mono = AsteroidSeparator(network.eval(), ["speech"], 1)
-    length = mono._whole_frames(64)
-    estimates: Tensor = network(torch.zeros(1, 1, length))
+    estimates: Tensor = network.eval()(torch.zeros(1, 1, length))
     return estimates.shape[1]

@@ -22,8 +22,8 @@ class PretrainedSeparator(InputNormalization, SeparatorNetwork):
         network: From ``(batch, channel, time)`` to ``(batch, source, channel, time or more)``, where the axis
             of one source or of one channel may be missing. Subclasses that implement `estimate` need none.
         shortest: Samples that it takes at least.
-        step: Samples of which it takes whole multiples. Mixtures are padded with zeros at their end to both,
-            and the estimates cut back.
+        step: Samples that lengths which it takes are apart. Mixtures are padded with zeros at their end, to
+            ``shortest`` or whole steps more, and the estimates cut back.
         normalizes: Whether it takes mixtures of mean 0 and deviation 1, see `encore.models.levels`.
 
     Raises:
@@ -63,7 +63,7 @@ class PretrainedSeparator(InputNormalization, SeparatorNetwork):
 
     def padded_length(self, length: int) -> int:
         """Return the samples, at least ``length``, that the network gets for ``length`` samples."""
-        return -(-max(length, self.shortest) // self.step) * self.step
+        return self.shortest + round_up(max(0, length - self.shortest), self.step)
 
     def estimate(self, mixture: Tensor) -> Tensor:
         """Call the network: ``(batch, channel, time)`` to ``(batch, source, channel, time or more)``."""
@@ -82,6 +82,11 @@ class PretrainedSeparator(InputNormalization, SeparatorNetwork):
         if estimates.ndim == 3 and sources == 1:
             return estimates[:, None]
         return estimates
+
+
+def round_up(length: int, step: int) -> int:
+    """Return the least multiple of ``step`` that is not below ``length``."""
+    return -(-length // step) * step
 
 
 def check_sources(sources: Sequence[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torch import nn
 from encore.common.errors import one_line
 from encore.common.files import file_kind, opened_safetensors, read_safely, read_yaml
 from encore.common.names import nearest
-from encore.models.pretrained.downloads import fetch
+from encore.models.pretrained.downloads import fetch, fetch_from_hub
 
 log = logging.getLogger(__name__)
 
@@ -127,12 +127,8 @@ def _hub_files(name: str) -> Files:
     owner, _, short = name.rpartition("/")
     repository = f"{owner or hub.DEFAULT_NAMESPACE}/{hub.hf_repo_name(short)}"
 
-    def fetched(file: str) -> Path:
-        what = f"demucs model '{name}' ({repository} on the Hugging Face hub)"
-        return fetch(what, lambda: resolve_name("huggingface_hub.hf_hub_download")(repository, file))
-
-    signatures, weights = _read_description(fetched(f"{short}.yaml"))
-    return [fetched(f"{signature}.safetensors") for signature in signatures], weights
+    signatures, weights = _read_description(fetch_from_hub(repository, f"{short}.yaml"))
+    return [fetch_from_hub(repository, f"{signature}.safetensors") for signature in signatures], weights
 
 
 def _older_files(name: str, error: ValueError) -> Files:

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from encore.common.errors import one_line
-from encore.models.pretrained.base import PretrainedSeparator
+from encore.common.graphs import Graph
+from encore.models.pretrained.base import PretrainedSeparator, round_up
 from encore.models.types import LoadedSeparator
 
 LAYOUTS = {"bct": "(batch, channel, time)", "bt": "(batch, time)"}
 """What a function may take; its estimates may have a source axis after the batch, a channel axis, or both."""
+
+EXAMPLES = {"sources": "speech,noise", "sample_rate": "16000"}
+"""What must be known of a function, with an example of each."""
 
 LONGEST_STEP = 2**14
 """Samples of the longest frame that is tried for functions of whole frames."""
@@ -54,16 +58,14 @@ def as_separator(
         >>> separate(torch.ones(2, 1, 100)).shape
         torch.Size([2, 1, 1, 100])
     """
-    sources = getattr(function, "sources", None) if sources is None else sources
-    sample_rate = getattr(function, "sample_rate", None) if sample_rate is None else sample_rate
-    channels = getattr(function, "channels", 1) if channels is None else channels
-    if sources is None:
-        raise ValueError("sources=None: name the estimated sources, such as sources=['speech', 'noise']")
-    if sample_rate is None:
-        raise ValueError(
-            "sample_rate=None: give the rate that the function works at, such as sample_rate=16000"
-        )
-    return FunctionSeparator(function, sources, sample_rate, channels, layout=layout)
+    given = {"sources": sources, "sample_rate": sample_rate, "channels": channels}
+    known: dict[str, Any] = {
+        name: getattr(function, name, None) if value is None else value for name, value in given.items()
+    }
+    for name, example in EXAMPLES.items():
+        if known[name] is None:
+            raise ValueError(f"{_name(function)} does not say its {name}: add {name}={example}")
+    return FunctionSeparator(function, **known | {"channels": known["channels"] or 1}, layout=layout)
 
 
 class FunctionSeparator(PretrainedSeparator):
@@ -75,9 +77,6 @@ class FunctionSeparator(PretrainedSeparator):
         sample_rate: Rate in Hz.
         channels: Channels of mixture and estimates.
         layout: One of `LAYOUTS`; found out if None.
-        batch: 1 if the function takes single items only.
-        length: Samples that it takes, if it takes no other number.
-        shortest: Samples that it takes at least.
 
     Raises:
         ValueError: If the layout is unknown, needs one channel or is ambiguous, or none works.
@@ -89,29 +88,26 @@ class FunctionSeparator(PretrainedSeparator):
         sources: Sequence[str],
         sample_rate: int,
         channels: int,
-        *,
         layout: str | None = None,
-        batch: int | None = None,
-        length: int | None = None,
-        shortest: int = 1,
     ) -> None:
-        super().__init__(sources, sample_rate, channels, function, shortest=length or shortest)
+        fixed = function if isinstance(function, Graph) else Graph
+        super().__init__(sources, sample_rate, channels, function, shortest=fixed.length or fixed.shortest)
         if layout is not None and layout not in LAYOUTS:
             raise ValueError(f"layout={layout}: choose one of {', '.join(LAYOUTS)}")
         if layout == "bt" and channels > 1:
             raise ValueError(f"layout=bt takes one channel, not channels={channels}: leave channels out")
-        if batch not in (None, 1):
+        if fixed.batch not in (None, 1):
             raise ValueError(
-                f"the graph takes batches of {batch} only: export it with a free batch axis, or with 1"
+                f"the graph takes batches of {fixed.batch} only: export it with a free batch axis, or with 1"
             )
         self.network: Callable[..., Any] = function.eval() if isinstance(function, nn.Module) else function
-        self.batch, self.length = batch, length
+        self.batch, self.length = fixed.batch, fixed.length
         # a function may draw random numbers, from a generator of the caller's
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             self.layout = self._find_layout(
                 [layout] if layout else list(LAYOUTS)[: 2 if channels == 1 else 1]
             )
-            if length is None:
+            if self.length is None:
                 self._find_lengths()
 
     def estimate(self, mixture: Tensor) -> Tensor:
@@ -135,7 +131,7 @@ class FunctionSeparator(PretrainedSeparator):
         # no number of items that could be taken for sources or channels
         items = next(count for count in (2, 3, 4) if count not in (len(self.sources), self.channels))
         second = max(self.sample_rate, self.shortest)
-        lengths = [self.length] if self.length else [second, -(-second // LONGEST_STEP) * LONGEST_STEP]
+        lengths = [self.length] if self.length else [second, round_up(second, LONGEST_STEP)]
         batches = [1] if self.batch == 1 else [None, 1]
         faults: list[str] = []
         for length, self.batch in product(lengths, batches):
@@ -148,9 +144,9 @@ class FunctionSeparator(PretrainedSeparator):
             if found:
                 break
         else:
-            name = getattr(self.network, "__name__", type(self.network).__name__)
+            shape = (items, self.channels, lengths[0])
             raise ValueError(
-                f"{name} does not separate noise of shape {(items, self.channels, lengths[0])} with "
+                f"{_name(self.network)} does not separate noise of shape {shape} with "
                 f"sources={','.join(self.sources)} and channels={self.channels}: "
                 f"{'; '.join(faults[: len(layouts)])}"
             )
@@ -166,11 +162,13 @@ class FunctionSeparator(PretrainedSeparator):
 
     def _find_lengths(self) -> None:
         """Set the step that lengths are rounded up to, and the shortest length."""
-        second = max(self.sample_rate, self.shortest)
+        least = self.shortest
+        second = max(self.sample_rate, least)
         # whole frames are powers of two samples, or milliseconds
         powers = [2**k for k in range(LONGEST_STEP.bit_length())]
         steps = [*powers, self.sample_rate // 100, self.sample_rate // 50]
         for self.step in filter(None, steps):
+            self.shortest = round_up(least, self.step)
             # two odd multiples, which no larger step divides
             count = -(-second // self.step) | 1
             if all(self._works(self.step * number) for number in (count, count + 2)):
@@ -180,10 +178,9 @@ class FunctionSeparator(PretrainedSeparator):
                 "the function separates some lengths only: let it pad its input, and cut its estimates to "
                 "the input's length"
             )
-        shortest = self.padded_length(1)
-        while shortest < second and not self._works(shortest, finite=True):
-            shortest *= 2
-        self.shortest = min(shortest, second)
+        while self.shortest < second and not self._works(self.shortest, finite=True):
+            self.shortest *= 2
+        self.shortest = min(self.shortest, round_up(second, self.step))
 
     def _works(self, length: int, *, finite: bool = False) -> bool:
         try:
@@ -202,6 +199,10 @@ class FunctionSeparator(PretrainedSeparator):
         network = self.network if isinstance(self.network, nn.Module) else None
         weights = None if network is None else next(network.parameters(), None)
         return 0.1 * (noise if weights is None else noise.to(weights.device))
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

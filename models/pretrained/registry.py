@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
+from pkgutil import resolve_name
 
 from torch import nn
 
@@ -25,7 +24,6 @@ class Loader:
         package: Import name of the package that it needs, if any.
         extra: The extra of this project that installs the package.
         install: What installs a package that no extra holds.
-        second: The opener's second argument: nothing, the scheme, or the function that opens any URI.
     """
 
     opener: str
@@ -34,7 +32,6 @@ class Loader:
     package: str | None = None
     extra: str | None = None
     install: str | None = None
-    second: Literal["scheme", "open_uri"] | None = None
 
     @property
     def installed(self) -> bool:
@@ -43,8 +40,7 @@ class Loader:
 
     def function(self) -> Callable[..., nn.Module]:
         """Import and return the opener."""
-        module, _, name = self.opener.partition(":")
-        found: Callable[..., nn.Module] = getattr(import_module(f"encore.models.{module}"), name)
+        found: Callable[..., nn.Module] = resolve_name(f"encore.models.{self.opener}")
         return found
 
 
@@ -55,25 +51,24 @@ LOADERS: dict[str, Loader] = {
         example="outputs/run/checkpoints/last.ckpt",
     ),
     "python": Loader(
-        opener="pretrained.python_objects:open_python",
+        opener="pretrained.own_networks:open_python",
         summary="your own network or function: a name in your own code, which is run",
         example="python:mysep:MaskNet?weights=raw.pt&sources=speech,noise&sample_rate=16000",
     ),
     "hf": Loader(
-        opener="pretrained.hugging_face:open_hugging_face",
+        opener="pretrained.downloads:open_hugging_face",
         summary="checkpoints of this project on the Hugging Face hub",
         example="hf:somebody/denoiser@v1/denoiser.safetensors",
         package="huggingface_hub",
         extra="pretrained",
     ),
     "per_source": Loader(
-        opener="pretrained.per_source:open_per_source",
+        opener="loading:open_per_source",
         summary="several separators of different sources as one, such as a network per stem",
         example="per_source:outputs/vocals/checkpoints/last.ckpt,outputs/drums/checkpoints/last.ckpt",
-        second="open_uri",
     ),
     "weights": Loader(
-        opener="pretrained.plain_weights:open_weights",
+        opener="pretrained.own_networks:open_weights",
         summary="a bare state dictionary for a network of configs/model",
         example="weights:best.pt?model=conv_tasnet_small&sources=speech&sample_rate=16000&channels=1",
     ),
@@ -111,24 +106,21 @@ LOADERS: dict[str, Loader] = {
         install="pip install espnet espnet_model_zoo",
     ),
     "torchscript": Loader(
-        opener="pretrained.graphs:open_graph",
+        opener="pretrained.graphs:open_torchscript",
         summary="TorchScript files, (b, c, t) to (b, s, c, t) and the like",
         example="torchscript:model.pt?sources=speech,noise&sample_rate=16000&channels=1",
-        second="scheme",
     ),
     "exported": Loader(
-        opener="pretrained.graphs:open_graph",
+        opener="pretrained.graphs:open_exported",
         summary="programs of torch.export",
         example="exported:model.pt2?sources=speech&sample_rate=16000&channels=1",
-        second="scheme",
     ),
     "onnx": Loader(
-        opener="pretrained.graphs:open_graph",
+        opener="pretrained.graphs:open_onnx",
         summary="ONNX graphs, run by onnxruntime",
         example="onnx:model.onnx?sources=speech&sample_rate=16000&channels=1",
         package="onnxruntime",
         extra="onnx",
-        second="scheme",
     ),
 }
 """Every loader by its scheme."""
