@@ -7,8 +7,9 @@ and the remedy. Lists kept in CSV or JSON lines are read by `encore.data.manifes
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -100,16 +101,12 @@ def voicebank_demand(
     items = paired_folders(base / f"noisy_{part}", base / f"clean_{part}")
     if split == "test":
         return items
-    held_out = [item for item in items if item.name.split("_")[0] in valid_speakers]
-    present = {item.name.split("_")[0] for item in held_out}
-    if absent := sorted(set(valid_speakers) - present):
+    if absent := sorted(set(valid_speakers) - {item.name.split("_")[0] for item in items}):
         raise ValueError(
             f"valid_speakers: {', '.join(absent)} have no files in {base / f'clean_{part}'}: "
             "name speakers that have, or set valid_speakers=[]"
         )
-    if split == "valid":
-        return held_out
-    return [item for item in items if item.name.split("_")[0] not in valid_speakers]
+    return [item for item in items if (item.name.split("_")[0] in valid_speakers) == (split == "valid")]
 
 
 def dns(
@@ -141,15 +138,16 @@ def dns(
     check_choice("split", split, (*SPLITS, "blind"))
     if valid_every < 1:
         raise ValueError(f"valid_every={valid_every} is not positive: keep every 100th file, for example")
+    outer = (base, base / "datasets")
     if split == "blind":
-        return blind_folder(_dns_folder(base, "test_set/real_recordings") or base)
+        return blind_folder(next(present(outer, ("test_set/real_recordings",)), base))
     if split == "test":
         inside = f"test_set/synthetic/{'with_reverb' if reverb else 'no_reverb'}"
-        folder = _dns_folder(base, inside)
+        folder = next(present(outer, (inside,)), None)
         if folder is None:
             raise FileNotFoundError(f"{base} has no folder {inside}: point root at the folder with test_set")
         return pair_sources(folder / "noisy", {"speech": folder / "clean"}, _file_id)
-    noisy = _dns_folder(base, "noisy", "training/noisy", "train/noisy")
+    noisy = next(present(outer, ("noisy", "training/noisy", "train/noisy")), None)
     if noisy is None:
         raise FileNotFoundError(
             f"{base} has no folder noisy, training/noisy or train/noisy: generate it, or correct root"
@@ -157,11 +155,10 @@ def dns(
     folders = {"speech": noisy.parent / "clean"}
     if (noisy.parent / "noise").is_dir():
         folders["noise"] = noisy.parent / "noise"
-    held_out = split == "valid"
     chosen = [
         item
         for item in pair_sources(noisy, folders, _file_id)
-        if item.mixture is not None and (int(_file_id(item.mixture)) % valid_every == 0) == held_out
+        if item.mixture and (int(_file_id(item.mixture)) % valid_every == 0) == (split == "valid")
     ]
     if not chosen:
         raise ValueError(
@@ -208,7 +205,7 @@ def pair_sources(
         _check_same(files, folders[source], found, mixtures)
     items = [
         Item(
-            name=file.relative_to(mixtures).with_suffix("").as_posix(),
+            name=_name(file, mixtures),
             mixture=file,
             references={source: files[label] for source, files in references.items()},
         )
@@ -271,6 +268,59 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
+def present(outer: Iterable[Path], inside: Sequence[str]) -> Iterator[Path]:
+    """Iterate over the paths that exist among those ``inside`` each outer folder."""
+    return (folder / name for folder in outer for name in inside if (folder / name).exists())
+
+
+def read_table(table: Path, columns: Iterable[str] = ()) -> list[tuple[str, dict[str, str]]]:
+    """Read a CSV file, each row with its place for messages; ``columns`` must be filled in."""
+    with table.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        rows = [(f"{table}, line {reader.line_num}", row) for row in reader]
+    for line, row in rows:
+        if missing := [column for column in columns if not row.get(column)]:
+            has = ", ".join(filter(None, row))
+            raise ValueError(f"{line}: {missing[0]} is missing; the columns are {has}: complete the table")
+    return rows
+
+
+def choose(
+    argument: str, wanted: int | Sequence[str], names: Sequence[str], where: Path, *, last: bool = False
+) -> list[str]:
+    """Return the names of a part of a corpus, sorted: those wanted, or this many of all.
+
+    Args:
+        argument: Its name, for messages.
+        wanted: Names; or a number, evenly spaced over ``names``.
+        names: Those to choose from, sorted.
+        where: Their folder, for messages.
+        last: Whether a number means the last ones instead.
+
+    Raises:
+        ValueError: If a name is not among them, or a number leaves none.
+    """
+    if isinstance(wanted, str):
+        raise ValueError(f"{argument}={wanted!r} is one string: give a list of names, such as [{wanted}]")
+    if isinstance(wanted, int):
+        if not 0 <= wanted < max(len(names), 1):
+            raise ValueError(
+                f"{argument}={wanted}, but {where} has {len(names)} to choose from: give 0 to "
+                f"{len(names) - 1}, or names"
+            )
+        return (
+            [*names[len(names) - wanted :]]
+            if last
+            else [names[index] for index in evenly_spaced(len(names), wanted)]
+        )
+    if absent := sorted(set(wanted) - set(names)):
+        raise ValueError(
+            f"{argument}: {len(absent)} of {len(wanted)} are not in {where} ({some_of(absent, '; ')}), or in "
+            f"another part: name others, or give their number, such as data.train.{argument}=4"
+        )
+    return sorted(set(wanted))
+
+
 def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
     """Raise a ``ValueError`` for a value that is none of the choices."""
     if value not in choices:
@@ -290,11 +340,15 @@ def some_of(names: Sequence[str], separator: str = ", ", most: int = 3) -> str:
 def _by_key(folder: Path, key: Callable[[Path], str] | None) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in audio_files(folder):
-        label = file.relative_to(folder).with_suffix("").as_posix() if key is None else key(file)
+        label = _name(file, folder) if key is None else key(file)
         if label in found:
             raise ValueError(f"{file} and {found[label]} are both {label!r}: keep one of them, or rename one")
         found[label] = file
     return found
+
+
+def _name(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).with_suffix("").as_posix()
 
 
 def _check_same(present: Iterable[str], folder: Path, expected: Iterable[str], other: Path) -> None:
@@ -312,8 +366,3 @@ def _file_id(file: Path) -> str:
             f"{file} does not end in fileid_<number>, by which DNS pairs are matched: use paired_folders"
         )
     return str(int(match.group(1)))
-
-
-def _dns_folder(base: Path, *inside: str) -> Path | None:
-    folders = (parent / name for parent in (base, base / "datasets") for name in inside)
-    return next((folder for folder in folders if folder.is_dir()), None)

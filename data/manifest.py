@@ -10,13 +10,12 @@ read as well. Columns named in ``IGNORED`` hold no path.
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from encore.data.corpora import Item, Reference
+from encore.data.corpora import Item, Reference, read_table
 
 IGNORED = ("duration", "length", "sample_rate", "snr", "speaker", "split", "text")
 """Columns that describe an item and hold no path."""
@@ -43,8 +42,7 @@ def manifest(path: str | Path) -> list[Item]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file: give a manifest in CSV or JSON lines")
     items: dict[str, Item] = {}
-    for number, row in _rows(path):
-        line = f"{path}, line {number}"
+    for line, row in _rows(path):
         item = _item(row, path.parent, line)
         if item.name in items:
             raise ValueError(f"{line}: name {item.name!r} occurs twice: make it unique")
@@ -54,23 +52,23 @@ def manifest(path: str | Path) -> list[Item]:
     return [items[name] for name in sorted(items)]
 
 
-def _rows(path: Path) -> list[tuple[int, Any]]:
-    """Return the rows of a list, each with the number of its line."""
+def _rows(path: Path) -> list[tuple[str, Any]]:
+    """Return the rows of a list, each with its place for messages."""
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".jsonl", ".json"):
         raise ValueError(f"path={str(path)!r} is no known kind of manifest: use .csv, .jsonl or .json")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if suffix == ".csv":
-            reader = csv.DictReader(file)
-            return [(reader.line_num, row) for row in reader]
-        return [(number, _parsed(line, path, number)) for number, line in enumerate(file, 1) if line.strip()]
+    if suffix == ".csv":
+        return read_table(path)
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    numbered = [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    return [(line, _parsed(text, line)) for line, text in numbered]
 
 
-def _parsed(text: str, path: Path, number: int) -> Any:
+def _parsed(text: str, line: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {number}: not JSON ({error.msg}): write an object a line") from error
+        raise ValueError(f"{line}: not JSON ({error.msg}): write an object a line") from error
 
 
 def _item(row: Any, folder: Path, line: str) -> Item:

@@ -24,11 +24,10 @@ from encore.data.corpora import (
     Reference,
     Split,
     check_choice,
-    evenly_spaced,
+    choose,
     existing_folder,
     is_audio,
     parts_of,
-    some_of,
     subfolders,
 )
 
@@ -252,19 +251,7 @@ def _hold_out(items: list[Item], base: Path, split: Split, valid_songs: Sequence
 
 def _choose_songs(items: list[Item], base: Path, argument: str, songs: Sequence[str] | int) -> list[Item]:
     """Return the items of these names, or this many, evenly spaced, but not all."""
-    if isinstance(songs, int):
-        if not 0 < songs < len(items):
-            raise ValueError(
-                f"{argument}={songs}, but {base} has {len(items)} songs to choose from: hold out some of "
-                "them, not all"
-            )
-        return [items[index] for index in evenly_spaced(len(items), songs)]
-    if absent := sorted(set(songs) - {item.name for item in items}):
-        raise ValueError(
-            f"{argument}: {len(absent)} of {len(songs)} songs are not in {base} "
-            f"({some_of(absent, '; ')}): name songs that are there, or give their number, such as "
-            f"data.train.{argument}=4"
-        )
-    if len(chosen := [item for item in items if item.name in songs]) == len(items):
+    names = choose(argument, songs, [item.name for item in items], base)
+    if len(names) == len(items):
         raise ValueError(f"{argument} names all {len(items)} songs of {base}: leave some for training")
-    return chosen
+    return [item for item in items if item.name in names]

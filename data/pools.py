@@ -6,7 +6,6 @@ As in `encore.data.corpora`, a missing folder or file is a ``FileNotFoundError``
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from encore.data.corpora import (
     existing_folder,
     mixed_folders,
     parts_of,
+    read_table,
     some_of,
     subfolders,
 )
@@ -62,16 +62,11 @@ def stem_csv(
         table = Path(name).expanduser()
         if not table.is_file():
             raise FileNotFoundError(f"{table} is not a file: give a CSV file with columns instrum and path")
-        with table.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            for row in reader:
-                line = f"{table}, line {reader.line_num}"
-                if not (row.get("instrum") and row.get("path")):
-                    raise ValueError(f"{line}: instrum or path is missing: fill in both columns")
-                file = table.parent / Path(row["path"]).expanduser()
-                if not file.is_file():
-                    raise FileNotFoundError(f"{line}: {file} is missing: correct the path")
-                pools.setdefault(row["instrum"], []).append(file)
+        for line, row in read_table(table, ("instrum", "path")):
+            file = table.parent / Path(row["path"]).expanduser()
+            if not file.is_file():
+                raise FileNotFoundError(f"{line}: {file} is missing: correct the path")
+            pools.setdefault(row["instrum"], []).append(file)
     if not pools:
         raise ValueError(f"path={path} lists no files: expected lines under the columns instrum and path")
     if absent := sorted(set(sources or ()) - set(pools)):

@@ -10,13 +10,22 @@ the choice of the corpora and of 100 training and 10 test speakers.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from encore.data.corpora import SPLITS, Split, check_choice, existing_folder, is_audio, subfolders
+from encore.data.corpora import (
+    SPLITS,
+    Split,
+    check_choice,
+    choose,
+    existing_folder,
+    is_audio,
+    present,
+    read_table,
+    subfolders,
+)
 from encore.data.sound_classes import FSD_CLASSES
 
 Member = TypeVar("Member")
@@ -51,11 +60,6 @@ class Recording:
     path: Path
     label: str | None
     speaker: str | None = None
-
-
-def labels_of(recordings: Iterable[Recording]) -> tuple[str, ...]:
-    """Return the classes that occur, sorted."""
-    return tuple(sorted({recording.label for recording in recordings if recording.label is not None}))
 
 
 def vctk(
@@ -99,9 +103,9 @@ def vctk(
         raise ValueError(f"valid_every={valid_every} leaves nothing to train on: give 20, for example")
     folder = _vctk_folder(root)
     speakers = [path.name for path in subfolders(folder)]
-    tested = _choose_speakers("test_speakers", test_speakers, speakers, folder)
+    tested = choose("test_speakers", test_speakers, speakers, folder, last=True)
     others = [speaker for speaker in speakers if speaker not in tested]
-    validated = _choose_speakers("valid_speakers", valid_speakers, others, folder)
+    validated = choose("valid_speakers", valid_speakers, others, folder, last=True)
     if split == "test":
         chosen = tested
     elif split == "valid" and validated:
@@ -176,8 +180,7 @@ def fsdkaggle2018(
         raise ValueError(
             f"{table} lists no recordings for split={split!r}: change classes, valid_every or verified_only"
         )
-    present = {path.name for path in folder.iterdir()}
-    if missing := sorted(set(chosen) - present):
+    if missing := sorted(set(chosen) - {path.name for path in folder.iterdir()}):
         raise FileNotFoundError(
             f"{folder} lacks {len(missing)} of the files that {table} lists, such as {missing[0]}: "
             "complete the corpus"
@@ -195,29 +198,13 @@ def _every(members: Sequence[Member], step: int, *, taken: bool) -> list[Member]
 
 def _vctk_folder(root: str | Path) -> Path:
     base = existing_folder(root, "the VCTK folder", "root")
-    for outer in (base, base / "VCTK-Corpus-0.92", base / "VCTK-Corpus"):
-        for inside in _VCTK_FOLDERS:
-            if (outer / inside).is_dir():
-                return outer / inside
-    raise FileNotFoundError(f"{base} has no folder {' or '.join(_VCTK_FOLDERS)}: point root at VCTK's folder")
-
-
-def _choose_speakers(argument: str, wanted: int | Sequence[str], known: list[str], folder: Path) -> list[str]:
-    """Return the speakers of these names, or the last ``wanted`` of those known."""
-    if isinstance(wanted, int):
-        if not 0 <= wanted < len(known):
-            raise ValueError(
-                f"{argument}={wanted} of {len(known)} speakers in {folder}: give 0 to {len(known) - 1}, "
-                "or names"
-            )
-        return known[len(known) - wanted :]
-    if isinstance(wanted, str):
-        raise ValueError(f"{argument}={wanted!r} is one string: give a list of names, such as [{wanted}]")
-    if absent := sorted(set(wanted) - set(known)):
-        raise ValueError(
-            f"{argument}: {', '.join(absent)} are not in {folder} or in another part: name others"
+    outer = (base, base / "VCTK-Corpus-0.92", base / "VCTK-Corpus")
+    folder = next(present(outer, _VCTK_FOLDERS), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{base} has no folder {' or '.join(_VCTK_FOLDERS)}: point root at VCTK's folder"
         )
-    return sorted(set(wanted))
+    return folder
 
 
 def _utterances(folder: Path, speaker: str, microphone: str) -> list[Recording]:
@@ -237,7 +224,7 @@ def _utterances(folder: Path, speaker: str, microphone: str) -> list[Recording]:
 
 def _first(base: Path, inside: Sequence[str]) -> Path:
     """Return the first of some paths below a folder that exists."""
-    found = next((base / name for name in inside if (base / name).exists()), None)
+    found = next(present((base,), inside), None)
     if found is None:
         raise FileNotFoundError(f"{base} has no {' or '.join(inside)}: correct root, or complete the corpus")
     return found
@@ -246,25 +233,15 @@ def _first(base: Path, inside: Sequence[str]) -> Path:
 def _fsd_rows(table: Path, further_columns: Sequence[str]) -> dict[str, dict[str, str]]:
     """Read the rows by file name, without those of padding clips."""
     rows: dict[str, dict[str, str]] = {}
-    with table.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        columns = reader.fieldnames or []
-        for column in ("fname", "label", *further_columns):
-            if column not in columns:
-                raise ValueError(
-                    f"{table} has no column {column}; it has {', '.join(columns) or 'none'}: use the table "
-                    "of the same name from Zenodo"
-                )
-        for row in reader:
-            file, label = row["fname"], row["label"]
-            if label == _PADDING:
-                continue
-            if not file or label not in FSD_CLASSES:
-                raise ValueError(
-                    f"{table}, line {reader.line_num}: label {label!r} of fname {file!r} is none of the 41 "
-                    "classes: correct the line"
-                )
-            if file in rows:
-                raise ValueError(f"{table}, line {reader.line_num}: {file} is listed twice: remove a line")
-            rows[file] = row
+    for line, row in read_table(table, ("fname", "label", *further_columns)):
+        file, label = row["fname"], row["label"]
+        if label == _PADDING:
+            continue
+        if label not in FSD_CLASSES:
+            raise ValueError(
+                f"{line}: label {label!r} of fname {file!r} is none of the 41 classes: correct the line"
+            )
+        if file in rows:
+            raise ValueError(f"{line}: {file} is listed twice: remove a line")
+        rows[file] = row
     return rows

@@ -8,12 +8,21 @@ other mistake a ``ValueError``.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from encore.data.corpora import SPLITS, Item, Split, check_choice, existing_folder, pair_sources, subfolders
+from encore.data.corpora import (
+    SPLITS,
+    Item,
+    Split,
+    check_choice,
+    existing_folder,
+    pair_sources,
+    present,
+    read_table,
+    subfolders,
+)
 
 Task = Literal["sep_clean", "sep_noisy", "enh_single", "enh_both"]
 TASKS = ("sep_clean", "sep_noisy", "enh_single", "enh_both")
@@ -59,9 +68,8 @@ def librimix(
     MiniLibriMix as ``asteroid.data.LibriMix`` reads it.
     """
     check_choice("split", split, SPLITS)
-    check_choice("speakers", str(speakers), ("2", "3"))
     mixture, references = _task_folders(task, speakers)
-    outer = _outer_folder(root, (f"Libri{speakers}Mix", "MiniLibriMix"))
+    outer = _outer_folder(root, f"Libri{speakers}Mix", "MiniLibriMix")
     if (outer / "val").is_dir():
         if (speakers, sample_rate, mode) != (2, 8000, "min") or split == "test":
             raise ValueError(
@@ -103,9 +111,9 @@ def wsj0_mix(
     separation", 2016.
     """
     check_choice("split", split, SPLITS)
-    check_choice("speakers", str(speakers), ("2", "3"))
-    base = _rate_folder(_outer_folder(root, (f"{speakers}speakers",)), sample_rate, mode)
-    return _paired(base / _WSJ0_SPLITS[split], "mix", _task_folders("sep_clean", speakers)[1])
+    references = _task_folders("sep_clean", speakers)[1]
+    base = _rate_folder(_outer_folder(root, f"{speakers}speakers"), sample_rate, mode)
+    return _paired(base / _WSJ0_SPLITS[split], "mix", references)
 
 
 def wham(
@@ -147,7 +155,7 @@ def wham(
     mixture, references = _task_folders(task, 2)
     suffix = "" if reverb is None else f"_{reverb}"
     wanted = "_anechoic" if dereverberate else suffix
-    base = _rate_folder(existing_folder(root, "the WHAM! folder", "data.root"), sample_rate, mode)
+    base = _rate_folder(_outer_folder(root, "wham"), sample_rate, mode)
     folders = {source: f"{folder}{wanted}" for source, folder in references.items()}
     return _paired(base / _WSJ0_SPLITS[split], f"{mixture}{suffix}", folders)
 
@@ -155,6 +163,7 @@ def wham(
 def _task_folders(task: Task, speakers: int) -> tuple[str, dict[str, str]]:
     """Return the folder of the mixtures, and that of each source's references."""
     check_choice("task", task, TASKS)
+    check_choice("speakers", str(speakers), ("2", "3"))
     everyone = {f"speaker{number}": f"s{number}" for number in range(1, speakers + 1)}
     return {
         "sep_clean": ("mix_clean", everyone),
@@ -164,9 +173,9 @@ def _task_folders(task: Task, speakers: int) -> tuple[str, dict[str, str]]:
     }[task]
 
 
-def _outer_folder(root: str | Path, names: Sequence[str]) -> Path:
+def _outer_folder(root: str | Path, *names: str) -> Path:
     base = existing_folder(root, f"the folder with {' or '.join(names)}", "data.root")
-    return next((base / name for name in names if (base / name).is_dir()), base)
+    return next(present((base,), names), base)
 
 
 def _rate_folder(outer: Path, sample_rate: int, mode: str) -> Path:
@@ -183,31 +192,28 @@ def _listed(base: Path, subset: str, mixture: str, references: Mapping[str, str]
     table = base / "metadata" / f"mixture_{subset}_{mixture}.csv"
     if not table.is_file():
         return _paired(base / subset, mixture, references)
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+    speakers = [f"source_{folder[1:]}_path" for folder in (mixture, *references.values()) if folder[0] == "s"]
+    rows = read_table(table, ("mixture_ID", "mixture_path", *speakers))
     if not rows:
         raise ValueError(
             f"{table} lists no mixtures: generate it again, or delete it to use all of {base / subset}"
         )
     items = []
-    for row in rows:
-        stated = {folder: _stated(row, folder, mixture, table) for folder in (mixture, *references.values())}
-        files = {folder: _found(base / subset / folder, file, table) for folder, file in stated.items()}
-        items.append(
-            Item(
-                name=_cell(row, "mixture_ID", table),
-                mixture=files[mixture],
-                references={source: files[folder] for source, folder in references.items()},
-            )
-        )
+    for _, row in rows:
+        files = {
+            folder: _found(base / subset / folder, _stated(row, folder, mixture), table)
+            for folder in (mixture, *references.values())
+        }
+        sources = {source: files[folder] for source, folder in references.items()}
+        items.append(Item(name=row["mixture_ID"], mixture=files[mixture], references=sources))
     return sorted(items, key=lambda item: item.name)
 
 
-def _stated(row: Mapping[str, str], folder: str, mixture: str, table: Path) -> Path:
+def _stated(row: Mapping[str, str], folder: str, mixture: str) -> Path:
     """Return the path that a mixture's row states for its file in a folder."""
     if folder.startswith("s"):
-        return Path(_cell(row, f"source_{folder[1:]}_path", table))
-    file = Path(_cell(row, "mixture_path", table))
+        return Path(row[f"source_{folder[1:]}_path"])
+    file = Path(row["mixture_path"])
     # another kind of mixture has a table of its own, but the same file name
     return file if folder == mixture else file.parent.parent / folder / file.name
 
@@ -225,22 +231,14 @@ def _found(folder: Path, stated: Path, table: Path) -> Path:
     )
 
 
-def _cell(row: Mapping[str, str], column: str, table: Path) -> str:
-    if not row.get(column):
-        raise ValueError(
-            f"{table} has a row without {column}; its columns are {', '.join(row)}: generate it again"
-        )
-    return row[column]
-
-
 def _paired(part: Path, mixture: str, references: Mapping[str, str]) -> list[Item]:
     """Pair mixtures and references of the same name; the error lists the folders where one is missing."""
     existing_folder(part, "a part of the corpus", "data.root")
-    present = [folder.name for folder in subfolders(part)]
+    there = [folder.name for folder in subfolders(part)]
     for folder in (mixture, *references.values()):
-        if folder not in present:
+        if folder not in there:
             raise FileNotFoundError(
-                f"{part} has no folder {folder}; it has {', '.join(present) or 'none'}: "
+                f"{part} has no folder {folder}; it has {', '.join(there) or 'none'}: "
                 "change task, speakers or reverb, or complete the corpus"
             )
     return pair_sources(part / mixture, {source: part / folder for source, folder in references.items()})

@@ -40,6 +40,13 @@ def audio(file: Path, frames: int = 80, frequency: float = 1000.0) -> Path:
     return write(file, tone(frequency, frames))
 
 
+def touch(folder: Path, *names: str) -> None:
+    """Empty files, for listing only."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
 def tree(base: Path, folders: Iterable[str], names: Iterable[str], frames: int = 80) -> None:
     """The same names in every folder."""
     for folder in folders:
