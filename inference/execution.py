@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Self, TypeVar
 
@@ -31,8 +30,7 @@ _TRIALS = 2
 _WORTHWHILE = 0.97
 _FREE_PART = 0.8
 
-FORWARD_MODE = Lock()
-"""Held during a forward-mode derivative: torch has one level for all threads; two at a time give zeros."""
+_FORWARD_MODE = Lock()
 
 
 class BatchSize:
@@ -58,51 +56,37 @@ class BatchSize:
         self._seconds: dict[tuple[int, int, int], list[float]] = {}
         self._lock = Lock()
 
-    def choose(self, example: Tensor, workers: int = 1) -> int:
-        """Return how many inputs like ``example`` ``(c, t)`` the next calls by the workers should hold."""
-        length = _length(example)
+    def choose(self, example: Tensor, workers: int = 1) -> tuple[int, int]:
+        """Return how many calls to make at a time, ``workers`` or one on all cores, and the inputs of each.
+
+        Args:
+            example: One input, ``(c, t)``.
+            workers: Most calls at a time.
+        """
         with self._lock:
             limit = self._limit(example)
-            costs = {
-                size: min(times)
-                for (own, beside, size), times in self._seconds.items()
-                if (own, beside) == (length, workers) and len(times) >= _TRIALS and size <= limit
-            }
             # one input alone is tried too: kernels for it can be others, and twice as fast
             starts = (min(_FIRST_SIZE, limit), 1)
-            for size in starts:
-                if size not in costs:
-                    return size
+            by_workers = {count: self._costs(example, count, limit) for count in (workers, 1)}
+            for count, costs in by_workers.items():
+                for size in starts:
+                    if size not in costs:
+                        return count, size
+            count = max(by_workers, key=lambda count: count / min(by_workers[count].values()))
+            costs = by_workers[count]
             best = min(starts, key=lambda size: costs[size])
             # upwards first, and downwards only from where the climb began
             for factor in (2.0, 0.5):
                 start = best
-                while best in costs and 1 <= (following := int(factor * best)) <= limit:
+                while 1 <= (following := int(factor * best)) <= limit:
                     if following not in costs:
-                        return following
+                        return count, following
                     if costs[following] > _WORTHWHILE * costs[best]:
                         break
                     best = following
                 if best != start:
                     break
-            return best
-
-    def choose_workers(self, example: Tensor, most: int) -> int:
-        """How many calls on inputs like ``example`` ``(c, t)`` to make at once: 1 on all cores, or ``most``.
-
-        Whichever separates more inputs a second; both are tried, with four inputs in a call and with one.
-        """
-        length = _length(example)
-        with self._lock:
-            rates: dict[int, dict[int, float]] = {most: {}, 1: {}}
-            for (own, workers, size), times in self._seconds.items():
-                if own == length and workers in rates and len(times) >= _TRIALS:
-                    rates[workers][size] = workers / min(times)
-            starts = {min(_FIRST_SIZE, self._limit(example)), 1}
-            for workers, by_size in rates.items():
-                if not starts <= by_size.keys():
-                    return workers
-            return max(rates, key=lambda workers: max(rates[workers].values()))
+            return count, best
 
     def record(
         self, size: int, count: int, example: Tensor, seconds: float, *, workers: int = 1, peak_bytes: int = 0
@@ -125,8 +109,16 @@ class BatchSize:
             if example.is_cuda and 2 * peak_bytes > _FREE_PART * torch.cuda.mem_get_info(example.device)[0]:
                 self._limits[length] = min(size, self._limits.get(length, self.limit))
 
+    def _costs(self, example: Tensor, workers: int, limit: int) -> dict[int, float]:
+        """Return the seconds per input of the sizes that were tried often enough."""
+        return {
+            size: min(times)
+            for (length, count, size), times in self._seconds.items()
+            if (length, count) == (_length(example), workers) and len(times) >= _TRIALS and size <= limit
+        }
+
     def _limit(self, example: Tensor) -> int:
-        """Most inputs of a call."""
+        """Return the most inputs of a call."""
         limit = self._limits.get(_length(example), self.limit)
         return limit if self.samples is None else max(1, min(limit, self.samples // example.numel()))
 
@@ -188,21 +180,6 @@ class WorkerPool:
             yield waiting.popleft().result()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """How the inputs of one round reach the separator.
-
-    Attributes:
-        parts: Positions of the inputs, one tensor a call.
-        size: How many inputs a call was meant to hold, before they were balanced.
-        workers: Calls that are made at a time.
-    """
-
-    parts: Sequence[Tensor]
-    size: int
-    workers: int
-
-
 class batched(Wrapper):  # noqa: N801, used like a function
     """Bound the number of inputs in a separator call, and make several calls at a time.
 
@@ -224,17 +201,15 @@ class batched(Wrapper):  # noqa: N801, used like a function
         super().__init__(separate)
         if isinstance(size, int) and size < 1:
             raise ValueError(f"size={size}: must be at least 1, or None")
-        self.size, self.pool = size, WorkerPool(workers)
-
-    def with_own_pool(self) -> batched:
-        """Return the same with threads of its own, so that several can be in use at a time."""
-        return batched(self.separate, self.size, self.pool.count)
+        self.size, self.workers = size, WorkerPool(workers).count
 
     def __call__(self, mixture: Tensor) -> Tensor:
         """Separate ``(n, c, t)`` in calls of the size."""
-        own = self.with_own_pool()
-        with own.pool:
-            return own.separate_items(mixture)
+
+        def work(part: Tensor) -> Tensor:
+            return at_items(self.separate, part)(mixture[part])
+
+        return torch.cat([found for _, found in self.in_parts(work, len(mixture), mixture[0])])
 
     def each(self, inputs: Tensor, ratio: Tensor) -> Tensor:
         """Separate every source from its own input in calls of the size, see `separate_each`."""
@@ -242,87 +217,65 @@ class batched(Wrapper):  # noqa: N801, used like a function
         def work(part: Tensor) -> Tensor:
             return separate_each(at_items(self.separate, part), inputs[part], ratio[part])
 
-        own = self.with_own_pool()
-        with own.pool:
-            return own.in_parts(work, len(inputs), inputs[0, 0], calls=inputs.shape[1])
-
-    def separate_items(self, mixture: Tensor) -> Tensor:
-        """Separate ``(b, c, t)``, all items of the batch, with the threads of the pool that is open."""
-        return self.in_parts(
-            lambda part: at_items(self.separate, part)(mixture[part]), len(mixture), mixture[0]
-        )
+        parts = self.in_parts(work, len(inputs), inputs[0, 0], calls=inputs.shape[1])
+        return torch.cat([found for _, found in parts])
 
     def in_parts(
-        self, work: Callable[[Tensor], Tensor], count: int, example: Tensor, calls: int = 1
-    ) -> Tensor:
-        """Return the estimates ``(count, ...)`` that ``work`` makes of positions, part by part."""
-        plan = self.plan(count, example)
-        return torch.cat(list(self.run(lambda part: self.timed(work, part, plan, example, calls), plan)))
-
-    def plan(self, count: int, example: Tensor) -> Plan:
-        """Return positions 0 to ``count`` in balanced parts, enough for all workers."""
-        # one input alone is best off with all cores
-        workers = 1 if count == 1 else self.pool.count
-        if isinstance(self.size, BatchSize):
-            workers = self.size.choose_workers(example, workers)
-            size = self.size.choose(example, workers)
-        else:
-            size = count if self.size is None else self.size
-        wanted = math.ceil(count / size)
-        wanted = min(count, workers * math.ceil(wanted / workers))
-        parts = torch.arange(count, device=example.device).tensor_split(wanted)
-        return Plan(parts=parts, size=size, workers=workers)
-
-    def run(self, work: Callable[[Tensor], Result], plan: Plan) -> Iterator[Result]:
-        """Yield the results of the parts of a plan, in order."""
-        return self.pool.map(work, plan.parts) if plan.workers > 1 else map(torch.no_grad()(work), plan.parts)
-
-    def timed(
-        self,
-        separated: Callable[[Tensor], Tensor],
-        part: Tensor,
-        plan: Plan,
-        example: Tensor,
-        calls: int = 1,
-    ) -> Tensor:
-        """Separate one part of a plan and note how long it took; in halves if it does not fit into memory.
+        self, work: Callable[[Tensor], Result], count: int, example: Tensor, calls: int = 1
+    ) -> Iterator[tuple[Tensor, Result]]:
+        """Yield positions and their results, in balanced parts, enough for all workers.
 
         Args:
-            separated: Returns the estimates of positions ``(n,)``.
-            part: The positions.
-            plan: Says what the time is typical of.
-            example: One input ``(c, t)``.
-            calls: Separator calls that ``separated`` makes.
+            work: Returns the result of positions ``(n,)``; called for halves if memory runs out.
+            count: Number of positions.
+            example: One input of the separator, ``(c, t)``.
+            calls: Separator calls that ``work`` makes with all its positions; 0 is not timed.
         """
-        learning = self.size if isinstance(self.size, BatchSize) else None
-        before = 0 if learning is None else _allocated(example)
-        start = time.perf_counter()
-        try:
-            estimates = separated(part)
-        except torch.OutOfMemoryError:
-            if len(part) == 1:
-                raise
-            if learning is not None:
-                learning.ran_out_of_memory(len(part), example)
-            torch.cuda.empty_cache()
-            halves = part.tensor_split(2)
-            return torch.cat([self.timed(separated, half, plan, example, calls) for half in halves])
-        if learning is not None:
-            peak, seconds = _peak_since(example, before), (time.perf_counter() - start) / calls
-            learning.record(plan.size, len(part), example, seconds, workers=plan.workers, peak_bytes=peak)
-        return estimates
+        # one input alone is best off with all cores
+        workers, size = 1 if count == 1 else self.workers, self.size
+        learning = size if isinstance(size, BatchSize) else None
+        if isinstance(size, BatchSize):
+            workers, size = size.choose(example, workers)
+        wanted = size or count
+
+        def timed(part: Tensor) -> list[tuple[Tensor, Result]]:
+            before, start = _allocated(example), time.perf_counter()
+            try:
+                found = work(part)
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+                if learning is not None:
+                    learning.ran_out_of_memory(len(part), example)
+                torch.cuda.empty_cache()
+                return [result for half in part.tensor_split(2) for result in timed(half)]
+            if learning is not None and calls:
+                peak, seconds = _peak_since(example, before), (time.perf_counter() - start) / calls
+                learning.record(wanted, len(part), example, seconds, workers=workers, peak_bytes=peak)
+            return [(part, found)]
+
+        parts = min(count, workers * math.ceil(math.ceil(count / wanted) / workers))
+        positions = torch.arange(count, device=example.device).tensor_split(parts)
+        with WorkerPool(workers) as pool:
+            for results in pool.map(timed, positions):
+                yield from results
 
 
 @contextmanager
-def without_fused_kernels() -> Iterator[None]:
-    """Leave out oneDNN, whose recurrent layers lack the forward-mode derivative; a switch for all threads."""
+def forward_mode() -> Iterator[None]:
+    """Allow forward-mode derivatives, in one thread at a time.
+
+    torch has one level of them for all threads: two at a time give zeros. Left out for all threads is oneDNN,
+    whose recurrent layers lack them.
+    """
     mkldnn: Any = torch.backends.mkldnn
-    before = mkldnn.enabled
-    mkldnn.enabled = False
-    try:
-        yield
-    finally:
-        mkldnn.enabled = before
+    with _FORWARD_MODE:
+        before = mkldnn.enabled
+        mkldnn.enabled = False
+        try:
+            yield
+        finally:
+            mkldnn.enabled = before
 
 
 def default_workers(device: torch.device) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from encore.common.items import at_items
-from encore.inference.execution import FORWARD_MODE, Plan, batched, without_fused_kernels
+from encore.inference.execution import batched, forward_mode
 from encore.inference.local_search import GreedySearch
 from encore.inference.paths import Path, endpoint, moves_anchor
 from encore.inference.quality import (
@@ -74,78 +74,64 @@ def refine(
     """
     check_mixture(mixture)
     search = resolve_search(search)
-    execution = separate.with_own_pool() if isinstance(separate, batched) else batched(separate)
-    run = _Run(execution, mixture, path)
-    with run.execution.pool:
-        one_step = estimates = run.one_step()
-        given = None
-        if search.steps or quality is not None:
-            given = resolve_quality(quality, execution.separate, mixture)
-        run.quality = _unscored if given is None else relative_to(given, one_step)
-        check_gradient(run.quality, search)
-        cost = cost_of(run.quality, search, one_step.shape[1])
-        run.quality = for_items(run.quality, one_step)
-        score = run.scores(one_step)
-        run.one_score = score
-        progress = Progress(search, score, evaluations=cost.start, cost=cost.candidate)
-        for number in range(1, search.steps + 1):
-            progress.begin_step()
-            best = _Best(estimates, score, keep=search.keep_best)
-            while (ratios := progress.propose()) is not None:
-                scores, slopes = run.round(ratios, estimates, score, best, gradient=search.needs_gradient)
-                progress.end_round(ratios, scores, slopes)
-            run.move_anchor(estimates, best.ratio)
-            estimates, score = best.estimates, best.score
-            progress.end_step(best.ratio, score)
-            if callback is not None:
-                callback(Step(number=number, estimates=estimates, scores=score, ratios=best.ratio))
+    execution = separate if isinstance(separate, batched) else batched(separate)
+    one_step = estimates = check_estimates(execution(mixture), mixture)
+    quality = _unscored if quality is None and not search.steps else quality
+    steering = relative_to(resolve_quality(quality, execution.separate, mixture), one_step)
+    check_gradient(steering, search)
+    cost = cost_of(steering, search, one_step.shape[1])
+    run = _Run(execution, for_items(steering, one_step), path, mixture, one_step)
+    score = run.one_score
+    progress = Progress(search, score, evaluations=cost.start, cost=cost.candidate)
+    for number in range(1, search.steps + 1):
+        progress.begin_step()
+        best = _Best(estimates, score, keep=search.keep_best)
+        while (ratios := progress.propose()) is not None:
+            progress.end_round(ratios, *run.round(ratios, estimates, score, best, search.needs_gradient))
+        run.move_anchor(estimates, best.ratio)
+        estimates, score = best.estimates, best.score
+        progress.end_step(best.ratio, score)
+        if callback is not None:
+            callback(Step(number=number, estimates=estimates, scores=score, ratios=best.ratio))
     return Refined(estimates, one_step, progress.scores, progress.ratios, progress.evaluations)
 
 
 class _Run:
     """The separator, the quality and the anchors of one refinement."""
 
-    def __init__(self, execution: batched, mixture: Tensor, path: Path) -> None:
-        self.execution, self.mixture, self.path = execution, mixture, path
-        self.moves = moves_anchor(path)
-        self.quality: Quality = _unscored
-        self.one_score = mixture.new_empty(0)
-
-    def one_step(self) -> Tensor:
-        """Separate the mixtures."""
-        self.first = check_estimates(self.execution.separate_items(self.mixture), self.mixture)
+    def __init__(
+        self, execution: batched, quality: Quality, path: Path, mixture: Tensor, one_step: Tensor
+    ) -> None:
+        self.execution, self.quality, self.path, self.one_step = execution, quality, path, one_step
         # what each source's estimate is mixed with: the mixture, or the last input
-        self.anchor = self.mixture[:, None].expand_as(self.first)
-        return self.first
+        self.anchor = mixture[:, None].expand_as(one_step)
+        self.moves = moves_anchor(path)
 
-    def scores(self, estimates: Tensor) -> Tensor:
-        """Score estimates ``(b, s, c, t)`` of all items."""
-        plan = self.execution.plan(len(estimates), self.mixture[0])
-        parts = self.execution.run(
-            lambda part: scores_of(at_items(self.quality, part), estimates[part]), plan
-        )
-        return torch.cat(list(parts))
+        def score(part: Tensor) -> Tensor:
+            return scores_of(at_items(quality, part), one_step[part])
+
+        parts = execution.in_parts(score, len(mixture), mixture[0], calls=0)
+        self.one_score = torch.cat([found for _, found in parts])
 
     def round(
-        self, ratios: Tensor, estimates: Tensor, score: Tensor, best: _Best, *, gradient: bool
+        self, ratios: Tensor, estimates: Tensor, score: Tensor, best: _Best, gradient: bool
     ) -> tuple[Tensor, Tensor]:
         """Separate and score the candidates of ratios ``(b, k)``; return scores and slopes ``(b, k)``."""
         scores, slopes = torch.full_like(ratios, torch.nan), torch.full_like(ratios, torch.nan)
         items, columns = (ratios == 1).nonzero(as_tuple=True)
         # scored again in another batch, they might round to more than they were and win over themselves
-        known, known_score = (estimates, score) if self.moves else (self.first, self.one_score)
+        known, known_score = (estimates, score) if self.moves else (self.one_step, self.one_score)
         scores[items, columns] = known_score[items]
         best.update(items, ratios[items, columns], known_score[items], known[items])
         items, columns = (ratios < 1).nonzero(as_tuple=True)
+
+        def work(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            rows = items[part]
+            return self._candidates(rows, ratios[rows, columns[part]], estimates, gradient)
+
         if len(items):
-            plan = self.execution.plan(len(items), self.mixture[0])
-
-            def work(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-                rows = items[part]
-                return self._candidates(rows, ratios[rows, columns[part]], estimates, plan, gradient)
-
-            for part, found in zip(plan.parts, self.execution.run(work, plan), strict=True):
-                candidates, value, slope = found
+            parts = self.execution.in_parts(work, len(items), estimates[0, 0], calls=estimates.shape[1])
+            for part, (candidates, value, slope) in parts:
                 at = (items[part], columns[part])
                 scores[at], slopes[at] = value, slope
                 best.update(items[part], ratios[at], value, candidates)
@@ -159,31 +145,20 @@ class _Run:
             self.anchor[taken] = self.path(self.anchor[taken], estimates[taken], chosen[taken])
 
     def _candidates(
-        self, items: Tensor, ratio: Tensor, estimates: Tensor, plan: Plan, gradient: bool
+        self, items: Tensor, ratio: Tensor, estimates: Tensor, gradient: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return candidates ``(n, s, c, t)`` at ratios below 1, their scores and slopes ``(n,)``."""
-
-        def separated(part: Tensor, ratio: Tensor) -> Tensor:
-            inputs = self.path(self.anchor[part], estimates[part], ratio)
-            return separate_each(at_items(self.execution.separate, part), inputs, ratio)
-
-        quality = at_items(self.quality, items)
-        if not gradient:
-            candidates = self.execution.timed(
-                lambda rows: separated(items[rows], ratio[rows]),
-                torch.arange(len(items), device=items.device),
-                plan,
-                self.mixture[0],
-                calls=self.first.shape[1],
-            )
-            score = scores_of(quality, candidates)
-            return candidates, score, torch.full_like(score, torch.nan)
+        separate, quality = at_items(self.execution.separate, items), at_items(self.quality, items)
 
         def curve(ratio: Tensor) -> tuple[Tensor, Tensor]:
-            candidates = separated(items, ratio)
+            inputs = self.path(self.anchor[items], estimates[items], ratio)
+            candidates = separate_each(separate, inputs, ratio)
             return scores_of(quality, candidates), candidates
 
-        with FORWARD_MODE, without_fused_kernels():
+        if not gradient:
+            score, candidates = curve(ratio)
+            return candidates, score, torch.full_like(score, torch.nan)
+        with forward_mode():
             found: Any = torch.func.jvp(curve, (ratio,), (torch.ones_like(ratio),), has_aux=True)
         score, slope, candidates = found
         return candidates, score, slope

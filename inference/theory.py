@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from encore.common.dsp import stft
 from encore.data.mixing import blend
 from encore.inference.bridges import HasBridge
-from encore.inference.execution import FORWARD_MODE, without_fused_kernels
+from encore.inference.execution import forward_mode
 
 Map = Callable[[Tensor], Tensor]
 """A separator of one source, ``(n, c, t)`` to ``(n, c, t)``."""
@@ -170,7 +170,7 @@ def worst_direction(f: Map, x: Tensor, *, iterations: int = 10, generator: Gener
                 pushed = (f(x + small * direction) - found) / small
             pulled = pull(pushed.detach())[0]
         direction = _unit(pulled.detach())
-    with FORWARD_MODE, without_fused_kernels():
+    with forward_mode():
         pushed = torch.func.jvp(f, (x,), (direction,))[1]
     return WorstDirection(gain=norms(pushed.detach()), direction=direction)
 

@@ -86,9 +86,9 @@ def settled(seconds_per_input: Callable[[int], float], limit: int = 256) -> int:
     """Return where a batch size ends if a size has this cost."""
     batch, example = BatchSize(limit), torch.zeros(1, 8000)
     for _ in range(100):
-        size = batch.choose(example)
+        _, size = batch.choose(example)
         batch.record(size, size, example, size * seconds_per_input(size))
-    return batch.choose(example)
+    return batch.choose(example)[1]
 
 
 def test_the_batch_size_climbs_to_the_fastest() -> None:
@@ -107,16 +107,15 @@ def test_workers_are_used_where_they_separate_more_inputs_a_second() -> None:
     def settled_workers(seconds_per_input: dict[int, float]) -> int:
         batch, tried = BatchSize(), []
         for _ in range(30):
-            tried.append(workers := batch.choose_workers(example, 2))
-            size = batch.choose(example, workers)
+            workers, size = batch.choose(example, 2)
             batch.record(size, size, example, size * seconds_per_input[workers], workers=workers)
+            tried.append(workers)
         assert set(tried) == {1, 2}
         assert len(set(tried[-20:])) == 1
         return tried[-1]
 
     assert settled_workers({1: 0.03, 2: 0.05}) == 2
     assert settled_workers({1: 0.0135, 2: 0.0324}) == 1
-    assert BatchSize().choose_workers(example, 1) == 1
 
 
 def test_calls_with_far_fewer_inputs_than_chosen_say_nothing() -> None:
@@ -124,19 +123,19 @@ def test_calls_with_far_fewer_inputs_than_chosen_say_nothing() -> None:
     batch, example = BatchSize(), torch.zeros(1, 8000)
     for _ in range(30):
         batch.record(4, 1, example, 0.1)
-        size = batch.choose(example)
+        _, size = batch.choose(example)
         batch.record(size, size, example, size * (1.0 + (size > 1)))
-    assert batch.choose(example) == 1
+    assert batch.choose(example) == (1, 1)
 
 
 def test_batch_sizes_of_other_lengths_are_learnt_apart() -> None:
     batch = BatchSize()
     for _ in range(20):
         for length, cost in ((1000, lambda n: 1 / n), (100_000, float)):
-            size = batch.choose(torch.zeros(1, length))
+            _, size = batch.choose(torch.zeros(1, length))
             batch.record(size, size, torch.zeros(1, length), size * cost(size))
-    assert batch.choose(torch.zeros(1, 1000)) == 256
-    assert batch.choose(torch.zeros(1, 100_000)) == 1
+    assert batch.choose(torch.zeros(1, 1000))[1] == 256
+    assert batch.choose(torch.zeros(1, 100_000))[1] == 1
 
 
 def test_a_call_too_large_for_the_memory_is_repeated_in_halves(noisy) -> None:
@@ -155,18 +154,15 @@ def test_a_call_too_large_for_the_memory_is_repeated_in_halves(noisy) -> None:
     assert torch.allclose(result.scores, expected.scores, atol=1e-3)
     assert torch.equal(result.evaluations, expected.evaluations)
     assert max(sizes) > 3
-    assert batch.choose(noisy[0][0]) <= 3
+    assert batch.choose(noisy[0][0])[1] <= 3
     with pytest.raises(torch.OutOfMemoryError):
         refined(noisy, lambda mixture: small_machine(mixture.repeat(4, 1, 1)))
 
 
 def test_parts_are_balanced_and_enough_for_the_workers() -> None:
-    def identity(mixture: Tensor) -> Tensor:
-        return mixture[:, None]
-
     def lengths(count: int, size: int | None, workers: int) -> list[int]:
-        plan = batched(identity, size, workers).plan(count, torch.zeros(1, 10))
-        return [len(part) for part in plan.parts]
+        separate = batched(lambda mixture: mixture[:, None], size, workers)
+        return [len(part) for part, _ in separate.in_parts(lambda part: part, count, torch.zeros(1, 10))]
 
     assert lengths(9, None, 1) == [9]
     assert lengths(9, None, 2) == [5, 4]
