@@ -3,17 +3,15 @@
 Segments are all of one length and overlap. Samples within ``context`` of a boundary are used as context only
 and discarded: a separator is worst near the ends of its input. Between the contexts of two neighbours the
 later one is faded in, with weights that sum to 1, so that equal estimates stay as they are. Nothing is
-padded. Finished samples are yielded at once, so an hour takes no more memory than a few segments.
+padded. Finished samples are returned at once, so that an hour need take no more memory than a few segments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -68,21 +66,15 @@ def segment_bounds(length: int, *, segment: int, overlap: int, context: int = 0)
     return [Segment(*bounds) for bounds in zip(starts, begins, ends, strict=True)]
 
 
-def fade_in(overlap: int, context: int = 0) -> Tensor:
-    """Return weights ``(overlap + 2 * context,)`` of the later of two segments where they overlap.
-
-    Zeros, a rise by ``1 / overlap``, ones; the earlier one gets 1 minus them, which are the same backwards.
-    Neighbouring samples of the joined waveform thus differ by no more than those of either segment do, plus
-    ``1 / overlap`` of what the segments differ by (with fades and contexts up to half a segment; beyond,
-    several fades go on at once). What is wrong within ``context`` of a segment's ends does not come in at
-    all, and what is wrong by e within half the overlap beyond, by less than e / 2.
-    """
-    rise = (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(1, overlap)
-    return torch.cat((rise.new_zeros(context), rise, rise.new_ones(context)))
-
-
 class CrossFade:
     """Cross-fade the segments of a waveform, one after the other.
+
+    The weights ``(overlap + 2 * context,)`` of the later of two segments where they overlap are zeros, a rise
+    by ``1 / overlap``, and ones; the earlier one gets 1 minus them, which are the same backwards. So
+    neighbouring samples of the joined waveform differ by no more than those of either segment do, plus
+    ``1 / overlap`` of what the segments differ by (with fades and contexts up to half a segment; beyond,
+    several fades go on at once). What is wrong within ``context`` of the ends does not come in at all,
+    and what is wrong by e within half the overlap beyond, by less than e / 2.
 
     Args:
         overlap: Samples of a fade.
@@ -90,7 +82,9 @@ class CrossFade:
     """
 
     def __init__(self, overlap: int, context: int = 0) -> None:
-        self.weights, self.overlap, self.context = fade_in(overlap, context), overlap, context
+        self.overlap, self.context = overlap, context
+        rise = (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(1, overlap)
+        self.weights = torch.cat((rise.new_zeros(context), rise, rise.new_ones(context)))
         self._end: Tensor | None = None
 
     def order(self, waveform: Tensor, segment: Segment, groups: Groups) -> Tensor:
@@ -124,60 +118,6 @@ class CrossFade:
         # copied, for it would keep the whole segment
         self._end = waveform[..., count:].clone()
         return waveform[..., :count]
-
-
-def separate_parts(
-    separate: Separator,
-    read: Read,
-    length: int,
-    *,
-    segment: int,
-    overlap: int,
-    context: int = 0,
-    max_batch: int = 1,
-    groups: Groups = (),
-    device: torch.device | None = None,
-) -> Iterator[Tensor]:
-    """Separate an item that need not fit into memory, and yield every part as soon as it is finished.
-
-    Args:
-        separate: Maps ``(n, c, t)`` to ``(n, s, c, t)``, item by item.
-        read: Gives samples of the item; called once for each segment, in order.
-        length: Samples of the item.
-        segment: Samples of a segment.
-        overlap: Samples of a fade.
-        context: Samples at either side of it.
-        max_batch: Most segments in one separator call.
-        groups: Positions of sources that come in any order among themselves; each segment's are put into
-            that of the segment before.
-        device: The separator's device; None for where ``read`` puts the samples.
-
-    Yields:
-        Estimates ``(b, s, c, n)`` where ``read`` puts the samples: side by side, they are of the item's
-        length. The parts do not depend on ``max_batch`` beyond what the separator's calls do.
-
-    Raises:
-        ValueError: If a number is out of range, or the separator changes the length.
-    """
-    if max_batch < 1:
-        raise ValueError(f"max_batch={max_batch}: at least one segment goes into a call")
-    places = segment_bounds(length, segment=segment, overlap=overlap, context=context)
-    fade = CrossFade(overlap, context)
-    for first in range(0, len(places), max_batch):
-        group = places[first : first + max_batch]
-        segments = torch.stack([read(own.start, min(own.start + segment, length)) for own in group])
-        rows = rearrange(segments, "n b c t -> (n b) c t")
-        parts = torch.split(rows, max_batch)
-        estimates = torch.cat([separate(part.to(device or rows.device)).to(rows.device) for part in parts])
-        if estimates.shape[-1] != rows.shape[-1]:
-            raise ValueError(
-                f"the separator gave {estimates.shape[-1]} samples for {rows.shape[-1]}: it must keep the"
-                " length; pad and cut inside it"
-            )
-        by_segment = rearrange(estimates, "(n b) s c t -> n b s c t", n=len(group))
-        for own, waveform in zip(group, by_segment, strict=True):
-            in_order = reorder(waveform, fade.order(waveform, own, groups)) if groups else waveform
-            yield fade.join(in_order, own)
 
 
 class overlap_add(Wrapper):  # noqa: N801, used like a function
@@ -214,19 +154,31 @@ class overlap_add(Wrapper):  # noqa: N801, used like a function
         super().__init__(separate)
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap={overlap}: give a fraction of the segment in [0, 1)")
-        bounds = {"segment": segment, "overlap": round(overlap * segment), "context": context}
-        segment_bounds(segment, **bounds)  # says what is wrong
-        self.options: dict[str, Any] = {
-            **bounds,
-            "max_batch": max_batch,
-            "groups": groups,
-            "device": device,
-        }
+        if max_batch < 1:
+            raise ValueError(f"max_batch={max_batch}: at least one segment goes into a call")
+        self.segment, self.overlap, self.context = segment, round(overlap * segment), context
+        self.max_batch, self.groups, self.device = max_batch, groups, device
+        self._bounds(segment)  # says what is wrong
+
+    def _bounds(self, length: int) -> list[Segment]:
+        return segment_bounds(length, segment=self.segment, overlap=self.overlap, context=self.context)
 
     def __call__(self, mixture: Tensor) -> Tensor:
         """Separate ``(b, c, t)`` segment by segment."""
-        read = partial(cut_out, mixture)
-        return torch.cat(list(separate_parts(self.separate, read, mixture.shape[-1], **self.options)), dim=-1)
+        bounds, fade = self._bounds(mixture.shape[-1]), CrossFade(self.overlap, self.context)
+        segments = torch.cat([mixture[..., own.start : own.start + self.segment] for own in bounds])
+        calls, device = torch.split(segments, self.max_batch), self.device or mixture.device
+        estimates = torch.cat([self.separate(part.to(device)).to(mixture.device) for part in calls])
+        if estimates.shape[-1] != segments.shape[-1]:
+            raise ValueError(
+                f"the separator gave {estimates.shape[-1]} samples for {segments.shape[-1]}: it must keep the"
+                " length; pad and cut inside it"
+            )
+        parts = []
+        for own, waveform in zip(bounds, torch.split(estimates, len(mixture)), strict=True):
+            in_order = reorder(waveform, fade.order(waveform, own, self.groups)) if self.groups else waveform
+            parts.append(fade.join(in_order, own))
+        return torch.cat(parts, dim=-1)
 
 
 class shift_average(Wrapper):  # noqa: N801
@@ -270,9 +222,3 @@ class shift_average(Wrapper):  # noqa: N801
             total = estimates if total is None else total + estimates
         assert total is not None
         return total / len(self.delays)
-
-
-def cut_out(item: Tensor, start: int, stop: int) -> Tensor:
-    """Samples ``start`` up to ``stop`` of ``(..., t)``: with the item bound, a `Read`."""
-    # contiguous, for separators may view what they get in another shape
-    return item[..., start:stop].contiguous()

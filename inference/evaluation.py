@@ -98,14 +98,11 @@ def evaluate(
     """
     options: dict[str, Any] = {"references": references, "generator": generator, "at_once": at_once}
     refined: dict[int, Refined] = {}
-    trajectories: dict[int, Tensor] = {}
-    numbers: dict[int, list[int]] = {}
+    trajectories: dict[int, Trajectory] = {}
     for number, method in methods.items():
         if method.usable(has_references=references is not None):
-            steps = Trajectory()
-            found = refined[number] = method(separator, mixture, callback=steps, **options)
-            trajectories[number] = torch.stack([found.one_step, *steps.estimates])
-            numbers[number] = [0, *steps.numbers]
+            steps = trajectories[number] = Trajectory()
+            refined[number] = method(separator, mixture, callback=steps, **options)
     # one step is the separator as it is
     first = next((own for number, own in refined.items() if methods[number].plain), None)
     if first is None:
@@ -114,34 +111,28 @@ def evaluate(
     for place, item in enumerate(items):
         own_mixture = mixture[place].expand_as(first.one_step[place])
         own_references = None if references is None else references[place]
-        signals = torch.stack([own_mixture, first.one_step[place]])
-        signals = torch.cat([signals, *(steps[:, place] for steps in trajectories.values())])
-        scores = mean_scores(panel, signals, own_references)
+        signals = [own_mixture, first.one_step[place]]
+        for number, found in refined.items():
+            signals += [step[place] for step in (found.one_step, *trajectories[number].estimates)]
+        by_metric = score_sources(panel, torch.stack(signals), own_references)
+        means = {name: scores.mean(1).tolist() for name, scores in by_metric.items()}
+        scores = iter({name: own[n] for name, own in means.items()} for n in range(len(signals)))
         input_si_sdr = math.nan
         if own_references is not None:
             input_si_sdr = float(si_sdr(own_mixture, own_references).mean())
         base = {"run": run, "item": item, "input_si_sdr": input_si_sdr}
-        rows += score_rows(base, scores[0], guide="none", kind="mixture")
-        rows += score_rows(base, scores[1], guide="none", kind="one_step", evaluations=1)
-        at = 2
+        rows += score_rows(base, next(scores), guide="none", kind="mixture")
+        rows += score_rows(base, next(scores), guide="none", kind="one_step", evaluations=1)
         for number, found in refined.items():
-            count = len(trajectories[number])
             rows += step_rows(
                 base,
-                dict(zip(numbers[number], scores[at : at + count], strict=True)),
+                dict(zip((0, *trajectories[number].numbers), scores, strict=False)),
                 guide=methods[number].name,
                 kind=methods[number].kind,
                 ratios=found.ratios[:, place].tolist(),
                 evaluations=int(found.evaluations[place]),
             )
-            at += count
     return Evaluation(rows=rows, refined=refined)
-
-
-def mean_scores(panel: MetricPanel, signals: Tensor, references: Tensor | None) -> list[dict[str, float]]:
-    """Score signals ``(n, s, c, t)`` of one item: for each of the ``n`` the mean over sources, by metric."""
-    means = {name: own.mean(1).tolist() for name, own in score_sources(panel, signals, references).items()}
-    return [{name: own[n] for name, own in means.items()} for n in range(len(signals))]
 
 
 def score_sources(

@@ -77,6 +77,11 @@ def signals(
     return references.sum(1) + noise, references
 
 
+def cut_out(item: Tensor, start: int, stop: int) -> Tensor:
+    """Return samples ``start`` up to ``stop`` of ``(..., t)``."""
+    return item[..., start:stop]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Proposing(Search):
     """Propose the same ratios in one round of every step."""

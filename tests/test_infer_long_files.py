@@ -7,12 +7,12 @@ import pytest
 import soundfile
 import torch
 from infer_toys import RATE, oracle, run, signals, write_pair
+from refinement_toys import cut_out
 from torch import Tensor
 
 from encore.cli import dry_run, file_separation, input_audio
 from encore.cli.outputs import Outputs
 from encore.inference import GridSearch, batched, overlap_add, refine
-from encore.inference.chunking import cut_out
 from encore.inference.segments import Chunk, ChunkStatistics, refine_segments
 from encore.metrics import get_metric, si_sdr
 from encore.models.loading import load_separator

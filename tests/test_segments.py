@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from refinement_toys import cut_out
 from torch import Generator, Tensor
 
 from encore.inference import GridSearch, Refined, Trajectory, WorkerPool, refine, refine_fixed
-from encore.inference.chunking import cut_out, segment_bounds
+from encore.inference.chunking import segment_bounds
 from encore.inference.segments import Chunk, ChunkStatistics, RefineOne, mean_over_chunks, refine_segments
 from encore.metrics import oracle, snr
 
