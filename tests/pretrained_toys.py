@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from omegaconf import OmegaConf
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from encore.models import load_separator
 from encore.models.checkpoint import save_separator
 from encore.models.separators.bsrnn import BSRNN
 
@@ -72,9 +75,9 @@ class TwoFilters(nn.Module):
         return self.filters(mixture)
 
 
-class FlatFilters(TwoFilters):
-    def forward(self, mixture: Tensor) -> Tensor:
-        return self.filters(mixture[:, None])
+def two_filters() -> TwoFilters:
+    torch.manual_seed(0)
+    return TwoFilters().eval()
 
 
 def tiny_asteroid() -> nn.Module:
@@ -96,32 +99,26 @@ def demucs_package(model: Any) -> dict[str, Any]:
     return serialize_model(model, OmegaConf.create({}), half=False)
 
 
-def demucs_own(model: Any) -> Callable[[Tensor], Tensor]:
-    """What ``demucs.api.Separator`` does to a track, item by item, without random shifts."""
+def item_by_item(separate: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A network for mixtures of mean 0 and deviation 1, called as demucs and torchaudio's tutorial do."""
 
     def one(mixture: Tensor) -> Tensor:
-        reference = mixture.mean(1)
-        mean, deviation = reference.mean(), reference.std() + 1e-8
-        estimates = apply_model(model, (mixture - mean) / deviation, shifts=0, split=False)
-        return estimates * deviation + mean
+        mono = mixture.mean(1)
+        mean, deviation = mono.mean(), mono.std() + 1e-8
+        return separate((mixture - mean) / deviation) * deviation + mean
 
     return lambda mixture: torch.cat([one(item) for item in mixture.split(1)])
+
+
+def demucs_own(model: Any, *, split: bool = False) -> Callable[[Tensor], Tensor]:
+    """What ``demucs.api.Separator`` does to a track, without random shifts."""
+    return item_by_item(lambda mixture: apply_model(model, mixture, shifts=0, split=split, overlap=0.25))
 
 
 def tiny_torchaudio() -> nn.Module:
     torch.manual_seed(0)
     sources = ["drums", "bass", "other", "vocals"]
     return torchaudio.models.HDemucs(sources, channels=8, nfft=1024, depth=5, kernel_size=8).eval()
-
-
-def tutorial_own(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What torchaudio's tutorial does to a track."""
-
-    def one(mixture: Tensor) -> Tensor:
-        reference = mixture[0].mean(0)
-        return model((mixture - reference.mean()) / reference.std()) * reference.std() + reference.mean()
-
-    return lambda mixture: torch.cat([one(item) for item in mixture.split(1)])
 
 
 def roformer_files(folder: Path, options: dict[str, Any], weights: dict[str, Tensor]) -> str:
@@ -141,8 +138,7 @@ def onnx_file(
     path: Path, *, batch: int | str = "b", length: int | str = "t", about: str = ABOUT
 ) -> TwoFilters:
     """One convolution as an ONNX graph, and the same as a network."""
-    torch.manual_seed(0)
-    network = TwoFilters()
+    network = two_filters()
     weight, bias = (value.detach().numpy() for value in network.filters.parameters())
     node = helper.make_node("Conv", ["mixture", "weight", "bias"], ["estimates"], pads=[1, 1])
     graph = helper.make_graph(
@@ -157,6 +153,12 @@ def onnx_file(
         helper.set_model_props(model, {"encore": about})
     onnx.save(model, path)
     return network
+
+
+def script_file(path: Path, network: nn.Module, about: str = ABOUT) -> str:
+    """A network as a TorchScript file; returns its URI."""
+    torch.jit.save(torch.jit.script(network), path, _extra_files={"encore.yaml": about} if about else {})
+    return f"torchscript:{path}"
 
 
 def exported_file(path: Path, network: nn.Module, *, dynamic: bool = True) -> Path:
@@ -191,52 +193,64 @@ def fake_espnet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
+def fails(uri: object, message: str, kind: type[Exception] = ValueError) -> None:
+    """A separator cannot be opened, and the error says why in one line."""
+    with pytest.raises(kind, match=re.escape(message)) as error:
+        load_separator(uri)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+
+
+class Trap:
+    """What is run when it is unpickled: it touches a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch '{self.marker}'",)
+
+
 def mono(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """``(b, 1, t)`` to ``(b, s, t)`` with the channel axis that separators have here."""
     return lambda mixture: network(mixture)[:, :, None]
 
 
+def bsrnn(seed: int = 0, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """A small network of this project with its configuration."""
+    torch.manual_seed(seed)
+    config = BSRNN_OPTIONS | options
+    return BSRNN(**config).eval(), {"_target_": "encore.models.separators.bsrnn.BSRNN", **config}
+
+
 def open_file(folder: Path) -> Opened:
-    torch.manual_seed(0)
-    network = BSRNN(**BSRNN_OPTIONS).eval()
-    save_separator(
-        folder / "ours.safetensors",
-        network,
-        {"_target_": "encore.models.separators.bsrnn.BSRNN", **BSRNN_OPTIONS},
-    )
+    network, config = bsrnn()
+    save_separator(folder / "ours.safetensors", network, config)
     return Opened(f"file:{folder / 'ours.safetensors'}", network)
 
 
 def open_per_source(folder: Path) -> Opened:
-    names, networks = ("vocals", "drums"), []
-    for seed, name in enumerate(names):
-        torch.manual_seed(seed)
-        options = BSRNN_OPTIONS | {"sources": [name]}
-        networks.append(BSRNN(**options).eval())
-        about = {"_target_": "encore.models.separators.bsrnn.BSRNN", **options}
-        save_separator(folder / f"{name}.safetensors", networks[-1], about)
-    paths = ",".join(str(folder / f"{name}.safetensors") for name in names)
-    return Opened(f"per_source:{paths}", lambda x: torch.cat([network(x) for network in networks], dim=1))
+    paths, networks = [], []
+    for seed, name in enumerate(("vocals", "drums")):
+        network, config = bsrnn(seed, sources=[name])
+        paths.append(str(folder / f"{name}.safetensors"))
+        networks.append(network)
+        save_separator(paths[-1], network, config)
+    return Opened(
+        f"per_source:{','.join(paths)}", lambda x: torch.cat([network(x) for network in networks], dim=1)
+    )
 
 
 def open_python(folder: Path) -> Opened:
-    torch.manual_seed(0)
-    network = TwoFilters().eval()
+    network = two_filters()
     torch.save(network.state_dict(), folder / "raw.pt")
     options = f"weights={folder / 'raw.pt'}&sources=low,high&sample_rate=8000"
     return Opened(f"python:pretrained_toys:TwoFilters?{options}", mono(network))
 
 
 def open_weights(folder: Path) -> Opened:
-    torch.manual_seed(0)
-    options = {"_target_": "encore.models.separators.bsrnn.BSRNN", **BSRNN_OPTIONS}
-    network = BSRNN(**BSRNN_OPTIONS).eval()
-    filled = {
-        "sources": "${data.sources}",
-        "sample_rate": "${data.sample_rate}",
-        "channels": "${data.channels}",
-    }
-    (folder / "net.yaml").write_text(yaml.safe_dump(options | filled))
+    network, config = bsrnn()
+    config |= {name: f"${{data.{name}}}" for name in ("sources", "sample_rate", "channels")}
+    (folder / "net.yaml").write_text(yaml.safe_dump(config))
     torch.save({"state_dict": {f"model.{k}": v for k, v in network.state_dict().items()}}, folder / "net.pt")
     values = "sources=speech&sample_rate=8000&channels=1"
     return Opened(f"weights:{folder / 'net.pt'}?model={folder / 'net.yaml'}&{values}", network)
@@ -251,7 +265,7 @@ def open_asteroid(folder: Path) -> Opened:
 def open_torchaudio(folder: Path) -> Opened:
     network = tiny_torchaudio()
     torch.save(network.state_dict(), folder / "hdemucs.pt")
-    return Opened(f"torchaudio:HDEMUCS_HIGH_MUSDB?weights={folder / 'hdemucs.pt'}", tutorial_own(network))
+    return Opened(f"torchaudio:HDEMUCS_HIGH_MUSDB?weights={folder / 'hdemucs.pt'}", item_by_item(network))
 
 
 def open_demucs(folder: Path) -> Opened:
@@ -275,8 +289,7 @@ def open_mel_roformer(folder: Path) -> Opened:
 
 
 def open_espnet(folder: Path) -> Opened:
-    torch.manual_seed(0)
-    network = TwoFilters()
+    network = two_filters()
     (folder / "config.yaml").write_text("encoder_conf: {default_fs: 16000}")
     torch.save(network.state_dict(), folder / "model.pth")
     options = f"config={folder / 'config.yaml'}&weights={folder / 'model.pth'}&sample_rate=8000"
@@ -284,16 +297,13 @@ def open_espnet(folder: Path) -> Opened:
 
 
 def open_torchscript(folder: Path) -> Opened:
-    torch.manual_seed(0)
-    path = folder / "model.pt"
-    torch.jit.save(torch.jit.script(TwoFilters()), path, _extra_files={"encore.yaml": ABOUT})
-    return Opened(f"torchscript:{path}", mono(torch.jit.load(path)))
+    network = two_filters()
+    return Opened(script_file(folder / "model.pt", network), mono(network))
 
 
 def open_exported(folder: Path) -> Opened:
-    torch.manual_seed(0)
-    path = exported_file(folder / "model.pt2", TwoFilters())
-    return Opened(f"exported:{path}", mono(torch.export.load(path).module()))
+    network = two_filters()
+    return Opened(f"exported:{exported_file(folder / 'model.pt2', network)}", mono(network))
 
 
 def open_onnx(folder: Path) -> Opened:

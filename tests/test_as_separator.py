@@ -12,7 +12,6 @@ import torch
 from pretrained_toys import TwoFilters
 from torch import Tensor, nn
 
-from encore.inference import GridSearch, refine
 from encore.models import as_separator, load_separator
 from encore.models.types import LoadedSeparator
 
@@ -119,14 +118,6 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     torch.manual_seed(3)
     as_separator(lambda x: x + 0.001 * torch.randn(x.shape), sources=["a"], sample_rate=RATE)
     assert torch.equal(torch.rand(4), expected)
-
-
-def test_it_is_refined_like_any_separator() -> None:
-    separator = as_separator(lambda x: x * x.abs(), sources=["speech"], sample_rate=RATE)
-    result = refine(
-        separator, noise(1, 900), lambda x: x.square().mean((1, 2, 3)), GridSearch(steps=2, candidates=3)
-    )
-    assert bool((result.scores.diff(dim=0) >= 0).all())
 
 
 @pytest.mark.parametrize(

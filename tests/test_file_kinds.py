@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,11 @@ from pretrained_toys import (
     TwoFilters,
     demucs_package,
     exported_file,
+    fails,
     onnx_file,
     open_file,
     roformer_files,
+    script_file,
     tiny_asteroid,
     tiny_demucs,
 )
@@ -27,17 +28,9 @@ from encore.models import load_separator
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def fails(uri: object, message: str, kind: type[Exception] = ValueError) -> None:
-    with pytest.raises(kind, match=re.escape(message)) as error:
-        load_separator(uri)  # type: ignore[arg-type]
-    assert "\n" not in str(error.value)
-
-
 def test_every_kind_is_recognised_under_any_name(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    path = tmp_path / "file.bin"
-    network = TwoFilters()
-    torch.jit.save(torch.jit.script(network), path)
+    path, network = tmp_path / "file.bin", TwoFilters()
+    script_file(path, network)
     assert file_kind(path) == "torchscript"
     exported_file(tmp_path / "file.pt2", network)
     assert file_kind((tmp_path / "file.pt2").replace(path)) == "exported"
@@ -88,7 +81,7 @@ def test_demucs_files_and_safetensors_with_their_yaml_need_no_scheme(tmp_path: P
 
 
 def test_options_follow_a_path(tmp_path: Path) -> None:
-    torch.jit.save(torch.jit.script(TwoFilters()), tmp_path / "net.pt")
+    script_file(tmp_path / "net.pt", TwoFilters(), "")
     separator = load_separator(f"{tmp_path / 'net.pt'}?sources=a,b&sample_rate=8000&level=least_squares")
     assert (separator.sources, separator.sample_rate) == (("a", "b"), 8000)
     fails(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import sys
 import types
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 from pretrained_toys import (
     BSRNN_OPTIONS,
+    fails,
     fake_espnet,
     mono,
     open_espnet,
@@ -46,12 +46,6 @@ ASTEROID: dict[str, dict[str, Any]] = {
     "DeMask": {"hidden_dims": [8], "n_filters": 64, "kernel_size": 64, "stride": 32},
 }
 MIXTURE = 0.1 * torch.randn(2, 1, 256 + 64 * 32, generator=torch.Generator().manual_seed(0))
-
-
-def fails(uri: str, message: str, kind: type[Exception] = ValueError) -> None:
-    with pytest.raises(kind, match=re.escape(message)) as error:
-        load_separator(uri)
-    assert "\n" not in str(error.value)
 
 
 def asteroid_file(path: Path, **changes: Any) -> str:

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from pretrained_toys import open_file, open_onnx, open_torchscript
+from pretrained_toys import fails, open_file, open_onnx, open_torchscript
 from torch import Generator, Tensor
 
 from encore import infer
@@ -23,12 +22,6 @@ from encore.models.pretrained.registry import LOADERS, Loader
 from encore.models.wrappers import LeastSquares, Resampled, Standardised
 
 ROOT = Path(infer.__file__).parent
-
-
-def fails(uri: str, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
-        load_separator(uri)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
