@@ -34,6 +34,8 @@ def test_standardised_mixtures_have_mean_zero_and_deviation_one_over_the_mean_of
     close(mono.std(dim=-1), torch.ones(4))
     assert float(mono.mean(dim=-1).abs().max()) < 1e-5
     close(scaled * deviation + mean, mixture)
+    scaled, mean, deviation = normalized(mixture[..., :1])
+    close(scaled * deviation + mean, mixture[..., :1])
 
 
 def test_a_twin_shares_the_weights_and_leaves_the_original_as_it_was() -> None:

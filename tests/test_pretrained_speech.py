@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pretrained_toys import (
-    BSRNN_OPTIONS,
+    bsrnn,
     fails,
     fake_espnet,
     mono,
@@ -201,10 +201,8 @@ def test_bare_weights_need_what_the_network_needs(tmp_path: Path) -> None:
 
 
 def test_networks_of_our_configurations_take_bare_weights(tmp_path: Path) -> None:
-    config = {**BSRNN_OPTIONS, "features": 16, "layers": 6}
-    from encore.models.separators.bsrnn import BSRNN
-
-    torch.save(nn.ModuleDict({"module": BSRNN(**config)}).state_dict(), tmp_path / "w.pt")
+    network, _ = bsrnn(features=16, layers=6)
+    torch.save(nn.ModuleDict({"module": network}).state_dict(), tmp_path / "w.pt")
     values = "sources=voice&sample_rate=8000&channels=1"
     separator = load_separator(f"weights:{tmp_path / 'w.pt'}?model=bsrnn_xtiny&{values}")
     assert (separator.sources, separator.sample_rate) == (("voice",), 8000)

@@ -15,11 +15,10 @@ from encore.common.dsp import resample
 from encore.common.uri import parse_uri
 from encore.metrics import EXTERNAL_METRICS
 from encore.models import load_separator
-from encore.models.levels import normalized
 from encore.models.pretrained import registry
 from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.pretrained.registry import LOADERS, Loader
-from encore.models.wrappers import LeastSquares, Resampled, Standardised
+from encore.models.wrappers import LeastSquares, Resampled
 
 ROOT = Path(infer.__file__).parent
 
@@ -158,20 +157,6 @@ def test_the_rate_of_a_graph_is_its_own(tmp_path: Path) -> None:
     assert load_separator(f"{uri}?sample_rate=16000").sample_rate == 16000
     assert isinstance(load_separator(f"{uri}?sample_rate=16000"), Resampled)
     assert not isinstance(load_separator(f"{uri}?sample_rate=8000"), Resampled)
-
-
-def test_standardising_is_undone(generator: Generator) -> None:
-    inner = Halves()
-    loudness = torch.tensor([0.01, 0.1])[:, None, None]
-    mixture = 3 + loudness * torch.randn(2, 1, 4000, generator=generator)
-    estimates = Standardised(inner)(mixture)
-    scaled = inner.inputs[0]
-    torch.testing.assert_close(scaled.mean(-1), torch.zeros(2, 1), atol=1e-4, rtol=0)
-    torch.testing.assert_close(scaled.std(-1), torch.ones(2, 1), atol=1e-4, rtol=0)
-    mean = mixture.mean(-1, keepdim=True)
-    torch.testing.assert_close(estimates[:, 0], 0.5 * (mixture - mean) + mean, atol=1e-5, rtol=1e-5)
-    whole, shift, scale = normalized(torch.full((1, 2, 1), 0.3))
-    torch.testing.assert_close(whole * scale + shift, torch.full((1, 2, 1), 0.3))
 
 
 def test_least_squares_finds_the_level_that_a_network_lost(generator: Generator) -> None:
