@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from encore.data.corpora import Item, Pool, check_choice, evenly_spaced
-from encore.data.dataset import Crop, DrawnDataset, Sample, SegmentDataset, check_positive
+from encore.data.dataset import Crop, DrawnDataset, Sample, SegmentDataset, as_range, check_positive
 from encore.data.loaders import EVALUATION_SEED, CorpusModule
 from encore.data.mixing_dataset import MixingDataset
 
@@ -26,94 +26,51 @@ class Batch(TypedDict, total=False):
     names: list[str]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SeparationData(CorpusModule):
     """Data module of a corpus of mixtures, or of sources that are mixed on the fly.
 
     Args:
-        train: See `CorpusModule`, as for ``valid``, ``test``, ``batch_size``, ``num_workers``, ``seed``,
-            ``epoch_size`` and ``root``. Corpora are items or pools.
-        valid: For validation.
-        test: For test.
         sources: Names of the references, in the order of the source axis.
-        sample_rate: Rate in Hz to resample to.
-        segment_seconds: Length of training segments (and of all segments of pools).
-        batch_size: Of training.
         channels: Channels to return.
-        num_workers: Worker processes.
-        seed: Seed of order, segments and mixtures.
-        epoch_size: Training draws per epoch.
-        limit_valid: At most this many validation items, evenly spaced over the corpus; all if None.
-        limit_test: The same for test.
+        limit_test: At most this many test items, as ``limit_valid``.
         valid_seconds: Validation items are cut to this length; None for whole recordings.
         test_seconds: The same for test.
         crop: See `encore.data.dataset.SegmentDataset`, as for the next two.
         residual: A source that is the rest of the mixture.
         rebuild_mixture: Whether mixtures are the sum of all references even if recorded.
         mix: Training on items: segments of the ``"items"`` as they are, or mixtures of ``"songs"`` made on
-            the fly. Pools are always mixed.
+            the fly. Pools are always mixed, for evaluation as well.
         same_song: See `encore.data.mixing_dataset.MixingDataset`, as for the next three.
         gain_db: Range in dB of a gain of each source in mixtures of songs, and of pools with ``snr_db=None``.
         skip_silent: Whether silent segments of songs and pools are drawn again.
         snr_db: Range in dB of mixtures of pools; None keeps levels.
-        root: The corpus folder, ``${data.root}`` in configs.
+        **others: Of `CorpusModule`; corpora are items or pools.
 
     Raises:
         ValueError: If a number is not positive.
     """
 
-    def __init__(
-        self,
-        *,
-        train: Callable[[], Corpus] | None = None,
-        valid: Callable[[], Corpus] | None = None,
-        test: Callable[[], Corpus] | None = None,
-        sources: Sequence[str] = ("speech",),
-        sample_rate: int = 16000,
-        segment_seconds: float = 2.0,
-        batch_size: int = 8,
-        channels: int = 1,
-        num_workers: int = 0,
-        seed: int = 0,
-        epoch_size: int | None = None,
-        limit_valid: int | None = None,
-        limit_test: int | None = None,
-        valid_seconds: float | None = None,
-        test_seconds: float | None = None,
-        crop: Crop = "start",
-        residual: str | None = None,
-        rebuild_mixture: bool = False,
-        mix: Literal["items", "songs"] = "items",
-        same_song: float = 0.0,
-        gain_db: Sequence[float] | None = None,
-        skip_silent: bool = False,
-        snr_db: Sequence[float] | None = (-5.0, 15.0),
-        root: str | Path | None = None,
-    ) -> None:
-        super().__init__(
-            train,
-            valid,
-            test,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            epoch_size=epoch_size,
-            root=root,
-        )
-        check_positive(
-            segment_seconds=segment_seconds,
-            limit_valid=limit_valid,
-            limit_test=limit_test,
-            valid_seconds=valid_seconds,
-            test_seconds=test_seconds,
-        )
-        check_choice("mix", mix, ("items", "songs"))
-        self.sources, self.sample_rate, self.channels = tuple(sources), sample_rate, channels
-        self.segment = max(1, round(segment_seconds * sample_rate))
-        self.seconds = {"validate": valid_seconds, "test": test_seconds}
-        self.limits = {"validate": limit_valid, "test": limit_test}
-        self.crop, self.residual, self.rebuild_mixture = crop, residual, rebuild_mixture
-        self.mix, self.same_song, self.skip_silent = mix, same_song, skip_silent
-        self.gain_db, self.snr_db = _range(gain_db), _range(snr_db)
+    sources: Sequence[str] = ("speech",)
+    channels: int = 1
+    limit_test: int | None = None
+    valid_seconds: float | None = None
+    test_seconds: float | None = None
+    crop: Crop = "start"
+    residual: str | None = None
+    rebuild_mixture: bool = False
+    mix: Literal["items", "songs"] = "items"
+    same_song: float = 0.0
+    gain_db: Sequence[float] | None = None
+    skip_silent: bool = False
+    snr_db: Sequence[float] | None = (-5.0, 15.0)
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        check_positive(self, "limit_test", "valid_seconds", "test_seconds")
+        check_choice("mix", self.mix, ("items", "songs"))
+        self.sources = tuple(self.sources)
 
     def dataset(self, corpus: Corpus, stage: str) -> DrawnDataset:
         """Return random segments or mixtures for training, whole recordings or fixed mixtures else."""
@@ -122,22 +79,24 @@ class SeparationData(CorpusModule):
             "sample_rate": self.sample_rate,
             "channels": self.channels,
         }
-        if isinstance(corpus, Mapping) or (self.mix == "songs" and stage == "fit"):
+        fit = stage == "fit"
+        limit = {"fit": None, "validate": self.limit_valid, "test": self.limit_test}[stage]
+        if isinstance(corpus, Mapping) or (self.mix == "songs" and fit):
             return MixingDataset(
                 corpus,
                 segment=self.segment,
-                epoch_size=self.epoch_size if stage == "fit" else self.limits[stage],
-                snr_db=self.snr_db if isinstance(corpus, Mapping) else None,
-                gain_db=self.gain_db,
+                epoch_size=self.epoch_size if fit else limit,
+                snr_db=as_range(self.snr_db) if isinstance(corpus, Mapping) else None,
+                gain_db=as_range(self.gain_db),
                 same_song=self.same_song,
                 skip_silent=self.skip_silent,
-                seed=self.seed if stage == "fit" else EVALUATION_SEED,
+                seed=self.seed if fit else EVALUATION_SEED,
                 **audio,
             )
-        seconds = self.seconds.get(stage)
+        seconds = {"validate": self.valid_seconds, "test": self.test_seconds}.get(stage)
         return SegmentDataset(
-            [corpus[index] for index in evenly_spaced(len(corpus), self.limits.get(stage))],
-            segment=self.segment if stage == "fit" else None,
+            [corpus[index] for index in evenly_spaced(len(corpus), limit)],
+            segment=self.segment if fit else None,
             max_frames=None if seconds is None else max(1, round(seconds * self.sample_rate)),
             crop=self.crop,
             residual=self.residual,
@@ -156,7 +115,3 @@ class SeparationData(CorpusModule):
         if all("references" in sample for sample in samples):
             batch["references"] = torch.stack([sample["references"] for sample in samples])
         return batch
-
-
-def _range(bounds: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if bounds is None else (float(bounds[0]), float(bounds[1]))

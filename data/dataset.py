@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
@@ -37,22 +37,18 @@ class DrawnDataset(Dataset[Any]):
     """Base of datasets that are indexed by an index, or by a pair ``(index, draw)``.
 
     ``draw`` counts the passes through the corpus, as `encore.data.loaders.DrawSampler` does.
-
-    Args:
-        size: Number of samples.
-        seed: Seed of all draws.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed = size, seed
+    seed: int
 
+    @abstractmethod
     def __len__(self) -> int:
-        return self.size
+        """Return the number of samples of a pass."""
 
     def __getitem__(self, index: Index) -> Any:
         number, draw = index if isinstance(index, tuple) else (index, 0)
-        if not 0 <= number < self.size:
-            raise IndexError(f"index {number} is outside 0 to {self.size - 1}")
+        if not 0 <= number < len(self):
+            raise IndexError(f"index {number} is outside 0 to {len(self) - 1}")
         return self.sample(number, draw, np.random.default_rng([self.seed, draw, number]))
 
     @abstractmethod
@@ -60,6 +56,7 @@ class DrawnDataset(Dataset[Any]):
         """Make a sample; all random choices are drawn from ``generator``."""
 
 
+@dataclass(eq=False, repr=False)
 class SegmentDataset(DrawnDataset):
     """Random segments (training) or whole recordings (validation) of a list of items.
 
@@ -83,34 +80,34 @@ class SegmentDataset(DrawnDataset):
         ValueError: If there are no items, lengths are not positive, or an item lacks a source.
     """
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        *,
-        sources: Sequence[str],
-        sample_rate: int,
-        channels: int = 1,
-        segment: int | None = None,
-        max_frames: int | None = None,
-        crop: Crop = "start",
-        residual: str | None = None,
-        rebuild_mixture: bool = False,
-        seed: int = 0,
-    ) -> None:
-        check_positive(sample_rate=sample_rate, channels=channels, segment=segment, max_frames=max_frames)
-        check_choice("crop", crop, ("start", "active"))
-        if rebuild_mixture and residual is not None:
+    items: Sequence[Item]
+    _: KW_ONLY
+    sources: Sequence[str]
+    sample_rate: int
+    channels: int = 1
+    segment: int | None = None
+    max_frames: int | None = None
+    crop: Crop = "start"
+    residual: str | None = None
+    rebuild_mixture: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the items and the options."""
+        check_positive(self, "sample_rate", "channels", "segment", "max_frames")
+        check_choice("crop", self.crop, ("start", "active"))
+        if self.rebuild_mixture and self.residual is not None:
             raise ValueError(
-                f"rebuild_mixture=True leaves nothing for residual={residual!r}: set only one of them"
+                f"rebuild_mixture=True leaves nothing for residual={self.residual!r}: set only one of them"
             )
-        self.items = [replace(item, mixture=None) for item in items] if rebuild_mixture else list(items)
-        self.sources = tuple(sources)
-        self.blind = _check_items(self.items, self.sources, residual)
-        self.segment, self.max_frames, self.crop = segment, max_frames, crop
-        self.residual = residual
-        self._reader = Reader(sample_rate, channels)
+        if self.rebuild_mixture:
+            self.items = [replace(item, mixture=None) for item in self.items]
+        self.blind = _check_items(self.items, self.sources, self.residual)
+        self._reader = Reader(self.sample_rate, self.channels)
         self._starts: dict[int, int] = {}
-        super().__init__(len(self.items), seed)
+
+    def __len__(self) -> int:
+        return len(self.items)
 
     def sample(self, index: int, draw: int, generator: np.random.Generator) -> Sample:
         """Read an item; see `DrawnDataset`."""
@@ -184,15 +181,22 @@ def check_sources(sources: Sequence[str]) -> None:
         raise ValueError("sources is empty: name at least one source, such as ['speech']")
 
 
-def check_positive(**values: float | None) -> None:
-    """Raise a ``ValueError`` for numbers that are not above 0."""
-    for name, value in values.items():
+def check_positive(options: object, *names: str) -> None:
+    """Raise a ``ValueError`` for attributes, if not None, that are not above 0."""
+    for name in names:
+        value = getattr(options, name)
         if value is not None and not value > 0:
             raise ValueError(f"{name}={value} is not positive: give a positive number")
 
 
-def check_ranges(**ranges: tuple[float, float] | None) -> None:
-    """Raise a ``ValueError`` for ranges whose highest number comes first."""
-    for name, bounds in ranges.items():
+def check_ranges(options: object, *names: str) -> None:
+    """Raise a ``ValueError`` for attributes, if not None, whose highest number comes first."""
+    for name in names:
+        bounds = getattr(options, name)
         if bounds is not None and bounds[0] > bounds[1]:
             raise ValueError(f"{name}={tuple(bounds)} is reversed: give (lowest, highest)")
+
+
+def as_range(bounds: Sequence[float] | None) -> tuple[float, float] | None:
+    """Return the two numbers of a range of a config."""
+    return None if bounds is None else (float(bounds[0]), float(bounds[1]))

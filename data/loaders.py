@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ class ShardSampler(DistributedSampler[int]):
         return iter(range(self.rank, self.length, self.num_replicas))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CorpusModule(LightningDataModule):
     """Base of the data modules: lists corpora at set-up, and makes loaders of their samples.
 
@@ -101,36 +103,42 @@ class CorpusModule(LightningDataModule):
             ``_partial_: true`` does in a config. Called at set-up.
         valid: The same for validation; None for no validation.
         test: The same for test; None for no test.
+        sample_rate: Rate in Hz to resample to.
+        segment_seconds: Length of training segments.
         batch_size: Training samples per batch on each process.
-        num_workers: Worker processes; 0 reads in the training process.
-        seed: Seed of the order.
         epoch_size: Training draws per epoch over all processes, rounded down to whole batches; one pass
             through the corpus if None, repeated where it holds less than a batch.
-        root: The corpus folder, checked to exist at set-up.
+        limit_valid: At most this many validation items, evenly spaced over the corpus; all if None.
+        num_workers: Worker processes; 0 reads in the training process.
+        seed: Seed of the order and of all training samples.
+        root: The corpus folder, ``${data.root}`` in configs; checked to exist at set-up.
 
     Raises:
         ValueError: If a number is not positive.
     """
 
-    def __init__(
-        self,
-        train: Callable[[], Any] | None,
-        valid: Callable[[], Any] | None,
-        test: Callable[[], Any] | None,
-        *,
-        batch_size: int,
-        num_workers: int,
-        seed: int,
-        epoch_size: int | None,
-        root: str | Path | None,
-    ) -> None:
+    train: Callable[[], Any] | None = None
+    valid: Callable[[], Any] | None = None
+    test: Callable[[], Any] | None = None
+    sample_rate: int = 16000
+    segment_seconds: float = 2.0
+    batch_size: int = 8
+    epoch_size: int | None = None
+    limit_valid: int | None = None
+    num_workers: int = 0
+    seed: int = 0
+    root: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
         super().__init__()
-        check_positive(batch_size=batch_size, epoch_size=epoch_size)
-        self.train, self.valid, self.test = train, valid, test
-        self.batch_size, self.epoch_size = batch_size, epoch_size
-        self.num_workers, self.seed = num_workers, seed
-        self.root = None if root is None else Path(root).expanduser()
+        check_positive(self, "segment_seconds", "batch_size", "epoch_size", "limit_valid")
         self._datasets: dict[str, DrawnDataset] = {}
+
+    @property
+    def segment(self) -> int:
+        """Length of training segments in samples."""
+        return max(1, round(self.segment_seconds * self.sample_rate))
 
     @abstractmethod
     def dataset(self, corpus: Any, stage: str) -> DrawnDataset:
@@ -148,7 +156,7 @@ class CorpusModule(LightningDataModule):
             FileNotFoundError: If ``root`` or a folder of the corpus is missing.
             ValueError: If a corpus does not match the options.
         """
-        if self.root is not None and not self.root.is_dir():
+        if self.root is not None and not Path(self.root).expanduser().is_dir():
             raise FileNotFoundError(f"{self.root} is not a folder: point data.root at the corpus")
         corpora = {"fit": self.train, "validate": self.valid, "test": self.test}
         for part in ("fit", "validate") if stage == "fit" else (stage,):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ TRIES = 10
 """Draws of a segment, the last of which is used even if it is silent; MSST's number."""
 
 
+@dataclass(eq=False, repr=False)
 class MixingDataset(DrawnDataset):
     """Random mixtures: the sum of one random segment per source.
 
@@ -51,45 +52,46 @@ class MixingDataset(DrawnDataset):
     Source: types 1 and 4 of data sets, ``same_song`` 0 and 1, in Music-Source-Separation-Training.
     """
 
-    def __init__(
-        self,
-        corpus: Sequence[Item] | Mapping[str, Pool],
-        *,
-        sources: Sequence[str],
-        sample_rate: int,
-        segment: int,
-        epoch_size: int | None = None,
-        channels: int = 1,
-        snr_db: tuple[float, float] | None = None,
-        gain_db: tuple[float, float] | None = None,
-        same_song: float = 0.0,
-        skip_silent: bool = False,
-        seed: int = 0,
-    ) -> None:
-        check_positive(sample_rate=sample_rate, channels=channels, segment=segment, epoch_size=epoch_size)
-        check_ranges(gain_db=gain_db, snr_db=snr_db)
-        check_sources(sources)
-        if snr_db is not None and gain_db is not None:
+    corpus: Sequence[Item] | Mapping[str, Pool]
+    _: KW_ONLY
+    sources: Sequence[str]
+    sample_rate: int
+    segment: int
+    epoch_size: int | None = None
+    channels: int = 1
+    snr_db: tuple[float, float] | None = None
+    gain_db: tuple[float, float] | None = None
+    same_song: float = 0.0
+    skip_silent: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the corpus and the options."""
+        check_positive(self, "sample_rate", "channels", "segment", "epoch_size")
+        check_ranges(self, "gain_db", "snr_db")
+        check_sources(self.sources)
+        if self.snr_db is not None and self.gain_db is not None:
             raise ValueError(
-                f"gain_db={tuple(gain_db)} and snr_db={tuple(snr_db)} both set levels: set snr_db=null"
+                f"gain_db={self.gain_db} and snr_db={self.snr_db} both set levels: set snr_db=null"
             )
-        if not 0 <= same_song <= 1:
-            raise ValueError(f"same_song={same_song}: give a probability from 0 to 1")
-        if isinstance(corpus, Mapping):
-            self.songs, self.pools = [], dict(corpus)
+        if not 0 <= self.same_song <= 1:
+            raise ValueError(f"same_song={self.same_song}: give a probability from 0 to 1")
+        self.songs: list[Item] = []
+        if isinstance(self.corpus, Mapping):
+            self.pools = dict(self.corpus)
         else:
-            self.songs = [replace(item, mixture=None) for item in corpus]
-            self.pools = _pools_of(self.songs, skip_silent)
+            self.songs = [replace(item, mixture=None) for item in self.corpus]
+            self.pools = _pools_of(self.songs, self.skip_silent)
         _check_pools(self.pools)
-        if absent := [source for source in sources if source not in self.pools]:
+        if absent := [source for source in self.sources if source not in self.pools]:
             raise ValueError(
                 f"sources: {absent} are not in the corpus, which has {list(self.pools)}: change them"
             )
-        self.sources, self.segment = tuple(sources), segment
-        self.snr_db, self.gain_db, self.same_song = snr_db, gain_db, same_song
-        self.tries = TRIES if skip_silent else 1
-        self._reader = Reader(sample_rate, channels)
-        super().__init__(epoch_size or len(self.songs) or _size(next(iter(self.pools.values()))), seed)
+        self.tries = TRIES if self.skip_silent else 1
+        self._reader = Reader(self.sample_rate, self.channels)
+
+    def __len__(self) -> int:
+        return self.epoch_size or len(self.songs) or _size(next(iter(self.pools.values())))
 
     def sample(self, index: int, draw: int, generator: np.random.Generator) -> Sample:
         """Draw a mixture; see `DrawnDataset`."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import TypedDict
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from encore.data.corpora import evenly_spaced
-from encore.data.dataset import DrawnDataset, check_positive, check_ranges
+from encore.data.dataset import DrawnDataset, as_range, check_positive, check_ranges
 from encore.data.loaders import EVALUATION_SEED, CorpusModule
 from encore.data.reading import Reader
 from encore.data.source_corpora import Recording
@@ -39,6 +39,7 @@ class SourceBatch(TypedDict):
     names: list[str]
 
 
+@dataclass(eq=False, repr=False)
 class SourceDataset(DrawnDataset):
     """Active segments of isolated recordings, at a random level.
 
@@ -60,31 +61,31 @@ class SourceDataset(DrawnDataset):
             recording's class is not in ``classes``.
     """
 
-    def __init__(
-        self,
-        recordings: Sequence[Recording],
-        *,
-        sample_rate: int,
-        segment: int,
-        classes: Sequence[str] = (),
-        level_db: tuple[float, float] | None = (-25.0, -20.0),
-        seed: int = 0,
-    ) -> None:
-        check_positive(sample_rate=sample_rate, segment=segment)
-        check_ranges(level_db=level_db)
-        if not recordings:
+    recordings: Sequence[Recording]
+    _: KW_ONLY
+    sample_rate: int
+    segment: int
+    classes: Sequence[str] = ()
+    level_db: tuple[float, float] | None = (-25.0, -20.0)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the recordings and the options."""
+        check_positive(self, "sample_rate", "segment")
+        check_ranges(self, "level_db")
+        if not self.recordings:
             raise ValueError("recordings is empty: the corpus has no files for this split")
-        self.numbers = {name: number for number, name in enumerate(classes)}
-        unknown = {recording.label for recording in recordings if recording.label not in self.numbers}
-        if classes and unknown:
+        self.numbers = {name: number for number, name in enumerate(self.classes)}
+        unknown = {recording.label for recording in self.recordings if recording.label not in self.numbers}
+        if self.classes and unknown:
             raise ValueError(
                 f"classes: {sorted(map(str, unknown))} occur in the corpus, but are not named: add them, or "
                 "read the named classes only"
             )
-        self.recordings = list(recordings)
-        self.sample_rate, self.segment, self.level_db = sample_rate, segment, level_db
-        self._reader = Reader(sample_rate, 1)
-        super().__init__(len(self.recordings), seed)
+        self._reader = Reader(self.sample_rate, 1)
+
+    def __len__(self) -> int:
+        return len(self.recordings)
 
     def sample(self, index: int, draw: int, generator: np.random.Generator) -> SourceSample:
         """Draw a segment of a recording; see `DrawnDataset`."""
@@ -120,24 +121,15 @@ def active_segment(whole: Tensor, segment: int, frame: int, generator: np.random
     return whole[:, start : start + segment]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SourceData(CorpusModule):
-    """Data module of a corpus of isolated sources.
+    """Data module of isolated sources; validation has one segment of every recording, always the same one.
 
     Args:
-        train: See `CorpusModule`, as for ``valid``, ``batch_size``, ``num_workers``, ``epoch_size`` and
-            ``root``. Corpora are recordings of `encore.data.source_corpora`.
-        valid: For validation: one segment of every recording, the same in every epoch.
         source: Name of the source.
-        sample_rate: Rate in Hz to resample to.
-        segment_seconds: Length of all segments.
-        batch_size: Of training.
         classes: Names of the classes in the order of their numbers; empty for one class only.
         level_db: Range of levels, see `SourceDataset`.
-        epoch_size: Training draws per epoch.
-        limit_valid: At most this many validation recordings, evenly spaced; all if None.
-        num_workers: Worker processes.
-        seed: Seed of order, segments and levels.
-        root: The corpus folder.
+        **others: Of `CorpusModule`; corpora are recordings of `encore.data.source_corpora`.
 
     Raises:
         ValueError: If a number is not positive.
@@ -145,38 +137,10 @@ class SourceData(CorpusModule):
 
     channels = 1
 
-    def __init__(
-        self,
-        *,
-        train: Callable[[], Sequence[Recording]],
-        valid: Callable[[], Sequence[Recording]] | None = None,
-        source: str = "source",
-        sample_rate: int = 16000,
-        segment_seconds: float = 4.0,
-        batch_size: int = 8,
-        classes: Sequence[str] = (),
-        level_db: Sequence[float] | None = (-25.0, -20.0),
-        epoch_size: int | None = None,
-        limit_valid: int | None = None,
-        num_workers: int = 0,
-        seed: int = 0,
-        root: str | Path | None = None,
-    ) -> None:
-        super().__init__(
-            train,
-            valid,
-            None,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            epoch_size=epoch_size,
-            root=root,
-        )
-        check_positive(segment_seconds=segment_seconds, limit_valid=limit_valid)
-        self.source, self.sample_rate = source, sample_rate
-        self.segment = max(1, round(segment_seconds * sample_rate))
-        self.classes, self.limit_valid = tuple(classes), limit_valid
-        self.level_db = None if level_db is None else (float(level_db[0]), float(level_db[1]))
+    segment_seconds: float = 4.0
+    source: str = "source"
+    classes: Sequence[str] = ()
+    level_db: Sequence[float] | None = (-25.0, -20.0)
 
     def dataset(self, corpus: Sequence[Recording], stage: str) -> SourceDataset:
         """Return random segments of the recordings."""
@@ -186,7 +150,7 @@ class SourceData(CorpusModule):
             sample_rate=self.sample_rate,
             segment=self.segment,
             classes=self.classes,
-            level_db=self.level_db,
+            level_db=as_range(self.level_db),
             seed=self.seed if stage == "fit" else EVALUATION_SEED,
         )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
@@ -12,13 +13,11 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
-from encore.data.audio import read_audio
 from encore.data.audio_writing import write_audio
 from encore.data.corpora import blind_folder, mixed_folders, paired_folders
 from encore.data.datamodule import SeparationData
 from encore.data.loaders import DrawSampler, ShardSampler
 from encore.data.music_corpora import song_folders
-from encore.data.pools import stem_csv
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "data"
 MUSIC = ("musdb18_hq", "moisesdb", "song_folders", "stem_folders")
@@ -99,15 +98,12 @@ def test_loaders_leave_the_global_random_numbers_alone(pairs: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_corpus_below_one_batch_is_repeated(pairs: Path) -> None:
+def test_epoch_size_sets_the_draws_and_a_corpus_below_one_batch_is_repeated(pairs: Path) -> None:
+    assert len(_data(pairs, epoch_size=6).train_dataloader()) == 3
+    assert len(_data(pairs, epoch_size=7).train_dataloader()) == 3
     batches = list(_data(pairs, batch_size=16).train_dataloader())
     assert [len(batch["names"]) for batch in batches] == [16]
     assert set(Counter(batches[0]["names"]).values()) == {1, 2}
-
-
-def test_epoch_size_sets_the_draws(pairs: Path) -> None:
-    assert len(_data(pairs, epoch_size=6).train_dataloader()) == 3
-    assert len(_data(pairs, epoch_size=7).train_dataloader()) == 3
 
 
 def test_validation_is_whole_ordered_and_can_be_limited(pairs: Path) -> None:
@@ -127,24 +123,22 @@ def test_blind_batches_have_no_references(pairs: Path) -> None:
     assert set(batch) == {"mixture", "names"}
 
 
-def test_pools_train_and_validate_on_fixed_mixtures(pairs: Path) -> None:
-    pools = partial(mixed_folders, {"speech": pairs / "clean", "noise": pairs / "noisy"})
-    data = SeparationData(
-        train=pools, valid=pools, sample_rate=RATE, segment_seconds=0.1, batch_size=2, limit_valid=4
-    )
-    first, second = list(data.val_dataloader()), list(data.val_dataloader())
-    assert len(first) == 4
-    assert all(torch.equal(a["mixture"], b["mixture"]) for a, b in zip(first, second, strict=True))
-    assert len(list(data.train_dataloader())) == 5
-
-
-def test_pools_validate_on_the_same_mixtures_whatever_the_seed(pairs: Path) -> None:
+def test_pools_validate_on_the_same_mixtures_in_every_run(pairs: Path) -> None:
     pools = partial(mixed_folders, {"speech": pairs / "clean", "noise": pairs / "noisy"})
     options = {"train": pools, "valid": pools, "sample_rate": RATE, "segment_seconds": 0.1, "batch_size": 2}
     runs = [SeparationData(**options, limit_valid=4, seed=seed) for seed in (0, 7)]
-    valid = [torch.cat([batch["mixture"] for batch in run.val_dataloader()]) for run in runs]
-    assert torch.equal(*valid)
-    train = [torch.cat([batch["mixture"] for batch in run.train_dataloader()]) for run in runs]
+    valid, again, train = (
+        [torch.cat([batch["mixture"] for batch in loader(run)]) for run in runs]
+        for loader in (
+            SeparationData.val_dataloader,
+            SeparationData.val_dataloader,
+            SeparationData.train_dataloader,
+        )
+    )
+    assert [len(valid[0]), len(train[0])] == [4, 10]
+    kept: Any = SeparationData(**options, snr_db=None, gain_db=[-3, 3]).train_dataloader().dataset
+    assert (kept.snr_db, kept.gain_db) == (None, (-3, 3))
+    assert all(torch.equal(valid[0], other) for other in (valid[1], *again))
     assert not torch.equal(*train)
 
 
@@ -179,22 +173,13 @@ def test_songs_are_mixed_for_training_only(songs: Path) -> None:
     assert all(torch.equal(a["mixture"], b["mixture"]) for a, b in zip(batches, workers, strict=True))
     assert all(bool(batch["references"].flatten(2).any(2).all()) for batch in batches)
     assert len(_music(songs, mix="songs").train_dataloader()) == 2  # as many mixtures as songs
+    mixed: Any = _music(songs, mix="songs", same_song=0.5, gain_db=[-6, 6]).train_dataloader().dataset
+    assert (mixed.same_song, mixed.gain_db, mixed.snr_db, mixed.skip_silent) == (0.5, (-6, 6), None, False)
     (valid,) = data.val_dataloader()
     assert valid["names"] == ["Eve - Five"]
     assert valid["mixture"].shape == (1, 1, 9600)
     plain = next(iter(_music(songs).train_dataloader()))
     assert plain["names"][0] in {"Ana - One", "Bob - Two", "Cat - Three", "Dan - Four"}
-
-
-def test_songs_that_are_played_together_are_those_of_the_corpus(songs: Path) -> None:
-    data = _music(
-        songs, mix="songs", same_song=1.0, sources=["vocals", "drums", "bass", "other"], epoch_size=6
-    )
-    items = _music(songs).train()
-    for batch in data.train_dataloader():
-        for mixture in batch["mixture"]:
-            wholes = [read_audio(item.mixture)[0][0].unfold(0, 800, 1) for item in items]
-            assert min(float((whole - mixture).abs().amax(1).min()) for whole in wholes) < 1e-6
 
 
 def test_evaluation_can_be_cut_where_all_sources_sound_and_mixed_anew(songs: Path) -> None:
@@ -209,25 +194,6 @@ def test_evaluation_can_be_cut_where_all_sources_sound_and_mixed_anew(songs: Pat
             torch.testing.assert_close(
                 batch["mixture"], whole["mixture"][..., start : start + frames], rtol=0, atol=1e-6
             )
-
-
-def test_pools_can_keep_their_levels_or_draw_them(songs: Path) -> None:
-    stems = songs / "stems.csv"
-    rows = [f"{stem},train/Ana - One/{stem}.wav" for stem in ("drums", "bass")]
-    stems.write_text("\n".join(["instrum,path", *rows]))
-    pools = partial(stem_csv, stems)
-    options = {"train": pools, "sources": ["drums", "bass"], "epoch_size": 40, "snr_db": None}
-    levels = []
-    for gain_db in (None, [-6, 6]):
-        references = next(iter(_music(songs, batch_size=40, gain_db=gain_db, **options).train_dataloader()))[
-            "references"
-        ]
-        levels.append(10 * (references.square().mean((2, 3)) / 0.005).log10())
-    assert float(levels[0].abs().max()) < 0.01
-    assert 5 < float(levels[1].abs().max()) < 6.01
-    assert float((levels[1][:, 0] - levels[1][:, 1]).abs().min()) > 1e-4
-    with pytest.raises(ValueError, match=r"gain_db=\(-6.0, 6.0\) and snr_db=\(-5.0, 15.0\) both set levels"):
-        _music(songs, gain_db=[-6, 6], train=pools, sources=["drums"]).train_dataloader()
 
 
 class _Recorder(lightning.LightningModule):
