@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 
 from encore.cli.dry_run import describe_plan
-from encore.cli.file_loop import process_files
-from encore.cli.file_separation import CheckedJob, FileSeparator
+from encore.cli.file_separation import FileSeparator
 from encore.cli.infer_options import parse
 from encore.cli.infer_setup import Messages, build, check_inputs
+from encore.cli.inputs import Job
 from encore.cli.run_folder import RunFolder
 from encore.cli.run_record import archive_previous_scores, describe_run
 from encore.cli.score_writer import ScoreWriter, headline
@@ -34,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             messages.say("\n".join(describe_plan(files, jobs)))
             return 1 if messages.faults else 0
         writer = None
-        if jobs and not options.no_scores:
+        if jobs and files.scored:
             facts = describe_run(options.out, files, options.separator, options.priors)
             aside = archive_previous_scores(options.out, facts, skip_existing=options.skip_existing)
             if aside is not None:
                 messages.note(f"{aside}: scores of an earlier run, with other settings")
-            writer = ScoreWriter(options.out)
+            writer = ScoreWriter(options.out, files)
             RunFolder(options.out).update(**facts)
     except (ValueError, OSError) as error:
         messages.fault(None, error)
@@ -50,17 +50,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(
     options: argparse.Namespace,
     files: FileSeparator,
-    jobs: Sequence[CheckedJob],
+    jobs: Sequence[Job],
     skipped: int,
     writer: ScoreWriter | None,
     messages: Messages,
 ) -> int:
-    """Process the files, on a CPU as many at a time as there are cores; returns the exit status."""
+    """Process the files, report them in order, and keep their scores; returns the exit status."""
     start, done, interrupted = time.monotonic(), 0, False
     total = len(jobs) + len(messages.faults)
     try:
-        for was_done in process_files(files, jobs, writer, messages):
-            done += was_done
+        for job, result in files.separate(jobs):
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                if writer is not None:
+                    writer.add(result)
+            except (ValueError, RuntimeError, MemoryError, OSError) as error:
+                messages.fault(job.path, error)
+                continue
+            done += 1
+            for note in result.notes:
+                messages.note(f"{job.path}: {note}")
     except KeyboardInterrupt:
         interrupted = True
         messages.note(f"interrupted: {done} of {len(jobs)} files are done; go on with --skip-existing")

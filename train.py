@@ -14,11 +14,11 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from encore.cli.config_kinds import check_kinds
 from encore.cli.evaluation import evaluate
 from encore.cli.memory import disable_malloc_trim
 from encore.cli.overrides import UserError, check_complete, check_overrides, one_line_errors
 from encore.cli.run_folder import RunFolder, run_id
+from encore.cli.typed_config import check_types
 from encore.models.acceleration import check_bfloat16, compile_blocks
 from encore.models.costs import macs_per_second, parameters
 from encore.models.weights import load_completely, load_partially, read_state_dict
@@ -56,7 +56,7 @@ def run(config: DictConfig) -> None:
     """Build what the configuration names and fit it."""
     check_complete(config)
     for resolve in (False, True):  # what was typed before what follows from it
-        check_kinds(OmegaConf.to_container(config, resolve=resolve), "")
+        check_types(OmegaConf.to_container(config, resolve=resolve), "")
     disable_malloc_trim()
     if config.threads is not None:
         torch.set_num_threads(config.threads)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from encore.cli.file_separation import CheckedJob, FileSeparator
+from encore.cli.file_separation import FileSeparator
+from encore.cli.inputs import Job
 from encore.cli.prior_method import prior_separator_of
 from encore.inference.quality import relative_to
 from encore.models.types import Separator
@@ -16,7 +18,7 @@ from encore.models.types import Separator
 _LONGEST_CLIP_SECONDS = 4.0
 
 
-def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]:
+def describe_plan(files: FileSeparator, jobs: Sequence[Job]) -> list[str]:
     """List files, separator calls and estimated time.
 
     Args:
@@ -30,47 +32,40 @@ def describe_plan(files: FileSeparator, jobs: Sequence[CheckedJob]) -> list[str]
     """
     if not jobs:
         return ["nothing to do"]
-    count = len(files.separator.sources)
-    metric = files.method.metric(files.separator.sample_rate)
-    calls = files.method.max_calls(count, metric)
+    method, count = files.method, len(files.separator.sources)
+    metric = method.metric(files.separator.sample_rate)
+    calls = method.max_calls(count, metric)
     scores = 0 if metric is None else calls - 1 + count
     made = prior_separator_of(files.separator)
     each = "" if made is None else f" of {made.evaluations} network evaluations each"
-    lines = [
-        f"{checked.job.path} -> {', '.join(map(str, checked.job.outputs))} "
-        f"({checked.seconds:.1f} s, at most {calls} separator calls{each}{_segments(files, checked)})"
-        for checked in jobs
-    ]
-    seconds = sum(checked.seconds for checked in jobs)
+    lines, work, segmented = [], 0.0, False
+    for job in jobs:
+        segments = files.segments(job)
+        segmented |= segments > 1
+        # segments overlap
+        work += job.info.channels * (job.seconds if segments == 1 else segments * _length(files))
+        parts = f" for each of {segments} segments" if segments > 1 else ""
+        outputs = ", ".join(map(str, job.outputs))
+        lines.append(
+            f"{job.path} -> {outputs} ({job.seconds:.1f} s, at most {calls} separator calls{each}{parts})"
+        )
     # a clip as long as the usual file: the cost of a measure is no multiple of the length
-    clip = min(_LONGEST_CLIP_SECONDS, sorted(checked.seconds for checked in jobs)[len(jobs) // 2])
-    work = sum(_separated_seconds(files, checked) * checked.info.channels for checked in jobs)
-    segmented = any(files.segments(checked.info) > 1 for checked in jobs)
-    segment = " segment" if segmented else ""
-    if segmented and files.method.segment_seconds is not None:
-        clip = min(clip, files.method.segment_seconds)
+    clip = min(_LONGEST_CLIP_SECONDS, sorted(job.seconds for job in jobs)[len(jobs) // 2])
+    clip = min(clip, _length(files)) if segmented else clip
     per_call, per_score = _seconds_per_call(files, clip)
-    per_call *= max(1, files.method.shifts)
-    estimate = work / clip * (calls * per_call + scores * per_score)
+    estimate = work / clip * (calls * per_call * max(1, method.shifts) + scores * per_score)
     return [
         *lines,
-        f"{len(jobs)} files, {seconds:.1f} s of audio, for each{segment} at most {calls} separator calls "
-        f"and {scores} scores of the guide",
+        f"{len(jobs)} files, {sum(job.seconds for job in jobs):.1f} s of audio, for each"
+        f"{' segment' if segmented else ''} at most {calls} separator calls and {scores} scores of the guide",
         f"estimated time: at most about {_readable(estimate)} (a call on {clip:.1f} s of audio takes "
         f"{per_call:.3f} s, a score {per_score:.3f} s, on {files.device})",
     ]
 
 
-def _segments(files: FileSeparator, checked: CheckedJob) -> str:
-    """Say that a file is refined in segments."""
-    count = files.segments(checked.info)
-    return f" for each of {count} segments" if count > 1 else ""
-
-
-def _separated_seconds(files: FileSeparator, checked: CheckedJob) -> float:
-    """Return the seconds of audio that a call on each segment of a file works on: segments overlap."""
-    count, length = files.segments(checked.info), files.method.segment_seconds
-    return checked.seconds if count == 1 or length is None else count * length
+def _length(files: FileSeparator) -> float:
+    """Return the seconds of a segment."""
+    return files.method.segment_seconds or math.inf
 
 
 def _seconds_per_call(files: FileSeparator, clip: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Score the estimates of one file, or of a chunk of it, with every metric that its rate allows."""
+"""Score the estimates of a file, chunk by chunk, with every metric that its rate allows."""
 
 from __future__ import annotations
 
@@ -11,40 +11,60 @@ from torch import Tensor
 
 from encore.common.dsp import resample
 from encore.inference.evaluation import score_sources
-from encore.inference.segments import mean_over_chunks
+from encore.inference.segments import Chunk, mean_over_chunks
 from encore.metrics import MetricPanel, default_metrics
 
 Scores = list[dict[str, list[float]]]
 """For each source the values of every metric: of the mixture, then of the estimates from step 0 on."""
 
 
-def score_chunk(
-    mixture: Tensor, estimates: Tensor, references: Tensor | None, *, rate: int, score_rate: int
-) -> Scores:
-    """Return every metric that the rate allows, of a file or a chunk of one.
+class ChunkScorer:
+    """Score chunks of files; thread-safe.
 
     Args:
-        mixture: ``(channel, time)``.
-        estimates: ``(steps + 1, source, channel, time)``.
-        references: ``(source, channel, time)``; None for blind metrics only.
-        rate: Rate in Hz of all these.
-        score_rate: Rate in Hz at which they are scored.
-
-    Returns:
-        NaN where something cannot be scored; a source has no metrics where none fits.
+        sample_rate: Rate in Hz of the chunks.
     """
-    panel = _panel(score_rate, len(mixture), references is not None)
-    if panel is None:
-        return [{} for _ in range(estimates.shape[1])]
-    signals = torch.cat([mixture.expand(1, *estimates.shape[1:]), estimates])
-    resampled = partial(resample, from_rate=rate, to_rate=score_rate)
-    scores = []
-    for index in range(estimates.shape[1]):  # one source at a time bounds the memory
-        one = slice(index, index + 1)
-        own = None if references is None else references[one]
-        values = score_sources(panel, signals[:, one], own, resampled)
-        scores.append({name: value[:, 0].tolist() for name, value in values.items()})
-    return scores
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        self._panels: dict[tuple[int, int, bool], MetricPanel | None] = {}
+
+    def __call__(self, chunk: Chunk, active: Tensor, score_rate: int) -> Scores:
+        """Return every metric that the rate allows.
+
+        Args:
+            chunk: Of one item, with the estimates of all steps; blind metrics only if without references.
+            active: ``(channel,)``, which of its channels are scored.
+            score_rate: Rate in Hz at which they are scored.
+
+        Returns:
+            NaN where something cannot be scored, as without a channel; a source has no metrics where none
+            fits.
+        """
+        channels = int(active.sum())
+        panel = self._panel(score_rate, channels or len(active), chunk.references is not None)
+        mixture, estimates = chunk.mixture[0, active], chunk.waveforms[:, 0][:, :, active]
+        sources = range(estimates.shape[1])
+        if panel is None or not channels:
+            names = () if panel is None else panel.names
+            return [dict.fromkeys(names, [math.nan] * (1 + len(estimates))) for _ in sources]
+        signals = torch.cat([mixture.expand(1, *estimates.shape[1:]), estimates])
+        resampled = partial(resample, from_rate=self.sample_rate, to_rate=score_rate)
+        scores = []
+        for index in sources:  # one source at a time bounds the memory
+            one = slice(index, index + 1)
+            own = None if chunk.references is None else chunk.references[0, one][:, active]
+            values = score_sources(panel, signals[:, one], own, resampled)
+            scores.append({name: value[:, 0].tolist() for name, value in values.items()})
+        return scores
+
+    def _panel(self, score_rate: int, channels: int, has_references: bool) -> MetricPanel | None:
+        """Return the panel of every metric that such audio is scored with by default, built once."""
+        key = (score_rate, channels, has_references)
+        if key not in self._panels:
+            names = default_metrics(score_rate, channels, has_reference=has_references)
+            self._panels[key] = MetricPanel(names, sample_rate=score_rate) if names else None
+        return self._panels[key]
 
 
 def mean_of_chunks(tables: Sequence[Scores], lengths: Sequence[int]) -> Scores:
@@ -58,24 +78,13 @@ def mean_of_chunks(tables: Sequence[Scores], lengths: Sequence[int]) -> Scores:
         tables: Scores of each chunk.
         lengths: Their samples.
     """
-
-    def mean(index: int, name: str) -> list[float]:
-        values = torch.tensor([table[index][name] for table in tables], dtype=torch.float64)
-        return [float(value) for value in mean_over_chunks(values, lengths)]
-
-    return [{name: mean(index, name) for name in own} for index, own in enumerate(tables[0])]
-
-
-def silence_scores(
-    sources: int, steps: int, *, sample_rate: int, channels: int, has_references: bool
-) -> Scores:
-    """Return NaN for every metric of a file, of a rate in Hz, that is silent."""
-    panel = _panel(sample_rate, channels, has_references)
-    names = () if panel is None else panel.names
-    return [dict.fromkeys(names, [math.nan] * (steps + 2)) for _ in range(sources)]
-
-
-def _panel(sample_rate: int, channels: int, has_references: bool) -> MetricPanel | None:
-    """Return the panel of every metric that such audio is scored with by default."""
-    names = default_metrics(sample_rate, channels, has_reference=has_references)
-    return MetricPanel(names, sample_rate=sample_rate) if names else None
+    found: Scores = []
+    for own in zip(*tables, strict=True):
+        counts = {name: len(scores) for table in own for name, scores in table.items()}
+        means = {}
+        for name, count in counts.items():
+            # a chunk in which a channel is silent may have fewer metrics
+            rows = [table.get(name, [math.nan] * count) for table in own]
+            means[name] = mean_over_chunks(torch.tensor(rows, dtype=torch.float64), lengths).tolist()
+        found.append(means)
+    return found

@@ -1,52 +1,37 @@
-"""Separate one file: read, refine, score and write, chunk by chunk."""
+"""Separate files: read, refine, score and write them segment by segment, by one pool of workers."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import soundfile
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 from tqdm import tqdm
 
-from encore.cli.file_scores import Scores, mean_of_chunks, score_chunk, silence_scores
+from encore.cli.file_scores import ChunkScorer, Scores, mean_of_chunks
 from encore.cli.input_audio import InputAudio
 from encore.cli.inputs import Job
 from encore.cli.memory import malloc_trim
 from encore.cli.method import Method
-from encore.cli.outputs import Outputs
-from encore.cli.references import check_references, find_references
+from encore.cli.output_names import OutputNames
+from encore.cli.outputs import open_outputs
+from encore.cli.references import find_references
 from encore.common.dsp import resampled_length
-from encore.data.audio import AudioFileError, AudioInfo, audio_info
+from encore.data.audio import AudioFileError, AudioInfo
 from encore.data.audio_writing import CONTAINERS, ClipMode
 from encore.inference import WorkerPool
 from encore.inference.execution import default_workers
-from encore.inference.segments import Chunk, ChunkStatistics
-from encore.models.types import LoadedSeparator
+from encore.inference.segments import FAULTS, Chunk, ChunkStatistics, LongItem, refine_segments
+from encore.models.types import LoadedSeparator, permutation_groups
 from encore.models.wrappers import match_channels
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckedJob:
-    """A job whose headers have been read and fit.
-
-    Attributes:
-        job: Where from and where to.
-        info: The input's header.
-        references: One file for each source; empty without references.
-    """
-
-    job: Job
-    info: AudioInfo
-    references: tuple[Path, ...]
-
-    @property
-    def seconds(self) -> float:
-        """Duration of the input."""
-        return self.info.frames / self.info.sample_rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,17 +39,29 @@ class Separation:
     """The result of one file.
 
     Attributes:
-        statistics: Guiding scores, ratios and evaluations; None for silence, which is not separated.
+        job: The file.
+        statistics: Guiding scores, ratios and evaluations.
         scores: For each source, see `encore.cli.file_scores`; of a file that was refined in segments the
             means over its chunks, weighted by their lengths. Empty if not wanted.
         notes: What the user should know, a line each.
     """
 
-    statistics: ChunkStatistics | None
+    job: Job
+    statistics: ChunkStatistics
     scores: Scores
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(kw_only=True, slots=True, eq=False)
+class _File(LongItem):
+    job: Job
+    audio: InputAudio
+
+
+_Result = tuple[_File, Chunk | Exception, Scores]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileSeparator:
     """Separate files, each by itself.
 
@@ -72,25 +69,132 @@ class FileSeparator:
         separator: The separator, on its device.
         method: How to refine.
         device: The separator's device.
+        names: What the outputs are called.
         references: Folder of clean files, or None.
         subtype: Encoding of the outputs; None for each input's own.
         clip: What to do beyond full scale; see `encore.data.audio_writing.AudioWriter`.
         seed: Of shifts and noise; a file's draws do not depend on the other files.
+        scored: Score the estimates of all steps.
     """
 
-    def __init__(
-        self,
-        separator: LoadedSeparator,
-        method: Method,
-        *,
-        device: torch.device,
-        references: Path | None = None,
-        subtype: str | None = None,
-        clip: ClipMode = "clamp",
-        seed: int = 0,
-    ) -> None:
-        self.separator, self.method, self.device = separator, method, device
-        self.references, self.subtype, self.clip, self.seed = references, subtype, clip, seed
+    separator: LoadedSeparator
+    method: Method
+    device: torch.device
+    names: OutputNames
+    references: Path | None = None
+    subtype: str | None = None
+    clip: ClipMode = "clamp"
+    seed: int = 0
+    scored: bool = True
+
+    def check(self, job: Job) -> None:
+        """Read the headers of a job's files, find its references, and check what can be known from them.
+
+        Raises:
+            ValueError: One line that names the file and what is wrong with it.
+            OSError: If a file cannot be opened.
+        """
+        if job.info.frames < 2:
+            raise AudioFileError(f"{job.path}: one sample only: record it again")
+        match_channels(self.separator, job.info.channels)
+        container = CONTAINERS[job.outputs[0].suffix.lower()]
+        if self.subtype is not None and not soundfile.check_format(container, self.subtype):
+            raise ValueError(
+                f"{container} cannot hold --subtype {self.subtype}: choose another, or convert to WAV"
+            )
+        if self.references is not None:
+            job.references = find_references(job, self.references, self.separator.sources)
+
+    def segments(self, job: Job) -> int:
+        """Segments that a file is refined in."""
+        rate = self.separator.sample_rate
+        frames = resampled_length(job.info.frames, job.info.sample_rate, rate)
+        return self.method.segments(frames, rate)
+
+    def separate(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Separation | Exception]]:
+        """Separate, refine, score and write checked files; those that fail leave no outputs.
+
+        On a CPU as many segments at a time as there are cores, of one or of several files.
+
+        Yields:
+            Every file in order, and its result or the error.
+        """
+        total = sum(map(self.segments, jobs))
+        workers = min(max(1, total), self.method.workers or default_workers(self.device))
+        with WorkerPool(workers) as pool:
+            refine = partial(self._refine, at_once=workers)
+            results = pool.map(self._score, refine_segments(refine, map(self._open, jobs), pool))
+            # without a terminal there is no bar, so that logs hold lines only
+            bar = tqdm(results, total=total, unit="segment", disable=None)
+            for file, chunks in groupby(bar, key=itemgetter(0)):
+                result: Separation | Exception
+                try:
+                    result = self._write(file, chunks)
+                except FAULTS as error:
+                    file.failed, result = True, error
+                yield file.job, result
+
+    def _open(self, job: Job) -> _File:
+        audio = InputAudio(
+            job, self.separator.sample_rate, keep=len(job.outputs) > len(self.separator.sources)
+        )
+        digest = hashlib.blake2b(f"{self.seed} {job.name}".encode(), digest_size=7).digest()
+        bounds: dict[str, Any] = self.method.bounds(audio.frames, self.separator.sample_rate)
+        return _File(
+            job=job,
+            audio=audio,
+            read=audio.read,
+            length=audio.frames,
+            **bounds,
+            groups=permutation_groups(self.separator.sources),
+            read_references=audio.read_references if job.references else None,
+            generator=Generator().manual_seed(int.from_bytes(digest)),
+        )
+
+    def _refine(
+        self, mixture: Tensor, references: Tensor | None, generator: Generator | None, *, at_once: int
+    ) -> Chunk:
+        """Refine a segment ``(1, c, t)``; silent channels stay silent."""
+        active = self._active(mixture)
+        if not active.any():
+            sources = len(self.separator.sources)
+            return self.method.silence(mixture, references, sources, keep_steps=self.scored)
+        own = None if references is None else references[..., active, :]
+        refined = self.method.refine(
+            self.separator,
+            mixture[:, active],
+            references=own,
+            generator=generator,
+            keep_steps=self.scored,
+            device=self.device,
+            at_once=at_once,
+        )
+        waveforms = refined.waveforms
+        if not active.all():
+            waveforms = waveforms.new_zeros(*waveforms.shape[:3], *mixture.shape[1:])
+            waveforms[..., active, :] = refined.waveforms
+        return replace(refined, mixture=mixture, references=references, waveforms=waveforms)
+
+    def _active(self, mixture: Tensor) -> Tensor:
+        """Return which channels ``(c,)`` of ``(1, c, t)`` are separated: all that sound, or together all."""
+        sounding = mixture[0].any(-1)
+        return sounding | sounding.any() if self.separator.channels > 1 else sounding
+
+    def _score(self, result: tuple[LongItem, Chunk | Exception]) -> _Result:
+        """Score the estimates of a chunk, of which the last ones are kept."""
+        file, chunk = result
+        assert isinstance(file, _File)
+        if isinstance(chunk, Exception) or not self.scored:
+            return file, chunk, []
+        try:
+            scores = self._scorer(chunk, self._active(chunk.mixture), self.score_rate(file.job.info))
+        except FAULTS as error:
+            return file, error, []
+        return file, replace(chunk, waveforms=chunk.waveforms[-1:]), scores
+
+    @cached_property
+    def _scorer(self) -> ChunkScorer:
+        return ChunkScorer(self.separator.sample_rate)
 
     def score_rate(self, info: AudioInfo) -> int:
         """Return the rate in Hz at which a file is scored: upsampling adds nothing that a metric could judge.
@@ -99,138 +203,48 @@ class FileSeparator:
         """
         return min(info.sample_rate, self.separator.sample_rate)
 
-    def check(self, job: Job) -> CheckedJob:
-        """Read the headers of a job's files, and check what can be known from them.
-
-        Raises:
-            ValueError: One line that names the file and what is wrong with it.
-            OSError: If a file cannot be opened.
-        """
-        info = audio_info(job.path)
-        if info.frames < 2:
-            raise AudioFileError(f"{job.path}: one sample only: record it again")
-        match_channels(self.separator, info.channels)
-        container = CONTAINERS[job.outputs[0].suffix.lower()]
-        if self.subtype is not None and not soundfile.check_format(container, self.subtype):
-            raise ValueError(
-                f"{container} cannot hold --subtype {self.subtype}: choose another, or convert to WAV"
-            )
-        references: tuple[Path, ...] = ()
-        if self.references is not None:
-            references = find_references(job, self.references, self.separator.sources)
-            check_references(job, references, info)
-        return CheckedJob(job=job, info=info, references=references)
-
-    def segments(self, info: AudioInfo) -> int:
-        """Segments that a file is refined in."""
-        frames = resampled_length(info.frames, info.sample_rate, self.separator.sample_rate)
-        return self.method.segments(frames, self.separator.sample_rate)
-
-    def separate(self, checked: CheckedJob, outputs: Outputs, *, scored: bool) -> Separation:
-        """Separate and refine one file; a long one in segments, as many at a time as there are workers.
-
-        Args:
-            checked: From `check`.
-            outputs: Gets the estimates, part by part.
-            scored: Score the estimates of all steps.
-
-        Raises:
-            ValueError: If the samples cannot be used.
-            OSError: If the disk does not take the estimates.
-        """
-        audio = InputAudio(
-            checked.job.path,
-            checked.info,
-            checked.references,
-            sample_rate=self.separator.sample_rate,
-            together=self.separator.channels > 1,
-        )
-        if not audio.active.any():
-            outputs.write_silence()
-            return self._silence(checked, audio, scored)
+    def _write(self, file: _File, results: Iterable[_Result]) -> Separation:
+        """Write the chunks of one file."""
         statistics, tables = ChunkStatistics(), []
-        for chunk, scores in self._chunks(checked, audio, scored):
-            statistics.add(chunk)
-            tables.append(scores)
-            last = chunk.start + chunk.length == audio.frames
-            outputs.write(chunk.waveforms[-1, 0], audio.active, last=last)
-            if not last:
-                malloc_trim()
-        found = mean_of_chunks(tables, statistics.lengths) if scored else []
-        notes = audio.notes + self._guide_notes(checked.info) + self._segment_notes(statistics, any(found))
-        return Separation(statistics=statistics, scores=found, notes=notes)
+        with open_outputs(
+            file.job,
+            file.audio.take_original,
+            sources=len(self.separator.sources),
+            sample_rate=self.separator.sample_rate,
+            subtype=self.subtype,
+            clip=self.clip,
+        ) as outputs:
+            for _, chunk, scores in results:
+                if isinstance(chunk, Exception):
+                    raise chunk
+                statistics.add(chunk)
+                tables.append(scores)
+                last = chunk.start + chunk.length == file.length
+                outputs.write(chunk.waveforms[-1, 0], last=last)
+                if not last:
+                    malloc_trim()
+        scores = mean_of_chunks(tables, statistics.lengths)
+        notes = file.audio.notes + self._refinement_notes(file, statistics, scores) + outputs.notes
+        return Separation(job=file.job, statistics=statistics, scores=scores, notes=notes)
 
-    def outputs(self, checked: CheckedJob) -> Outputs:
-        """Return the writers of a file's estimates, encoded as it is; used in a ``with`` block."""
-        sources, rate = len(self.separator.sources), self.separator.sample_rate
-        return Outputs(checked.job, sources, checked.info, rate, self.subtype, self.clip)
-
-    def _chunks(self, checked: CheckedJob, audio: InputAudio, scored: bool) -> Iterator[tuple[Chunk, Scores]]:
-        """Yield the refined chunks of a file in order, and their scores."""
-        rate, score_rate = self.separator.sample_rate, self.score_rate(checked.info)
-
-        def score(chunk: Chunk) -> tuple[Chunk, Scores]:
-            if not scored:
-                return chunk, []
-            bounds = (chunk.start, chunk.start + chunk.length)
-            references = audio.read_references(*bounds)[0] if audio.references else None
-            estimates, mixture = chunk.waveforms[:, 0].cpu(), audio.read(*bounds)[0]
-            scores = score_chunk(mixture, estimates, references, rate=rate, score_rate=score_rate)
-            return replace(chunk, waveforms=chunk.waveforms[-1:]), scores
-
-        count = self.method.segments(audio.frames, rate)
-        with WorkerPool(min(count, self.method.workers or default_workers(self.device))) as pool:
-            chunks = self.method.chunks(
-                self.separator,
-                audio.read,
-                audio.frames,
-                read_references=audio.read_references if audio.references else None,
-                keep_steps=scored,
-                generator=self._generator(checked.job),
-                device=self.device,
-                pool=pool,
-            )
-            # by the same workers, which thus have work as long as there is any
-            yield from tqdm(
-                pool.map(score, chunks),
-                total=count,
-                desc=checked.job.name,
-                unit="segment",
-                leave=False,
-                disable=None if count > 1 else True,
-            )
-
-    def _silence(self, checked: CheckedJob, audio: InputAudio, scored: bool) -> Separation:
-        """Return the result of a silent file, which is written as it is."""
-        scores = silence_scores(
-            len(self.separator.sources),
-            self.method.steps,
-            sample_rate=self.score_rate(checked.info),
-            channels=checked.info.channels,
-            has_references=bool(checked.references),
-        )
-        return Separation(statistics=None, scores=scores if scored else [], notes=audio.notes)
-
-    def _guide_notes(self, info: AudioInfo) -> list[str]:
-        """Say that the guide scores audio that was recorded at a rate below its own."""
-        metric = self.method.metric(self.separator.sample_rate)
-        if metric is None or self.score_rate(info) >= metric.minimum_rate:
+    def _refinement_notes(self, file: _File, statistics: ChunkStatistics, scores: Scores) -> list[str]:
+        """Return notes on the guide and the segments of a file."""
+        if not file.audio.sounds:
             return []
-        rate = info.sample_rate
-        return [f"the guide scores it upsampled from {rate} Hz: its scores compare within this file only"]
-
-    def _segment_notes(self, statistics: ChunkStatistics, scored: bool) -> list[str]:
-        """Return notes on the segments of a file."""
-        count, unscored = len(statistics.lengths), int(statistics.unscored) if self.method.guided else 0
-        if count == 1:
-            return ["the guide cannot score it: the one-step estimate is kept"] if unscored else []
-        done = "refined" if self.method.steps else "separated"
-        means = ", its scores are means over them" if scored else ""
-        notes = [f"{done} in {count} segments of {self.method.segment_seconds:g} s{means}"]
-        if unscored:
-            notes.append(f"the guide cannot score {unscored} of them: their one-step estimates are kept")
+        notes, method, rate = [], self.method, file.job.info.sample_rate
+        metric = method.metric(self.separator.sample_rate)
+        if metric is not None and self.score_rate(file.job.info) < metric.minimum_rate:
+            notes.append(
+                f"the guide scores it upsampled from {rate} Hz: its scores compare within this file only"
+            )
+        count = len(statistics.lengths)
+        unscored = int(statistics.unscored) if method.guided else 0
+        if count > 1:
+            done = "refined" if method.steps else "separated"
+            means = ", its scores are means over them" if any(scores) else ""
+            notes.append(f"{done} in {count} segments of {method.segment_seconds:g} s{means}")
+            if unscored:
+                notes.append(f"the guide cannot score {unscored} of them: their one-step estimates are kept")
+        elif unscored:
+            notes.append("the guide cannot score it: the one-step estimate is kept")
         return notes
-
-    def _generator(self, job: Job) -> Generator:
-        digest = hashlib.blake2b(f"{self.seed} {job.name}".encode(), digest_size=7).digest()
-        return Generator().manual_seed(int.from_bytes(digest))

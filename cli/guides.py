@@ -22,26 +22,27 @@ from encore.metrics import (
 )
 
 
-def build_guide(guide: Any, sample_rate: int) -> Metric:
+def build_guide(guide: Any, sample_rate: int, separator: str | None = None) -> Metric:
     """Build a guide: a metric's name or file, a file of ``configs/quality`` by name or path, or a node.
 
     Args:
         guide: Which one.
         sample_rate: Rate in Hz of the audio that it will score.
+        separator: The name of what has that rate, for the remedy where it is too low.
 
     Raises:
         UserError: If there is none, it cannot be built, or the rate is below its own.
     """
     if isinstance(guide, str):
         own = sorted(path.stem for path in (CONFIGS / "quality").glob("*.yaml"))
-        if guide in own or Path(guide).suffix in (".yaml", ".yml"):
-            path = CONFIGS / "quality" / f"{guide}.yaml" if guide in own else Path(guide)
+        path = CONFIGS / "quality" / f"{guide}.yaml" if guide in own else Path(guide)
+        known = (*METRIC_NAMES, *SELF_CONSISTENCY_METRICS, "pesq_wb")
+        if path.suffix in (".yaml", ".yml"):
             if not path.is_file():
                 raise UserError(f"--guide {guide}: there is no such file; use one of {', '.join(own)}")
             guide = OmegaConf.load(path)
-        elif guide not in (*METRIC_NAMES, *SELF_CONSISTENCY_METRICS, "pesq_wb") and not is_external(guide):
-            names = (*METRIC_NAMES, *SELF_CONSISTENCY_METRICS, *EXTERNAL_METRICS, *own)
-            near = ", ".join(nearest(guide, names, 3))
+        elif guide not in known and not is_external(guide):
+            near = ", ".join(nearest(guide, (*known[:-1], *EXTERNAL_METRICS, *own), 3))
             raise UserError(f"--guide {guide}: there is no such guide; use {near}")
     try:
         if isinstance(guide, str):
@@ -49,7 +50,12 @@ def build_guide(guide: Any, sample_rate: int) -> Metric:
         tree = OmegaConf.create({"data": {"sample_rate": sample_rate}, "quality": guide})
         built = instantiate(tree, _convert_="all")["quality"]
     except (HydraException, OmegaConfBaseException, TypeError, ValueError, OSError) as error:
-        raise UserError(f"guide: {cause(error)}") from error
+        reason = cause(error)
+        if separator is not None and f"sample_rate={sample_rate} is below" in reason:
+            reason += (
+                f"; --separator '{separator}?sample_rate=16000' works on audio resampled to another rate"
+            )
+        raise UserError(f"guide: {reason}") from error
     if not isinstance(built, Metric):
         raise UserError(
             f"guide: {type(built).__name__} is not a Metric; give a node whose _target_ makes one"

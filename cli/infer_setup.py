@@ -12,17 +12,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from encore.cli.file_separation import CheckedJob, FileSeparator
+from encore.cli.file_separation import FileSeparator
 from encore.cli.guides import build_guide
-from encore.cli.inputs import plan_jobs
+from encore.cli.inputs import Job, plan_jobs
 from encore.cli.memory import disable_malloc_trim
 from encore.cli.method import Method
 from encore.cli.method_options import load_method
 from encore.cli.output_names import OutputNames
 from encore.cli.overrides import UserError
 from encore.cli.prior_method import prior_separator, prior_separator_of
-from encore.data.audio import AudioFileError
-from encore.metrics import Metric
 from encore.models import load_separator
 from encore.models.acceleration import accelerate
 from encore.models.types import LoadedSeparator
@@ -92,7 +90,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def build(options: argparse.Namespace) -> FileSeparator:
-    """Load the separator and the method, and check them against each other.
+    """Load the separator, the method and its guide, and check them against each other.
 
     Raises:
         ValueError: One line: a wrong option, separator, method or guide.
@@ -102,18 +100,20 @@ def build(options: argparse.Namespace) -> FileSeparator:
         raise UserError(f"-o {options.out}: is a file; name a folder")
     if options.reference is not None and not options.reference.exists():
         raise UserError(f"--reference {options.reference}: there is no such folder")
+    shortcuts = {"segment_seconds": options.segment, "shifts": options.shifts}
     method = load_method(
         options.method,
         steps=options.steps,
         candidates=options.candidates,
         guide=options.guide,
-        overrides=[*_shortcuts(options), *options.overrides],
+        overrides=[
+            *(f"method.{name}={value}" for name, value in shortcuts.items() if value is not None),
+            *options.overrides,
+        ],
     )
     disable_malloc_trim()
     device = choose_device(options.device)
     separator = _separator(options, method, device)
-    if options.sources is not None:
-        separator = _selected(separator, options.sources, method)
     made = prior_separator_of(separator)
     if made is not None and method.segment_seconds is None:
         method = replace(method, segment_seconds=made.segment_seconds)
@@ -121,119 +121,84 @@ def build(options: argparse.Namespace) -> FileSeparator:
     for network in networks:
         accelerate(network, precision=options.precision, compiled=options.compile)
     if method.guided:
-        method = replace(method, guide=_guide(method, separator, options.separator))
+        guide = build_guide(method.recipe["guide"], separator.sample_rate, separator=options.separator)
+        method = replace(method, guide=guide)
     if method.kind == "oracle" and options.reference is None:
         raise UserError(
             f"--guide {method.name}: is an oracle; give --reference FOLDER with the clean files, or a blind "
             "guide such as dnsmos_ovrl"
         )
-    output_names(options, separator)  # says what is wrong before a file is looked at
     return FileSeparator(
-        separator,
-        method,
+        separator=separator,
+        method=method,
         device=device,
+        names=OutputNames(
+            sources=separator.sources,
+            residual=options.residual,
+            template=options.filename,
+            container=options.container,
+        ),
         references=options.reference,
         subtype=options.subtype,
         clip=options.clip,
         seed=options.seed,
+        scored=not options.no_scores,
     )
 
 
 def _separator(options: argparse.Namespace, method: Method, device: torch.device) -> LoadedSeparator:
-    """Return the separator that is named, or one made of priors.
+    """Return the separator that is named, or one made of priors, with the chosen sources.
 
     Raises:
-        UserError: If an option does not fit the method.
+        UserError: If an option does not fit the method or the separator.
     """
+    separator: LoadedSeparator
     if method.posterior is None:
         if options.priors:
             raise UserError(
                 f"--priors {' '.join(options.priors)}: are for --method diffusion_prior; give it too"
             )
-        return load_separator(options.separator, device=device)
-    if options.separator is not None:
+        separator = load_separator(options.separator, device=device)
+    elif options.separator is not None:
         raise UserError(
             f"--separator {options.separator}: --method diffusion_prior has priors instead; to start from an "
             "estimate of it, --set method.posterior.estimate=..."
         )
-    return prior_separator(options.priors or [], method.posterior, device=device, seed=options.seed)
-
-
-def _selected(separator: LoadedSeparator, names: str, method: Method) -> LoadedSeparator:
-    """Return the separator with some of its sources only.
-
-    Raises:
-        UserError: If it has no such source, or all sources are needed.
-    """
+    else:
+        separator = prior_separator(options.priors or [], method.posterior, device=device, seed=options.seed)
+    if options.sources is None:
+        return separator
     if method.consistency is not None:
         raise UserError(
-            f"--sources {names}: consistency={method.consistency} moves all sources to sum to the mixture; "
-            "leave one of them out"
+            f"--sources {options.sources}: consistency={method.consistency} moves all sources to sum to the "
+            "mixture; leave one of them out"
         )
     try:
-        return SelectSources(separator, [name.strip() for name in names.split(",")])
+        return SelectSources(separator, [name.strip() for name in options.sources.split(",")])
     except ValueError as error:
         raise UserError(f"--{str(error).replace('=', ' ', 1)}") from error
 
 
-def _guide(method: Method, separator: LoadedSeparator, uri: str | None) -> Metric:
-    """Return the guide at the separator's rate.
-
-    Raises:
-        UserError: If there is no such guide, or it needs a higher rate; then with a way out.
-    """
-    try:
-        return build_guide(method.recipe["guide"], separator.sample_rate)
-    except UserError as error:
-        rate = separator.sample_rate
-        if f"sample_rate={rate} is below" not in str(error):
-            raise
-        raise UserError(
-            f"{error}; --separator '{uri}?sample_rate=16000' works on audio resampled to another rate"
-        ) from error
-
-
-def _shortcuts(options: argparse.Namespace) -> list[str]:
-    """Return the overrides of options that are values of every method."""
-    values = {"segment_seconds": options.segment, "shifts": options.shifts}
-    return [f"method.{name}={value}" for name, value in values.items() if value is not None]
-
-
-def output_names(options: argparse.Namespace, separator: LoadedSeparator) -> OutputNames:
-    """Return the names of the outputs.
-
-    Raises:
-        UserError: If the template or format is invalid.
-    """
-    return OutputNames(
-        sources=separator.sources,
-        residual=options.residual,
-        template=options.filename,
-        container=options.container,
-    )
-
-
 def check_inputs(
     options: argparse.Namespace, files: FileSeparator, messages: Messages
-) -> tuple[list[CheckedJob], int]:
+) -> tuple[list[Job], int]:
     """Find the inputs and read their headers; every one that cannot be done is reported at once.
 
     Returns:
         The jobs to do, and how many were left out because their outputs exist.
     """
-    plan = plan_jobs(options.inputs, options.out, output_names(options, files.separator))
-    for fault in plan.faults:
+    found, faults = plan_jobs(options.inputs, options.out, files.names)
+    for fault in faults:
         messages.fault(None, fault)
-    if options.reference is not None and options.reference.is_file() and len(plan.jobs) > 1:
+    if options.reference is not None and options.reference.is_file() and len(found) > 1:
         messages.fault(options.reference, "one reference file for several inputs: give a folder")
         return [], 0
-    jobs, skipped = [], 0
-    for job in plan.jobs:
-        if options.skip_existing and job.done:
-            skipped += 1
-            continue
+    left = [job for job in found if not (options.skip_existing and job.done)]
+    jobs = []
+    for job in left:
         try:
-            jobs.append(files.check(job))
-        except (AudioFileError, ValueError, OSError) as error:
+            files.check(job)
+            jobs.append(job)
+        except (ValueError, OSError) as error:
             messages.fault(job.path, error)
-    return jobs, skipped
+    return jobs, len(found) - len(left)

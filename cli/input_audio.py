@@ -1,103 +1,121 @@
-"""Read an input of ``infer.py`` and its references, part by part."""
+"""Read an input of ``infer.py`` and its references once, from their beginnings to their ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from encore.cli.inputs import Job
 from encore.common.dsp import resampled_length
-from encore.data.audio import AudioInfo, read_audio
+from encore.data.audio import AudioInfo, StreamResampler, audio_info, read_blocks
 
-_SCANNED = 1 << 20  # samples, less than a minute
+_BLOCK = 1 << 16  # samples, 1 to 4 s
 _FULL_SCALE = 0.9999  # the largest 16-bit sample is 0.99997
 _CLIPPED_RUN = 3
 
 
 class InputAudio:
-    """One file at the separator's rate, and its references, without the channels that are silent throughout.
+    """One input at the separator's rate, and its references, in windows that move forward.
 
-    The file is scanned once, block by block; then any part of it can be read from disk, from any thread, so
-    that an hour takes no more memory than a few seconds.
+    What lies before a window is forgotten, so that an hour takes no more memory than a few seconds.
 
     Args:
-        path: The file.
-        info: Its header.
-        references: One file for each source; empty without references.
+        job: Names the files.
         sample_rate: Rate in Hz to read at.
-        together: Whether channels are separated together, so that none of several may be left out.
+        keep: Keep the samples of the input at its own rate until `take_original` takes them.
 
     Attributes:
-        frames: Samples of the file at that rate.
-        active: ``(channel,)`` of the file, which of its channels are read.
-        notes: What the user should know, a line each.
-
-    Raises:
-        AudioFileError: If samples cannot be read or are not finite.
+        frames: Samples of the input at that rate.
     """
 
-    def __init__(
-        self, path: Path, info: AudioInfo, references: Sequence[Path], *, sample_rate: int, together: bool
-    ) -> None:
-        self.path, self.references, self.sample_rate = path, tuple(references), sample_rate
-        self.frames = resampled_length(info.frames, info.sample_rate, sample_rate)
-        sounding, clipped = self._scan(info)
-        self.notes = _level_notes(sounding, clipped)
-        if info.sample_rate > sample_rate:
-            limit = sample_rate / 2000
-            self.notes.append(f"the separator works at {sample_rate} Hz: nothing above {limit:g} kHz is kept")
-        self.active = sounding | sounding.any() if together else sounding
+    def __init__(self, job: Job, sample_rate: int, *, keep: bool) -> None:
+        self.job, self.sample_rate = job, sample_rate
+        self.frames = resampled_length(job.info.frames, job.info.sample_rate, sample_rate)
+        self._mixture = _Windows(map(self._watch, read_blocks(job.path, _BLOCK)), job.info, sample_rate)
+        self._original: list[Tensor] | None = [] if keep else None
+        self._sounding = torch.zeros(job.info.channels, dtype=torch.bool)
+        self._clipped, self._last = False, torch.empty(job.info.channels, 0)
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return samples of the mixture, ``(1, channel, stop - start)``."""
-        return self._part(self.path, start, stop)[None]
+        """Return samples of the mixture, ``(1, channel, stop - start)``; ``start`` never goes back.
+
+        Raises:
+            AudioFileError: If samples cannot be read or are not finite.
+        """
+        return self._mixture.read(start, stop)[None]
 
     def read_references(self, start: int, stop: int) -> Tensor:
-        """Return samples of the references, ``(1, source, channel, stop - start)``."""
-        return torch.stack([self._part(path, start, stop) for path in self.references])[None]
+        """Return samples of the references, ``(1, source, channel, stop - start)``, like `read`."""
+        return torch.stack([reference.read(start, stop) for reference in self._references])[None]
 
-    def _part(self, path: Path, start: int, stop: int) -> Tensor:
-        # a reference at another rate may round to one sample more or less
-        try:
-            waveform, _ = read_audio(path, sample_rate=self.sample_rate, start=start, frames=stop - start)
-        except ValueError:
-            if stop != self.frames or path == self.path:
-                raise
-            waveform, _ = read_audio(path, sample_rate=self.sample_rate, start=start)
-            waveform = pad(waveform, (0, stop - start - waveform.shape[-1]))
-        return waveform if self.active.all() else waveform[self.active]
+    @cached_property
+    def _references(self) -> list[_Windows]:
+        return [
+            _Windows(read_blocks(path, _BLOCK), audio_info(path), self.sample_rate)
+            for path in self.job.references
+        ]
 
-    def _scan(self, info: AudioInfo) -> tuple[Tensor, bool]:
-        """Return which channels sound ``(channel,)``, and whether samples in a row are at full scale."""
-        sounding, clipped = torch.zeros(info.channels, dtype=torch.bool), False
-        for block in self._blocks(info):
-            sounding |= block.any(-1)
-            clipped = clipped or _is_clipped(block)
-        return sounding, clipped
+    def take_original(self, frames: int) -> Tensor:
+        """Return the next samples of the input at its own rate, ``(channel, frames)``, once."""
+        assert self._original is not None
+        samples = torch.cat(self._original, -1)
+        self._original[:] = [samples[:, frames:]]
+        return samples[:, :frames]
 
-    def _blocks(self, info: AudioInfo) -> Iterator[Tensor]:
-        """Yield the file ``(channel, time)`` at its own rate, in blocks that share a few samples."""
-        for start in range(0, info.frames, _SCANNED):
-            stop = min(start + _SCANNED + _CLIPPED_RUN - 1, info.frames)
-            yield read_audio(self.path, start=start, frames=stop - start)[0]
+    @property
+    def sounds(self) -> bool:
+        """Whether a sample that was read is not 0."""
+        return bool(self._sounding.any())
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the input as far as it was read, a line each."""
+        silent = (~self._sounding).nonzero().flatten().tolist()
+        notes = [f"channel {index + 1} of {len(self._sounding)} is silent and stays so" for index in silent]
+        if not self.sounds:
+            notes = ["silent: silence is written, nothing is scored"]
+        if self._clipped:
+            notes.append("clipped: samples stay at full scale; it is processed as it is")
+        if self.job.info.sample_rate > self.sample_rate:
+            limit = self.sample_rate / 2000
+            notes.append(f"the separator works at {self.sample_rate} Hz: nothing above {limit:g} kHz is kept")
+        return notes
+
+    def _watch(self, block: Tensor) -> Tensor:
+        """Note which channels sound and whether samples in a row are at full scale; return the block."""
+        if self._original is not None:
+            self._original.append(block)
+        self._sounding |= block.any(-1)
+        joined = torch.cat((self._last, block), -1)
+        self._last = joined[:, 1 - _CLIPPED_RUN :].clone()
+        if not self._clipped and joined.shape[-1] >= _CLIPPED_RUN:
+            limits = torch.stack((joined >= _FULL_SCALE, joined <= -_FULL_SCALE))
+            self._clipped = bool(limits.unfold(-1, _CLIPPED_RUN, 1).all(-1).any())
+        return block
 
 
-def _is_clipped(waveform: Tensor) -> bool:
-    if waveform.shape[-1] < _CLIPPED_RUN:
-        return False
-    limits = (waveform >= _FULL_SCALE, waveform <= -_FULL_SCALE)
-    return any(bool(limit.unfold(-1, _CLIPPED_RUN, 1).all(-1).any()) for limit in limits)
+class _Windows:
+    """Windows of a file at another rate, from its blocks."""
 
+    def __init__(self, blocks: Iterator[Tensor], info: AudioInfo, sample_rate: int) -> None:
+        self._blocks, self._left = blocks, info.frames
+        self._resampler = StreamResampler(info.sample_rate, sample_rate)
+        self._parts = [torch.empty(info.channels, 0)]
+        self._begin = self._end = 0
 
-def _level_notes(sounding: Tensor, clipped: bool) -> list[str]:
-    """Return notes on silence and clipping."""
-    if not sounding.any():
-        return ["silent: silence is written, nothing is scored"]
-    silent = (~sounding).nonzero().flatten().tolist()
-    notes = [f"channel {index + 1} of {len(sounding)} is silent and stays so" for index in silent]
-    if clipped:
-        notes.append("clipped: samples stay at full scale; it is processed as it is")
-    return notes
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return ``(channel, stop - start)``; zeros behind the end, which rounding may move by a sample."""
+        while self._end < stop and self._left:
+            block = next(self._blocks)
+            self._left -= block.shape[-1]
+            self._parts.append(self._resampler.push(block, last=not self._left))
+            self._end += self._parts[-1].shape[-1]
+        kept = torch.cat(self._parts, -1)[:, start - self._begin :]
+        self._parts, self._begin = [kept], start
+        window = kept[:, : stop - start]
+        # a copy of its own, as it outlives the others
+        return pad(window, (0, stop - start - window.shape[-1])).clone()

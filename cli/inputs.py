@@ -1,44 +1,34 @@
-"""Find the files that the arguments of a command line name."""
+"""Find the files that the arguments of a command line name, and decide on their outputs."""
 
 from __future__ import annotations
 
 import glob
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from encore.cli.output_names import OutputNames
-from encore.data.audio import AUDIO_SUFFIXES
+from encore.data.audio import AUDIO_SUFFIXES, AudioInfo, audio_info
 
 
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """An input file.
-
-    Attributes:
-        path: Where it is.
-        relative: Its path below the place that was named: what its outputs are called.
-    """
-
-    path: Path
-    relative: Path
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(kw_only=True)
 class Job:
-    """A file to be processed and its outputs.
+    """A file to be processed.
 
     Attributes:
         path: The input.
-        relative: Its path below the place that was named.
+        relative: Its path below the place that was named: what its outputs are called.
         outputs: One file for each source, in the separator's order, then that of the residual, if any.
+        references: One file for each source; empty without references.
     """
 
     path: Path
     relative: Path
-    outputs: tuple[Path, ...]
+    outputs: tuple[Path, ...] = ()
+    references: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -50,16 +40,18 @@ class Job:
         """Whether all outputs exist; an output is written whole or not at all."""
         return all(output.is_file() for output in self.outputs)
 
+    @cached_property
+    def info(self) -> AudioInfo:
+        """The input's header; see `encore.data.audio.audio_info` for the errors."""
+        return audio_info(self.path)
 
-@dataclass(slots=True)
-class Plan:
-    """Jobs, and a line for each input that cannot be processed."""
-
-    jobs: list[Job] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    @property
+    def seconds(self) -> float:
+        """Duration of the input."""
+        return self.info.frames / self.info.sample_rate
 
 
-def plan_jobs(arguments: Sequence[str], out: Path, names: OutputNames) -> Plan:
+def plan_jobs(arguments: Sequence[str], out: Path, names: OutputNames) -> tuple[list[Job], list[str]]:
     """Find the inputs and decide on every output, before anything is processed.
 
     Args:
@@ -71,59 +63,53 @@ def plan_jobs(arguments: Sequence[str], out: Path, names: OutputNames) -> Plan:
         The jobs in order, each input once, and a line for each argument or file that cannot be used: nothing
         found, an output that is an input, two inputs with one output (both are left out).
     """
-    plan = Plan()
-    files: dict[tuple[Path, Path], InputFile] = {}
+    faults: list[str] = []
+    found: dict[tuple[Path, Path], Job] = {}
     for argument in arguments:
         try:
-            for file in find_inputs(argument, out):
-                files.setdefault((file.path.resolve(), file.relative), file)
-        except (OSError, ValueError) as error:
-            plan.faults.append(_reason(argument, error))
-    jobs = [Job(file.path, file.relative, names.paths(file.relative, out)) for file in files.values()]
+            for job in find_inputs(argument, out):
+                found.setdefault((job.path.resolve(), job.relative), job)
+        except OSError as error:
+            faults.append(f"{argument}: cannot be read ({error.strerror or error}): check the path")
+        except ValueError as error:
+            faults.append(str(error))
     by_output = defaultdict(list)
-    for job in jobs:
+    for job in found.values():
+        job.outputs = names.paths(job.relative, out)
         for output in job.outputs:
             by_output[output].append(job)
-    inputs = {job.path.resolve(): job for job in jobs}
-    for job in jobs:
-        fault = _fault(job, by_output, inputs)
-        if fault is None:
-            plan.jobs.append(job)
-        else:
-            plan.faults.append(fault)
-    return plan
+    inputs = {path: job.path for (path, _), job in found.items()}
+    collisions = {id(job): _collision(job, by_output, inputs) for job in found.values()}
+    faults += filter(None, collisions.values())
+    return [job for job in found.values() if collisions[id(job)] is None], faults
 
 
-def find_inputs(argument: str, out: Path) -> list[InputFile]:
-    """Return the files that one argument names; see `plan_jobs`.
+def find_inputs(argument: str, out: Path) -> list[Job]:
+    """Return the files that one argument names, without outputs; see `plan_jobs`.
 
     Raises:
         ValueError: If it stands for none.
         OSError: If a list cannot be read.
     """
     path = Path(argument)
-    if path.is_file():
-        return [InputFile(path, Path(path.name))]
     if path.is_dir():
         if path.resolve() == out.resolve():
             raise ValueError(
                 f"{argument}: is the output folder too, inputs would be overwritten: give another -o"
             )
-        return _required(_in_folder(path, path, out), argument, "holds no audio file")
-    if argument.startswith("@"):
-        return _required(_in_list(Path(argument[1:]), out), argument, "lists no file")
-    if glob.has_magic(argument):
-        return _required(_in_glob(argument, out), argument, "matches no audio file")
-    # nothing there: reading it names the reason, as for every other bad file
-    return [InputFile(path, Path(path.name))]
+        found, reason = list(_in_folder(path, path, out)), "holds no audio file"
+    elif argument.startswith("@") and not path.is_file():
+        found, reason = list(_in_list(Path(argument[1:]), out)), "lists no file"
+    elif glob.has_magic(argument) and not path.is_file():
+        found, reason = list(_in_glob(argument, out)), "matches no audio file"
+    else:  # if nothing is there: reading it names the reason, as for every other bad file
+        return [Job(path=path, relative=Path(path.name))]
+    if not found:
+        raise ValueError(f"{argument}: {reason} ({' '.join(AUDIO_SUFFIXES)}): check the path")
+    return found
 
 
-def is_audio_name(path: Path) -> bool:
-    """Return whether a search of folders takes a file: an audio suffix, and not hidden."""
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-
-
-def _in_folder(folder: Path, base: Path, out: Path) -> Iterator[InputFile]:
+def _in_folder(folder: Path, base: Path, out: Path) -> Iterator[Job]:
     """Yield audio files below a folder in sorted order, links followed, the output folder left out."""
     seen, hidden = set(), out.resolve()
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -134,13 +120,17 @@ def _in_folder(folder: Path, base: Path, out: Path) -> Iterator[InputFile]:
             for name in folders
             if not name.startswith(".") and (here / name).resolve() not in (*seen, hidden)
         )
-        for name in sorted(names):
-            path = here / name
-            if is_audio_name(path):
-                yield InputFile(path, path.relative_to(base))
+        yield from _audio_files((here / name for name in sorted(names)), base)
 
 
-def _in_list(path: Path, out: Path) -> Iterator[InputFile]:
+def _audio_files(paths: Iterable[Path], base: Path) -> Iterator[Job]:
+    """Yield those files that have an audio suffix and are not hidden, named relative to a folder."""
+    for path in paths:
+        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
+            yield Job(path=path, relative=path.relative_to(base))
+
+
+def _in_list(path: Path, out: Path) -> Iterator[Job]:
     """Yield files and folders of a list, named relative to the deepest folder that holds them all."""
     # names may hold any character but the line's end, and need not be UTF-8
     lines = [line.rstrip("\r") for line in path.read_text("utf-8-sig", "surrogateescape").split("\n")]
@@ -148,59 +138,37 @@ def _in_list(path: Path, out: Path) -> Iterator[InputFile]:
         Path(line) for line in lines if line.strip() and (not line.startswith("#") or Path(line).exists())
     ]
     folders = [os.path.abspath(entry if entry.is_dir() else entry.parent) for entry in entries]  # noqa: PTH100
-    if not entries:
-        return
-    base = Path(os.path.commonpath(folders))
+    base = Path(os.path.commonpath(folders)) if folders else Path()
     for entry in entries:
         # not resolved: a link is called what the list calls it
         place = Path(os.path.abspath(entry))  # noqa: PTH100
         if entry.is_dir():
             yield from _in_folder(place, base, out)
         else:
-            yield InputFile(entry, place.relative_to(base))
+            yield Job(path=entry, relative=place.relative_to(base))
 
 
-def _in_glob(pattern: str, out: Path) -> Iterator[InputFile]:
+def _in_glob(pattern: str, out: Path) -> Iterator[Job]:
     """Yield audio files, and those of folders, that a pattern matches, named below its fixed part."""
-    fixed = []
-    for part in Path(pattern).parts:
-        if glob.has_magic(part):
-            break
-        fixed.append(part)
-    base, hidden = Path(*fixed), out.resolve()
+    parts = Path(pattern).parts
+    base = Path(*parts[: next(n for n, part in enumerate(parts) if glob.has_magic(part))])
+    hidden = out.resolve()
     for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
         path = Path(match)
-        if hidden in path.resolve().parents or path.resolve() == hidden:
+        if hidden in (path.resolve(), *path.resolve().parents):
             continue
-        if path.is_dir():
-            yield from _in_folder(path, base, out)
-        elif is_audio_name(path):
-            yield InputFile(path, path.relative_to(base))
+        yield from _in_folder(path, base, out) if path.is_dir() else _audio_files([path], base)
 
 
-def _required(files: Iterator[InputFile], argument: str, reason: str) -> list[InputFile]:
-    found = list(files)
-    if not found:
-        raise ValueError(f"{argument}: {reason} ({' '.join(AUDIO_SUFFIXES)}): check the path")
-    return found
-
-
-def _fault(job: Job, by_output: dict[Path, list[Job]], inputs: dict[Path, Job]) -> str | None:
-    """Return why a job cannot be done, or None."""
+def _collision(job: Job, by_output: dict[Path, list[Job]], inputs: dict[Path, Path]) -> str | None:
+    """Return why a job would overwrite a file, or None."""
     for output in job.outputs:
-        others = [other for other in by_output[output] if other is not job]
-        if others:
-            return (
-                f"{job.path}: would be written to {output} like {others[0].path}: "
-                "give their common folder, a --filename that tells them apart, or another -o each"
-            )
-        victim = inputs.get(output.resolve())
-        if victim is not None:
-            return f"{job.path}: its output {output} would overwrite the input {victim.path}: give another -o"
+        for other in by_output[output]:
+            if other is not job:
+                return (
+                    f"{job.path}: would be written to {output} like {other.path}: "
+                    "give their common folder, a --filename that tells them apart, or another -o each"
+                )
+        if victim := inputs.get(output.resolve()):
+            return f"{job.path}: its output {output} would overwrite the input {victim}: give another -o"
     return None
-
-
-def _reason(argument: str, error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{argument}: cannot be read ({error.strerror or error}): check the path"
-    return str(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any, Literal
@@ -13,10 +13,18 @@ from torch import Generator, Tensor
 
 from encore.cli.overrides import UserError
 from encore.cli.prior_method import PosteriorSettings
-from encore.inference import BridgeSampler, RefineOptions, Search, Trajectory, WorkerPool, overlap_add
-from encore.inference.chunking import Read, segment_bounds
+from encore.inference import (
+    BridgeSampler,
+    GridSearch,
+    Refined,
+    RefineOptions,
+    Search,
+    Trajectory,
+    overlap_add,
+)
+from encore.inference.chunking import segment_bounds
 from encore.inference.options import BATCH_SECONDS
-from encore.inference.segments import Chunk, refine_segments
+from encore.inference.segments import Chunk
 from encore.metrics.quality import Metric
 from encore.models.types import LoadedSeparator, permutation_groups
 
@@ -43,6 +51,7 @@ class Method(RefineOptions):
         UserError: If a value is out of range, or values do not fit each other.
     """
 
+    search: Search | Tensor = field(default_factory=lambda: GridSearch(1, steps=0))
     segment_seconds: float | None = 30.0
     overlap_seconds: float | None = 1.0
     context_seconds: float = 0.0
@@ -90,81 +99,69 @@ class Method(RefineOptions):
         return 1 + sources * (self.sampler.evaluations - 1)
 
     def segments(self, frames: int, sample_rate: int) -> int:
-        """Return the number of segments that a file of that many samples is refined in.
+        """Return the number of segments that a file of that many samples is refined in."""
+        return len(segment_bounds(frames, **self.bounds(frames, sample_rate)))
+
+    def bounds(self, frames: int, sample_rate: int) -> dict[str, int]:
+        """Return the samples of a segment, of a fade and of the context at either side of it.
 
         Raises:
             ValueError: If nothing of a segment is left between its fades in whole samples.
         """
-        count = len(segment_bounds(frames, **self._bounds(frames, sample_rate)))
-        return 1 if self.refine_per == "item" else count
+        bounds = self._cuts(frames, sample_rate)
+        segment_bounds(frames, **bounds)  # says what is wrong
+        whole = {"segment": frames, "overlap": 0, "context": 0}
+        return whole if self.refine_per == "item" else bounds
 
-    def chunks(
+    def refine(
         self,
         separator: LoadedSeparator,
-        read: Read,
-        frames: int,
+        mixture: Tensor,
         *,
-        read_references: Read | None,
+        references: Tensor | None,
+        generator: Generator | None,
         keep_steps: bool,
-        generator: Generator,
         device: torch.device,
-        pool: WorkerPool,
-    ) -> Iterator[Chunk]:
-        """Refine all sources of one item of any length; see `encore.inference.segments.refine_segments`.
+        at_once: int,
+    ) -> Chunk:
+        """Refine all sources of one segment, or of a whole item.
 
         Args:
             separator: On ``device``.
-            read: Gives samples of the mixture, ``(1, c, t)`` in main memory, at the separator's rate.
-            frames: Its samples.
-            read_references: Gives ``(1, s, c, t)``; None without.
-            keep_steps: Keep the estimates of all steps.
+            mixture: ``(1, c, t)`` in main memory, at the separator's rate.
+            references: ``(1, s, c, t)``; None without.
             generator: Of shifts and of a bridge's noise.
-            device: The separator's device, to which the segments are moved.
-            pool: Threads that work on the segments.
+            keep_steps: Keep the estimates of all steps.
+            device: The separator's device, to which the signals are moved.
+            at_once: Refinements that run at the same time.
         """
-        bounds = self._bounds(frames, separator.sample_rate)
-        groups = permutation_groups(separator.sources)
-        options: dict[str, Any] = {"at_once": pool.count}
-        home = device
-        if self.refine_per == "item" and frames > bounds["segment"]:
+        steps = Trajectory() if keep_steps else None
+        options: dict[str, Any] = {"generator": generator, "callback": steps, "at_once": at_once}
+        cuts = self._cuts(mixture.shape[-1], separator.sample_rate)
+        if mixture.shape[-1] > cuts["segment"]:
             # the item stays in main memory, and its segments are moved one by one
             home = torch.device("cpu")
+            own: dict[str, Any] = cuts | {"overlap": cuts["overlap"] / cuts["segment"]}
             # on a CPU large calls are no faster
-            at_once = 1 if device.type == "cpu" else int(BATCH_SECONDS / (self.segment_seconds or 1))
+            calls = 1 if device.type == "cpu" else int(BATCH_SECONDS / (self.segment_seconds or 1))
+            groups = permutation_groups(separator.sources)
             options["wrap"] = partial(
-                overlap_add,
-                segment=bounds["segment"],
-                overlap=bounds["overlap"] / bounds["segment"],
-                context=bounds["context"],
-                max_batch=max(1, at_once),
-                groups=groups,
-                device=device,
+                overlap_add, **own, max_batch=max(1, calls), groups=groups, device=device
             )
-            bounds = {"segment": frames, "overlap": 0, "context": 0}
+        else:
+            home = device
+        moved = None if references is None else _moved(references, home)
+        refine = super().__call__ if self.sampler is None else self.sampler
+        refined = refine(separator, _moved(mixture, home), references=moved, **options)
+        return Chunk.of(refined, mixture, references, None if steps is None else steps.estimates)
 
-        def refine_one(mixture: Tensor, references: Tensor | None, generator: Generator | None) -> Chunk:
-            steps = Trajectory() if keep_steps else None
-            refine = super(Method, self).__call__ if self.sampler is None else self.sampler
-            refined = refine(
-                separator,
-                _moved(mixture, home),
-                references=None if references is None else _moved(references, home),
-                generator=generator,
-                callback=steps,
-                **options,
-            )
-            return Chunk.of(refined, None if steps is None else steps.estimates)
-
-        return refine_segments(
-            refine_one,
-            read,
-            frames,
-            groups=groups,
-            read_references=read_references,
-            generator=generator,
-            pool=pool,
-            **bounds,
-        )
+    def silence(self, mixture: Tensor, references: Tensor | None, sources: int, *, keep_steps: bool) -> Chunk:
+        """Return silence as the estimates of a silent segment ``(1, c, t)``, without a call or a score."""
+        unknown = torch.full((self.steps + 1, 1), torch.nan)
+        zeros = torch.zeros(1, sources, *mixture.shape[1:])
+        none = torch.zeros(1, dtype=torch.long)
+        refined = Refined(zeros, zeros, scores=unknown, ratios=unknown[1:], evaluations=none)
+        return Chunk.of(refined, mixture, references, [zeros] * self.steps if keep_steps else None)
 
     def describe(self) -> dict[str, Any]:
         """Return every setting as plain values, for a run's record."""
@@ -186,8 +183,7 @@ class Method(RefineOptions):
         """Seconds of a fade."""
         return (self.segment_seconds or 0.0) / 2 if self.overlap_seconds is None else self.overlap_seconds
 
-    def _bounds(self, frames: int, sample_rate: int) -> dict[str, int]:
-        """Samples of a segment, a fade and the context at either side of it."""
+    def _cuts(self, frames: int, sample_rate: int) -> dict[str, int]:
         if self.segment_seconds is None:
             return {"segment": frames, "overlap": 0, "context": 0}
         seconds = {

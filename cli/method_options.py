@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from types import NoneType
 from typing import Any
 
 import yaml
@@ -12,19 +13,14 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from encore.cli.config_kinds import check_kinds
 from encore.cli.guides import cause
 from encore.cli.method import Method
 from encore.cli.overrides import CONFIGS, UserError
+from encore.cli.typed_config import arguments, check_types
 from encore.common.names import nearest
 
-_STEPS = {
-    "multi_step": "search.steps",
-    "progressive": "search.steps",
-    "bridge": "sampler.steps",
-    "diffusion_prior": "posterior.levels",
-}
-"""What ``--steps`` changes, by method."""
+_STEPS = {"bridge": "sampler.steps", "diffusion_prior": "posterior.levels", "one_step": None}
+"""What ``--steps`` changes, by method; ``search.steps`` of all others."""
 
 
 def load_method(
@@ -52,70 +48,72 @@ def load_method(
     """
     config = OmegaConf.load(CONFIGS / "method" / f"{name}.yaml")
     assert isinstance(config, DictConfig)
-    options = ((_STEPS.get(name), "--steps", steps), ("search.candidates", "--candidates", candidates))
-    for key, flag, value in (*options, ("guide", "--guide", guide)):
-        if value is None:
-            continue
-        if key is None or (flag != "--steps" and name != "multi_step"):
-            raise UserError(f"{flag}={value}: --method {name} has none; leave it out, or use multi_step")
-        _make_room(config, key)
-        OmegaConf.update(config, key, value, force_add=True)
+    guided = {"search.candidates": candidates, "guide": guide}
+    for key, value in ({_STEPS.get(name, "search.steps"): steps} | guided).items():
+        flag = "steps" if key not in guided else str(key).rpartition(".")[2]
+        if value is not None and (key is None or (key in guided and name != "multi_step")):
+            raise UserError(f"--{flag}={value}: --method {name} has none; leave it out, or use multi_step")
+        if value is not None and key is not None:
+            _set(config, key, value)
     for override in overrides:
-        _apply(config, override)
+        key, equals, text = override.partition("=")
+        if not equals or not key.startswith("method."):
+            raise UserError(f"--set {override}: write method.KEY=VALUE, such as method.search.candidates=10")
+        try:
+            _set(config, key.removeprefix("method."), OmegaConf.from_dotlist([f"value={text}"]).value)
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+            raise UserError(f"--set {override}: {cause(error)}") from error
+    node = _with_defaults(OmegaConf.to_container(config, resolve=True))
     try:
-        node: Any = OmegaConf.to_container(config, resolve=True)
-        check_kinds(node, "method")
-    except (OmegaConfBaseException, UserError) as error:
-        raise UserError(f"--set {cause(error)}") from error
-    chosen = node.get("guide")
-    placeholder = {} if chosen is None else {"guide": str(chosen)}
+        check_types(node, "method")
+    except UserError as error:
+        raise UserError(f"--set {error}") from error
+    chosen = None if node["guide"] is None else str(node["guide"])
     try:
-        built = instantiate({**node, **placeholder, "_partial_": True, "_convert_": "all"})
+        built = instantiate({**node, "guide": chosen, "_partial_": True, "_convert_": "all"})
         method: Method = built(recipe=node)
         return method
     except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
         raise UserError(f"--method {name}: {cause(error)}") from error
 
 
-def _apply(config: DictConfig, override: str) -> None:
-    """Set one value of ``method.key=value``, checked."""
-    key, equals, text = override.partition("=")
-    if not equals or not key.startswith("method."):
-        raise UserError(f"--set {override}: write method.KEY=VALUE, such as method.search.candidates=10")
-    key = key.removeprefix("method.")
-    _make_room(config, key)
-    known = list(_keys(OmegaConf.to_container(config)))
-    if config.get("guide") is not None and "search.candidates" not in known:
-        known.append("search.candidates")
+def _set(config: DictConfig, key: str, value: Any) -> None:
+    """Set a value; candidates of a search without them make it a grid.
+
+    Raises:
+        UserError: If there is no such key.
+    """
+    to_grid = key == "search.candidates" and config.get("guide") is not None
+    if to_grid and "candidates" not in arguments(config.search._target_):
+        steps = {name: own for name, own in config.search.items() if name == "steps"}
+        config.search = {"_target_": "encore.inference.GridSearch", "include_estimate": True, **steps}
+    known = _keys(OmegaConf.to_container(config))
     if key not in known:
         near = " or method.".join(nearest(key, known, 2))
-        raise UserError(f"--set {override}: there is no method.{key}; did you mean method.{near}?")
+        raise UserError(f"there is no method.{key}; did you mean method.{near}?")
+    whole = OmegaConf.is_dict(value) and "_target_" in value
+    OmegaConf.update(config, key, value, merge=not whole, force_add=True)
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    """Return the dotted keys of a node: those that are written, and the arguments of what it builds."""
+    keys: list[str] = []
+    for name in dict.fromkeys([*node, *arguments(node.get("_target_"))]):
+        if name not in ("_target_", "recipe"):
+            keys.append(f"{prefix}{name}")
+        if isinstance(node.get(name), dict):
+            keys += _keys(node[name], f"{prefix}{name}.")
+    return keys
+
+
+def _with_defaults(node: Any) -> Any:
+    """Return a node with the plain defaults of what it builds, so that a run's record is complete."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        return node
     try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
-        whole = isinstance(value, dict) and "_target_" in value
-        OmegaConf.update(config, key, value, merge=not whole, force_add=True)
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"--set {override}: {cause(error)}") from error
-
-
-def _make_room(config: DictConfig, key: str) -> None:
-    """Replace a search without candidates by a grid, if their number is given."""
-    guided = config.get("guide") is not None
-    if key == "search.candidates" and guided and "candidates" not in _arguments(config.search._target_):
-        steps = {name: config.search[name] for name in ("steps",) if name in config.search}
-        grid = {"_target_": "encore.inference.GridSearch", "candidates": 5, "include_estimate": True}
-        config.search = {**grid, **steps}
-
-
-def _keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the keys of a node: those that are written, and the arguments of what it builds."""
-    names = dict.fromkeys([*node, *_arguments(node.get("_target_"))])
-    for key in names:
-        if key not in ("_target_", "recipe"):
-            yield f"{prefix}{key}"
-        if isinstance(node.get(key), dict):
-            yield from _keys(node[key], f"{prefix}{key}.")
-
-
-def _arguments(target: str | None) -> Mapping[str, Any]:
-    return {} if target is None else inspect.signature(get_object(target)).parameters
+        parameters = inspect.signature(get_object(node["_target_"])).parameters
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return node  # a wrong name is reported when it is built
+    plain = (NoneType, bool, int, float, str)
+    defaults = {name: p.default for name, p in parameters.items() if isinstance(p.default, plain)}
+    return defaults | {name: _with_defaults(value) for name, value in node.items()}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import soundfile
 import torch
@@ -13,111 +11,95 @@ from torch import Tensor
 
 from encore.cli.inputs import Job
 from encore.cli.output_names import is_writable
-from encore.data.audio import AudioInfo, StreamResampler, read_audio
+from encore.data.audio import StreamResampler
 from encore.data.audio_writing import CONTAINERS, AudioWriter, ClipMode
-
-_SILENT_BLOCK = 1 << 20
 
 
 class Outputs:
-    """Write one file per source, at the input's rate and of its length; complete files only.
-
-    Where the job names one more file, that gets the residual: the input less all estimates, sample by sample
-    at the input's own rate.
+    """Files of one input, one per source, at the input's rate and of its length.
 
     Args:
         job: Names the files.
-        sources: How many of them are estimates.
-        info: The input's header.
-        sample_rate: Rate in Hz of the estimates.
-        subtype: Encoding of the files; None for the input's own where the format has it.
-        clip: What to do beyond full scale; see `encore.data.audio_writing.AudioWriter`.
+        writers: One for each file.
+        resamplers: One for each source. Where there is one writer more, its file gets the residual: the input
+            less all estimates, sample by sample at the input's own rate.
+        take_original: Gives the next samples ``(channel, time)`` of the input at its own rate.
     """
 
     def __init__(
-        self, job: Job, sources: int, info: AudioInfo, sample_rate: int, subtype: str | None, clip: ClipMode
-    ) -> None:
-        self.job, self.info, self.clip = job, info, clip
-        self.resamplers = [StreamResampler(sample_rate, info.sample_rate) for _ in range(sources)]
-        self.writers = [
-            AudioWriter(
-                output,
-                info.sample_rate,
-                info.channels,
-                frames=info.frames,
-                subtype=subtype or _own_subtype(output, info),
-                clip=clip,
-            )
-            for output in job.outputs
-        ]
-        self._written = 0
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        with self._stack as stack:
-            for writer in self.writers:
-                stack.enter_context(writer)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        job: Job,
+        writers: Sequence[AudioWriter],
+        resamplers: Sequence[StreamResampler],
+        take_original: Callable[[int], Tensor],
     ) -> None:
-        self._stack.__exit__(kind, error, traceback)
+        self.job, self.writers, self.resamplers = job, writers, resamplers
+        self._take_original, self._left = take_original, job.info.frames
 
-    def write(self, estimates: Tensor, channels: Tensor, *, last: bool) -> None:
+    def write(self, estimates: Tensor, *, last: bool) -> None:
         """Write the next samples of all sources.
 
         Args:
             estimates: ``(source, channel, time)``.
-            channels: ``(channel,)`` of the input, which of its channels these are; the others are silent.
             last: Whether these are the last ones.
 
         Raises:
             ValueError: If they cannot be written as the files are encoded.
             OSError: If the disk does not take them.
         """
-        left = self.info.frames - self._written
-        parts = []
-        for estimate, resampler in zip(estimates, self.resamplers, strict=True):
-            part = resampler.push(estimate.cpu(), last=last)[..., :left]
-            if not channels.all():
-                sounding, part = part, part.new_zeros(len(channels), part.shape[-1])
-                part[channels] = sounding
-            parts.append(part)
+        parts = [
+            resampler.push(estimate, last=last)[..., : self._left]
+            for estimate, resampler in zip(estimates.cpu(), self.resamplers, strict=True)
+        ]
         frames = parts[0].shape[-1]
+        self._left -= frames
         if len(self.writers) > len(parts) and frames:
-            mixture, _ = read_audio(self.job.path, start=self._written, frames=frames)
-            parts.append(mixture - torch.stack(parts).sum(0))
+            parts.append(self._take_original(frames) - torch.stack(parts).sum(0))
         for part, writer in zip(parts, self.writers, strict=False):
             writer.write(part)
-        self._written += frames
-
-    def write_silence(self) -> None:
-        """Write files that are silent throughout."""
-        for writer in self.writers:
-            for start in range(0, self.info.frames, _SILENT_BLOCK):
-                frames = min(_SILENT_BLOCK, self.info.frames - start)
-                writer.write(torch.zeros(self.info.channels, frames))
 
     @property
     def notes(self) -> list[str]:
         """Notes on what was written, a line each."""
-        done = "clipped" if self.clip == "clamp" else "beyond full scale, file rescaled"
-        notes = [
-            f"{writer.exceeding} samples of {writer.path.name} {done} (--subtype FLOAT keeps them)"
-            for writer in self.writers
-            if writer.exceeding
-        ]
+        notes = []
+        for writer in self.writers:
+            done = "clipped" if writer.clip == "clamp" else "beyond full scale, file rescaled"
+            if writer.exceeding:
+                notes.append(
+                    f"{writer.exceeding} samples of {writer.path.name} {done} (--subtype FLOAT keeps them)"
+                )
         if not is_writable(self.job.relative) and any(w.path.suffix == ".wav" for w in self.writers):
             notes.append("such files cannot be written here: written as WAV")
         return notes
 
 
-def _own_subtype(output: Path, info: AudioInfo) -> str | None:
-    """Return the input's encoding if the output's format has it."""
-    container = CONTAINERS[output.suffix.lower()]
-    return info.subtype if soundfile.check_format(container, info.subtype) else None
+@contextmanager
+def open_outputs(
+    job: Job,
+    take_original: Callable[[int], Tensor],
+    *,
+    sources: int,
+    sample_rate: int,
+    subtype: str | None,
+    clip: ClipMode,
+) -> Iterator[Outputs]:
+    """Open the files of one input; they are there when the block ends, whole, and not after an error.
+
+    Args:
+        job: Names the files.
+        take_original: See `Outputs`.
+        sources: How many of the files are estimates.
+        sample_rate: Rate in Hz of the estimates.
+        subtype: Encoding of the files; None for the input's own where the format has it.
+        clip: What to do beyond full scale; see `encore.data.audio_writing.AudioWriter`.
+    """
+    info = job.info
+    with ExitStack() as stack:
+        writers = []
+        for path in job.outputs:
+            own = soundfile.check_format(CONTAINERS[path.suffix.lower()], info.subtype)
+            encoding = subtype or (info.subtype if own else None)
+            shape = {"frames": info.frames, "channels": info.channels, "sample_rate": info.sample_rate}
+            writers.append(stack.enter_context(AudioWriter(path, **shape, subtype=encoding, clip=clip)))
+        resamplers = [StreamResampler(sample_rate, info.sample_rate) for _ in range(sources)]
+        yield Outputs(job, writers, resamplers, take_original)

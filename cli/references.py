@@ -11,7 +11,7 @@ from encore.data.audio import AUDIO_SUFFIXES, AudioFileError, AudioInfo, audio_i
 
 
 def find_references(job: Job, folder: Path, sources: tuple[str, ...]) -> tuple[Path, ...]:
-    """Return the reference file of every source.
+    """Return the reference file of every source, in order.
 
     Args:
         job: The input.
@@ -21,48 +21,19 @@ def find_references(job: Job, folder: Path, sources: tuple[str, ...]) -> tuple[P
             suffix will do too. With one source it may be the reference file itself.
         sources: The separator's sources.
 
-    Returns:
-        One file for each source, in order.
-
     Raises:
-        AudioFileError: If one is missing.
+        AudioFileError: If one is missing, cannot be read, would be overwritten by an output, or has another
+            length or number of channels than the input.
     """
     if folder.is_file() and len(sources) == 1:
-        return (folder,)
-    found = []
-    for source in sources:
-        places = [folder / source / job.relative, folder / without_suffix(job.relative) / f"{source}.wav"]
-        if len(sources) == 1:
-            places.insert(0, folder / job.relative)
-        if without_suffix(job.relative).name == "mixture":
-            places.insert(0, folder / job.relative.parent / f"{source}.wav")
-        # an input below the folder of references is not its own one
-        matches = [
-            match for place in places for match in _with_any_suffix(place) if not match.samefile(job.path)
-        ]
-        if not matches:
-            wanted = " or ".join(str(place) for place in places[: 1 if len(sources) == 1 else 2])
-            raise AudioFileError(f"{job.path}: has no reference {wanted}: check --reference")
-        found.append(matches[0])
-    return tuple(found)
-
-
-def check_references(job: Job, references: tuple[Path, ...], info: AudioInfo) -> None:
-    """Check that references fit their input, and that no output would overwrite one.
-
-    Args:
-        job: The input.
-        references: From `find_references`.
-        info: The input's header.
-
-    Raises:
-        AudioFileError: If one cannot be read, or has another length or number of channels.
-    """
+        references = [folder]
+    else:
+        references = [_find(job, folder, source, alone=len(sources) == 1) for source in sources]
     outputs = {output.resolve() for output in job.outputs}
     for reference in references:
         if reference.resolve() in outputs:
             raise AudioFileError(f"{job.path}: its output would overwrite {reference}: give another -o")
-        own = audio_info(reference)
+        info, own = job.info, audio_info(reference)
         if own.channels != info.channels:
             raise AudioFileError(
                 f"{job.path}: has {info.channels} channels, its reference {reference} {own.channels}: "
@@ -73,12 +44,24 @@ def check_references(job: Job, references: tuple[Path, ...], info: AudioInfo) ->
                 f"{job.path}: lasts {_duration(info)}, its reference {reference} {_duration(own)}: "
                 "cut them to the same length"
             )
+    return tuple(references)
 
 
-def _with_any_suffix(path: Path) -> list[Path]:
-    bare = without_suffix(path)
-    others = [bare.with_name(bare.name + suffix) for suffix in AUDIO_SUFFIXES]
-    return [place for place in (path, *others) if place.is_file()]
+def _find(job: Job, folder: Path, source: str, *, alone: bool) -> Path:
+    bare = without_suffix(job.relative)
+    places = [folder / source / job.relative, folder / bare / f"{source}.wav"]
+    if alone:
+        places.insert(0, folder / job.relative)
+    if bare.name == "mixture":
+        places.insert(0, folder / job.relative.parent / f"{source}.wav")
+    for place in places:
+        stem = without_suffix(place)
+        for match in (place, *(stem.with_name(stem.name + suffix) for suffix in AUDIO_SUFFIXES)):
+            # an input below the folder of references is not its own one
+            if match.is_file() and not match.samefile(job.path):
+                return match
+    wanted = " or ".join(str(place) for place in places[: 1 if alone else 2])
+    raise AudioFileError(f"{job.path}: has no reference {wanted}: check --reference")
 
 
 def _duration(info: AudioInfo) -> str:

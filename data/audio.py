@@ -108,12 +108,34 @@ def read_audio(
                 f"give frames within 0 to {total}"
             )
         waveform = _read_segment(file, path, rate, start, count)
-    if check_finite and not bool(torch.isfinite(waveform).all()):
-        bad = int((~torch.isfinite(waveform)).sum())
+    if check_finite:
+        _check_finite(path, waveform)
+    return waveform, rate
+
+
+def read_blocks(path: str | Path, frames: int) -> Iterator[Tensor]:
+    """Read a file once, from its beginning to its end, at its own rate.
+
+    Yields:
+        ``(channel, frames)``, float32, full scale 1.0; the last block may be shorter.
+
+    Raises:
+        AudioFileError: As of `read_audio`.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        for start in range(0, file.frames, frames):
+            block = _read_frames(file, path, start, min(start + frames, file.frames))
+            _check_finite(path, block)
+            yield block
+
+
+def _check_finite(path: Path, waveform: Tensor) -> None:
+    bad = int((~torch.isfinite(waveform)).sum())
+    if bad:
         raise AudioFileError(
             f"{path}: {bad} samples are NaN or infinite: write the file again from its source"
         )
-    return waveform, rate
 
 
 class StreamResampler:

@@ -13,9 +13,9 @@ import torch
 from infer_toys import RATE, ROOT, audio_files, oracle, run, signals, write_pair
 from torch import Tensor
 
-from encore.cli.file_separation import FileSeparator
 from encore.cli.guides import build_guide
 from encore.cli.method_options import load_method
+from encore.cli.outputs import Outputs
 from encore.cli.overrides import UserError
 from encore.common.dsp import resample
 from encore.models import as_separator, load_separator
@@ -239,14 +239,14 @@ def test_an_interrupted_run_keeps_its_finished_files_and_scores(
 ) -> None:
     for name in ("a.wav", "b.wav"):
         write_pair(tmp_path, name)
-    separate = FileSeparator.separate
+    write = Outputs.write
 
-    def interrupted(self: FileSeparator, checked: object, outputs: object, *, scored: bool) -> object:
-        if checked.job.name == "b.wav":
+    def interrupted(self: Outputs, estimates: Tensor, *, last: bool) -> None:
+        if self.job.name == "b.wav":
             raise KeyboardInterrupt
-        return separate(self, checked, outputs, scored=scored)
+        write(self, estimates, last=last)
 
-    monkeypatch.setattr(FileSeparator, "separate", interrupted)
+    monkeypatch.setattr(Outputs, "write", interrupted)
     assert run(*oracle(tmp_path, mono, scores=True)) == 130
     assert audio_files(tmp_path / "out") == ["a.wav"]
     assert set(read_scores(tmp_path / "out" / "scores.csv")["item"]) == {"a.wav"}

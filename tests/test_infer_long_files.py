@@ -10,10 +10,12 @@ from infer_toys import RATE, oracle, run, signals, write_pair
 from refinement_toys import cut_out
 from torch import Tensor
 
-from encore.cli import dry_run, file_separation, input_audio
+from encore.cli import dry_run, input_audio
+from encore.cli.file_scores import ChunkScorer
+from encore.cli.input_audio import InputAudio
 from encore.cli.outputs import Outputs
 from encore.inference import GridSearch, batched, overlap_add, refine
-from encore.inference.segments import Chunk, ChunkStatistics, refine_segments
+from encore.inference.segments import Chunk, ChunkStatistics, LongItem, refine_segments
 from encore.metrics import get_metric, si_sdr
 from encore.models.loading import load_separator
 from encore.models.wrappers import match_channels
@@ -32,14 +34,14 @@ def test_a_long_file_is_refined_and_scored_in_segments(
     for name, frames in (("long.wav", 8000), ("short.wav", 3200)):
         write_pair(tmp_path, name, frames, channels=2, subtype="FLOAT")
     scored: list[int] = []
-    score = file_separation.score_chunk
+    score = ChunkScorer.__call__
 
-    def watched(mixture: Tensor, estimates: Tensor, *rest: object, **options: object) -> object:
-        scored.append(estimates.shape[-1])
-        assert mixture.shape == estimates.shape[2:]
-        return score(mixture, estimates, *rest, **options)
+    def watched(self: ChunkScorer, chunk: Chunk, *rest: object) -> object:
+        scored.append(chunk.length)
+        assert chunk.mixture.shape[-1] == chunk.references.shape[-1] == chunk.length
+        return score(self, chunk, *rest)
 
-    monkeypatch.setattr(file_separation, "score_chunk", watched)
+    monkeypatch.setattr(ChunkScorer, "__call__", watched)
     assert run(*oracle(tmp_path, mono, scores=True), *SEGMENTS) == 0
     notes = capsys.readouterr().err
     assert "long.wav: refined in 4 segments of 0.2 s, its scores are means over them" in notes
@@ -55,18 +57,16 @@ def test_a_long_file_is_refined_and_scored_in_segments(
     def refine_one(mixture: Tensor, references: Tensor | None, _: object) -> Chunk:
         quality = get_metric("si_sdr", sample_rate=RATE).bind(references=references)
         search = GridSearch(2, include_estimate=True, steps=1)
-        return Chunk.of(refine(batched(separate, 1), mixture, quality, search))
+        return Chunk.of(refine(batched(separate, 1), mixture, quality, search), mixture)
 
-    chunks = list(
-        refine_segments(
-            refine_one,
-            partial(cut_out, noisy[None]),
-            8000,
-            segment=3200,
-            overlap=840,
-            read_references=partial(cut_out, clean[None, None]),
-        )
+    item = LongItem(
+        read=partial(cut_out, noisy[None]),
+        length=8000,
+        segment=3200,
+        overlap=840,
+        read_references=partial(cut_out, clean[None, None]),
     )
+    chunks = [chunk for _, chunk in refine_segments(refine_one, [item])]
     expected = ChunkStatistics()
     for chunk in chunks:
         expected.add(chunk)
@@ -132,27 +132,29 @@ def test_no_more_than_segments_is_ever_in_memory(
     tmp_path: Path, stereo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pair(tmp_path, "a.wav", 40000, channels=2, rate=2 * RATE)
-    read: list[int] = []
-    read_audio = input_audio.read_audio
+    monkeypatch.setattr(input_audio, "_BLOCK", 3000)
+    kept: list[int] = []
+    read = InputAudio.read
 
-    def watched(*arguments: object, **options: object) -> tuple[Tensor, int]:
-        waveform, rate = read_audio(*arguments, **options)
-        read.append(waveform.shape[-1])
-        return waveform, rate
+    def read_watched(self: InputAudio, start: int, stop: int) -> Tensor:
+        found = read(self, start, stop)
+        kept.append(sum(part.shape[-1] for part in self._mixture._parts))
+        assert found.untyped_storage().nbytes() == 4 * found.numel()
+        return found
 
-    monkeypatch.setattr(input_audio, "read_audio", watched)
-    monkeypatch.setattr(input_audio, "_SCANNED", 3200)
+    monkeypatch.setattr(InputAudio, "read", read_watched)
     written: list[int] = []
     write = Outputs.write
 
-    def write_watched(self: Outputs, estimates: Tensor, channels: Tensor, *, last: bool) -> None:
+    def write_watched(self: Outputs, estimates: Tensor, *, last: bool) -> None:
         written.append(estimates.shape[-1])
-        write(self, estimates, channels, last=last)
+        write(self, estimates, last=last)
 
     monkeypatch.setattr(Outputs, "write", write_watched)
     arguments = oracle(tmp_path, stereo)
     assert run(*arguments, *SEGMENTS, "--set", "method.workers=1") == 0
-    assert max(read) <= 3202
+    # a segment, and less than a block of twice the rate
+    assert max(kept) <= 3200 + 1500
     assert max(written) <= 3200
     assert sum(written) == 20000
     in_parts = {path.name: soundfile.read(path)[0] for path in sorted((tmp_path / "out").rglob("*.wav"))}

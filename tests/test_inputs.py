@@ -69,40 +69,42 @@ def test_output_layout_of_one_and_several_sources(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_gets_wav_behind_its_whole_name(tmp_path: Path) -> None:
     touch(tmp_path, "take.1", "take.2")
-    plan = plan_jobs([f"{tmp_path}/take.1", f"{tmp_path}/take.2"], Path("out"), SPEECH)
-    assert [job.outputs for job in plan.jobs] == [(Path("out/take.1.wav"),), (Path("out/take.2.wav"),)]
+    jobs, _ = plan_jobs([f"{tmp_path}/take.1", f"{tmp_path}/take.2"], Path("out"), SPEECH)
+    assert [job.outputs for job in jobs] == [(Path("out/take.1.wav"),), (Path("out/take.2.wav"),)]
     assert not is_writable(Path("a.caf"))
     assert without_suffix(Path("take.1")) == Path("take.1")
 
 
 def test_colliding_inputs_are_named_and_the_others_planned(tmp_path: Path) -> None:
     touch(tmp_path, "x/a.wav", "y/a.wav", "z/b.wav")
-    plan = plan_jobs([str(p) for p in sorted(tmp_path.glob("*/*.wav"))], tmp_path / "out", SPEECH)
-    assert [job.relative.name for job in plan.jobs] == ["b.wav"]
-    assert len(plan.faults) == 2
-    for fault in plan.faults:
+    jobs, faults = plan_jobs([str(p) for p in sorted(tmp_path.glob("*/*.wav"))], tmp_path / "out", SPEECH)
+    assert [job.relative.name for job in jobs] == ["b.wav"]
+    assert len(faults) == 2
+    for fault in faults:
         assert "x/a.wav" in fault
         assert "y/a.wav" in fault
 
 
 def test_the_same_file_named_twice_is_done_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
-    plan = plan_jobs([str(tmp_path), f"{tmp_path}/a.wav", f"{tmp_path}/*.wav"], tmp_path / "out", SPEECH)
-    assert len(plan.jobs) == 1
-    assert plan.faults == []
+    jobs, faults = plan_jobs(
+        [str(tmp_path), f"{tmp_path}/a.wav", f"{tmp_path}/*.wav"], tmp_path / "out", SPEECH
+    )
+    assert len(jobs) == 1
+    assert faults == []
 
 
 def test_inputs_are_never_overwritten(tmp_path: Path) -> None:
     touch(tmp_path, "n/a.wav")
     for argument in (tmp_path / "n", tmp_path / "n" / "a.wav"):
-        plan = plan_jobs([str(argument)], tmp_path / "n", SPEECH)
-        assert plan.jobs == []
-        assert "overwrit" in plan.faults[0]
+        jobs, faults = plan_jobs([str(argument)], tmp_path / "n", SPEECH)
+        assert jobs == []
+        assert "overwrit" in faults[0]
     # a link in the output folder that leads back to the input
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.wav").symlink_to(tmp_path / "n" / "a.wav")
-    plan = plan_jobs([str(tmp_path / "n")], tmp_path / "out", SPEECH)
-    assert plan.jobs == []
+    jobs, faults = plan_jobs([str(tmp_path / "n")], tmp_path / "out", SPEECH)
+    assert jobs == []
 
 
 @pytest.mark.parametrize(
@@ -116,11 +118,11 @@ def test_inputs_are_never_overwritten(tmp_path: Path) -> None:
 def test_arguments_that_stand_for_nothing(tmp_path: Path, argument: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
     argument = argument.format(tmp_path)
-    plan = plan_jobs([argument], tmp_path / "out", SPEECH)
-    assert plan.jobs == []
-    assert len(plan.faults) == 1
-    assert argument in plan.faults[0]
-    assert words in plan.faults[0]
+    jobs, faults = plan_jobs([argument], tmp_path / "out", SPEECH)
+    assert jobs == []
+    assert len(faults) == 1
+    assert argument in faults[0]
+    assert words in faults[0]
 
 
 def test_names_that_are_not_utf8_stay_usable(tmp_path: Path) -> None:
@@ -129,5 +131,5 @@ def test_names_that_are_not_utf8_stay_usable(tmp_path: Path) -> None:
         touch(tmp_path, name)
     except OSError:
         pytest.skip("the file system takes UTF-8 names only")
-    (job,) = plan_jobs([str(tmp_path)], tmp_path / "out", SPEECH).jobs
+    ((job,), _) = plan_jobs([str(tmp_path)], tmp_path / "out", SPEECH)
     assert job.name == "caf\\xe9.wav"

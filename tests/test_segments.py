@@ -6,7 +6,7 @@ import itertools
 import math
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,14 @@ from torch import Generator, Tensor
 
 from encore.inference import GridSearch, Refined, Trajectory, WorkerPool, refine, refine_fixed
 from encore.inference.chunking import segment_bounds
-from encore.inference.segments import Chunk, ChunkStatistics, RefineOne, mean_over_chunks, refine_segments
+from encore.inference.segments import (
+    Chunk,
+    ChunkStatistics,
+    LongItem,
+    RefineOne,
+    mean_over_chunks,
+    refine_segments,
+)
 from encore.metrics import oracle, snr
 
 SEGMENT, OVERLAP = 40, 12
@@ -41,8 +48,8 @@ def swapping(segment: Tensor) -> Tensor:
     return torch.where((segment[:, 0, 0] > 0)[:, None, None, None], parts.flip(1), parts)
 
 
-def noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=Generator().manual_seed(sum(shape)))
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=Generator().manual_seed(sum(shape) + seed))
 
 
 def fixed(separate: Callable[[Tensor], Tensor], ratios: Sequence[float]) -> RefineOne:
@@ -51,7 +58,7 @@ def fixed(separate: Callable[[Tensor], Tensor], ratios: Sequence[float]) -> Refi
     def refine_one(mixture: Tensor, references: Tensor | None, generator: Generator | None) -> Chunk:
         steps = Trajectory()
         result = refine_fixed(separate, mixture, ratios, callback=steps)
-        return Chunk.of(result, steps.estimates)
+        return Chunk.of(result, mixture, references, steps.estimates)
 
     return refine_one
 
@@ -62,7 +69,7 @@ def searched(separate: Callable[[Tensor], Tensor], search: GridSearch) -> Refine
     def refine_one(mixture: Tensor, references: Tensor, generator: Generator | None) -> Chunk:
         steps = Trajectory()
         result = refine(separate, mixture, oracle(snr, references), search, callback=steps)
-        return Chunk.of(result, steps.estimates)
+        return Chunk.of(result, mixture, references, steps.estimates)
 
     return refine_one
 
@@ -80,27 +87,45 @@ def made(
                 scores=torch.tensor([[scores(mixture)]]),
                 ratios=torch.empty(0, 1),
                 evaluations=torch.ones(1, dtype=torch.long),
-            )
+            ),
+            mixture,
         )
 
     return refine_one
+
+
+def long_item(mixture: Tensor, references: Tensor | None = None, **options: Any) -> LongItem:
+    read = None if references is None else partial(cut_out, references)
+    options = {"segment": SEGMENT, "overlap": OVERLAP, "read_references": read} | options
+    return LongItem(read=partial(cut_out, mixture), length=mixture.shape[-1], **options)
+
+
+def chunks_of(
+    refine_one: RefineOne,
+    mixture: Tensor,
+    references: Tensor | None = None,
+    pool: WorkerPool | None = None,
+    **options: Any,
+) -> Iterator[Chunk]:
+    """Yield the chunks of one item."""
+    for _, chunk in refine_segments(refine_one, [long_item(mixture, references, **options)], pool):
+        if isinstance(chunk, Exception):
+            raise chunk
+        yield chunk
 
 
 def joined(
     refine_one: RefineOne, mixture: Tensor, references: Tensor | None = None, **options: Any
 ) -> tuple[Tensor, ChunkStatistics]:
     """Return the waveforms ``(n, b, s, c, t)`` of a whole item, and the statistics of its chunks."""
-    options = {"segment": SEGMENT, "overlap": OVERLAP} | options
-    read = None if references is None else partial(cut_out, references)
-    chunks = list(
-        refine_segments(
-            refine_one, partial(cut_out, mixture), mixture.shape[-1], read_references=read, **options
-        )
-    )
-    statistics = ChunkStatistics()
-    for chunk in chunks:
+    statistics, waveforms = ChunkStatistics(), []
+    for chunk in chunks_of(refine_one, mixture, references, **options):
         statistics.add(chunk)
-    return torch.cat([chunk.waveforms for chunk in chunks], dim=-1), statistics
+        waveforms.append(chunk.waveforms)
+        own = slice(chunk.start, chunk.start + chunk.length)
+        assert torch.equal(chunk.mixture, mixture[..., own])
+        assert chunk.references is None or torch.equal(chunk.references, references[..., own])
+    return torch.cat(waveforms, dim=-1), statistics
 
 
 def test_an_identity_gives_the_mixture_back() -> None:
@@ -128,11 +153,7 @@ def test_an_item_that_fits_into_a_segment_is_one_chunk() -> None:
     mixture, references = noise(2, 2, SEGMENT), noise(2, 2, 2, SEGMENT)
     refine_one = searched(squash, GridSearch(4, steps=3))
     with WorkerPool(2) as pool:
-        options = {"segment": SEGMENT, "overlap": OVERLAP, "pool": pool}
-        read = partial(cut_out, references)
-        (chunk,) = refine_segments(
-            refine_one, partial(cut_out, mixture), SEGMENT, read_references=read, **options
-        )
+        (chunk,) = chunks_of(refine_one, mixture, references, pool)
     expected = refine_one(mixture, references, None)
     for name in ("waveforms", "scores", "ratios", "evaluations"):
         found, plain = getattr(chunk, name), getattr(expected, name)
@@ -151,16 +172,7 @@ def test_each_segment_is_refined_by_itself_and_chooses_its_own_ratios() -> None:
     gains = torch.tensor([0.25, 0.375, 0.5]).repeat_interleave(SEGMENT)
     refine_one = searched(lambda x: x[:, None] / 2, GridSearch(2, include_estimate=True, steps=1))
     references = (gains * mixture)[:, None]
-    chunks = list(
-        refine_segments(
-            refine_one,
-            partial(cut_out, mixture),
-            3 * SEGMENT,
-            segment=SEGMENT,
-            overlap=0,
-            read_references=partial(cut_out, references),
-        )
-    )
+    chunks = chunks_of(refine_one, mixture, references, overlap=0)
     ratios = [chunk.ratios.item() for chunk in chunks]
     assert ratios[:2] == [0.0, 0.5]
     assert math.isnan(ratios[2])
@@ -243,15 +255,14 @@ def test_draws_depend_on_the_seed_and_not_on_the_workers() -> None:
             second_has_drawn.wait(timeout=5)
         ratio = torch.rand(1, generator=generator)
         second_has_drawn.set()
-        return Chunk.of(refine_fixed(squash, part, ratio))
+        return Chunk.of(refine_fixed(squash, part, ratio), part)
 
     def ratios(workers: int, seed: int) -> list[float]:
         # with workers the first segment draws after another one
         second_has_drawn.clear() if workers > 1 else second_has_drawn.set()
         with WorkerPool(workers) as pool:
             generator = Generator().manual_seed(seed)
-            options = {"segment": SEGMENT, "overlap": OVERLAP, "generator": generator, "pool": pool}
-            chunks = refine_segments(drawn, partial(cut_out, mixture), 300, **options)
+            chunks = chunks_of(drawn, mixture, pool=pool, generator=generator)
             return [chunk.ratios.item() for chunk in chunks]
 
     assert ratios(1, 0) == ratios(3, 0) != ratios(1, 1)
@@ -272,8 +283,7 @@ def test_segments_are_refined_in_order_when_their_chunks_are_needed_and_not_kept
     length = 12 * HOP + SEGMENT
     mixture = torch.arange(length, dtype=torch.float32)[None, None]
     with WorkerPool(workers) as pool:
-        options = {"segment": SEGMENT, "overlap": OVERLAP, "pool": pool}
-        chunks = refine_segments(refine_one, partial(cut_out, mixture), length, **options)
+        chunks = chunks_of(refine_one, mixture, pool=pool)
         assert not begun
         most, end = 0 if workers == 1 else workers, 0
         for number, chunk in enumerate(chunks, start=1):
@@ -287,8 +297,7 @@ def test_segments_are_refined_in_order_when_their_chunks_are_needed_and_not_kept
 
 
 def test_chunks_hold_no_more_than_their_own_samples() -> None:
-    read = partial(cut_out, noise(1, 1, 300))
-    chunks = refine_segments(made(torch.clone), read, 300, segment=SEGMENT, overlap=OVERLAP)
+    chunks = chunks_of(made(torch.clone), noise(1, 1, 300))
     # one-step and last estimate
     sizes = {chunk.waveforms.untyped_storage().nbytes() // 4 for chunk in chunks}
     assert max(sizes) <= 2 * SEGMENT
@@ -308,3 +317,38 @@ def test_speakers_keep_their_positions_from_segment_to_segment() -> None:
     torch.testing.assert_close(waveforms, torch.stack([expected] * 2))
     mixed_up, _ = joined(refine_one, mixture, context=4)
     assert not torch.allclose(mixed_up[0], expected)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_item_that_fails_ends_alone_and_every_item_is_read_once_in_order(workers: int) -> None:
+    items = [long_item(noise(1, 1, 200, seed=seed)) for seed in range(4)]
+    windows: dict[int, list[tuple[int, int]]] = {number: [] for number in range(4)}
+
+    def watched(number: int, read: Callable[[int, int], Tensor], start: int, stop: int) -> Tensor:
+        windows[number].append((start, stop))
+        if number == 1 and start >= 2 * HOP:
+            raise OSError("the disk is gone")
+        return read(start, stop)
+
+    third = items[2].read(0, SEGMENT)
+    for number, item in enumerate(items):
+        item.read = partial(watched, number, item.read)
+
+    def refine_one(mixture: Tensor, references: Tensor | None, generator: Generator | None) -> Chunk:
+        if torch.equal(mixture, third):
+            raise ValueError("too loud")
+        return fixed(squash, [0.5])(mixture, references, generator)
+
+    found: dict[int, list[Any]] = {number: [] for number in range(4)}
+    with WorkerPool(workers) as pool:
+        for item, chunk in refine_segments(refine_one, items, pool):
+            found[items.index(item)].append(chunk)
+    assert list(found) == [0, 1, 2, 3]
+    assert [str(found[number][-1]) for number in (1, 2)] == ["the disk is gone", "too loud"]
+    assert len(found[1]) == 3
+    assert len(found[2]) == 1
+    for number in (0, 3):
+        expected = [(own.start, own.start + SEGMENT) for own in items[number].bounds]
+        assert windows[number] == expected
+        whole = torch.cat([chunk.waveforms[-1] for chunk in found[number]], -1)
+        assert torch.equal(whole, joined(fixed(squash, [0.5]), noise(1, 1, 200, seed=number))[0][-1])

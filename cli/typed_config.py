@@ -1,0 +1,134 @@
+"""Check values of configurations by OmegaConf's structured configs, made of what their classes take.
+
+``data.batch_size=two`` would otherwise fail somewhere inside, in the words of the code that counts with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass, make_dataclass
+from enum import Enum
+from functools import lru_cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
+
+from hydra.utils import get_object
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from encore.cli.overrides import UserError
+
+_LIST, _MAPPING = list[Any], dict[str, Any]
+
+
+@dataclass
+class _Object:
+    """What only a node with a ``_target_`` makes; no value is one."""
+
+
+_WORDS: Mapping[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a name",
+    _LIST: "a list such as [A,B]",
+    _MAPPING: "keys and values",
+    _Object: "a node {_target_: ...}",
+    NoneType: "null",
+}
+
+
+def check_types(node: Any, key: str) -> None:
+    """Check every value below a node against the annotations of what the node's ``_target_`` names.
+
+    Args:
+        node: Plain mappings, lists and values.
+        key: Where it stands, for the message.
+
+    Raises:
+        UserError: Names the first value of another type, and the types that are allowed.
+    """
+    if isinstance(node, list):
+        for place, value in enumerate(node):
+            check_types(value, f"{key}[{place}]")
+    if not isinstance(node, Mapping):
+        return
+    hints = arguments(node.get("_target_"))
+    for name, value in node.items():
+        own = f"{key}.{name}" if key else str(name)
+        # what a node makes may be of any type, and so may what is looked up
+        if name in hints and "_target_" not in str(value) and "${" not in str(value):
+            _check(value, hints[name], own)
+        check_types(value, own)
+
+
+def arguments(target: str | None) -> dict[str, Any]:
+    """Return the arguments of a ``_target_`` and their annotations; none where they cannot be found."""
+    if target is None:
+        return {}
+    try:
+        found = get_object(target)
+        # a dataclass is annotated class by class, in whose modules the names are known
+        whole = is_dataclass(found) or not isinstance(found, type)
+        bases = [found] if whole else [base.__init__ for base in found.__mro__[::-1]]
+        # our classes hand **options to their bases
+        own = [base for base in bases if base is bases[-1] or base.__module__.startswith("encore.")]
+        hints = {name: hint for base in own for name, hint in get_type_hints(base).items()}
+        return {name: hints.get(name, Any) for name in (*inspect.signature(found).parameters, *hints)}
+    except (ImportError, AttributeError, NameError, TypeError, ValueError):
+        return {}  # a wrong name is reported when it is built
+
+
+def _check(value: Any, hint: Any, key: str) -> None:
+    allowed = _types(hint)
+    schema = _schema(allowed)
+    if schema is None:
+        return
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e5
+    try:
+        schema.copy().value = value
+    except OmegaConfBaseException as error:
+        words = [_WORDS.get(own) or " or ".join(own.__members__) for own in allowed]
+        verb = "give" if _WORDS.get(allowed[0]) else "choose"
+        raise UserError(f"{key}={value}: {verb} {' or '.join(words)}") from error
+
+
+@lru_cache
+def _schema(allowed: tuple[Any, ...]) -> Any:
+    """Return a structured config with one ``value`` of these types; None if OmegaConf cannot hold them."""
+    kinds = [kind for kind in allowed if kind is not NoneType]
+    if kinds and all(kind in (bool, int, float, str) for kind in kinds):
+        # in a union OmegaConf takes no 3 for a name, and no "no" for false
+        kinds += [int] if float in kinds else [bytes]
+    kind = Union[tuple(kinds)] if kinds else Any  # noqa: UP007
+    kind = Optional[kind] if NoneType in allowed else kind  # noqa: UP045
+    try:
+        typed = make_dataclass("Typed", [("value", kind, field(default=MISSING))])
+        return OmegaConf.structured(typed)
+    except OmegaConfBaseException:
+        return None
+
+
+def _types(hint: Any) -> tuple[Any, ...]:
+    """Return the types of an annotation as OmegaConf knows them; Any where it allows everything."""
+    plain = get_origin(hint) or hint
+    if plain in (Union, UnionType):
+        parts = dict.fromkeys(own for part in get_args(hint) for own in _types(part))
+        if Any in parts:
+            return (Any,)
+        # a node may stand for any of them
+        return tuple(own for own in parts if own is not _Object or set(parts) <= {_Object, NoneType})
+    if plain is Literal and all(isinstance(value, str) for value in get_args(hint)):
+        return (Enum("Choice", {value: value for value in get_args(hint)}),)
+    if plain in _WORDS:
+        return (plain,)
+    if plain in (Any, object) or not isinstance(plain, type):
+        return (Any,)
+    if issubclass(plain, Path | Enum):
+        return (str,)
+    if issubclass(plain, Mapping):
+        return (_MAPPING,)
+    return (_LIST,) if issubclass(plain, Iterable) else (_Object,)
