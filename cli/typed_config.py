@@ -72,9 +72,9 @@ def arguments(target: str | None) -> dict[str, Any]:
         found = get_object(target)
         # a dataclass is annotated class by class, in whose modules the names are known
         whole = is_dataclass(found) or not isinstance(found, type)
-        bases = [found] if whole else [base.__init__ for base in found.__mro__[::-1]]
         # our classes hand **options to their bases
-        own = [base for base in bases if base is bases[-1] or base.__module__.startswith("encore.")]
+        bases = [] if whole else [own for own in found.__mro__[:0:-1] if own.__module__.startswith("encore.")]
+        own = [*(base.__init__ for base in bases), found if whole else found.__init__]
         hints = {name: hint for base in own for name, hint in get_type_hints(base).items()}
         return {name: hints.get(name, Any) for name in (*inspect.signature(found).parameters, *hints)}
     except (ImportError, AttributeError, NameError, TypeError, ValueError):
