@@ -28,22 +28,20 @@ The one-step estimate scores 0.
 
 @dataclass
 class Climb:
-    """The result of a refinement, and the ratios ``(b, n)`` that each step tried and found scores for."""
+    """The result of a refinement, and the ratios ``(b, n)`` that each step tried, NaN behind them."""
 
     scores: Tensor
     chosen: Tensor
     calls: Tensor
     tried: list[Tensor]
-    found: list[Tensor]
 
 
 class Recorded:
-    """A search that checks its proposals and keeps the ratios tried and their scores."""
+    """A search that checks its proposals and keeps the ratios tried, by step and state."""
 
     def __init__(self, search: Search) -> None:
         self.search = search
         self.tried: dict[int, dict[int, list[float]]] = {}
-        self.found: dict[int, dict[int, list[float]]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.search, name)
@@ -52,23 +50,15 @@ class Recorded:
         ratios = self.search.propose(state)
         assert all(0 <= ratio <= 1 for ratio in ratios)
         assert len(state.ratios) < 20
-        # the lists of the state: in the end they hold all rounds
+        # the list of the state: in the end it holds all rounds
         self.tried.setdefault(state.step, {})[id(state)] = state.ratios
-        self.found.setdefault(state.step, {})[id(state)] = state.scores
         return ratios
-
-
-def table(items: dict[int, list[float]], unscored: Tensor) -> Tensor:
-    """Return ``(b, n)`` of the lists of those items that have a score, NaN behind them."""
-    rows = iter(items.values())
-    columns = [torch.tensor([] if out else next(rows)) for out in unscored.tolist()]
-    return pad_sequence(columns, batch_first=True, padding_value=NAN)
 
 
 def climb(search: Search, curve: Curve, items: int | Sequence[int], unscored: Sequence[int] = ()) -> Climb:
     """Refine items on a curve; the one-step estimates of those in ``unscored`` have no score."""
     item = torch.arange(items) if isinstance(items, int) else torch.tensor(items)
-    zeros = torch.zeros(len(item))
+    zeros, out = torch.zeros(len(item)), torch.tensor([*unscored])
     mixture = torch.stack((item.float(), zeros + 1, zeros, zeros), dim=-1)[:, None]
 
     def path(mixture: Tensor, estimate: Tensor, ratio: Tensor) -> Tensor:
@@ -80,18 +70,18 @@ def climb(search: Search, curve: Curve, items: int | Sequence[int], unscored: Se
         number, ratio, moves, score = inputs[:, 0].unbind(-1)
         at = number.long()
         value = curve(ratio, at, moves, score)
-        one_step = zeros[:1].where(~torch.isin(at, torch.tensor([*unscored])), NAN)
-        value = torch.where(ratio == 1, one_step, value)
+        value = torch.where(ratio == 1, zeros[:1].where(~torch.isin(at, out), NAN), value)
         moves = torch.where(ratio == 1, 0, moves + 1)
         return torch.stack((number, ratio, moves, value), dim=-1)[:, None, None]
 
     recorded: Any = Recorded(search)
     result = refine(separate, mixture, lambda estimates: estimates[:, 0, 0, 3], recorded, path=path)
-    out = torch.isin(item, torch.tensor([*unscored]))
-    tried, found = (
-        [table(rows, out) for rows in steps.values()] for steps in (recorded.tried, recorded.found)
-    )
-    return Climb(result.scores, result.ratios, result.evaluations, tried, found)
+    tried = []
+    for step in recorded.tried.values():
+        rows = iter(step.values())
+        lists = [[] if left_out else next(rows) for left_out in torch.isin(item, out)]
+        tried.append(pad_sequence([torch.tensor(own) for own in lists], batch_first=True, padding_value=NAN))
+    return Climb(result.scores, result.ratios, result.evaluations, tried)
 
 
 def with_steps(search: Search, steps: int) -> Search:

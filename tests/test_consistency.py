@@ -41,10 +41,3 @@ def test_parts_by_energy_leave_silence_silent_and_follow_the_levels() -> None:
     assert (change[2] / change[0]).item() == pytest.approx((energy[2] / energy[0]).item(), rel=1e-4)
     silence = sum_to_mixture(0 * estimates, mixture, "energy")
     torch.testing.assert_close(silence, mixture[:, None].expand(-1, 3, -1, -1) / 3)
-
-
-def test_an_item_does_not_depend_on_its_batch_mates() -> None:
-    mixture, estimates = noise(3, 1, 20), noise(3, 2, 1, 20)
-    for weighting in ("uniform", "energy"):
-        whole = sum_to_mixture(estimates, mixture, weighting)
-        assert torch.equal(whole[1:2], sum_to_mixture(estimates[1:2], mixture[1:2], weighting))

@@ -36,8 +36,7 @@ def refined(noisy: tuple[Tensor, Tensor], separate: Separator, search: Any = Non
     return refine(separate, mixture, oracle(si_sdr, references), search)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("size", [None, 1, BatchSize()])
+@pytest.mark.parametrize(("size", "workers"), [(None, 2), (1, 3), (BatchSize(), 2)])
 def test_workers_and_batches_change_nothing_but_rounding(noisy, workers, size) -> None:
     expected = refined(noisy, batched(load_separator(), 1))
     result = refined(noisy, batched(load_separator(), size, workers))

@@ -10,10 +10,6 @@ import torch
 from torch import Tensor
 
 from encore.inference import (
-    BrentSearch,
-    CoarseToFine,
-    GoldenSection,
-    GradientLineSearch,
     GridSearch,
     Refined,
     Trajectory,
@@ -56,30 +52,6 @@ def all_candidates(separate: Separator, x0: Tensor, y: Tensor, count: int = 2001
     """Return ``f(x(r))`` for r from 0 to 1, ``(count, 1, c, t)``, for one item ``(c, t)``."""
     r = torch.linspace(0, 1, count, dtype=x0.dtype)[:, None, None]
     return separate(r * x0 + (1 - r) * y)
-
-
-def halves(mixture: Tensor) -> Tensor:
-    return 0.5 * mixture[:, None]
-
-
-@pytest.mark.parametrize(
-    ("search", "within", "calls"),
-    [
-        (CoarseToFine(steps=1), 1 / 6, 6),
-        (GoldenSection(rounds=8, steps=1), 0.6181**9, 9),
-        (BrentSearch(tolerance=0.02, steps=1), 0.02, 3),
-        (GradientLineSearch(points=3, tolerance=0, steps=1), 1e-3, 6),
-    ],
-)
-def test_line_searches_find_the_best_ratio(search, within, calls) -> None:
-    """``y_0 = x / 2``, so that ratio r gives ``(1 + r) x / 4``."""
-    tops = torch.linspace(0, 0.9, 10)
-    mixture = torch.randn(len(tops), 1, 40, generator=torch.Generator().manual_seed(0))
-    references = ((1 + tops[:, None, None]) / 4 * mixture)[:, None]
-    quality = oracle(lambda y, s: -(y - s).square().mean((1, 2)), references)
-    result = refine(halves, mixture, quality, search)
-    assert (result.ratios[0] - tops).abs().max() <= within + 1e-6
-    assert result.evaluations.max() == 1 + calls
 
 
 @pytest.mark.parametrize("gain", [0.6, 2.0])

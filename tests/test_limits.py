@@ -39,17 +39,6 @@ def test_no_item_costs_more_than_the_limit_and_until_then_nothing_changes(search
     assert torch.equal(climb(MaxEvaluations(search, 1000), all_curves, COUNT).scores, free.scores)
 
 
-def test_refinement_counts_what_the_limit_allows() -> None:
-    for most in (1, 4, 7):
-        result = refine(
-            lambda x: 0.5 * x[:, None],
-            torch.ones(4, 1, 9),
-            lambda estimates: -estimates.mean((1, 2, 3)),
-            MaxEvaluations(GridSearch(10, steps=6), most),
-        )
-        assert result.evaluations.tolist() == [most] * 4
-
-
 def test_without_calls_left_the_estimate_stays_even_where_it_does_not_compete() -> None:
     """A grid that can pay for none of its ratios but 1 would go back to the one-step estimate."""
     limited = MaxEvaluations(GridSearch(4, steps=4, keep_best=False), 5)

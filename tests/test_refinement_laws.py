@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from refinement_toys import Counting, Proposing, closeness, item, liveliness, of_sources, same, shrink
+from refinement_toys import Counting, Proposing, closeness, item, of_sources, same, shrink
 from torch import Generator, Tensor
 
 from encore.inference import (
@@ -155,53 +155,12 @@ def test_every_candidate_is_a_call_per_source_and_the_first_call_serves_all() ->
     assert found.evaluations.tolist() == [1 + 2 * (3 * K - 1)] * 4
 
 
-@every_path
-@every_search
-def test_scores_never_fall_and_rise_exactly_where_an_estimate_is_taken(search: Search, path: Any) -> None:
-    found = run(quality=liveliness, search=search, path=path)
-    rise = found.scores.diff(dim=0)
-    assert (rise >= 0).all()
-    assert torch.equal(rise > 0, ~found.ratios.isnan())
-    assert (rise > 0).any()
-
-
-def test_without_the_previous_estimate_scores_may_fall_but_not_below_one_step() -> None:
-    """Ratio 1 is in the published fixed grid, and it gives the one-step estimate."""
-    found = run(search=GridSearch(K, steps=20, keep_best=False))
-    assert (found.scores >= found.scores[0]).all()
-    assert not found.ratios.isnan().any()
-    assert found.evaluations.tolist() == [1 + 20 * (K - 1)] * 4
-
-
 def test_ratio_one_costs_no_call_and_no_score() -> None:
     counting, quality = Counting(one_source), Scored(distance, signals()[1])
     found = run(counting, quality, GridSearch(1, steps=STEPS, keep_best=False))
     assert (counting.rows, sum(quality.counts)) == (4, 4)
     assert (found.ratios == 1).all()
     assert torch.equal(found.estimates, found.one_step)
-
-
-@dataclass(frozen=True)
-class Patient(GridSearch):
-    """The grid, for items whose estimate was kept too."""
-
-    def propose(self, state: SearchState) -> list[float]:
-        return [] if state.round else self.ratios()
-
-
-@every_path
-def test_an_early_stop_changes_nothing_but_the_calls(path: Any) -> None:
-    stopped = run(search=GridSearch(K, include_estimate=True, steps=STEPS), path=path)
-    patient = run(search=Patient(K, include_estimate=True, steps=STEPS), path=path)
-    assert patient.evaluations.tolist() == [1 + STEPS * K] * 4
-    # a step that keeps is paid for once
-    kept = stopped.ratios.isnan().sum(0)
-    assert stopped.evaluations.tolist() == (1 + K * (STEPS - (kept - 1).clamp_min(0))).tolist()
-    assert stopped.evaluations.sum() < patient.evaluations.sum()
-    for name in ("estimates", "scores", "ratios"):
-        torch.testing.assert_close(
-            getattr(stopped, name), getattr(patient, name), rtol=0, atol=0, equal_nan=True
-        )
 
 
 @either_loop

@@ -38,17 +38,11 @@ from encore.inference import (
     GridSearch,
     LocalSearch,
     MaxEvaluations,
-    Refined,
     Search,
     SearchState,
-    batched,
-    endpoint,
     linear_schedule,
     linear_state_schedule,
-    refine,
-    state,
 )
-from encore.metrics import oracle
 
 STEPS = 8
 SEARCHES: list[Search] = [
@@ -88,13 +82,6 @@ def equal(
 
 def cost(search: Search) -> int:
     return 2 if search.needs_gradient else 1
-
-
-def kept_best(search: Search, keep_best: bool) -> Search:
-    inner = getattr(search, "search", None)
-    if inner is None:
-        return replace(search, keep_best=keep_best)
-    return replace(search, search=kept_best(inner, keep_best))
 
 
 def alternating(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor:
@@ -202,24 +189,6 @@ def test_what_a_kept_estimate_would_have_tried_changes_nothing_but_calls() -> No
         assert without.calls.sum() < repeating.calls.sum()
 
 
-@every_search
-def test_the_best_candidate_is_taken(search) -> None:
-    """Of equal ones the one with the larger ratio, and only if it is better than what competes with it."""
-    for keep_best in (True, False):
-        result = climb(kept_best(search, keep_best), all_curves, COUNT)
-        for step, (ratios, values) in enumerate(zip(result.tried, result.found, strict=True)):
-            if not ratios.shape[1]:
-                continue
-            before, now = result.scores[step], result.scores[step + 1]
-            best = values.where(~values.isnan(), -math.inf).amax(1)
-            ratio = ratios.where(values == best[:, None], -math.inf).amax(1)
-            taken = best > (before if keep_best else -math.inf)
-            expected = ratio.where(taken, NAN)
-            torch.testing.assert_close(result.chosen[step], expected, rtol=0, atol=0, equal_nan=True)
-            assert torch.equal(now, best.where(taken, before))
-        assert (result.scores.diff(dim=0) < 0).any() != keep_best
-
-
 def test_no_steps_make_no_calls() -> None:
     for search in SEARCHES:
         idle = with_steps(search, 0)
@@ -261,30 +230,6 @@ def test_frugal_searches_have_most_of_the_grids_gain_for_a_seventh_of_its_calls(
         result = climb(search, saturating, 20)
         assert result.scores[-1].mean() > part * grid.scores[-1].mean(), search
         assert result.calls.float().mean() < calls, search
-
-
-def halves(mixture: Tensor) -> Tensor:
-    return 0.5 * mixture[:, None]
-
-
-def refined(search: Search, tops: Tensor, size: int | None = None, path: Any = endpoint) -> Refined:
-    """Refine ``y_0 = x / 2``: ratio r gives ``(1 + r) x / 4``, and the references are of ratios ``tops``."""
-    mixture = torch.randn(len(tops), 1, 40, generator=torch.Generator().manual_seed(0))
-    quality = oracle(
-        lambda y, s: -(y - s).square().mean((1, 2)), ((1 + tops[:, None, None]) / 4 * mixture)[:, None]
-    )
-    return refine(batched(halves, size), mixture, quality, search, path=path)
-
-
-@every_search
-def test_audio_is_refined_alike_in_any_batch(search) -> None:
-    for path in (endpoint, state):
-        tops = torch.linspace(0, 0.5, 4)
-        together, cut = (refined(search, tops, size, path) for size in (None, 1))
-        torch.testing.assert_close(together.ratios, cut.ratios, rtol=0, atol=1e-6, equal_nan=True)
-        assert together.evaluations.tolist() == cut.evaluations.tolist()
-        assert (together.scores.diff(dim=0) >= 0).all()
-        assert (together.scores[-1] > together.scores[0]).all()
 
 
 def test_settings_are_frozen_and_searches_of_equal_settings_are_equal() -> None:

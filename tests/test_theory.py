@@ -142,20 +142,6 @@ def test_constants_of_a_gain_are_known() -> None:
     assert check.limit == pytest.approx((0.5 + 0.5 * check.ratio * far) / (1 - shrinks), rel=1e-4)
 
 
-def test_the_signal_bound_with_a_constant_of_the_segment_alone_would_fail() -> None:
-    """f(x) = 5 min(x, 1), s = 0, y = 1, x_0 = 2: flat on the segment, steep from s to it."""
-    reference = torch.full((1, 1, 1), 1e-6)
-    x = torch.tensor([[[1.5]]])
-
-    def f(x: Tensor) -> Tensor:
-        return 5 * x.clamp_max(1)
-
-    on_segment = secant(f, x, torch.tensor([[[1.2]]]))
-    used = secant(f, x, reference)
-    assert float(on_segment) == 0
-    assert float(norms(f(x) - f(reference))) <= float(used * norms(x - reference)) * (1 + 1e-6)
-
-
 def test_the_error_of_a_guide_is_the_distance_from_the_best_line() -> None:
     true = torch.tensor([1.0, 2.0, 3.0, 4.0])
     assert guide_error(3 * true + 1, true) == pytest.approx(0, abs=1e-9)
