@@ -37,7 +37,7 @@ from encore.inference.theory import (
     norms,
     path_errors,
     secant,
-    worst_direction,
+    worst_gain,
 )
 from encore.metrics import Metric, Quality, get_metric
 from encore.metrics.music import usdr
@@ -250,8 +250,8 @@ class _Measurement:
         for point, x in (("clean", reference), ("mixture", mixture), ("estimate", one_step)):
             if self.plan.iterations:
                 generator = Generator().manual_seed(self.plan.seed)
-                worst = worst_direction(self.f, x, iterations=self.plan.iterations, generator=generator)
-                found[f"worst_{point}"] = float(worst.gain)
+                worst = worst_gain(self.f, x, iterations=self.plan.iterations, generator=generator)
+                found[f"worst_{point}"] = float(worst)
         for check in self.checks:
             found[check.name] = float(check.bind(mixture=mixture, separate=self.separate)(refined.one_step))
         return found if self.blind is None else found | self.blind_gain(mixture, reference, self.blind)

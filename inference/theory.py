@@ -126,21 +126,8 @@ def secant(f: Map, x: Tensor, y: Tensor) -> Tensor:
     return torch.where(between > 0, norms(f(x) - f(y)) / between, torch.nan)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorstDirection:
-    """The small change of an input that a separator amplifies most.
-
-    Args:
-        gain: ``(n,)``, its amplification: the local Lipschitz constant, from below.
-        direction: ``(n, c, t)`` of unit norm.
-    """
-
-    gain: Tensor
-    direction: Tensor
-
-
-def worst_direction(f: Map, x: Tensor, *, iterations: int = 10, generator: Generator) -> WorstDirection:
-    """Find the largest singular value of the Jacobian and its direction by power iteration.
+def worst_gain(f: Map, x: Tensor, *, iterations: int = 10, generator: Generator) -> Tensor:
+    """Find the largest singular value of the Jacobian, the local Lipschitz constant, by power iteration.
 
     Directions are pushed forward by a difference quotient, many times faster than a forward-mode derivative
     in recurrent layers, and pulled back by a reverse-mode one; the returned gain is the forward-mode
@@ -153,7 +140,7 @@ def worst_direction(f: Map, x: Tensor, *, iterations: int = 10, generator: Gener
         generator: Draws the first direction, the same for all items.
 
     Returns:
-        The gain, never above the true one, and its direction.
+        ``(n,)`` gains in the direction that is amplified most, never above the true ones.
 
     Raises:
         ValueError: If there is no iteration.
@@ -172,7 +159,7 @@ def worst_direction(f: Map, x: Tensor, *, iterations: int = 10, generator: Gener
         direction = _unit(pulled.detach())
     with forward_mode():
         pushed = torch.func.jvp(f, (x,), (direction,))[1]
-    return WorstDirection(gain=norms(pushed.detach()), direction=direction)
+    return norms(pushed.detach())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
@@ -109,6 +109,42 @@ class TwoRounds(Search):
 
     def max_candidates(self) -> int:
         return 4 * self.steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Proposing):
+    """Take ratio 0.4, try the ratios in the second step, and keep the states of all items after them."""
+
+    steps: int = 2
+    keep_best: bool = False
+
+    states: list[SearchState] = field(default_factory=list)
+
+    def propose(self, state: SearchState) -> Sequence[float]:
+        if state.round and state.step == 2:
+            self.states.append(state)
+        return [0.4] if (state.step, state.round) == (1, 0) else super().propose(state)
+
+    def of_all(self, name: str) -> Tensor:
+        """Return an attribute ``(b, k)`` of the states."""
+        return torch.tensor([getattr(state, name) for state in self.states])
+
+
+def check_slopes(
+    run: Callable[[Search], Refined], ratios: Sequence[float], h: float = 1e-4, **tolerances: float
+) -> Refined:
+    """Check that slopes of a second step are central differences of the score, and NaN at ratio 1."""
+    probe = Probe(ratios=ratios, needs_gradient=True)
+    result = run(probe)
+    below, above = (Probe(ratios=[ratio + d for ratio in ratios if ratio < 1]) for d in (-h, h))
+    run(below)
+    run(above)
+    slopes, known = probe.of_all("slopes"), torch.tensor(ratios) < 1
+    assert slopes[:, ~known].isnan().all()
+    differences = (above.of_all("scores") - below.of_all("scores")) / (2 * h)
+    torch.testing.assert_close(slopes[:, known], differences, **tolerances)
+    assert differences.abs().amax() > 0.01
+    return result
 
 
 def same(found: Refined, expected: Refined, *, rtol: float = 0, atol: float = 0) -> None:

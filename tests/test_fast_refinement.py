@@ -11,8 +11,8 @@ import pytest
 import torch
 from refinement_toys import (
     PATHS,
-    Proposing,
     TwoRounds,
+    check_slopes,
     closeness,
     crosstalk,
     in_parts,
@@ -41,16 +41,12 @@ from encore.inference import (
     Refined,
     Search,
     SearchState,
-    Trajectory,
     aligned,
     at_level_of,
     mixture_consistent,
     refine,
-    state,
 )
-from encore.inference.quality import relative_to
 from encore.inference.refinement import refine as readable
-from encore.inference.wrappers import separate_each
 from encore.metrics import get_metric, guarded, joint, oracle
 from encore.metrics.quality import Quality
 from encore.models.types import Separator
@@ -165,66 +161,18 @@ def test_every_search_of_the_package_is_among_them() -> None:
     assert public - {"Search", "GradientLineSearch"} <= set(SEARCHES)
 
 
-# Slopes, which the readable loop has none of.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recording(Proposing):
-    """Propose fixed ratios, and keep the slopes of every step and item."""
-
-    slopes: list[list[float]]
-
-    def propose(self, state: SearchState) -> Sequence[float]:
-        if state.round:
-            self.slopes.append(state.slopes)
-        return super().propose(state)
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_slopes_are_those_of_a_finite_difference(path: str) -> None:
-    ratios = [0.2, 0.8, 0.5, 1.0]
+    """The readable loop has none. Scores are in single precision, so that differences are of wide steps."""
     for function, sources in ((squash, 1), (crosstalk, 3), (linear, 2)):
         mixture, references = signals(sources, sources=sources)
         separate, close = of_sources(function, sources), oracle(closeness, references)
         for quality in (close, joint([close, liveliness], scales=(0.5, 2.0)), liveliness):
             for loop in (refine, in_parts):
-                slopes: list[list[float]] = []
-                options = {"ratios": ratios, "needs_gradient": True, "steps": 2, "keep_best": False}
-                steps = Trajectory()
-                search = Recording(slopes=slopes, **options)
-                found = loop(separate, mixture, quality, search, path=PATHS[path], callback=steps)
-                assert found.evaluations.tolist() == [1 + 2 * 3 * 2 * sources] * 3
-                anchor = mixture[:, None].expand_as(found.one_step)
-                for step, estimates in enumerate([found.one_step, steps.estimates[0]]):
-                    expected = [
-                        slope_at(separate, quality, found, path, anchor, estimates, torch.full((3,), r))
-                        if r < 1
-                        else torch.full((3,), torch.nan)
-                        for r in ratios
-                    ]
-                    torch.testing.assert_close(
-                        torch.tensor(slopes[3 * step : 3 * step + 3]),
-                        torch.stack(expected, 1),
-                        rtol=1e-2,
-                        atol=2e-3,
-                        equal_nan=True,
-                    )
-                    if path == "state":
-                        anchor = state(anchor, estimates, found.ratios[step])
 
+                def run(search: Search, arguments: Any = (loop, separate, mixture, quality)) -> Refined:
+                    loop, *rest = arguments
+                    return loop(*rest, search, path=PATHS[path])
 
-def slope_at(
-    separate: Separator,
-    quality: Quality,
-    found: Refined,
-    path: str,
-    anchor: Tensor,
-    estimates: Tensor,
-    ratio: Tensor,
-    h: float = 1e-3,
-) -> Tensor:
-    bound = relative_to(quality, found.one_step)
-    above, below = (
-        bound(separate_each(separate, PATHS[path](anchor, estimates, r), r)) for r in (ratio + h, ratio - h)
-    )
-    return ((above - below) / (2 * h)).float()
+                found = check_slopes(run, [0.2, 0.8, 0.5, 1.0], h=1e-3, rtol=1e-2, atol=2e-3)
+                assert found.evaluations.tolist() == [1 + 2 * 4 * sources] * 3

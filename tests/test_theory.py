@@ -18,7 +18,7 @@ from encore.inference.theory import (
     norms,
     path_errors,
     secant,
-    worst_direction,
+    worst_gain,
 )
 from encore.metrics import get_metric
 
@@ -53,7 +53,7 @@ def test_the_ideal_filter_is_wieners_for_white_noise_and_perfect_apart() -> None
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 40), (3, 2, 20)])
-def test_the_worst_direction_is_the_largest_singular_one(shape: tuple[int, ...]) -> None:
+def test_the_worst_gain_is_the_largest_singular_value(shape: tuple[int, ...]) -> None:
     size = shape[1] * shape[2]
     matrix = torch.randn(size, size, generator=generator())
     matrix = matrix @ torch.diag(torch.tensor([3.0, *[0.5] * (size - 1)])) @ torch.linalg.qr(matrix)[0]
@@ -61,19 +61,16 @@ def test_the_worst_direction_is_the_largest_singular_one(shape: tuple[int, ...])
     def f(x: Tensor) -> Tensor:
         return (x.flatten(1) @ matrix.T).reshape(x.shape)
 
-    found = worst_direction(f, noise(*shape), iterations=30, generator=generator())
-    _, values, right = torch.linalg.svd(matrix)
-    torch.testing.assert_close(found.gain.float(), values[0].expand(shape[0]), rtol=1e-3, atol=0)
-    alignment = (found.direction.flatten(1) @ right[0]).abs()
-    torch.testing.assert_close(alignment, torch.ones(shape[0]), rtol=1e-3, atol=0)
+    found = worst_gain(f, noise(*shape), iterations=30, generator=generator())
+    largest = torch.linalg.svdvals(matrix)[0]
+    torch.testing.assert_close(found.float(), largest.expand(shape[0]), rtol=1e-3, atol=0)
 
 
-def test_the_worst_direction_of_a_curve_is_its_slope_where_it_stands() -> None:
-    found = worst_direction(torch.tanh, torch.tensor([[[0.0, 2.0]]]), iterations=20, generator=generator())
-    assert float(found.gain) == pytest.approx(1, rel=1e-4)
-    assert abs(float(found.direction[0, 0, 0])) == pytest.approx(1, rel=1e-3)
+def test_the_worst_gain_of_a_curve_is_its_steepest_slope_where_it_stands() -> None:
+    found = worst_gain(torch.tanh, torch.tensor([[[0.0, 2.0]]]), iterations=20, generator=generator())
+    assert float(found) == pytest.approx(1, rel=1e-4)
     with pytest.raises(ValueError, match="iterations=0"):
-        worst_direction(torch.tanh, torch.ones(1, 1, 2), iterations=0, generator=generator())
+        worst_gain(torch.tanh, torch.ones(1, 1, 2), iterations=0, generator=generator())
 
 
 def test_a_secant_of_a_gain_is_the_gain() -> None:
@@ -89,7 +86,7 @@ def uneven(x: Tensor) -> Tensor:
     return 0.6 * x + 0.3 * (4 * x).sin() / 4 + 0.1 * x.roll(3, -1).abs()
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("candidates", [2, 3, 6])
 def test_bounds_hold_on_an_uneven_map(seed: int, candidates: int) -> None:
     reference = noise(1, 2, 64, seed=seed) * 10

@@ -301,18 +301,3 @@ def test_wrapped_separators_are_refined_alike_by_both_loops_and_in_parts(name: s
     own = torch.tensor([1])
     alone = refine(wrapped.at(own), MIXTURE[own], quality.at(own), SEARCH, **options)
     close(alone.estimates, expected.estimates[own])
-
-
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_batches_are_no_larger_than_their_size(size: int) -> None:
-    counting, separate = Counting(Bridge()), Bridge()
-    in_parts = batched(counting, size, workers=2)
-    each, ratio = torch.stack((MIXTURE, 0.5 * MIXTURE, -MIXTURE), dim=1), torch.full((4,), 0.5)
-    assert torch.equal(in_parts(MIXTURE), separate(MIXTURE))
-    assert torch.equal(in_parts.each(each, ratio), separate_each(separate, each, ratio))
-    assert counting.largest <= size
-    assert counting.rows == 4 + 3 * 4
-    with pytest.raises(ValueError, match="size=0"):
-        batched(separate, 0)
-    with pytest.raises(ValueError, match="workers=0"):
-        batched(separate, workers=0)
