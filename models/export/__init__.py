@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from encore.models.export.files import SUFFIXES, Extent, write
-from encore.models.export.verification import largest_difference
+from encore.models.export.files import SUFFIXES, Extent, largest_difference, write
 
 __all__ = ["SUFFIXES", "Extent", "largest_difference", "write"]

@@ -19,8 +19,7 @@ from pathlib import Path
 from torch import nn
 
 from encore.models.checkpoint import load_checkpoint, read_checkpoint, save_separator
-from encore.models.export.files import SUFFIXES, write
-from encore.models.export.verification import largest_difference
+from encore.models.export.files import SUFFIXES, largest_difference, write
 from encore.models.loading import load_separator
 
 TOLERANCE = 1e-4
@@ -80,16 +79,15 @@ def _write_graph(options: argparse.Namespace) -> str:
     run, extent = write(out, separator, whole=options.whole, seconds=options.seconds)
     try:
         difference = largest_difference(run, separator, extent)
+        # not "greater", which NaN never is
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"'{out}' differed from the separator by {difference:.1e} of the peak, more than "
+                f"{TOLERANCE:g}, and was deleted: use another format"
+            )
     except ValueError:
         out.unlink()
         raise
-    # not "greater", which NaN never is
-    if not difference <= TOLERANCE:
-        out.unlink()
-        raise ValueError(
-            f"'{out}' differed from the separator by {difference:.1e} of the peak, more than {TOLERANCE:g}, "
-            "and was deleted: use another format"
-        )
     return f"wrote {out}: {extent.describe()}; largest difference {difference:.1e} of the peak"
 
 

@@ -1,11 +1,11 @@
-"""Write a separator as a graph, with what it separates beside it, and open the file again."""
+"""Write a separator as a graph, with what it separates beside it; open the file again and compare it."""
 
 from __future__ import annotations
 
 import copy
-import warnings
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import yaml
 from torch import Tensor, nn
 
 from encore.common.packages import require
-from encore.models.export.spectral import RealValuedBSRNN, SpectralCore, transform_parameters
-from encore.models.export.tracing import quiet, traceable
+from encore.models.export.spectral import RealValuedBSRNN, transform_parameters
+from encore.models.export.tracing import traceable
 from encore.models.separators.bsrnn import BSRNN
 from encore.models.types import Separator
 
@@ -93,11 +93,9 @@ def write_program(
     program, extent = _export(separator, example, seconds, time_axis=2)
     if extent.time is None:
         extent = replace(extent, shortest=_shortest(program.module(), example))
-    text = _metadata(separator, extent)
-    with warnings.catch_warnings():
-        # about its own buffers
-        warnings.simplefilter("ignore")
-        torch.export.save(program, path, extra_files={METADATA_FILE: text})
+    with traceable(separator, "cannot be saved"):
+        files = {METADATA_FILE: _metadata(separator, extent)}
+        torch.export.save(program, path, extra_files=files)
         return torch.export.load(path).module(), extent
 
 
@@ -106,33 +104,46 @@ def write_onnx(
 ) -> tuple[Separator, Extent]:
     """Write ``.onnx``; see `write`."""
     # onnxscript is what torch converts with, onnxruntime opens the file again
-    onnx, *_ = (
+    onnx, _, onnxruntime = (
         require(name, needed_by=f"'{path}'", extra="onnx") for name in ("onnx", "onnxscript", "onnxruntime")
     )
     example = _example(separator, seconds)
-    extra: dict[str, Any] = {}
+    module, time_axis, names = separator, 2, (["mixture"], ["estimates"])
+    description: dict[str, Any] = {}
     if isinstance(separator, BSRNN) and not whole:
-        program, extent = _export_core(separator, example, seconds)
-        inputs, outputs = ["spectrum"], ["masks", "residuals"]
-        extra = {"transform": transform_parameters(separator)}
+        description = {"transform": transform_parameters(separator)}
+        module, time_axis, names = copy.copy(separator), 1, (["spectrum"], ["masks", "residuals"])
+        module.forward = separator._predict  # type: ignore[method-assign]
+        shown = torch.view_as_real(separator.transform(example[:, 0])).contiguous()
     else:
-        module = RealValuedBSRNN(separator) if isinstance(separator, BSRNN) else separator
-        program, extent = _export(module, example, seconds, time_axis=2)
-        inputs, outputs = ["mixture"], ["estimates"]
-    try:
-        with quiet(), warnings.catch_warnings(), traceable(separator):
-            warnings.simplefilter("ignore")
-            converted = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs
-            )
-    except Exception as error:  # whatever torch's converter, and what it calls, cannot do
-        raise ValueError(f"{_network_name(separator)} has no ONNX form: {_reason(error)}") from error
+        shown = example
+        if isinstance(separator, BSRNN):
+            module = RealValuedBSRNN(separator)
+    program, extent = _export(module, shown, seconds, time_axis=time_axis)
+    if description:
+        extent = replace(extent, part="core", time=None if extent.time is None else example.shape[-1])
+    with traceable(separator, "has no ONNX form"):
+        converted = torch.onnx.export(
+            program, dynamo=True, verbose=False, input_names=names[0], output_names=names[1]
+        )
     assert converted is not None
     model = converted.model_proto
-    onnx.helper.set_model_props(model, {METADATA_KEY: _metadata(separator, extent, extra)})
+    onnx.helper.set_model_props(model, {METADATA_KEY: _metadata(separator, extent, description)})
     onnx.save(model, path)
-    run = _onnx_function(path)
-    return (_core_function(separator, run) if extent.part == "core" else lambda x: run(x)[0]), extent
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        found = session.run(None, {names[0][0]: x.contiguous().numpy()})
+        return tuple(torch.from_numpy(out) for out in found)
+
+    if extent.part == "whole":
+        return lambda mixture: run(mixture)[0], extent
+    # the separator with its core replaced by the written one
+    around: Any = copy.copy(separator)
+    around._predict = run
+    return around, extent
 
 
 def write_torchscript(
@@ -140,16 +151,12 @@ def write_torchscript(
 ) -> tuple[Separator, Extent]:
     """Write TorchScript's ``.pt``, which torch calls deprecated; see `write`."""
     example = _example(separator, seconds)
-    try:
-        with quiet(), warnings.catch_warnings(), traceable(separator, script=True):
-            warnings.simplefilter("ignore")
-            traced = torch.jit.trace(separator, (example,), check_trace=False)  # type: ignore[no-untyped-call]
-            extent = Extent(time=None if seconds is None else example.shape[-1])
-            files = {METADATA_FILE: _metadata(separator, extent)}
-            torch.jit.save(traced, str(path), _extra_files=files)
-            return torch.jit.load(str(path)), extent  # type: ignore[no-untyped-call]
-    except Exception as error:  # a trace runs the network's own code, which may raise anything
-        raise ValueError(f"{_network_name(separator)} cannot be traced: {_reason(error)}") from error
+    extent = Extent(time=None if seconds is None else example.shape[-1])
+    files = {METADATA_FILE: _metadata(separator, extent)}
+    with traceable(separator, "cannot be traced", script=True):
+        traced = torch.jit.trace(separator, (example,), check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, str(path), _extra_files=files)
+        return torch.jit.load(str(path)), extent  # type: ignore[no-untyped-call]
 
 
 SUFFIXES: Mapping[str, Callable[[Path, nn.Module, bool, float | None], tuple[Separator, Extent]]] = {
@@ -160,43 +167,29 @@ SUFFIXES: Mapping[str, Callable[[Path, nn.Module, bool, float | None], tuple[Sep
 """What writes a file, by its suffix."""
 
 
-def _export_core(separator: BSRNN, example: Tensor, seconds: float | None) -> tuple[Any, Extent]:
-    spectrum = torch.view_as_real(separator.transform(example[:, 0])).contiguous()
-    program, extent = _export(SpectralCore(separator), spectrum, seconds, time_axis=1)
-    time = None if extent.time is None else example.shape[-1]
-    return program, Extent(batch=extent.batch, time=time, part="core")
-
-
 def _export(
     module: nn.Module, example: Tensor, seconds: float | None, *, time_axis: int
 ) -> tuple[Any, Extent]:
     """Export for any batch; for any length, or the example's; for one item where any batch is impossible."""
     free = torch.export.Dim.DYNAMIC
-    time = None if seconds is None else example.shape[time_axis]
-    shapes = {0: free} if time is not None else {0: free, time_axis: free}
+    if seconds is None:
+        failure = "is not exported for any length; fix one by --seconds S"
+        return _exported(module, example, {0: free, time_axis: free}, failure), Extent()
+    time, failure = example.shape[time_axis], "cannot be exported"
     try:
-        return _exported(module, example, shapes), Extent(time=time)
-    except Exception as error:  # export runs the network's own code, and reports its limits in many types
-        if time is None:
-            raise ValueError(
-                f"{_network_name(module)} is not exported for any length; fix one by --seconds S: "
-                f"{_reason(error)}"
-            ) from error
-    try:
-        return _exported(module, example[:1], {}), Extent(batch=1, time=time)
-    except Exception as error:
-        raise ValueError(f"{_network_name(module)} cannot be exported: {_reason(error)}") from error
+        return _exported(module, example, {0: free}, failure), Extent(time=time)
+    except ValueError:
+        return _exported(module, example[:1], {}, failure), Extent(batch=1, time=time)
 
 
-def _exported(module: nn.Module, example: Tensor, shapes: Mapping[int, Any]) -> Any:
-    with quiet(), warnings.catch_warnings(), traceable(module):
-        warnings.simplefilter("ignore")
+def _exported(module: nn.Module, example: Tensor, shapes: Mapping[int, Any], failure: str) -> Any:
+    with traceable(module, failure):
         return torch.export.export(module, (example,), dynamic_shapes=(dict(shapes),), strict=False)
 
 
 @torch.no_grad()
 def _shortest(run: Separator, example: Tensor) -> int:
-    """The fewest samples that a program takes; those of recurrent networks refuse a single frame."""
+    """Return the fewest samples that a program takes; those of recurrent networks refuse a single frame."""
     refused, taken = 0, example.shape[-1]
     while taken - refused > 1:
         middle = (refused + taken) // 2
@@ -209,55 +202,69 @@ def _shortest(run: Separator, example: Tensor) -> int:
 
 
 def _example(separator: Any, seconds: float | None) -> Tensor:
-    """Two items of noise, as one would be taken for a constant."""
+    """Return two items of noise, as one would be taken for a constant."""
     time = round((_EXAMPLE_SECONDS if seconds is None else seconds) * int(separator.sample_rate))
     if seconds is None:
         # a whole number of frames would be taken for the rule
         while any(time % prime == 0 for prime in (2, 3, 5, 7)):
             time += 1
-    generator = torch.Generator().manual_seed(0)
-    return 0.1 * torch.randn(2, int(separator.channels), time, generator=generator)
+    return _noise(2, int(separator.channels), time)
 
 
-def _metadata(separator: Any, extent: Extent, extra: Mapping[str, Any] | None = None) -> str:
+def _metadata(separator: Any, extent: Extent, description: Mapping[str, Any] | None = None) -> str:
     content = {
         "sources": list(separator.sources),
         "sample_rate": int(separator.sample_rate),
         "channels": int(separator.channels),
         "layout": "(batch, channel, time) to (batch, source, channel, time)",
-        "part": extent.part,
-        "batch": extent.batch,
-        "time": extent.time,
-        "shortest": extent.shortest,
-        **(extra or {}),
+        **asdict(extent),
+        **(description or {}),
     }
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def _onnx_function(path: Path) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    onnxruntime: Any = require("onnxruntime", needed_by=f"'{path}'", extra="onnx")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: tuple(torch.from_numpy(out) for out in session.run(None, {name: x.numpy()}))
+def largest_difference(written: Separator, separator: Any, extent: Extent) -> float:
+    """Compare a written file with its separator on white noise of rms 0.1, of two lengths and batch sizes.
+
+    Args:
+        written: What the file computes.
+        separator: What it should compute; with ``sample_rate`` and ``channels``.
+        extent: Where the file takes one length or batch size only, that one is compared.
+
+    Returns:
+        The largest absolute difference over the estimates' largest magnitude; infinite where shapes differ,
+        NaN where a sample is.
+
+    Raises:
+        ValueError: If the file does not take the noise.
+    """
+    rate = int(separator.sample_rate)
+    # an odd number of samples, and whole frames of most networks
+    times = (round(0.37 * rate) | 1, rate) if extent.time is None else (extent.time,)
+    batches = (1, 3) if extent.batch is None else (extent.batch,)
+    differences = [
+        _difference(written, separator, _noise(batch, int(separator.channels), time, seed=1))
+        for batch in batches
+        for time in times
+    ]
+    return math.nan if any(map(math.isnan, differences)) else max(differences)
 
 
-def _core_function(separator: nn.Module, run: Callable[[Tensor], tuple[Tensor, ...]]) -> Separator:
-    """The separator with its core replaced by the written one."""
-    around: Any = copy.copy(separator)
-    around._predict = lambda spectrum: run(spectrum.contiguous())
-    return around
+@torch.no_grad()
+def _difference(written: Separator, separator: Separator, mixture: Tensor) -> float:
+    expected = separator(mixture)
+    try:
+        estimates = written(mixture)
+    except Exception as error:  # each runtime has exceptions of its own
+        # the last line, which in TorchScript's tracebacks is the reason
+        shape, reason = tuple(mixture.shape), str(error).strip().splitlines()[-1]
+        raise ValueError(
+            f"the file fails on a mixture of shape {shape}: {reason}; fix the length by --seconds S"
+        ) from error
+    if estimates.shape != expected.shape:
+        return math.inf
+    return float((estimates - expected).abs().max() / expected.abs().max())
 
 
-def _network_name(module: nn.Module) -> str:
-    network = getattr(module, "separator", module)
-    inner = getattr(network, "network", None)
-    return type(network if inner is None else inner).__name__
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an exception, of the innermost one: converters wrap theirs."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _noise(*shape: int, seed: int = 0) -> Tensor:
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -11,22 +11,6 @@ from torch import Tensor, nn
 from encore.models.separators.bsrnn import BSRNN
 
 
-class SpectralCore(nn.Module):
-    """What lies between the transforms of a `BSRNN`: real-valued spectra in, masks and residuals out.
-
-    Args:
-        separator: Whose weights it uses.
-    """
-
-    def __init__(self, separator: BSRNN) -> None:
-        super().__init__()
-        self.separator = separator
-
-    def forward(self, spectrum: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks and residuals ``(b, s, f, frame, 2)`` of a unit-power spectrum ``(b, frame, f, 2)``."""
-        return self.separator._predict(spectrum)
-
-
 class RealValuedBSRNN(nn.Module):
     """A `BSRNN` from waveform to waveform, its transforms written as convolutions.
 
@@ -90,7 +74,7 @@ class RealValuedBSRNN(nn.Module):
 
 
 def transform_parameters(separator: BSRNN) -> dict[str, Any]:
-    """What another program must know to put its own transforms around a `SpectralCore`."""
+    """What another program must know to put its own transforms around the network."""
     return {
         "window": "hann, periodic",
         "window_length": separator.transform.window_length,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,17 +17,26 @@ from torch.nn import functional as F
 
 
 @contextmanager
-def traceable(module: nn.Module, *, script: bool = False) -> Iterator[None]:
-    """Within this context, exporters leave the lengths of a module's inputs open.
+def traceable(module: nn.Module, failure: str, *, script: bool = False) -> Iterator[None]:
+    """Within this context, exporters leave the lengths of a module's inputs open, and are quiet.
 
     Every change is undone at the end, none changes a value beyond rounding.
 
     Args:
-        module: What will be traced.
-        script: Whether by ``torch.jit.trace``, which sees lengths as tensors, or by ``torch.export``.
+        module: What is traced.
+        failure: What to say of it if that fails, before the reason.
+        script: Whether by ``torch.jit.trace``, or by ``torch.export``.
+
+    Raises:
+        ValueError: If anything within fails.
     """
     with ExitStack() as changes:
         changes.enter_context(torch.no_grad())
+        changes.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        # exporters log over pages what their exceptions say
+        changes.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.CRITICAL)
         if not script:
             changes.enter_context(_whole_lstms())
             # else the example's length, whole frames or not, one frame or several, becomes a condition
@@ -34,18 +44,23 @@ def traceable(module: nn.Module, *, script: bool = False) -> Iterator[None]:
             # a network of asteroid's has imported it
             if "asteroid" in sys.modules:
                 changes.enter_context(_plain_asteroid())
-        yield
+        try:
+            yield
+        except Exception as error:  # a network's own code runs here, and exporters raise many types
+            raise ValueError(f"{_name(module)} {failure}: {_reason(error)}") from error
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the exporters' logs, which repeat over pages what their exceptions say."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
+def _name(module: nn.Module) -> str:
+    network = getattr(module, "separator", module)
+    inner = getattr(network, "network", None)
+    return type(network if inner is None else inner).__name__
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of an exception, of the innermost one: converters wrap theirs."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager
@@ -78,18 +93,11 @@ def _whole_lstms() -> Iterator[None]:
 
 
 def _lstm_shapes(
-    sequence: Tensor,
-    states: tuple[Tensor, Tensor],
-    _weights: Any,
-    _has_biases: bool,
-    _layers: int,
-    _dropout: float,
-    _train: bool,
-    bidirectional: bool,
-    _batch_first: bool,
+    sequence: Tensor, states: tuple[Tensor, Tensor], *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tensors of the shapes that ``aten::lstm`` returns."""
+    """Return tensors of the shapes that ``aten::lstm`` returns."""
     hidden, cell = states
+    _weights, _has_biases, _layers, _dropout, _train, bidirectional, _batch_first = options
     features = hidden.shape[2] * (2 if bidirectional else 1)
     out = sequence.new_empty((*sequence.shape[:2], features))
     return out, torch.empty_like(hidden), torch.empty_like(cell)
@@ -126,9 +134,8 @@ def _unfold(self: Any, x: Tensor) -> Tensor:
     """``(b, n, t)`` to overlapping chunks ``(b, n, chunk, number)``, by a convolution with unit pulses."""
     batch, features, self.n_orig_frames = x.shape
     pulses = torch.eye(self.chunk_size, device=x.device)[:, None]
-    chunks = F.conv1d(
-        x.reshape(batch * features, 1, -1), pulses, stride=self.hop_size, padding=self.chunk_size
-    )
+    flat = x.reshape(batch * features, 1, -1)
+    chunks = F.conv1d(flat, pulses, stride=self.hop_size, padding=self.chunk_size)
     return chunks.reshape(batch, features, self.chunk_size, chunks.shape[-1])
 
 
