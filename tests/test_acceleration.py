@@ -15,6 +15,7 @@ import torch
 from bridge_toys import BSRNN as BSRNN_BRIDGE
 from bridge_toys import MASKS as MASKS_BRIDGE
 from bridge_toys import toy_bridge
+from separator_toys import close, noise, small
 
 from encore import infer
 from encore.inference import BridgeSampler
@@ -25,19 +26,14 @@ from encore.models.separators.bsrnn import BSRNN
 needs_lstm = pytest.mark.skipif(not has_bfloat16_lstm(), reason="no LSTM in bfloat16 on this CPU")
 
 
-def small() -> BSRNN:
-    torch.manual_seed(0)
-    return BSRNN(features=8, layers=1, sample_rate=8000).eval().requires_grad_(False)
-
-
-@pytest.fixture
-def mixture() -> torch.Tensor:
-    return torch.randn(3, 1, 4000, generator=torch.Generator().manual_seed(1))
+def bsrnn() -> BSRNN:
+    return small("BSRNN", layers=1).requires_grad_(False)
 
 
 @needs_lstm
-def test_bfloat16_is_used_and_estimates_come_out_as_mixtures_went_in(mixture) -> None:
-    separator, expected = small(), small()(mixture)
+def test_bfloat16_is_used_and_estimates_come_out_as_mixtures_went_in() -> None:
+    separator, mixture = bsrnn(), noise(3, 1, 4000)
+    expected = separator(mixture)
     seen = []
     separator.layers[0][0].rnn.register_forward_hook(lambda module, given, out: seen.append(out[0].dtype))
     accelerate(separator, precision="bf16")
@@ -48,42 +44,48 @@ def test_bfloat16_is_used_and_estimates_come_out_as_mixtures_went_in(mixture) ->
     assert 1e-6 < difference < 0.02
 
 
-def test_without_options_nothing_changes(mixture) -> None:
-    separator = small()
+def test_without_options_nothing_changes() -> None:
+    separator, mixture = bsrnn(), noise(3, 1, 4000)
     accelerate(separator)
-    assert torch.equal(separator(mixture), small()(mixture))
+    assert torch.equal(separator(mixture), bsrnn()(mixture))
 
 
-def test_a_compiled_network_takes_any_batch_without_being_compiled_anew(mixture, monkeypatch) -> None:
-    graphs = []
+@pytest.fixture
+def graphs(monkeypatch) -> list[torch.fx.GraphModule]:
+    """What the C++ compiler would be given by torch.compile."""
+    found: list[torch.fx.GraphModule] = []
 
     def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
-        graphs.append(graph)
+        found.append(graph)
         return graph
 
-    # what the C++ compiler would be given
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
-    separator, reference, needed = small(), small(), []
-    accelerate(separator, compiled=True)
-    for items in (3, 2, 1):
-        torch.testing.assert_close(separator(mixture[:items]), reference(mixture[:items]))
-        needed.append(len(graphs))
-    # a batch of one has graphs of its own
-    assert needed[0] == needed[1] > 0
+    return found
+
+
+def transforms(graphs: list[torch.fx.GraphModule]) -> list[str]:
     targets = {str(node.target) for graph in graphs for node in graph.graph.nodes}
-    assert not any("stft" in target for target in targets)
+    return [target for target in targets if "stft" in target]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("BSRNN", {"layers": 1}), ("DTTNet mask", {"scales": 1}), ("SpectrogramUNet", {"filters": [8, 8]})],
+)
+def test_a_compiled_network_takes_any_batch_without_being_compiled_anew(name, options, graphs) -> None:
+    separator, reference = (small(name, **options).requires_grad_(False) for _ in range(2))
+    accelerate(separator, compiled=True)
+    needed = []
+    for shape in ((3, 1, 4000), (2, 1, 3000)):
+        close(separator(noise(*shape)), reference(noise(*shape)))
+        needed.append(len(graphs))
+    assert needed[0] == needed[1] > 0
+    assert not transforms(graphs)
 
 
 @pytest.mark.parametrize("network", [pytest.param(BSRNN_BRIDGE, marks=needs_lstm), MASKS_BRIDGE])
-def test_sampling_a_bridge_is_accelerated_as_its_one_step_is(network, mixture, monkeypatch) -> None:
-    graphs = []
-
-    def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
-        graphs.append(graph)
-        return graph
-
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
-    sampler = BridgeSampler(steps=2)
+def test_sampling_a_bridge_is_accelerated_as_its_one_step_is(network, graphs) -> None:
+    sampler, mixture = BridgeSampler(steps=2), noise(3, 1, 4000)
     plain, compiled, half = (toy_bridge(network) for _ in range(3))
     accelerate(compiled, compiled=True)
     accelerate(half, precision="bf16")
@@ -92,8 +94,7 @@ def test_sampling_a_bridge_is_accelerated_as_its_one_step_is(network, mixture, m
         for separator in (plain, compiled, half)
     )
     assert graphs
-    targets = {str(node.target) for graph in graphs for node in graph.graph.nodes}
-    assert not any("stft" in target for target in targets)
+    assert not transforms(graphs)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert rough.dtype == mixture.dtype
     assert 1e-6 < (rough - expected).norm() / expected.norm() < 0.02
@@ -119,13 +120,13 @@ def test_only_recurrent_networks_on_cpus_need_bfloat16_lstms(monkeypatch) -> Non
     monkeypatch.setattr(acceleration, "has_bfloat16_lstm", lambda: False)
     cpu = torch.device("cpu")
     acceleration.check_bfloat16(torch.nn.Linear(1, 1), cpu)
-    acceleration.check_bfloat16(small(), torch.device("cuda"))
+    acceleration.check_bfloat16(bsrnn(), torch.device("cuda"))
     with pytest.raises(ValueError, match="use precision=32"):
-        acceleration.check_bfloat16(small(), cpu)
+        acceleration.check_bfloat16(bsrnn(), cpu)
     with pytest.raises(ValueError, match="use precision=32"):
-        accelerate(small(), precision="bf16")
+        accelerate(bsrnn(), precision="bf16")
 
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="precision='16'"):
-        accelerate(small(), precision="16")
+        accelerate(bsrnn(), precision="16")

@@ -113,7 +113,7 @@ def write_onnx(
     if isinstance(separator, BSRNN) and not whole:
         description = {"transform": transform_parameters(separator)}
         module, time_axis, names = copy.copy(separator), 1, (["spectrum"], ["masks", "residuals"])
-        module.forward = separator._predict  # type: ignore[method-assign]
+        module.forward = separator._predict  # type: ignore[assignment, method-assign]
         shown = torch.view_as_real(separator.transform(example[:, 0])).contiguous()
     else:
         shown = example
