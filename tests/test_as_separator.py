@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretrained_toys import TwoFilters
+from pretrained_toys import TwoFilters, fails
 from torch import Tensor, nn
 
 from encore.models import as_separator, load_separator
 from encore.models.types import LoadedSeparator
 
 RATE = 8000
+OPTIONS = {"sources": ["a"], "sample_rate": RATE}
 
 
 def noise(channels: int, length: int, batch: int = 2) -> Tensor:
@@ -28,31 +29,29 @@ def masks(mixture: Tensor) -> Tensor:
     return torch.stack([mask * mixture, (1 - mask) * mixture])
 
 
-LAYOUTS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {
-    "b t -> b t": (lambda x: masks(x.reshape(len(x), x.shape[1]))[0], 1, 1),
-    "b t -> b s t": (lambda x: masks(x.reshape(len(x), x.shape[1])).movedim(0, 1), 2, 1),
-    "b t -> b s c t": (lambda x: masks(x.reshape(len(x), x.shape[1])).movedim(0, 1)[:, :, None], 2, 1),
-    "b c t -> b c t": (lambda x: masks(x.reshape(len(x), 2, -1))[0], 1, 2),
-    "b 1 t -> b t": (lambda x: masks(x.reshape(len(x), 1, x.shape[2]))[0, :, 0], 1, 1),
-    "b 1 t -> b 1 t": (lambda x: masks(x.reshape(len(x), 1, x.shape[2]))[0], 1, 1),
-    "b 1 t -> b s t": (lambda x: masks(x.reshape(len(x), 1, x.shape[2]))[:, :, 0].movedim(0, 1), 2, 1),
-    "b 1 t -> b s 1 t": (lambda x: masks(x.reshape(len(x), 1, x.shape[2])).movedim(0, 1), 2, 1),
-    "b c t -> b s c t": (lambda x: masks(x.reshape(len(x), 2, x.shape[2])).movedim(0, 1), 2, 2),
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "b t -> b t": lambda x: masks(x.reshape(len(x), x.shape[1]))[0],
+    "b t -> b s t": lambda x: masks(x.reshape(len(x), x.shape[1])).movedim(0, 1),
+    "b t -> b s c t": lambda x: masks(x.reshape(len(x), x.shape[1])).movedim(0, 1)[:, :, None],
+    "b c t -> b c t": lambda x: masks(x.reshape(len(x), 2, -1))[0],
+    "b 1 t -> b t": lambda x: masks(x.reshape(len(x), 1, x.shape[2]))[0, :, 0],
+    "b 1 t -> b 1 t": lambda x: masks(x.reshape(len(x), 1, x.shape[2]))[0],
+    "b 1 t -> b s t": lambda x: masks(x.reshape(len(x), 1, x.shape[2]))[:, :, 0].movedim(0, 1),
+    "b 1 t -> b s 1 t": lambda x: masks(x.reshape(len(x), 1, x.shape[2])).movedim(0, 1),
+    "b c t -> b s c t": lambda x: masks(x.reshape(len(x), 2, x.shape[2])).movedim(0, 1),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_what_the_function_gives(layout: str) -> None:
-    function, sources, channels = LAYOUTS[layout]
-    names = ["speech", "noise"][:sources]
-    separator = as_separator(function, sources=names, sample_rate=RATE, channels=channels)
+    channels, names = 2 if layout.startswith("b c") else 1, ("speech", "noise")[: 2 if " s " in layout else 1]
+    separator = as_separator(LAYOUTS[layout], sources=names, sample_rate=RATE, channels=channels)
     assert isinstance(separator, LoadedSeparator)
-    assert (separator.sources, separator.sample_rate, separator.channels) == (tuple(names), RATE, channels)
+    assert (separator.sources, separator.sample_rate, separator.channels) == (names, RATE, channels)
     for length in (1, 2, 3201):
         for batch in (1, 3):
             mixture = noise(channels, length, batch)
-            expected = masks(mixture)[:sources].movedim(0, 1)
-            torch.testing.assert_close(separator(mixture), expected)
+            torch.testing.assert_close(separator(mixture), masks(mixture)[: len(names)].movedim(0, 1))
 
 
 class Framed(nn.Module):
@@ -71,7 +70,7 @@ class Framed(nn.Module):
 
 @pytest.mark.parametrize("frame", [1, 16, 80, 256])
 def test_any_length_is_padded_to_what_the_network_takes(frame: int) -> None:
-    separator = as_separator(Framed(frame), sources=["speech"], sample_rate=RATE)
+    separator = as_separator(Framed(frame), **OPTIONS)
     for length in (1, 5, frame + 1, 3000):
         torch.testing.assert_close(separator(noise(1, length)), 0.5 * noise(1, length)[:, None])
 
@@ -80,7 +79,7 @@ def test_a_network_whose_estimates_are_too_short_is_padded_to_whole_frames() -> 
     torch.manual_seed(0)
     encoder, decoder = nn.Conv1d(1, 4, 16, 8), nn.ConvTranspose1d(4, 1, 16, 8)
     network = nn.Sequential(encoder, decoder)
-    separator = as_separator(network, sources=["speech"], sample_rate=RATE)
+    separator = as_separator(network, **OPTIONS)
     for length in (1, 100, 801):
         padded = nn.functional.pad(noise(1, length), (0, -length % 8 + max(0, 16 - length - -length % 8)))
         torch.testing.assert_close(separator(noise(1, length)), network(padded)[:, None, :, :length])
@@ -95,7 +94,7 @@ def test_a_function_that_takes_one_item_or_mixes_items_is_called_item_by_item() 
         return mixture / mixture.abs().max()
 
     for function in (single, normalized):
-        separator = as_separator(function, sources=["speech"], sample_rate=RATE)
+        separator = as_separator(function, **OPTIONS)
         mixture = torch.tensor([1.0, 0.1])[:, None, None] * noise(1, 900)
         torch.testing.assert_close(
             separator(mixture), torch.stack([function(item) for item in mixture.split(1)])
@@ -116,59 +115,49 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    as_separator(lambda x: x + 0.001 * torch.randn(x.shape), sources=["a"], sample_rate=RATE)
+    as_separator(lambda x: x + 0.001 * torch.randn(x.shape), **OPTIONS)
     assert torch.equal(torch.rand(4), expected)
 
 
 @pytest.mark.parametrize(
-    ("function", "options", "message"),
+    ("function", "changes", "message"),
     [
-        (lambda x: x, {"sample_rate": RATE}, "<lambda> does not say its sources: add sources=speech,noise"),
-        (lambda x: x, {"sources": ["a"]}, "<lambda> does not say its sample_rate: add sample_rate=16000"),
-        (lambda x: x, {"sources": ["a", "a"], "sample_rate": RATE}, "sources=a,a: give different names"),
+        (lambda x: x, {"sources": None}, "<lambda> does not say its sources: add sources=speech,noise"),
+        (lambda x: x, {"sample_rate": None}, "<lambda> does not say its sample_rate: add sample_rate=16000"),
+        (lambda x: x, {"sources": ["a", "a"]}, "sources=a,a: give different names"),
         (
             TwoFilters(),
-            {"sources": ["a", "b", "c"], "sample_rate": RATE},
+            {"sources": ["a", "b", "c"]},
             "TwoFilters does not separate noise of shape (2, 1, 8000) with sources=a,b,c and channels=1: as "
             "(batch, channel, time) it fails (estimates are (2, 2, 8000), not (batch, source, channel, time) "
             "= (2, 3, 1, 8000): check sources=a,b,c",
         ),
         (
             lambda x: x.cumsum(1),
-            {"sources": ["a"], "sample_rate": RATE},
+            {},
             "layout=None is ambiguous: (batch, channel, time) and (batch, time) both work, with different "
             "estimates: give layout=bct or layout=bt",
         ),
-        (
-            lambda x: x,
-            {"sources": ["a"], "sample_rate": RATE, "layout": "tb"},
-            "layout=tb: choose one of bct, bt",
-        ),
-        (lambda x: [x], {"sources": ["a"], "sample_rate": RATE}, "it returns a list, not a tensor"),
+        (lambda x: x, {"layout": "tb"}, "layout=tb: choose one of bct, bt"),
+        (lambda x: [x], {}, "it returns a list, not a tensor"),
         (
             lambda x: x[..., : len(x[0, 0]) // 7 * 7] if x.ndim == 3 else 1 / 0,
-            {"sources": ["a"], "sample_rate": 7210},
+            {"sample_rate": 7210},
             "the function separates some lengths only",
         ),
-        (
-            lambda x: x[..., :-1],
-            {"sources": ["a"], "sample_rate": RATE},
-            "(2, 1, 1, 7999), not (batch, source",
-        ),
+        (lambda x: x[..., :-1], {}, "(2, 1, 1, 7999), not (batch, source"),
     ],
 )
-def test_mistakes_are_named_in_one_line(function: Callable, options: dict, message: str) -> None:
+def test_mistakes_are_named_in_one_line(function: Callable, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        as_separator(function, **options)
+        as_separator(function, **OPTIONS | changes)
     assert "\n" not in str(error.value)
 
 
 def test_the_layout_decides_what_is_ambiguous() -> None:
-    options = {"sources": ["a"], "sample_rate": RATE}
-    flat = as_separator(lambda x: x.cumsum(1), layout="bt", **options)
-    torch.testing.assert_close(flat(noise(1, 9)), noise(1, 9).cumsum(2)[:, None])
-    whole = as_separator(lambda x: x.cumsum(1), layout="bct", **options)
-    torch.testing.assert_close(whole(noise(1, 9)), noise(1, 9)[:, None])
+    for layout, axis in (("bt", 2), ("bct", 1)):
+        separator = as_separator(lambda x: x.cumsum(1), layout=layout, **OPTIONS)
+        torch.testing.assert_close(separator(noise(1, 9)), noise(1, 9).cumsum(axis)[:, None])
 
 
 OWN_CODE = """
@@ -260,6 +249,4 @@ def test_the_current_folder_is_searched_first_and_last(own_code: str, tmp_path: 
 )
 def test_mistakes_with_own_code_are_named_in_one_line(own_code: str, name: str, message: str) -> None:
     torch.save({"x": torch.tensor(7.0)}, "w.pt")
-    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)) as error:
-        load_separator(f"{own_code}:{name}")
-    assert "\n" not in str(error.value)
+    fails(f"{own_code}:{name}", message, (ValueError, FileNotFoundError))
