@@ -21,7 +21,7 @@ from encore.common.files import check_file, file_kind, read_safely, read_yaml
 from encore.models.denoisers.preconditioning import Preconditioning
 from encore.models.processes.bridge import Bridge
 from encore.models.processes.diffusion import Diffusion
-from encore.models.weights import NETWORKS, load_completely, own_config, read_safetensors, trained_weights
+from encore.models.weights import NETWORKS, load_completely, own_config, read_state_dict, trained_weights
 
 ALLOWED_PREFIXES = ("encore.models.separators.", "encore.models.denoisers.", "encore.models.processes.")
 """Packages of the classes that a configuration may name."""
@@ -96,7 +96,7 @@ def read_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], dict[str, Tens
     path = check_file(path)
     if file_kind(path) == "safetensors":
         remedy = "copy it beside the weights; it names a class under _target_"
-        return read_yaml(path.with_suffix(".yaml"), remedy), read_safetensors(path)
+        return read_yaml(path.with_suffix(".yaml"), remedy), read_state_dict(path)
     content = read_safely(path, what="checkpoint")
     config = own_config(content)
     if config is None:

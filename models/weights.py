@@ -26,44 +26,30 @@ class LoadReport:
 
     Attributes:
         loaded: Names that were found in the file and set in the network.
-        missing: Names of the network that the file does not have; left as they were.
-        unexpected: Names of the file that the network does not have.
-        mismatched: Names in both, with the shape in the file and the shape in the network; left as they were.
+        faults: Names that were left as they were: ``"missing"``, which the file does not have;
+            ``"unexpected"``, which the network does not have; and ``"of another shape"``, with both shapes.
     """
 
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    loaded: Sequence[str]
+    faults: Mapping[str, Sequence[str]]
 
     @property
     def complete(self) -> bool:
         """Whether every weight of file and network found its counterpart."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not any(self.faults.values())
 
     def describe(self) -> str:
         """Return a line of counts, and a line for each weight that was not loaded."""
-        lines = [
-            f"weights: {len(self.loaded)} loaded, {len(self.missing)} missing, "
-            f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape"
-        ]
-        lines += [f"{kind}: {name}" for kind, names in self._faults.items() for name in names]
-        return "\n".join(lines)
+        counts = [f"{len(names)} {kind}" for kind, names in self.faults.items()]
+        lines = [f"weights: {', '.join([f'{len(self.loaded)} loaded', *counts])}"]
+        return "\n".join(lines + [f"{kind}: {name}" for kind, names in self.faults.items() for name in names])
 
     def summary(self) -> str:
         """Return the faults in one line, with the first names of each kind."""
-        parts = [
-            f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in self._faults.items() if names
-        ]
-        return "; ".join(parts) or "all fit"
-
-    @property
-    def _faults(self) -> dict[str, Sequence[str]]:
-        shapes = [
-            f"{name} is {given} in the file and {wanted} in the network"
-            for name, (given, wanted) in self.mismatched.items()
-        ]
-        return {"missing": self.missing, "unexpected": self.unexpected, "of another shape": shapes}
+        kinds = [(kind, names) for kind, names in self.faults.items() if names]
+        return (
+            "; ".join(f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in kinds) or "all fit"
+        )
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -82,7 +68,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.suffix == ".safetensors" or file_kind(path) == "safetensors":
-        return read_safetensors(path)
+        with opened_safetensors(path) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     content = read_safely(path)
     found = trained_weights(content) if own_config(content) else state_dict_in(content)
     if not found:
@@ -92,12 +79,6 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"it holds {held:.200}"
         )
     return found
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file by name, on the CPU; errors as `opened_safetensors`."""
-    with opened_safetensors(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def state_dict_in(content: Any) -> dict[str, Tensor] | None:
@@ -150,17 +131,21 @@ def load_partially(module: nn.Module, weights: Mapping[str, Tensor]) -> LoadRepo
     expected = module.state_dict()
     named = _without_prefix(weights, expected)
     mismatched = {
-        name: (tuple(named[name].shape), tuple(expected[name].shape))
-        for name in expected
-        if name in named and named[name].shape != expected[name].shape
+        name: f"{name} is {tuple(named[name].shape)} in the file and {tuple(weight.shape)} in the network"
+        for name, weight in expected.items()
+        if name in named and named[name].shape != weight.shape
     }
     loaded = {name: named[name] for name in expected if name in named and name not in mismatched}
     module.load_state_dict(loaded, strict=False)
+    missing = [name for name in expected if name not in named]
+    unexpected = [name for name in named if name not in expected]
     return LoadReport(
-        loaded=tuple(loaded),
-        missing=tuple(name for name in expected if name not in named),
-        unexpected=tuple(name for name in named if name not in expected),
-        mismatched=mismatched,
+        loaded=list(loaded),
+        faults={
+            "missing": missing,
+            "unexpected": unexpected,
+            "of another shape": list(mismatched.values()),
+        },
     )
 
 

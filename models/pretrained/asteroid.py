@@ -52,20 +52,24 @@ def open_asteroid(name: str, *, sample_rate: int | None = None) -> nn.Module:
     """
     path = _find(name)
     content = read_safely(path, classes=[torch.torch_version.TorchVersion])
-    lacking = [key for key in ("model_name", "model_args", "state_dict") if not _has(content, key)]
-    if lacking:
+    kinds = {"model_name": str, "model_args": Mapping, "state_dict": Mapping}
+    held = content if isinstance(content, Mapping) else {}
+    if lacking := [key for key, kind in kinds.items() if not isinstance(held.get(key), kind)]:
         raise ValueError(
             f"'{path}' is no file of asteroid's model.serialize(): it lacks {', '.join(lacking)}; for a bare "
             "state dictionary there is weights:"
         )
+    hub = import_module("asteroid.utils.hub_utils")
     arguments = dict(content["model_args"])
-    arguments["sample_rate"] = _rate(arguments, name, sample_rate)
-    network = _build({**content, "model_args": arguments}, path)
+    rate = arguments.get("sample_rate") or hub.SR_HASHTABLE.get(name) or sample_rate
+    if rate is None:
+        raise ValueError(f"asteroid model '{name}' does not say its sampling rate: add ?sample_rate=8000")
+    network = _build({**content, "model_args": arguments | {"sample_rate": float(rate)}}, path)
     kernel, step = _frames(network)
     count = _count_sources(network, kernel + step)
     task = str(content.get("task", "")) + name
     names = ("speech", "noise") if count == 2 and "both" in task.lower() else default_names(count)
-    rate = round(float(arguments["sample_rate"]))
+    rate = round(float(rate))
     if type(network).__name__ == "DCUNet":
         # its deepest layer needs one step of frames at least
         return PretrainedSeparator(names, rate, 1, network, shortest=kernel + step, step=step)
@@ -79,19 +83,6 @@ def _find(name: str) -> Path:
         raise FileNotFoundError(f"asteroid model '{name}' does not exist or is not a file: check the path")
     hub = import_module("asteroid.utils.hub_utils")
     return fetch(f"asteroid model '{name}'", lambda: hub.cached_download(name))
-
-
-def _has(content: Any, key: str) -> bool:
-    kind = str if key == "model_name" else Mapping
-    return isinstance(content, Mapping) and isinstance(content.get(key), kind)
-
-
-def _rate(arguments: Mapping[str, Any], name: str, given: int | None) -> float:
-    by_name = import_module("asteroid.utils.hub_utils").SR_HASHTABLE
-    rate = arguments.get("sample_rate") or by_name.get(name) or given
-    if rate is None:
-        raise ValueError(f"asteroid model '{name}' does not say its sampling rate: add ?sample_rate=8000")
-    return float(rate)
 
 
 def _build(content: Mapping[str, Any], path: Path) -> nn.Module:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from encore.common.errors import one_line
-from encore.common.files import tensors_only
+from encore.common.files import check_file, tensors_only
 from encore.models.pretrained.base import PretrainedSeparator, default_names
 from encore.models.pretrained.downloads import fetch
 from encore.models.weights import load_completely, read_state_dict
@@ -44,9 +43,7 @@ def open_espnet(
         config, weights = _downloaded(tag)
     if config is None or weights is None:
         raise ValueError("espnet: give ?config=config.yaml&weights=model.pth, both, or the tag of a model")
-    for file in (config, weights):
-        if not file.is_file():
-            raise FileNotFoundError(f"espnet file '{file}' does not exist or is not a file: check the path")
+    check_file(config)
     state = read_state_dict(weights)
     enhancement = import_module("espnet2.bin.enh_inference")
     try:
@@ -82,8 +79,7 @@ class EspnetSeparator(PretrainedSeparator):
         """Separate on the device of the mixture."""
         self.speech.device = str(mixture.device)
         waves = self.speech(mixture[:, 0], fs=self.sample_rate)
-        estimates = torch.stack([torch.as_tensor(wave) for wave in waves], dim=1).to(mixture)
-        return rearrange(estimates, "b s t -> b s 1 t")
+        return self.with_all_axes(torch.stack([torch.as_tensor(wave) for wave in waves], dim=1).to(mixture))
 
 
 def _downloaded(tag: str) -> tuple[Path, Path]:
@@ -101,19 +97,17 @@ def _downloaded(tag: str) -> tuple[Path, Path]:
 def _window(speech: Any) -> int:
     """Return the samples of one frame, of the encoder or of a separator with its own transform."""
     encoder = getattr(speech.enh_model, "encoder", None)
-    options = getattr(speech.enh_train_args, "separator_conf", None)
-    frames = [
-        getattr(encoder, "kernel_size", 0),
-        getattr(getattr(encoder, "stft", None), "n_fft", 0),
-        options.get("n_fft", 0) if isinstance(options, Mapping) else 0,
-    ]
-    return max(1, *frames)
+    stft = getattr(encoder, "stft", None)
+    frames = getattr(encoder, "kernel_size", 0), getattr(stft, "n_fft", 0)
+    return max(1, *frames, _option(speech, "separator_conf", "n_fft") or 0)
 
 
 def _rate(speech: Any) -> int | None:
     """Return the rate of a network for many rates; in other configurations ESPnet's rate means nothing."""
-    if not getattr(speech, "sfi_processing", False):
-        return None
-    options = getattr(speech.enh_train_args, "encoder_conf", None)
-    rate = options.get("default_fs") if isinstance(options, Mapping) else None
-    return int(rate) if rate else None
+    many = getattr(speech, "sfi_processing", False)
+    return int(_option(speech, "encoder_conf", "default_fs") or 0) or None if many else None
+
+
+def _option(speech: Any, part: str, name: str) -> Any:
+    options = getattr(speech.enh_train_args, part, None)
+    return options.get(name) if isinstance(options, Mapping) else None

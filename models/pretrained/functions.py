@@ -69,14 +69,7 @@ def as_separator(
 
 
 class FunctionSeparator(PretrainedSeparator):
-    """A function from waveforms to waveforms; see `as_separator`.
-
-    Args:
-        function: The function or network.
-        sources: Names of the estimated sources.
-        sample_rate: Rate in Hz.
-        channels: Channels of mixture and estimates.
-        layout: One of `LAYOUTS`; found out if None.
+    """A function from waveforms to waveforms, with the arguments of `as_separator`, all known but the layout.
 
     Raises:
         ValueError: If the layout is unknown, needs one channel or is ambiguous, or none works.
