@@ -12,7 +12,6 @@ from torch import Generator, Tensor
 
 from encore.inference.bridges import (
     SAMPLERS,
-    BridgeStep,
     HasBridge,
     bridge_grid,
     find_bridge,
@@ -114,57 +113,38 @@ class BridgeSampler:
             The last state, the network's first estimate as the one-step estimate, and as ratios those in the
             means of the states. Scores are NaN.
         """
-        batch, trained = len(mixture), find_bridge(separator)
-        bridge: HasBridge
-        if trained is not None:
-            bridge, chosen = trained
-            mixture = _fold_channels(mixture, separator.channels)
-        else:
-            separate, groups = (
-                match_channels(separator, mixture.shape[1]),
-                permutation_groups(separator.sources),
-            )
-            if groups:
-                separate = aligned(separate, mixture, groups, references)
-            bridge = as_bridge(separate, mixture, self.bridge)
-            chosen = list(range(len(bridge.sources)))
+        batch = len(mixture)
+        bridge, chosen, mixture = self._read(separator, mixture, references)
         process, level = bridge.bridge, bridge.level(mixture)
-        path = self.path or ("endpoint" if process.noiseless else "sde")
-        if process.noiseless and path not in ("endpoint", "state"):
-            raise ValueError(
-                f"path={path!r}: {type(process).__name__} has no noise; choose endpoint or state"
-            )
+        sample = SAMPLERS[self._path_of(process)]
         end = bridge.encode(mixture[:, None], level)
+        initial = end.expand(-1, len(bridge.sources), *end.shape[2:])
         grid = bridge_grid(process, time_grid(self.steps, start=process.start, end=self.t_min))
-        ratios = mixture.new_tensor(grid.b[1:])[:, None].expand(-1, batch)
+        ratios = mixture.new_tensor([point.b for point in grid[1:]])[:, None].expand(-1, batch)
         scores = mixture.new_full((self.steps + 1, batch), torch.nan)
-        first, calls = end, 0
+        first, number, calls = end, -1, 0
 
         def waveforms(states: Tensor) -> Tensor:
             decoded = bridge.decode(states[:, chosen], level, mixture.shape[-1])
             return rearrange(decoded, "(b d) s c t -> b s (c d) t", b=batch)
 
-        def report(number: int, states: Tensor) -> None:
-            if callback is not None and (self.every_step or number == self.steps):
+        def report(states: Tensor) -> None:
+            nonlocal first, number
+            number += 1
+            if number == 0:
+                first = states
+            elif callback is not None and (self.every_step or number == self.steps):
                 estimates, score, ratio = waveforms(states), scores[number], ratios[number - 1]
                 callback(Step(number=number, estimates=estimates, scores=score, ratios=ratio))
-
-        def on_step(step: BridgeStep) -> None:
-            nonlocal first
-            if step.number == 1:
-                first = step.estimate
-            else:
-                report(step.number - 1, step.estimate)
 
         def denoise(state: Tensor, t: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
             return bridge.denoise(state, t, end)
 
-        initial = end.expand(-1, len(bridge.sources), *end.shape[2:])
         noise = white_noise(initial, generator, first=self.start == "noise")
-        state = SAMPLERS[path](denoise, initial, grid, noise, on_step)
-        report(self.steps, state)
+        state = sample(denoise, initial, grid, noise, lambda point, state, estimate: report(estimate))
+        report(state)
         evaluations = bridge.evaluations if isinstance(bridge, as_bridge) else calls
         return Refined(
             estimates=waveforms(state),
@@ -173,6 +153,28 @@ class BridgeSampler:
             ratios=ratios,
             evaluations=torch.full((batch,), evaluations, device=mixture.device),
         )
+
+    def _read(
+        self, separator: LoadedSeparator, mixture: Tensor, references: Tensor | None
+    ) -> tuple[HasBridge, list[int], Tensor]:
+        """Return the separator as a bridge, the indices of its sources there, and the bridge's mixtures."""
+        trained = find_bridge(separator)
+        if trained is not None:
+            return *trained, _fold_channels(mixture, separator.channels)
+        separate, groups = match_channels(separator, mixture.shape[1]), permutation_groups(separator.sources)
+        if groups:
+            separate = aligned(separate, mixture, groups, references)
+        bridge = as_bridge(separate, mixture, self.bridge)
+        return bridge, list(range(len(bridge.sources))), mixture
+
+    def _path_of(self, process: Bridge) -> str:
+        """Return the name of the sampler for a process."""
+        path = self.path or ("endpoint" if process.noiseless else "sde")
+        if process.noiseless and path not in ("endpoint", "state"):
+            raise ValueError(
+                f"path={path!r}: {type(process).__name__} has no noise; choose endpoint or state"
+            )
+        return path
 
 
 class as_bridge:  # noqa: N801, used like a function

@@ -10,7 +10,7 @@ Source: docs/methods.md, diffusion bridges.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import count, pairwise
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -25,34 +25,28 @@ Noise = Callable[[], Tensor]
 """Draws white noise of one item, the same for all of a batch, so that no result depends on the others."""
 
 
-class Grid(NamedTuple):
-    """The times of a sampler, falling, and the coefficients of the bridge at them."""
+class Point(NamedTuple):
+    """A time of a sampler, and the coefficients of the bridge there."""
 
-    t: list[float]
-    a: list[float]
-    b: list[float]
-    c: list[float]
+    t: float
+    a: float
+    b: float
+    c: float
 
+    def mean(self, estimate: Tensor, mixture: Tensor) -> Tensor:
+        """Return the mean of the state with that estimate of the source."""
+        return self.a * estimate + self.b * mixture
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BridgeStep:
-    """One step of a sampler, as given to its callback once the estimate is there.
-
-    Args:
-        number: From 1.
-        ratio: Mixing ratio ``b_u`` in the mean of the state.
-        state: ``(b, ...)``, ``x_u``.
-        estimate: ``(b, ...)``, D.
-    """
-
-    number: int
-    ratio: float
-    state: Tensor
-    estimate: Tensor
+    def noise_of(self, state: Tensor, estimate: Tensor, mixture: Tensor) -> Tensor:
+        """Return the noise in a state with that estimate of the source."""
+        return (state - self.a * estimate - self.b * mixture) / self.c
 
 
-Callback = Callable[[BridgeStep], None]
-"""Called in every step of a sampler."""
+Grid = list[Point]
+"""The points of a sampler, times falling."""
+
+Callback = Callable[[Point, Tensor, Tensor], None]
+"""Called in every step with its point, its state ``(b, ...)`` and the estimate in that state."""
 
 
 def time_grid(steps: int, *, start: float = 1.0, end: float = 1e-4) -> Tensor:
@@ -82,7 +76,8 @@ def bridge_grid(bridge: Bridge, times: Tensor) -> Grid:
     if not 0 <= float(times[-1]) <= float(times[0]) <= 1 or float(times[1]) >= bridge.start:
         raise ValueError(f"times={times.tolist()}: must be in [0, 1], all but the first below {bridge.start}")
     clipped = times.double().clamp_max(bridge.start)
-    return Grid(*(part.tolist() for part in (clipped, *bridge.coefficients(clipped))))
+    parts = (clipped, *bridge.coefficients(clipped))
+    return [Point(*values) for values in torch.stack(parts, dim=1).tolist()]
 
 
 def white_noise(mixture: Tensor, generator: Generator | None, *, first: bool = True) -> Noise:
@@ -94,17 +89,15 @@ def white_noise(mixture: Tensor, generator: Generator | None, *, first: bool = T
         first: False for zeros in the first draw: SDE and ODE then stay on the mean of the path in their first
             step, and the ODE needs no generator.
     """
-    draws = 0
+    state, drawn = mixture[0], count()
 
     def draw() -> Tensor:
-        nonlocal draws
-        draws += 1
-        if draws == 1 and not first:
-            return torch.zeros_like(mixture[0])
+        if next(drawn) == 0 and not first:
+            return torch.zeros_like(state)
         if generator is None:
             raise ValueError("generator=None: noise is drawn from it, give a torch.Generator")
-        shape, device = mixture.shape[1:], generator.device
-        return torch.randn(shape, generator=generator, device=device, dtype=mixture.dtype).to(mixture.device)
+        noise = torch.randn(state.shape, generator=generator, device=generator.device, dtype=state.dtype)
+        return noise.to(state.device)
 
     return draw
 
@@ -130,16 +123,15 @@ def sample_bridge_sde(
     Raises:
         ValueError: If the denoiser changes the shape.
     """
-    _, a, b, c = grid
     state, z = _first_state(mixture, grid, noise)
-    for i in range(len(c) - 1):
-        estimate = _evaluate(denoise, state, grid, i, callback)
-        if c[i] > 0:
-            r = a[i] * c[i + 1] / (a[i + 1] * c[i]) if i < len(c) - 2 else 1.0
-            z = r * (state - a[i] * estimate - b[i] * mixture) / c[i]
+    for u, t in pairwise(grid):
+        estimate = _evaluate(denoise, state, u, callback)
+        if u.c > 0:
+            r = u.a * t.c / (t.a * u.c) if t is not grid[-1] else 1.0
+            z = r * u.noise_of(state, estimate, mixture)
             if r < 1:
                 z = z + (1 - r**2) ** 0.5 * noise()
-        state = a[i + 1] * estimate + b[i + 1] * mixture + c[i + 1] * z
+        state = t.mean(estimate, mixture) + t.c * z
     return state
 
 
@@ -147,13 +139,11 @@ def sample_bridge_ode(
     denoise: Denoiser, mixture: Tensor, grid: Grid, noise: Noise, callback: Callback | None = None
 ) -> Tensor:
     """Follow the ODE by steps of first order: ``z_t = z_u``, drawn where ``c_u = 0``."""
-    _, a, b, c = grid
     state, z = _first_state(mixture, grid, noise)
-    for i in range(len(c) - 1):
-        estimate = _evaluate(denoise, state, grid, i, callback)
-        if c[i] > 0:
-            z = (state - a[i] * estimate - b[i] * mixture) / c[i]
-        state = a[i + 1] * estimate + b[i + 1] * mixture + c[i + 1] * z
+    for u, t in pairwise(grid):
+        estimate = _evaluate(denoise, state, u, callback)
+        z = u.noise_of(state, estimate, mixture) if u.c > 0 else z
+        state = t.mean(estimate, mixture) + t.c * z
     return state
 
 
@@ -165,16 +155,13 @@ def sample_bridge_ode2(
     After ``z_t = z_u``, ``x_t += w (D(x_t, t) - D)`` with w of an estimate that is linear in
     ``ln(1 + a / c)``: an exponential integrator in a variable in which the path is smooth at both ends.
     """
-    _, a, b, c = grid
     state, z = _first_state(mixture, grid, noise)
-    for i in range(len(c) - 1):
-        estimate = _evaluate(denoise, state, grid, i, callback)
-        if c[i] > 0:
-            z = (state - a[i] * estimate - b[i] * mixture) / c[i]
-        state = a[i + 1] * estimate + b[i + 1] * mixture + c[i + 1] * z
-        if i < len(c) - 2:
-            w = _second_order_weight(a[i], c[i], a[i + 1], c[i + 1])
-            state = state + w * (_evaluate(denoise, state, grid, i + 1) - estimate)
+    for u, t in pairwise(grid):
+        estimate = _evaluate(denoise, state, u, callback)
+        z = u.noise_of(state, estimate, mixture) if u.c > 0 else z
+        state = t.mean(estimate, mixture) + t.c * z
+        if t is not grid[-1]:
+            state = state + _second_order_weight(u, t) * (_evaluate(denoise, state, t) - estimate)
     return state
 
 
@@ -182,13 +169,11 @@ def sample_bridge_consistency(
     denoise: Denoiser, mixture: Tensor, grid: Grid, noise: Noise, callback: Callback | None = None
 ) -> Tensor:
     """Sample a consistency model: ``z_t`` is new noise, and 0 in the last step."""
-    _, a, b, c = grid
     state = mixture
-    for i in range(len(c) - 1):
-        estimate = _evaluate(denoise, state, grid, i, callback)
-        state = a[i + 1] * estimate + b[i + 1] * mixture
-        if i < len(c) - 2:
-            state = state + c[i + 1] * noise()
+    for u, t in pairwise(grid):
+        state = t.mean(_evaluate(denoise, state, u, callback), mixture)
+        if t is not grid[-1]:
+            state = state + t.c * noise()
     return state
 
 
@@ -200,11 +185,9 @@ def sample_bridge_endpoint(
     callback: Callback | None = None,
 ) -> Tensor:
     """Follow the mean, ``z_t = 0``: on the straight bridge a refinement by fixed mixing ratios."""
-    _, a, b, _ = grid
     state = mixture
-    for i in range(len(a) - 1):
-        estimate = _evaluate(denoise, state, grid, i, callback)
-        state = a[i + 1] * estimate + b[i + 1] * mixture
+    for u, t in pairwise(grid):
+        state = t.mean(_evaluate(denoise, state, u, callback), mixture)
     return state
 
 
@@ -216,12 +199,10 @@ def sample_bridge_state(
     callback: Callback | None = None,
 ) -> Tensor:
     """Follow the mean from state to state: ``x_t = (b_t / b_u) x_u + (a_t - a_u b_t / b_u) D``."""
-    _, a, b, _ = grid
     state = mixture
-    for i in range(len(a) - 1):
-        estimate = _evaluate(denoise, state, grid, i, callback)
-        ratio = b[i + 1] / b[i]
-        state = ratio * state + (a[i + 1] - a[i] * ratio) * estimate
+    for u, t in pairwise(grid):
+        ratio = t.b / u.b
+        state = ratio * state + (t.a - u.a * ratio) * _evaluate(denoise, state, u, callback)
     return state
 
 
@@ -288,8 +269,8 @@ class with_ratio(Wrapper):  # noqa: N801, used like a function
         if found is None:
             name = type(separate).__name__
             raise ValueError(f"with_ratio: {name} was not trained as a bridge, give one that was")
-        self.bridge: Any = found[0]
-        self.indices, self.mixture = found[1], mixture
+        self.bridge: Any
+        (self.bridge, self.indices), self.mixture = found, mixture
 
     def at_ratio(self, inputs: Tensor, ratio: Tensor) -> Tensor:
         """Separate inputs ``(n, c, t)`` of mixing ratios ``(n,)`` into ``(n, s, c, t)``."""
@@ -297,33 +278,31 @@ class with_ratio(Wrapper):  # noqa: N801, used like a function
         return estimates[:, self.indices]
 
 
-def _evaluate(
-    denoise: Denoiser, state: Tensor, grid: Grid, i: int, callback: Callback | None = None
-) -> Tensor:
-    """Call the denoiser on the state of time ``t[i]``, and then the callback."""
-    times = torch.full((len(state),), grid.t[i], device=state.device, dtype=state.real.dtype)
+def _evaluate(denoise: Denoiser, state: Tensor, point: Point, callback: Callback | None = None) -> Tensor:
+    """Call the denoiser on the state of a point, and then the callback."""
+    times = torch.full((len(state),), point.t, device=state.device, dtype=state.real.dtype)
     estimate = denoise(state, times)
     if estimate.shape != state.shape:
         raise ValueError(
             f"denoise returned shape {tuple(estimate.shape)} for {tuple(state.shape)}: it must keep it"
         )
     if callback is not None:
-        callback(BridgeStep(number=i + 1, ratio=grid.b[i], state=state, estimate=estimate))
+        callback(point, state, estimate)
     return estimate
 
 
 def _first_state(mixture: Tensor, grid: Grid, noise: Noise) -> tuple[Tensor, Tensor]:
     """Return the first state of SDE and ODE, and the noise of a first step from the mixture itself."""
     # the last step adds no noise
-    z = torch.zeros_like(mixture[0]) if grid.c[0] == 0 and len(grid.c) == 2 else noise()
-    return mixture + grid.c[0] * z, z
+    z = torch.zeros_like(mixture[0]) if grid[0].c == 0 and len(grid) == 2 else noise()
+    return mixture + grid[0].c * z, z
 
 
-def _second_order_weight(a_u: float, c_u: float, a_t: float, c_t: float) -> float:
+def _second_order_weight(u: Point, t: Point) -> float:
     """Return the weight of the change of an estimate that is linear in ``ln(1 + a / c)`` over the step."""
-    if c_t == 0:
-        return a_t
-    before = 0.0 if c_u == 0 else a_u / c_u
-    width = torch.log(torch.tensor((1 + a_t / c_t) / (1 + before), dtype=torch.float64))
+    if t.c == 0:
+        return t.a
+    before = 0.0 if u.c == 0 else u.a / u.c
+    width = torch.log(torch.tensor((1 + t.a / t.c) / (1 + before), dtype=torch.float64))
     mean = -torch.expm1(-width) / width
-    return (a_t + c_t) * float(1 - mean)
+    return (t.a + t.c) * float(1 - mean)

@@ -1,4 +1,4 @@
-"""Consistency training and distillation of bridges, and the sampler that their networks are for."""
+"""Consistency training and distillation of bridges."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from bridge_toys import MASKS, bridge_config, toy_bridge
-from test_bridge_sampling import GaussianData, generator
+from test_bridge_sampling import GaussianData
 from toys import toy_data, toy_trainer
 
-from encore.inference.bridges import bridge_grid, sample_bridge_consistency, white_noise
 from encore.lightning_modules.bridge import BridgeState
 from encore.lightning_modules.bridge_consistency import ConsistencyModule
 from encore.lightning_modules.losses import FixedOrder, negative_snr
 from encore.models.checkpoint import save_separator
-from encore.models.processes.bridge import BrownianBridge
 
 
 def module(**options) -> ConsistencyModule:
@@ -84,6 +82,8 @@ def test_times_are_those_of_the_grid_each_as_often() -> None:
     found, counts = times.unique(return_counts=True)
     torch.testing.assert_close(found, torch.linspace(trained.t_min, 1, 6)[1:])
     assert counts.tolist() == pytest.approx([200] * 5, abs=2)
+    with pytest.raises(ValueError, match="grid=0"):
+        module(grid=0)
 
 
 @pytest.mark.parametrize("domain", ["waveform", "compressed"])
@@ -121,27 +121,3 @@ def test_a_teacher_is_a_bridge_of_the_same_process(tmp_path: Path, options: dict
         return
     with pytest.raises(ValueError, match=fault):
         module(teacher=path)
-
-
-def test_no_grid_is_named() -> None:
-    with pytest.raises(ValueError, match="grid=0"):
-        module(grid=0)
-
-
-def test_states_of_consistency_sampling_have_the_marginal_and_forget_the_noise_before() -> None:
-    bridge, mixture = BrownianBridge(0.5), torch.full((1, 100_000), 1.1, dtype=torch.float64)
-    states: list[torch.Tensor] = []
-
-    def truth(state: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        states.append(state)
-        return torch.full_like(state, 0.3)
-
-    times = torch.tensor([1.0, 0.6, 0.3, 0.0], dtype=torch.float64)
-    grid, noise = bridge_grid(bridge, times), white_noise(mixture, generator())
-    end = sample_bridge_consistency(truth, mixture, grid, noise)
-    assert len(states) == 3
-    torch.testing.assert_close(end, torch.full_like(mixture, 0.3))
-    for t, state in zip((0.6, 0.3), states[1:], strict=True):
-        assert float(state.mean()) == pytest.approx((1 - t) * 0.3 + t * 1.1, abs=0.01)
-        assert float(state.std()) == pytest.approx(0.5 * (t * (1 - t)) ** 0.5, rel=0.01)
-    assert abs(float(torch.corrcoef(torch.cat(states[1:]))[0, 1])) < 0.02

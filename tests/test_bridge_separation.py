@@ -21,7 +21,6 @@ from encore.inference import (
     refine,
     refine_fixed,
 )
-from encore.inference.bridge_separation import as_bridge
 from encore.inference.bridges import SAMPLERS, bridge_grid, time_grid, white_noise, with_ratio
 from encore.metrics import MetricPanel, oracle, si_sdr
 from encore.models.checkpoint import instantiate, save_separator
@@ -65,6 +64,7 @@ def test_every_source_has_its_own_state() -> None:
     mixture, separate = noise(1, 2, 300), Counted(sources=3, channels=2)
     found = BridgeSampler(steps=3)(separate, mixture)
     assert found.estimates.shape == (1, 3, 2, 300)
+    # once at the mixture, then once a source
     assert separate.calls == int(found.evaluations[0]) == 1 + 3 * 2
     for source in range(3):
         one = Counted(channels=2)
@@ -149,6 +149,17 @@ def test_some_sources_of_a_bridge_are_sampled_with_the_others() -> None:
             for one in (separator, select(separator, "noise"))
         )
     assert torch.equal(part, whole[:, [1]])
+    with pytest.raises(ValueError, match="Counted was not trained as a bridge"):
+        with_ratio(Counted(), noise(1, 1, 100))
+
+
+def test_a_ratio_conditioned_batch_is_its_items() -> None:
+    separator, mixture = toy_bridge(), noise(3, 1, 2000)
+    ratio, item = torch.tensor([0.2, 0.5, 0.9]), torch.tensor([1])
+    with torch.no_grad():
+        whole = with_ratio(separator, mixture).at_ratio(0.5 * mixture, ratio)
+        alone = with_ratio(separator, mixture).at(item).at_ratio(0.5 * mixture[item], ratio[item])
+    close(alone, whole[item])
 
 
 def test_a_mono_bridge_samples_every_channel_alone() -> None:
@@ -175,30 +186,6 @@ def test_mixing_ratios_condition_the_network_as_its_time() -> None:
     assert conditioned.evaluations.tolist() == [2]
     plain = refine(separator, mixture, quality, search)
     assert not torch.equal(plain.scores[1], conditioned.scores[1]) or torch.equal(best, first)
-
-
-def test_a_ratio_conditioned_batch_is_its_items() -> None:
-    separator, mixture = toy_bridge(), noise(3, 1, 2000)
-    inputs, ratio = 0.5 * mixture, torch.tensor([0.2, 0.5, 0.9])
-    with torch.no_grad():
-        whole = with_ratio(separator, mixture).at_ratio(inputs, ratio)
-        item = torch.tensor([1])
-        close(with_ratio(separator, mixture).at(item).at_ratio(inputs[item], ratio[item]), whole[item])
-
-
-def test_only_bridges_are_conditioned_on_the_ratio() -> None:
-    with pytest.raises(ValueError, match="Counted was not trained as a bridge"):
-        with_ratio(Counted(), noise(1, 1, 100))
-
-
-def test_a_separator_read_as_a_bridge_is_called_once_at_the_mixture() -> None:
-    mixture, separate = noise(2, 1, 300), Counted(sources=2)
-    bridge = as_bridge(separate, mixture)
-    level = bridge.level(mixture)
-    end = bridge.encode(mixture[:, None], level)
-    state = end.expand(-1, 2, -1, -1)
-    close(bridge.decode(bridge.denoise(state, torch.ones(2), end), level, 300), separate(mixture))
-    assert (bridge.evaluations, separate.calls) == (1, 2)
 
 
 def test_samplers_stand_beside_refinements_in_the_score_table() -> None:
@@ -233,16 +220,12 @@ def test_samplers_stand_beside_refinements_in_the_score_table() -> None:
         ({"path": "x"}, "path='x'"),
         ({"start": "middle"}, "start='middle'"),
         ({"start": "mean", "path": "consistency"}, "start='mean', path='consistency'"),
+        ({"path": "sde"}, "path='sde': LinearBridge has no noise; choose endpoint or state"),
     ],
 )
 def test_wrong_options_of_a_sampler_are_named(options: dict, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        BridgeSampler(**options)
-
-
-def test_a_bridge_without_noise_has_no_sde() -> None:
-    with pytest.raises(ValueError, match="path='sde': LinearBridge has no noise; choose endpoint or state"):
-        BridgeSampler(path="sde")(Counted(), noise(1, 1, 100), generator=generator())
+        BridgeSampler(**options)(Counted(), noise(1, 1, 100), generator=generator())
 
 
 @pytest.fixture(scope="module")
@@ -255,27 +238,22 @@ def bridge_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("options", [("--sources", "speech"), ("--set", "method.sampler.path=ode2")])
-def test_infer_samples_a_bridge(
-    bridge_file: Path, tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+def test_infer_samples_a_bridge_in_segments_and_the_same_again(
+    bridge_file: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    few_metrics: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_pair(tmp_path, "a.wav", frames=20000)
-    arguments = ("-o", tmp_path / "out", "--separator", bridge_file, "--method", "bridge", "--steps", 3)
-    assert run(tmp_path / "noisy", *arguments, "--reference", tmp_path / "clean", *options) == 0
-    assert soundfile.info(tmp_path / "out" / "a.wav").frames == 20000
-    assert "fixed" in capsys.readouterr().out
-    # in segments, and the same again from the same seed
+    arguments = ("--separator", bridge_file, "--method", "bridge", "--steps", 3, *options)
+    arguments += ("--segment", 0.8, "--set", "method.overlap_seconds=0.1", "--reference", tmp_path / "clean")
     for out in ("first", "second"):
-        given = (
-            "-o",
-            tmp_path / out,
-            *arguments[2:],
-            "--segment",
-            0.8,
-            "--set",
-            "method.overlap_seconds=0.1",
-        )
-        assert run(tmp_path / "noisy", *given, "--no-scores", *options) == 0
-    assert (tmp_path / "first" / "a.wav").read_bytes() == (tmp_path / "second" / "a.wav").read_bytes()
+        assert run(tmp_path / "noisy", "-o", tmp_path / out, *arguments) == 0
+    assert "fixed" in capsys.readouterr().out
+    first, second = (soundfile.read(tmp_path / out / "a.wav")[0] for out in ("first", "second"))
+    assert first.shape == (20000,)
+    assert (first == second).all()
 
 
 def test_infer_reads_any_separator_as_a_bridge(mono: str, tmp_path: Path) -> None:
