@@ -17,9 +17,8 @@ from shared import command_line, print_table
 
 from encore.inference.gaussian_sources import ExactPosterior, GaussianSources
 from encore.inference.guidance import LossGuidance, Projection, PseudoInverse, constant, hybrid, proportional
-from encore.inference.posterior import Ancestral, Solver, Start
+from encore.inference.posterior import Ancestral, SeparationProblem, Solver, Start
 from encore.inference.posterior_flow import SourceFlow
-from encore.inference.prior_separation import RepeatedProblem
 from encore.inference.red_diff import RedDiff
 from encore.models.processes.diffusion import DiscreteDiffusion
 from encore.reporting.tables import number
@@ -83,7 +82,7 @@ def distance(solver: Any, sources: GaussianSources, draws: int, levels: int) -> 
         "generator": generator,
         "start": Start(kind="noise"),
     }
-    sample = solver(RepeatedProblem(priors=sources.priors, mixture=mixture, draws=draws, **chain))
+    sample = solver(SeparationProblem(priors=sources.priors, mixture=mixture, draws=draws, **chain))
     true = sources.covariance().diagonal()
     off = sample.estimates.mean(dim=0)[:, 0] - sources.mean(mixture[:1])[0, :, 0]
     spread = sample.estimates[:, :, 0].flatten(1).var(dim=0)

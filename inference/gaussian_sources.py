@@ -111,7 +111,7 @@ class ExactPosterior:
             flat = rearrange(problem.noise(), "b k c t -> b c (k t)").double()
             return rearrange(flat @ root.T, "b c (k t) -> b k c t", k=sources.count).to(mixture)
 
-        first = problem.levels.step(problem.start.first(problem.levels))
+        first = problem.first_step
         white = (1 - first.alpha_bar) * torch.eye(sources.count * sources.length, dtype=torch.float64)
         states = first.alpha_bar**0.5 * sources.mean(mixture).to(mixture)
         states = states + coloured(first.alpha_bar * sources.covariance() + white)

@@ -13,8 +13,8 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from encore.inference.guidance import Guidance, LossGuidance, SamplerState, hybrid
-from encore.inference.posterior_log import Convergence, PosteriorSample, SamplerLog
+from encore.inference.guidance import Guidance, SamplerState
+from encore.inference.posterior_log import PosteriorSample, SamplerLog
 from encore.inference.source_priors import PriorBank
 from encore.models.processes.diffusion import NoiseLevels, NoiseStep
 from encore.models.types import Denoiser
@@ -73,6 +73,7 @@ class SeparationProblem:
         generator: For all noise.
         start: Where the chain starts.
         estimate: ``(b, k, c, t)``, for a start from an estimate, and only then.
+        draws: The batch is this many repetitions of the mixtures, one after the other, each with own noise.
         progress: Called after every level.
 
     Raises:
@@ -85,6 +86,7 @@ class SeparationProblem:
     generator: Generator
     start: Start = field(default_factory=Start)
     estimate: Tensor | None = None
+    draws: int = 1
     progress: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -100,25 +102,25 @@ class SeparationProblem:
             )
 
     def noise(self) -> Tensor:
-        """Draw white noise ``(1, k, c, t)``, the same for all items, so that none depends on the others."""
-        return self._draw(1)
-
-    def _draw(self, draws: int) -> Tensor:
-        """Draw white noise ``(draws, k, c, t)``."""
-        mixture, generator = self.mixture, self.generator
-        shape = (draws, len(self.priors), *mixture.shape[1:])
-        drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=mixture.dtype)
-        return drawn.to(mixture.device)
+        """Draw white noise ``(b, k, c, t)``, one for all items of a draw: none depends on the others."""
+        shape, generator = (self.draws, len(self.priors), *self.mixture.shape[1:]), self.generator
+        drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=self.mixture.dtype)
+        return drawn.to(self.mixture.device).repeat_interleave(len(self.mixture) // self.draws, dim=0)
 
     def first_states(self) -> Tensor:
         """Return the states ``(b, k, c, t)`` in which the chain starts."""
-        drawn = self.noise().expand(len(self.mixture), -1, -1, -1)
+        drawn = self.noise()
         if self.start.kind == "noise":
-            return drawn.clone()
+            return drawn
         centre = self.mixture[:, None] if self.estimate is None else self.estimate
         alpha_bar = float(self.levels.alpha_bar[self.start.index(self.levels)])
         # one noise for all sources
         return alpha_bar**0.5 * centre + (1 - alpha_bar) ** 0.5 * drawn[:, :1].expand_as(drawn)
+
+    @property
+    def first_step(self) -> NoiseStep:
+        """The step from the first level."""
+        return self.levels.step(self.start.first(self.levels))
 
     def steps(self) -> Iterator[NoiseStep]:
         """Yield the steps of the chain from the first level down, and report each one that is done."""
@@ -154,9 +156,8 @@ class Ancestral:
 
     def __call__(self, problem: SeparationProblem) -> PosteriorSample:
         """Sample the sources."""
-        bank = PriorBank(problem.priors, self.batched)
+        bank, log = PriorBank(problem.priors, self.batched), SamplerLog(problem.mixture, self.stop)
         states = problem.first_states()
-        log, convergence = SamplerLog(problem.mixture), Convergence(self.stop, problem.mixture)
         for step in problem.steps():
             with torch.set_grad_enabled(self.guidance.differentiates):
                 states = states.detach().requires_grad_(self.guidance.differentiates)
@@ -165,17 +166,12 @@ class Ancestral:
                     SamplerState(step=step, states=states, estimates=estimates, mixture=problem.mixture)
                 )
             with torch.no_grad():
-                used = estimates if update.estimates is None else update.estimates
+                used = (estimates if update.estimates is None else update.estimates).detach()
                 following = step.estimate_weight * used + step.state_weight * states
                 if step.variance > 0:
                     following = following + step.variance**0.5 * problem.noise()
                 log.add(used, update.loss, update.gradient, following - states)
                 states = following if update.move is None else following + update.move
-            if convergence.reached(used.detach()):
+            if log.finished:
                 break
-        return log.sample(convergence.result(states.detach()), bank.evaluations, convergence.stopped)
-
-
-def published() -> Ancestral:
-    """Return the solver with hybrid guidance and the published numbers."""
-    return Ancestral(guidance=LossGuidance(schedule=hybrid()))
+        return log.sample(states.detach(), bank.evaluations)

@@ -49,8 +49,7 @@ class SourceFlow:
                 f"constrained={self.constrained}: the mixture has {count} sources, give 0 to {count - 1}"
             )
         bank, log = PriorBank(problem.priors, batched=self.batched), SamplerLog(mixture)
-        first = problem.levels.step(problem.start.first(problem.levels))
-        states = problem.first_states() / first.alpha_bar**0.5
+        states = problem.first_states() / problem.first_step.alpha_bar**0.5
         for step in problem.steps():
             states = self._constrain(states, mixture)
             estimates = bank(step.alpha_bar**0.5 * states, step.alpha_bar)
@@ -68,7 +67,6 @@ class SourceFlow:
         """Set source c to the mixture minus the others."""
         if self.constrained is None:
             return states
-        own = torch.arange(states.shape[1], device=states.device) == self.constrained
-        own = own[:, None, None]
+        own = (torch.arange(states.shape[1], device=states.device) == self.constrained)[:, None, None]
         others = torch.where(own, 0.0, states).sum(dim=1)
         return torch.where(own, (mixture - others)[:, None], states)

@@ -33,18 +33,38 @@ class PosteriorSample:
     stopped: Tensor
 
 
+PATIENCE = 3
+"""Levels without a change after which an item has converged."""
+
+
 class SamplerLog:
-    """Residuals, losses and conflicts of every step.
+    """Residuals, losses and conflicts of every step; the estimates of items that have converged.
 
     Args:
         mixture: ``(b, c, t)``.
+        tolerance: Change of an item's estimates from level to level, over the mixture's norm, below which it
+            has converged after ``PATIENCE`` levels; None for never.
+
+    Raises:
+        ValueError: If the tolerance is not above 0.
     """
 
-    def __init__(self, mixture: Tensor) -> None:
-        self._mixture, self._norm = mixture, _norms(mixture).clamp_min(1e-12)
+    def __init__(self, mixture: Tensor, tolerance: float | None = None) -> None:
+        if tolerance is not None and not tolerance > 0:
+            raise ValueError(f"stop={tolerance}: give a fraction of the mixture's norm above 0, or None")
+        self._mixture, self._norm, self._tolerance = mixture, _norms(mixture), tolerance or 0.0
         self._residuals: list[Tensor] = []
         self._losses: list[Tensor] = []
         self._conflicts: list[Tensor] = []
+        # the first estimates have changed
+        self._kept = torch.full_like(mixture, torch.nan)[:, None]
+        self._unchanged = torch.zeros(len(mixture), dtype=torch.long, device=mixture.device)
+        self._stopped = self._unchanged > 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all items have converged."""
+        return self._tolerance > 0 and bool(self._stopped.all())
 
     def add(
         self,
@@ -61,69 +81,32 @@ class SamplerLog:
             gradient: ``(b, k, c, t)``, of the loss.
             prior_step: ``(b, k, c, t)``, the change of the states without guidance.
         """
-        self._residuals.append(_norms(self._mixture - estimates.detach().sum(dim=1)) / self._norm)
+        residual = _norms(self._mixture - estimates.sum(dim=1))
+        self._residuals.append(residual / self._norm.clamp_min(1e-12))
         if loss is not None:
             self._losses.append(loss)
         if gradient is not None and prior_step is not None:
             power = gradient.square().sum(dim=(2, 3)).clamp_min(1e-30)
             self._conflicts.append((prior_step * gradient).sum(dim=(2, 3)) / power)
+        if not self._tolerance:
+            return
+        change = _norms((estimates - self._kept).flatten(1, 2))
+        self._kept = torch.where(self._stopped[:, None, None, None], self._kept, estimates)
+        self._unchanged = torch.where(change < self._tolerance * self._norm, self._unchanged + 1, 0)
+        self._stopped = self._stopped | (self._unchanged >= PATIENCE)
 
-    def sample(self, estimates: Tensor, evaluations: int, stopped: Tensor | None = None) -> PosteriorSample:
-        """Return the result, with ``evaluations`` per step."""
+    def sample(self, states: Tensor, evaluations: int) -> PosteriorSample:
+        """Return the result, of the last states ``(b, k, c, t)`` and with ``evaluations`` per step."""
         steps = len(self._residuals)
         return PosteriorSample(
-            estimates=estimates,
+            estimates=torch.where(self._stopped[:, None, None, None], self._kept, states),
             evaluations=steps * evaluations,
             steps=steps,
             residuals=torch.stack(self._residuals),
             losses=torch.stack(self._losses) if self._losses else None,
             conflicts=torch.stack(self._conflicts) if self._conflicts else None,
-            stopped=estimates.new_zeros(len(estimates), dtype=torch.bool) if stopped is None else stopped,
+            stopped=self._stopped,
         )
-
-
-class Convergence:
-    """Keep the estimates of items from the level on at which they have converged.
-
-    Args:
-        tolerance: Change of an item's estimates from level to level, over the mixture's norm, below which it
-            has converged after ``PATIENCE`` levels; None for never.
-        mixture: ``(b, c, t)``.
-
-    Raises:
-        ValueError: If the tolerance is not above 0.
-    """
-
-    PATIENCE = 3
-
-    def __init__(self, tolerance: float | None, mixture: Tensor) -> None:
-        if tolerance is not None and not tolerance > 0:
-            raise ValueError(f"stop={tolerance}: give a fraction of the mixture's norm above 0, or None")
-        self._tolerance, self._norm = tolerance, _norms(mixture)
-        self._before: Tensor | None = None
-        self._unchanged = torch.zeros(len(mixture), dtype=torch.long, device=mixture.device)
-        self.stopped = torch.zeros(len(mixture), dtype=torch.bool, device=mixture.device)
-        self._kept: Tensor | None = None
-
-    def reached(self, estimates: Tensor) -> bool:
-        """Return whether all items have converged."""
-        if self._tolerance is None:
-            return False
-        if self._before is not None:
-            change = _norms((estimates - self._before).flatten(1, 2))
-            self._unchanged = torch.where(change < self._tolerance * self._norm, self._unchanged + 1, 0)
-        self._before = estimates
-        new = (self._unchanged >= self.PATIENCE) & ~self.stopped
-        kept = estimates if self._kept is None else self._kept
-        self._kept = torch.where(new[:, None, None, None], estimates, kept)
-        self.stopped = self.stopped | new
-        return bool(self.stopped.all())
-
-    def result(self, states: Tensor) -> Tensor:
-        """Return the kept estimates of converged items, and the last states of the others."""
-        if self._kept is None:
-            return states
-        return torch.where(self.stopped[:, None, None, None], self._kept, states)
 
 
 def _norms(signals: Tensor) -> Tensor:

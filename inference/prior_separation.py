@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -30,17 +30,6 @@ DEFAULT_SECONDS = 4.0
 
 LIKELIHOOD_LEVELS = 8
 """Levels, evenly spaced over the chain, at which the likelihood of a draw is estimated."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RepeatedProblem(SeparationProblem):
-    """A batch of several draws of the same mixtures, one draw after the other, each with its own noise."""
-
-    draws: int
-
-    def noise(self) -> Tensor:
-        """Draw white noise ``(b, k, c, t)``, the same for all items of a draw."""
-        return self._draw(self.draws).repeat_interleave(len(self.mixture) // self.draws, dim=0)
 
 
 class PriorSeparator(nn.Module):
@@ -168,7 +157,7 @@ class PriorSeparator(nn.Module):
         opened = nullcontext(None) if self.progress is None else self.progress(self.steps)
         with opened as advance:
             sample = self.solver(
-                RepeatedProblem(
+                SeparationProblem(
                     priors=self.priors,
                     mixture=scaled,
                     levels=self.levels,
@@ -180,9 +169,9 @@ class PriorSeparator(nn.Module):
                 )
             )
         found = rearrange(sample.estimates, "(d b) s c t -> d b s c t", d=self.draws)
-        kept = self._mean(found) if self.choose == "mean" else self._best(found, gain * mixture)
         evaluations = self.draws * sample.evaluations + self._other_evaluations
-        return kept / gain[:, None], replace(sample, evaluations=evaluations)
+        kept = self._chosen(found, gain * mixture) / gain[:, None]
+        return kept, replace(sample, evaluations=evaluations)
 
     def _gain(self, mixture: Tensor) -> Tensor:
         """Return the gain ``(b, 1, 1)`` to the priors' level; 1 for silence."""
@@ -192,31 +181,22 @@ class PriorSeparator(nn.Module):
         wanted = len(self.priors) * 10 ** (self.level_db / 10)
         return torch.where(power > 0, (wanted / power.clamp_min(1e-20)).sqrt(), 1.0)
 
-    def _mean(self, found: Tensor) -> Tensor:
-        """Return the mean ``(b, s, 1, t)`` of draws ``(draw, b, s, 1, t)``."""
-        groups = permutation_groups(self.sources)
-        ordered = [reorder(draw, matching_order(draw, found[0], groups)) for draw in found]
-        return torch.stack(ordered).mean(dim=0)
-
-    def _best(self, found: Tensor, mixture: Tensor) -> Tensor:
-        """Return the draw to keep of every item, ``(b, s, 1, t)`` of ``(draw, b, s, 1, t)``."""
+    def _chosen(self, found: Tensor, mixture: Tensor) -> Tensor:
+        """Return one estimate ``(b, s, 1, t)`` of draws ``(draw, b, s, 1, t)``, see ``choose``."""
         if len(found) == 1:
             return found[0]
-        items = torch.arange(len(mixture), device=mixture.device)
-        best: Tensor = found[self._best_index(found, mixture), items]
-        return best
-
-    def _best_index(self, found: Tensor, mixture: Tensor) -> Tensor:
-        """Return the index ``(b,)`` of the draw to keep."""
-        residuals = (mixture - found.sum(dim=2)).square().sum(dim=(2, 3))
-        if self.choose == "consistency":
-            return residuals.argmin(dim=0)
-        errors = torch.stack([self.denoising_error(draw) for draw in found])
-        if self.choose == "likelihood":
-            return errors.argmin(dim=0)
-        rank, other = (values.argsort(dim=0).argsort(dim=0) for values in (residuals, errors))
-        # the residual decides ties
-        return ((rank + other) * len(found) + rank).argmin(dim=0)
+        if self.choose == "mean":
+            groups = permutation_groups(self.sources)
+            ordered = [reorder(draw, matching_order(draw, found[0], groups)) for draw in found]
+            return torch.stack(ordered).mean(dim=0)
+        cost = residuals = (mixture - found.sum(dim=2)).square().sum(dim=(2, 3))
+        if self.choose != "consistency":
+            cost = errors = torch.stack([self.denoising_error(draw) for draw in found])
+        if self.choose == "both":
+            rank, other = (values.argsort(dim=0).argsort(dim=0) for values in (residuals, errors))
+            # the residual decides ties
+            cost = (rank + other) * len(found) + rank
+        return reorder(found.transpose(0, 1), cost.argmin(dim=0)[:, None])[:, 0]
 
     @torch.no_grad()
     def denoising_error(self, estimates: Tensor) -> Tensor:

@@ -59,5 +59,5 @@ class RedDiff:
                 adam.zero_grad()
                 losses.sum().backward()
             adam.step()
-            log.add(means, losses.detach())
+            log.add(means.detach(), losses.detach())
         return log.sample(means.detach(), bank.evaluations)

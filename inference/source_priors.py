@@ -138,7 +138,7 @@ def _estimated(group: Sequence[Denoiser], states: Tensor, level: Tensor) -> Tens
     if not guided:
         return estimates
     strength = torch.tensor([priors[index].class_guidance for index in guided]).to(states)
-    strength = strength.reshape(1, -1, *(1 for _ in states.shape[2:]))
-    difference = estimates[:, guided] - found[:, len(priors) :]
-    estimates = estimates.index_add(1, torch.tensor(guided, device=states.device), strength * difference)
+    difference = (estimates[:, guided] - found[:, len(priors) :]).movedim(1, -1) * strength
+    places = torch.tensor(guided, device=states.device)
+    estimates = estimates.index_add(1, places, difference.movedim(-1, 1))
     return estimates if model.limit is None else estimates.clamp(-model.limit, model.limit)

@@ -7,7 +7,8 @@ import torch
 from prior_toys import CLASSES, generator, solved, toy_prior
 from torch import Tensor
 
-from encore.inference.posterior import published
+from encore.inference.guidance import LossGuidance, hybrid
+from encore.inference.posterior import Ancestral
 from encore.inference.source_priors import PriorBank, SourcePrior
 
 
@@ -55,8 +56,9 @@ def test_checkpointed_gradients_are_the_same_and_keep_less() -> None:
             sizes.append(tensor.nbytes)
             return tensor
 
+        solver = Ancestral(guidance=LossGuidance(schedule=hybrid()))
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            sample = solved(published(), [prior, prior], mixture, levels, generator=generator(1))
+            sample = solved(solver, [prior, prior], mixture, levels, generator=generator(1))
         kept[again], found[again] = sum(sizes), sample.estimates
     torch.testing.assert_close(found[False], found[True])
     assert kept[True] < 0.5 * kept[False]
