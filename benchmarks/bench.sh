@@ -7,7 +7,7 @@ python=${PYTHON:-.venv/bin/python}
 data=datasets/bench
 
 echo "## refine against the published loop, written plainly (T = 5, K = 10)"
-$python benchmarks/refinement_speed.py --items "${ITEMS:-2}" --steps 5
+$python benchmarks/speed.py refinement --items "${ITEMS:-2}" --steps 5
 echo
 echo "## mixed precision and compiling"
 $python benchmarks/speed.py options --batches 1 --repeats 7
@@ -23,4 +23,4 @@ $python benchmarks/search_front.py --data $data -o outputs/bench --guides si_sdr
 echo "drawn in outputs/bench/front_si_sdr.png"
 echo
 echo "## memory of a long file"
-$python benchmarks/long_file.py --minutes 4
+$python benchmarks/speed.py long_file --minutes 4

@@ -9,10 +9,10 @@ out=${OUT:-outputs/gpu}
 mkdir -p $out
 
 echo "## refine against the published loop on one GPU (T = 20, K = 10)"
-$python benchmarks/refinement_speed.py --device cuda --workers 1 --items 8 "$@"
+$python benchmarks/speed.py refinement --device cuda --workers 1 --items 8 "$@"
 echo
 echo "## options"
 $python benchmarks/speed.py options --device cuda --batches 1 10 64
 echo
 echo "## where the time goes"
-$python benchmarks/refinement_speed.py --device cuda --workers 1 --guides si_sdr --trace $out/trace.json "$@"
+$python benchmarks/speed.py refinement --device cuda --workers 1 --guides si_sdr --trace $out/trace.json "$@"

@@ -59,14 +59,14 @@ front="$python benchmarks/search_front.py --data ${data}_flite --leave-out slope
 $front -o $results/front_speech_denoiser --separator $(last speech_denoiser) --guides si_sdr --items 30
 $front -o $results/front_dnsmos --separator $(last speech_denoiser) --guides dnsmos_ovrl --items 16
 $front -o $results/front_conv_tasnet_tiny --separator $(last conv_tasnet_tiny) --guides si_sdr --items 30 --valid-items 8
-speed="$python benchmarks/refinement_speed.py --data ${data}_flite --separator"
+speed="$python benchmarks/speed.py refinement --data ${data}_flite --separator"
 $speed $(last speech_denoiser) --items 12 --guides si_sdr
 $speed $(last speech_denoiser) --items 3 --guides pesq
 $speed $(last speech_denoiser) --items 1 --guides dnsmos_ovrl
 $speed $(last conv_tasnet_tiny) --items 6 --guides si_sdr
 $python benchmarks/speed.py options $(last speech_denoiser) $(last conv_tasnet_tiny)
 $python benchmarks/speed.py metrics --repeats 3
-$python benchmarks/long_file.py
+$python benchmarks/speed.py long_file
 
 # what data mixing does to refinement: runs of equal length, two at a time on two cores
 seeds=${SEEDS:-0}

@@ -34,6 +34,7 @@ from encore.inference import EarlyStopping, GreedySearch, GridSearch, LocalSearc
 from encore.metrics import Metric, get_metric
 from encore.models import load_separator
 from encore.models.types import LoadedSeparator
+from encore.reporting.figures import curves, panels, save_png, styled
 from encore.reporting.labels import title
 
 EXHAUSTIVE = "grid 10"
@@ -129,32 +130,37 @@ def report(table: pd.DataFrame) -> list[dict[str, str]]:
     """Return what each search reaches within the caps, and at its end."""
     exhaustive, rows = last_rows(table[table["search"] == EXHAUSTIVE])["gain"].mean(), []
     for name, own in table.groupby("search", sort=False):
-        row, schedule = {"search": str(name)}, "no guide" in str(name)
+        schedule = "no guide" in str(name)
         ends = {f"at most {cap} calls": last_rows(own, cap, schedule=schedule) for cap in CAPS}
         ends["at its end"] = last_rows(own)
-        for column, found in ends.items():
-            row[column] = f"{found['gain'].mean() / exhaustive:.0%} ({found['calls'].mean():.1f})"
-        rows.append(row | {"gain": f"{ends['at its end']['gain'].mean():.3f}"})
+        means = {column: found[["gain", "calls"]].mean() for column, found in ends.items()}
+        cells = {
+            column: f"{own['gain'] / exhaustive:.0%} ({own['calls']:.1f})" for column, own in means.items()
+        }
+        rows.append({"search": str(name)} | cells | {"gain": f"{means['at its end']['gain']:.3f}"})
     return rows
 
 
-def draw(table: pd.DataFrame, guide: str, path: Path) -> None:
+@styled
+def draw(table: pd.DataFrame, guide: str) -> Figure:
     """Draw mean gain against mean calls, a curve for each search."""
-    table = table.groupby(["search", "step"], sort=False)[["calls", "gain"]].mean().reset_index()
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    colours = mpl.colormaps["tab20"].colors
-    for colour, (name, own) in zip(colours, table.groupby("search", sort=False), strict=False):
-        line, colour = "--" if "no guide" in str(name) else ".-", "black" if name == EXHAUSTIVE else colour
-        axes.plot(own["calls"], own["gain"], line, color=colour, label=str(name))
-    exhaustive = table[table["search"] == EXHAUSTIVE]["gain"].max()
+    means = table.groupby(["search", "step"], sort=False)[["calls", "gain"]].mean().reset_index()
+    looks: dict[str, dict[str, Any]] = {
+        name: {"color": colour, "linestyle": "--" if "no guide" in name else "-", "marker": "."}
+        for name, colour in zip(means["search"].unique(), mpl.colormaps["tab20"].colors, strict=False)
+    }
+    looks[EXHAUSTIVE]["color"] = "black"
+    ylabel = f"gain over one step, {title(guide)}"
+    figure, ((panel,),) = panels([""], xlabel="separator calls per item", ylabels=[ylabel], size=(7.4, 4.5))
+    curves(panel, means, "calls", "gain", "search", looks)
+    exhaustive = means.loc[means["search"] == EXHAUSTIVE, "gain"].max()
     for fraction in (0.8, 0.95, 1.0):
-        axes.axhline(fraction * exhaustive, color="grey", linewidth=0.6, linestyle=":")
-    axes.set(xscale="log", xlabel="separator calls per item", ylabel=f"gain over one step, {title(guide)}")
-    axes.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
-    axes.set_ylim(bottom=min(0, float(table["gain"].clip(lower=-0.3 * exhaustive).min())))
-    axes.legend(fontsize=7, ncols=2)
-    figure.savefig(path, dpi=150)
+        panel.axhline(fraction * exhaustive, color="grey", linewidth=0.6, linestyle=":")
+    panel.set_xscale("log")
+    panel.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+    panel.set_ylim(bottom=min(0, float(means["gain"].clip(lower=-0.3 * exhaustive).min())))
+    panel.legend(fontsize=7, ncols=2)
+    return figure
 
 
 def main() -> None:
@@ -172,14 +178,13 @@ def main() -> None:
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="items at a time")
     options = parser.parse_args()
     disable_malloc_trim()
-    options.out.mkdir(parents=True, exist_ok=True)
     separator, tables = load_separator(options.separator), []
     with torch.no_grad(), WorkerPool(options.workers) as pool:
         for guide in options.guides:
             tables.append(front(separator, guide, options, pool))
             print(f"**{title(guide)}**: fraction of the exhaustive gain (mean calls)\n")
             print_table(report(tables[-1]))
-            draw(tables[-1], guide, options.out / f"front_{guide}.png")
+            save_png(draw(tables[-1], guide), options.out / f"front_{guide}.png")
     pd.concat(tables).to_csv(options.out / "front.csv", index=False)
 
 

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
 
-# torch and pandas are imported where they are used: long_file.py must import neither
-from encore.synthetic_corpora import FloatArray
+from encore.data.corpora import evenly_spaced, voicebank_demand
+from encore.data.dataset import SegmentDataset
+from encore.reporting.tables import to_markdown
 from encore.synthetic_corpora.noise import NOISES, draw_noise
 from encore.synthetic_corpora.speech import draw_utterance, draw_voice
 
-Pair = tuple[Any, Any]
-"""A mixture and its reference, tensors ``(1, 1, t)``."""
+Pair = tuple[Tensor, Tensor]
+"""A mixture and its reference, ``(1, 1, t)``."""
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:
@@ -28,37 +32,23 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 
 def print_table(rows: Sequence[Mapping[str, str]]) -> None:
     """Print rows as Markdown."""
-    import pandas as pd
-
-    from encore.reporting.tables import to_markdown
-
     print(to_markdown(pd.DataFrame(rows)))
 
 
-def draw_noisy_speech(seed: int, seconds: float, sample_rate: int) -> tuple[FloatArray, FloatArray]:
-    """Return a mixture and its reference ``(t,)``: one voice in one kind of noise at 5 dB."""
+def noisy_speech(seed: int, seconds: float, sample_rate: int) -> Pair:
+    """Return a mixture and its reference: one voice in one kind of noise at 5 dB."""
     rng = np.random.default_rng(seed)
     frames = round(seconds * sample_rate)
     speech = np.resize(draw_utterance(draw_voice(rng), sample_rate, rng)[1], frames)
     speech = 0.05 * speech / np.std(speech)
     noise = draw_noise(sorted(NOISES)[seed % len(NOISES)], frames, sample_rate, rng)
     noise = noise * np.linalg.norm(speech) / np.linalg.norm(noise) * 10 ** (-5 / 20)
-    return speech + noise, speech
-
-
-def noisy_speech(seed: int, seconds: float, sample_rate: int) -> Pair:
-    """Return `draw_noisy_speech` as tensors."""
-    import torch
-
-    mixture, reference = draw_noisy_speech(seed, seconds, sample_rate)
-    return torch.from_numpy(mixture).float()[None, None], torch.from_numpy(reference).float()[None, None]
+    mixture, reference = (torch.from_numpy(own).float()[None, None] for own in (speech + noise, speech))
+    return mixture, reference
 
 
 def corpus_items(root: Path, split: Any, count: int, sample_rate: int) -> list[Pair]:
     """Return evenly spaced items of a corpus in the layout of VoiceBank-DEMAND."""
-    from encore.data.corpora import evenly_spaced, voicebank_demand
-    from encore.data.dataset import SegmentDataset
-
     corpus = voicebank_demand(root, split=split)
     chosen = [corpus[place] for place in evenly_spaced(len(corpus), count)]
     audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": 1, "segment": None, "seed": 0}
@@ -68,8 +58,6 @@ def corpus_items(root: Path, split: Any, count: int, sample_rate: int) -> list[P
 
 def timed(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[float, Any]:
     """Return the seconds that a call took, and its result."""
-    import torch
-
     start = time.perf_counter()
     result = call(*arguments, **keywords)
     if torch.cuda.is_available():

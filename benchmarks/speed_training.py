@@ -1,15 +1,4 @@
-"""Measure training steps per second against asteroid's own training of the same network on the same segments.
-
-    python benchmarks/training_speed.py [--data datasets/vbd] [--steps 30] [--rounds 3]
-    python benchmarks/training_speed.py --device cuda --model bsrnn_medium --precisions 32-true bf16-mixed
-
-Both sides train asteroid's ConvTasNet from equal weights on equal segments in equal order, with negative
-SI-SDR, Adam and gradient clipping: asteroid by its `System`, its loss, a plain data set that reads each
-segment with soundfile, and a `DataLoader`; ours as `train.py` does. Each side runs in processes of its own,
-in turns; the first `--warm-up` steps do not count. "CPU per step" is processor time, which says more than the
-clock on a busy machine. With several `--precisions` ours is compared with itself. `--peak-tflops` of the GPU
-adds the fraction of it that the network's products reach.
-"""
+"""The speed of training, for ``speed.py training``."""
 
 from __future__ import annotations
 
@@ -27,15 +16,28 @@ import soundfile
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from shared import command_line, faster, print_table
+from shared import faster, print_table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from encore.cli.memory import disable_malloc_trim
 from encore.cli.overrides import CONFIGS
 from encore.data.loaders import DrawSampler
 from encore.models.costs import macs_per_second
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--data": {"default": "datasets/vbd"},
+    "--model": {"default": "conv_tasnet_small"},
+    "--device": {"default": "cpu", "choices": ["cpu", "cuda"]},
+    "--precisions": {"nargs": "+", "default": ["32-true"], "help": "several: ours in each of them"},
+    "--peak-tflops": {"type": float},
+    "--batch": {"type": int, "default": 4},
+    "--seconds": {"type": float, "default": 2.0},
+    "--workers": {"type": int, "default": 2},
+    "--steps": {"type": int, "default": 30},
+    "--warm-up": {"type": int, "default": 5},
+    "--rounds": {"type": int, "default": 3},
+    "--side": {"choices": ["asteroid", "ours"], "help": argparse.SUPPRESS},
+}
 LOSSES = "encore.lightning_modules.losses"
 LOSS = f"{{_target_:{LOSSES}.FixedOrder,source_loss:{{_target_:{LOSSES}.negative_si_sdr,_partial_:true}}}}"
 OFF = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
@@ -112,7 +114,6 @@ def asteroid(options: argparse.Namespace) -> Record:
 
 def ours(options: argparse.Namespace) -> Record:
     """Train as `train.py` does."""
-    disable_malloc_trim()
     config = configuration(options)
     torch.manual_seed(0)
     separator = instantiate(config.model)
@@ -145,7 +146,7 @@ def fit(library: Any, options: argparse.Namespace, *arguments: Any) -> Record:
 
 def run(side: str, precision: str) -> Record:
     """Train one side in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--precisions", precision, "--side", side]
+    command = [sys.executable, *sys.argv, "--precisions", precision, "--side", side]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"error: the {side} side failed: {done.stderr[-2000:]}")
@@ -153,7 +154,7 @@ def run(side: str, precision: str) -> Record:
 
 
 def row(name: str, records: list[Record], against: list[Record], options: argparse.Namespace) -> Record:
-    """Return the speed of one side, and its mean losses of every ten steps, the same in every round."""
+    """Return the speed of one side, and its last losses, the same in every round."""
     ours, theirs = ([record["seconds"] for record in own] for own in (records, against))
     processor, control = (median(record["processor"] for record in own) for own in (records, against))
     found = {
@@ -168,28 +169,19 @@ def row(name: str, records: list[Record], against: list[Record], options: argpar
         # a multiplication and an addition, once forwards and twice backwards
         work = 6 * records[0]["macs"] * options.batch * options.seconds
         found["of peak"] = f"{work / median(ours) / (1e12 * options.peak_tflops):.1%}"
-    losses = records[0]["losses"]
-    means = {f"loss {n + 1} to {n + 10}": np.mean(losses[n : n + 10]) for n in range(0, len(losses), 10)}
-    return found | {steps: f"{mean:.2f}" for steps, mean in means.items()}
+    return found | {"loss of the last ten steps": f"{np.mean(records[0]['losses'][-10:]):.2f}"}
 
 
-def main() -> None:
-    """Let the sides train in turns, and print the table."""
-    parser = command_line(__doc__)
-    add = parser.add_argument
-    add("--data", default="datasets/vbd")
-    add("--model", default="conv_tasnet_small")
-    add("--device", default="cpu", choices=["cpu", "cuda"])
-    add("--precisions", nargs="+", default=["32-true"], help="several: ours in each of them")
-    add("--peak-tflops", type=float)
-    add("--batch", type=int, default=4)
-    add("--seconds", type=float, default=2.0)
-    add("--workers", type=int, default=2)
-    add("--steps", type=int, default=30)
-    add("--warm-up", type=int, default=5)
-    add("--rounds", type=int, default=3)
-    add("--side", choices=["asteroid", "ours"], help=argparse.SUPPRESS)
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> None:
+    """Compare training with asteroid's own training of the same network on the same segments.
+
+    Both sides train asteroid's ConvTasNet from equal weights on equal segments in equal order, with negative
+    SI-SDR, Adam and gradient clipping: asteroid by its `System`, its loss, a plain data set that reads each
+    segment with soundfile, and a `DataLoader`; ours as `train.py` does. Each side runs in processes of its
+    own, in turns; the first `--warm-up` steps do not count. "CPU per step" is processor time, which says more
+    than the clock on a busy machine. With several `--precisions` ours is compared with itself.
+    `--peak-tflops` of the GPU adds the fraction of it that the network's products reach.
+    """
     if options.side:
         print(json.dumps({"asteroid": asteroid, "ours": ours}[options.side](options)))
         return
@@ -203,7 +195,3 @@ def main() -> None:
             print(f"round {number + 1}: {name} {records[name][-1]['seconds']:.3f} s a step", file=sys.stderr)
     first = next(iter(records.values()))
     print_table([row(name, own, first, options) for name, own in records.items()])
-
-
-if __name__ == "__main__":
-    main()

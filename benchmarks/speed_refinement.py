@@ -1,44 +1,43 @@
-"""Measure how much faster `encore.refine` is than the published loop written plainly, at the same result.
-
-    python benchmarks/refinement_speed.py [--separator URI ...] [--guides si_sdr pesq dnsmos_ovrl] [--items 5]
-        [--data CORPUS] [--device cuda] [--trace trace.json]
-
-For every separator and guide the items (test items of a corpus, or noisy speech made on the spot) are refined
-by both, in turn, on the same cores. The control, `published_loop`, makes 1 + T K calls, one at a time, with
-as many threads as torch takes by default, and scores DNSMOS with ``speechmos``. Printed are medians over the
-items of the ratio of wall times, the part of it that comes from calls that need not be made (ratio 1, and
-items that finished early) and, with one worker, the fractions of time in separator and metric; whether both
-agree, with our metrics, in the scores (to 1e-3) and in the ratios (up to a step that is a tie within 1e-4);
-for `GreedySearch`, the default of ``infer.py``, the ratio item by item, and for all of them, as many at a
-time as there are workers, and its fraction of the published loop's gain. ``--trace`` profiles one refinement.
-"""
+"""The speed of refinement, for ``speed.py refinement``."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from shared import Pair, command_line, corpus_items, noisy_speech, print_table, timed
+from shared import Pair, corpus_items, noisy_speech, print_table, timed
 from speechmos import dnsmos as speechmos_dnsmos
 from torch import Tensor
 from torch.profiler import profile
 from tqdm import tqdm
 
-from encore.cli.memory import disable_malloc_trim
-from encore.common.items import at_items
 from encore.inference import BatchSize, GreedySearch, GridSearch, Refined, Search, WorkerPool, batched, refine
 from encore.metrics import Metric, Quality, get_metric
 from encore.models import load_separator
 from encore.models.costs import macs_per_second
 from encore.models.types import LoadedSeparator, Separator
 
+CORES = len(os.sched_getaffinity(0))
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--separator": {"nargs": "+", "default": [None], "help": "URIs; the shipped one by default"},
+    "--guides": {"nargs": "+", "default": ["si_sdr", "pesq", "dnsmos_ovrl"]},
+    "--data": {"type": Path, "help": "a corpus in the layout of VoiceBank-DEMAND"},
+    "--items": {"type": int, "default": 5},
+    "--seconds": {"type": float, "default": 3.0},
+    "--steps": {"type": int, "default": 20},
+    "--candidates": {"type": int, "default": 10},
+    "--workers": {"type": int, "default": CORES, "help": "threads of a refinement"},
+    "--processes": {"type": int, "default": CORES, "help": "processes of PESQ"},
+    "--device": {"default": "cpu"},
+    "--trace": {"type": Path, "help": "profile one refinement instead, and write its trace here"},
+    "--max-batch": {"type": int, "help": "inputs in a call; found by timing by default"},
+}
 SCORE_TOLERANCE, TIE = 1e-3, 1e-4
 Plain = tuple[list[float], list[float], list[float]]
 """The published loop's scores (T + 1) and ratios (T), and by how much the best of each step won."""
@@ -71,22 +70,6 @@ def speechmos(metric: Metric, estimates: Tensor) -> Tensor:
     samples = estimates[0, 0, 0].clamp(-1, 1).cpu().numpy()
     scores = speechmos_dnsmos.run(samples, sr=metric.sample_rate)
     return torch.tensor(scores[f"{metric.name.removeprefix('dnsmos_')}_mos"])
-
-
-class Timed:
-    """A separator or quality that counts the seconds spent in it."""
-
-    def __init__(self, call: Any, seconds: list[float] | None = None) -> None:
-        self.call, self.seconds = call, [] if seconds is None else seconds
-
-    def __call__(self, signals: Tensor) -> Tensor:
-        start = time.perf_counter()
-        result: Tensor = self.call(signals)
-        self.seconds.append(time.perf_counter() - start)
-        return result
-
-    def at(self, items: Tensor) -> Timed:
-        return Timed(at_items(self.call, items), self.seconds)
 
 
 def disagreements(plain: Plain, refined: Refined) -> tuple[float, int]:
@@ -123,18 +106,14 @@ def compare(
         plain_seconds, plain = timed(plainly, partial(speechmos, metric) if foreign else quality)
         difference, other = disagreements(plainly(quality) if foreign else plain, refined)
         greedy_seconds, brief = timed(ours, item, greedy)
-        parts = {"in separator": Timed(separator), "in metric": Timed(quality)}
-        own_separator, own_quality = parts.values()
-        alone, _ = timed(refine, batched(own_separator, size), item[0], own_quality, grid)
         gain, greedy_gain = (float(found.scores[-1] - found.scores[0]) for found in (refined, brief))
         own = {"ours": seconds, "plain": plain_seconds, "greedy": greedy_seconds, "other ratios": other}
         own |= {"calls": int(refined.evaluations), "samples": item[0].shape[-1], "difference": difference}
-        own |= {"gain": gain, "greedy gain": greedy_gain}
-        rows.append(own | {name: sum(part.seconds) / alone for name, part in parts.items()})
+        rows.append(own | {"gain": gain, "greedy gain": greedy_gain})
     with WorkerPool(options.workers) as pool:
         together, _ = timed(lambda: list(pool.map(lambda item: ours(item, greedy, 1), items)))
     table = pd.DataFrame(rows)
-    total, inside = table.sum(), table[["in separator", "in metric"]].median()
+    total = table.sum()
     faster, sooner = (table["plain"] / table[name] for name in ("ours", "greedy"))
     fewer, rates = (1 + options.steps * options.candidates) / table["calls"], table["calls"] / table["ours"]
     worst = table["difference"].max()
@@ -150,8 +129,6 @@ def compare(
         "GFLOP/s": f"{rates.median() * flops:.0f}",
         "scores differ by": f"{worst:.1e}{'' if worst <= SCORE_TOLERANCE else ' (too much)'}",
         "other ratios": f"{total['other ratios']:.0f}",
-        **{name: f"{fraction:.0%}" for name, fraction in inside.items()},
-        "overhead": f"{1 - inside.sum():.1%}",
         "greedy": f"{sooner.median():.0f}x",
         "greedy, spread": f"{sooner.min():.0f} to {sooner.max():.0f}",
         "greedy, all items": f"{total['plain'] / together:.0f}x",
@@ -182,34 +159,23 @@ def trace(separator: LoadedSeparator, guide: str, size: int | BatchSize, options
     print(profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=40))
 
 
-def main() -> None:
-    """Print one row per separator and guide."""
-    parser = command_line(__doc__)
-    add, cores = parser.add_argument, len(os.sched_getaffinity(0))
-    add("--separator", nargs="+", default=[None], help="URIs; the shipped one by default")
-    add("--guides", nargs="+", default=["si_sdr", "pesq", "dnsmos_ovrl"])
-    add("--data", type=Path, help="a corpus in the layout of VoiceBank-DEMAND")
-    add("--items", type=int, default=5)
-    add("--seconds", type=float, default=3.0)
-    add("--steps", type=int, default=20)
-    add("--candidates", type=int, default=10)
-    add("--workers", type=int, default=cores, help="threads of a refinement")
-    add("--processes", type=int, default=cores, help="processes of PESQ")
-    add("--device", default="cpu")
-    add("--trace", type=Path, help="profile one refinement instead, and write its trace here")
-    add("--max-batch", type=int, help="inputs in a call; found by timing by default")
-    options = parser.parse_args()
-    disable_malloc_trim()
+@torch.no_grad()
+def measure(options: argparse.Namespace) -> None:
+    """Compare `encore.refine` with the published loop written plainly, at the same result.
+
+    For every separator and guide the items (test items of a corpus, or noisy speech made on the spot) are
+    refined by both, in turn, on the same cores. The control, `published_loop`, makes 1 + T K calls, one at a
+    time, with as many threads as torch takes by default, and scores DNSMOS with ``speechmos``. Printed are
+    medians over the items of the ratio of wall times and the part of it that comes from calls that need not
+    be made (ratio 1, and items that finished early); whether both agree, with our metrics, in the scores (to
+    1e-3) and in the ratios (up to a step that is a tie within 1e-4); for `GreedySearch`, the default of
+    ``infer.py``, the ratio item by item, and for all of them, as many at a time as there are workers, and its
+    fraction of the published loop's gain. ``--trace`` profiles one refinement: where its time goes.
+    """
     rows = []
-    with torch.no_grad():
-        for uri in options.separator:
-            separator, size = load_separator(uri, device=options.device), options.max_batch or BatchSize()
-            if options.trace is not None:
-                trace(separator, options.guides[0], size, options)
-                return
-            rows += [compare(separator, guide, size, options) for guide in options.guides]
+    for uri in options.separator:
+        separator, size = load_separator(uri, device=options.device), options.max_batch or BatchSize()
+        if options.trace is not None:
+            return trace(separator, options.guides[0], size, options)
+        rows += [compare(separator, guide, size, options) for guide in options.guides]
     print_table(rows)
-
-
-if __name__ == "__main__":
-    main()
