@@ -21,7 +21,7 @@ from torch import Tensor
 import encore
 from encore import inference
 from encore.inference import GreedySearch, GridSearch, Refined, refine, refine_fixed
-from encore.metrics import GuardedMetric, JointMetric, Quality, get_metric
+from encore.metrics import Quality, get_metric, guarded, joint
 
 NUMBERS = Path(__file__).with_suffix(".json")
 RATE = 16000
@@ -76,8 +76,8 @@ def results() -> dict[str, Refined]:
     guides: dict[str, tuple[Quality, inference.Search]] = {
         "dnsmos_ovrl, greedy": (dnsmos, GreedySearch(steps=6)),
         "dnsmos_ovrl, grid": (dnsmos, GridSearch(4, **bare, steps=2)),
-        "joint": (JointMetric([oracle, dnsmos]).bind(**signals), GreedySearch(steps=3)),
-        "guarded": (GuardedMetric(dnsmos, [oracle]).bind(**signals), GreedySearch(steps=3)),
+        "joint": (joint([oracle, dnsmos]).bind(**signals), GreedySearch(steps=3)),
+        "guarded": (guarded(dnsmos, [oracle]).bind(**signals), GreedySearch(steps=3)),
     }
     for name, guide in guides.items():
         found[f"denoiser, {name}"] = refine(denoiser, mixture, *guide)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from encore.common.errors import one_line
 from encore.metrics import EXTERNAL_METRICS
-from encore.metrics.network_metrics import fetch_weights
+from encore.metrics.networks import fetch_weights
 from encore.models import load_separator
 
 

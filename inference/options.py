@@ -23,7 +23,7 @@ from encore.inference.search import Search
 from encore.inference.wiener import Wiener
 from encore.inference.wrappers import aligned, at_level_of, mixture_consistent, wiener_filtered
 from encore.metrics.quality import Metric
-from encore.metrics.registry import get_metric
+from encore.metrics.table import get_metric
 from encore.models.levels import Level, without_normalization
 from encore.models.types import Groups, LoadedSeparator, Separator, permutation_groups
 from encore.models.wrappers import match_channels

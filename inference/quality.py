@@ -11,7 +11,7 @@ from encore.inference.line_search import BrentSearch, CoarseToFine, GoldenSectio
 from encore.inference.local_search import GreedySearch, LocalSearch
 from encore.inference.search import AnnealedGridSearch, GridSearch, Search
 from encore.metrics.quality import Metric, Quality
-from encore.metrics.registry import get_metric
+from encore.metrics.table import get_metric
 from encore.models.types import Separator
 
 DEFAULT_GUIDE = "dnsmos_ovrl"
@@ -75,12 +75,12 @@ def resolve_quality(quality: Quality | Metric | str | None, separate: Separator,
             )
         quality = get_metric(name, sample_rate=rate)
     if isinstance(quality, Metric):
-        if quality.needs_reference:
+        if "references" in quality.missing:
             raise ValueError(
                 f"quality={quality.name!r}: is an oracle and needs the references: "
                 f"quality=encore.oracle(encore.get_metric({quality.name!r}, sample_rate=...), references)"
             )
-        return quality.bind(mixture=mixture, separate=separate)
+        return quality.bind(mixture=mixture, separate=separate) if quality.missing else quality
     return quality
 
 

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from encore.metrics.blind import dnsmos
-from encore.metrics.combined import GuardedMetric, JointMetric, guarded, joint
-from encore.metrics.external import EXTERNAL_METRICS, is_external
+from encore.metrics.combined import guarded, joint
+from encore.metrics.external import is_external
 from encore.metrics.music import bss_eval, csdr, usdr
 from encore.metrics.panel import MetricPanel
-from encore.metrics.quality import BoundMetric, Metric, Quality, oracle
+from encore.metrics.quality import Metric, Quality, oracle
 from encore.metrics.reference import estoi, pesq, sdr, si_sdr, snr, stoi
-from encore.metrics.registry import get_metric
-from encore.metrics.self_consistency import SELF_CONSISTENCY_METRICS
 from encore.metrics.summary import Summary, summarise, summarise_gain
-from encore.metrics.table import METRIC_NAMES, TableMetric, default_metrics
+from encore.metrics.table import (
+    EXTERNAL_METRICS,
+    METRIC_NAMES,
+    SELF_CONSISTENCY_METRICS,
+    default_metrics,
+    get_metric,
+)
 
 __all__ = [
     "EXTERNAL_METRICS",
     "METRIC_NAMES",
     "SELF_CONSISTENCY_METRICS",
-    "BoundMetric",
-    "GuardedMetric",
-    "JointMetric",
     "Metric",
     "MetricPanel",
     "Quality",
     "Summary",
-    "TableMetric",
     "bss_eval",
     "csdr",
     "default_metrics",

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from encore.metrics.dnsmos_networks import HOP, P808Scorer, PrimaryScorer, Scorer, load_scorer
-from encore.metrics.single_items import SILENCE
 
 DNSMOS_NAMES = ("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")
 DNSMOS_RATE = 16000
 MINIMUM_SECONDS = 0.1
+
+# a 16-bit file would hold zeros below it; scores that depend on the level mean nothing there
+SILENCE = 2.0**-16
 
 _WINDOW_SECONDS = 9.01
 _WINDOW = int(_WINDOW_SECONDS * DNSMOS_RATE)

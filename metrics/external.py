@@ -1,75 +1,251 @@
-"""Metrics that are no code of this project: other people's networks, and files and functions of your own.
+"""Metrics of your own: files that hold a graph, and functions of your own code.
 
-    nisqa_mos, squim_pesq, distillmos, ...         published networks, their weights in a cache or a package
     mos.pt?sample_rate=16000                       a graph: TorchScript, torch.export or ONNX
     python:mymetric:score?needs_reference=1        a function of your own code, which is run
 
-Nothing of them is imported, read or fetched before a name is used. See docs/measures.md.
+See docs/measures.md.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 import re
-from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
+from encore.common.dsp import resample
+from encore.common.errors import one_line
 from encore.common.files import check_file, file_kind
-from encore.common.graphs import GRAPHS
-from encore.common.names import nearest
+from encore.common.graphs import GRAPHS, load_graph
 from encore.common.uri import Uri, check_scheme, convert_options, parse_uri
-from encore.metrics.file_metrics import FileMetric
-from encore.metrics.network_metrics import NETWORKS, NetworkMetric
-from encore.metrics.python_metrics import FunctionMetric
+from encore.common.user_code import import_object, instantiate_class
 from encore.metrics.quality import Metric
 
-EXTERNAL_METRICS = tuple(NETWORKS)
-"""Published networks that `encore.metrics.get_metric` knows beside `encore.metrics.METRIC_NAMES`."""
-
-_SCHEMES = (*GRAPHS, "python")
+_PROBE_SECONDS = 1.5
 
 
 def is_external(name: str) -> bool:
-    """Return whether a name is for `open_metric`: one of `EXTERNAL_METRICS`, ``"utmos"``, a URI or a path.
+    """Return whether a name is for `open_metric`: a URI, a path, or ``"utmos"``.
 
-    >>> is_external("nisqa_mos"), is_external("onnx:mos.onnx?sample_rate=16000"), is_external("pesq")
-    (True, True, False)
+    >>> is_external("onnx:mos.onnx?sample_rate=16000"), is_external("pesq")
+    (True, False)
     """
-    return name in (*EXTERNAL_METRICS, "utmos") or re.search(r"[:./\\]", name) is not None
+    return name == "utmos" or re.search(r"[:./\\]", name) is not None
 
 
 def open_metric(name: str, *, sample_rate: int) -> Metric:
-    """Open a metric, so that missing packages, files and weights fail here and not in the middle of a run.
+    """Open a metric, so that what is missing or wrong fails here and not in the middle of a run.
 
     Args:
-        name: One of `EXTERNAL_METRICS`; or a graph, as ``FILE?key=value&...`` or with the scheme
-            ``torchscript:``, ``exported:`` or ``onnx:``; or ``python:MODULE:FUNCTION?key=value&...``. See
-            `encore.metrics.file_metrics.FileMetric` and `encore.metrics.python_metrics.FunctionMetric` for
-            their options.
+        name: A graph, as ``FILE?key=value&...`` or with the scheme ``torchscript:``, ``exported:`` or
+            ``onnx:``; or a function, or a class whose instance is called, as
+            ``python:MODULE:NAME?key=value&...``. The options are those of `own_metric`.
         sample_rate: Rate in Hz of the audio that it scores.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If there is no such metric, a package or weights are missing and cannot be fetched, an
-            option is invalid, or the rate is below the metric's own.
+        ValueError: If it is no metric, an option is invalid, or the rate is below the metric's own.
     """
     if name == "utmos":
         raise ValueError(
             "name='utmos' is only published as code to be downloaded and executed: trace it once by "
             "torch.jit.trace and give torchscript:utmos.pt?sample_rate=16000&name=utmos, or use distillmos"
         )
-    if name in NETWORKS:
-        return NetworkMetric(name, sample_rate=sample_rate)
-    if not is_external(name):
-        raise ValueError(
-            f"name='{name}' is no external metric: use {', '.join(nearest(name, EXTERNAL_METRICS))}"
-        )
     uri = parse_uri(name, argument="name")
     scheme = uri.scheme or _scheme_of_file(uri)
-    check_scheme(uri, scheme, _SCHEMES)
-    kind: Callable[..., Metric] = FunctionMetric if scheme == "python" else FileMetric
-    source = (uri.rest,) if scheme == "python" else (scheme, Path(uri.rest))
-    options = convert_options(uri, kind.__init__)
-    return kind(*source, sample_rate, **options)
+    check_scheme(uri, scheme, (*GRAPHS, "python"))
+    options = convert_options(uri, own_metric)
+    if scheme != "python" and "sample_rate" not in options:
+        raise uri.fault(f"lacks the option 'sample_rate': add {'&' if options else '?'}sample_rate=...")
+    return own_metric(scheme, uri.rest, sample_rate, **options)
+
+
+def own_metric(
+    kind: str,
+    source: str,
+    audio_rate: int,
+    *,
+    sample_rate: int | None = None,
+    name: str | None = None,
+    needs_reference: bool = False,
+    negate: bool = False,
+    scale: float | None = None,
+    output: int | None = None,
+) -> Metric:
+    """Make a metric of a graph or a function; no gradients go through it.
+
+    Args:
+        kind: One of `encore.common.graphs.GRAPHS`, or ``"python"``.
+        source: The file, or ``module:name``.
+        audio_rate: Rate in Hz of the audio that it scores.
+        sample_rate: Rate in Hz that it takes, audio of a higher rate is resampled; by default the audio's.
+        name: What to call it; by default after the file or function.
+        needs_reference: Whether it takes the reference as its second argument.
+        negate: Whether lower is better.
+        scale: The difference that counts as one unit where metrics are joined.
+        output: Index of the number, where it returns several for a signal.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be opened, does not score noise, or an option is invalid.
+    """
+    default = source.rpartition(":")[2] if kind == "python" else Path(source).stem
+    label = re.sub(r"[^a-z0-9]+", "_", (default if name is None else name).lower()).strip("_")
+    rate = audio_rate if sample_rate is None else sample_rate
+    if not label:
+        raise ValueError(f"name='{default if name is None else name}' has no letter or digit: add name=")
+    if not 0 < rate <= audio_rate:
+        raise ValueError(
+            f"sample_rate={audio_rate} is below the {rate} Hz of '{source}': use audio of a higher rate"
+        )
+    if scale is not None and not 0 < scale < math.inf:
+        raise ValueError(f"scale={scale:g}: give a number above 0")
+    return Metric(
+        name=label,
+        function=OwnScorer(
+            kind, source, audio_rate, rate, 1 + needs_reference, -1.0 if negate else 1.0, output
+        ),
+        sample_rate=audio_rate,
+        minimum_rate=sample_rate or 1,
+        needs=("references",) * needs_reference,
+        scale=scale,
+    )
+
+
+class Layout(NamedTuple):
+    """How a function takes its signals: axes, whether NumPy arrays, and whether one item at a time."""
+
+    axes: int
+    arrays: bool
+    one_by_one: bool
+
+    def __str__(self) -> str:
+        items, kind = "1" if self.one_by_one else "n", "arrays" if self.arrays else "tensors"
+        return f"{kind} ({items}, {'t' if self.axes == 2 else 'c, t'})"
+
+
+@dataclass(eq=False)
+class OwnScorer:
+    """A graph or function of the user's own, called as it takes its signals.
+
+    It is called on noise to find its layout: tensors or NumPy arrays, of ``(n, t)``, whose scores are
+    averaged over channels, or of ``(n, c, t)``, and whether it takes batches. A graph, and a function that
+    fails on batches or mixes their items, is called item by item; a graph scores each channel by itself.
+
+    Attributes:
+        kind: As of `own_metric`, like ``source``, ``audio_rate`` and ``output``.
+        rate: Rate in Hz that it takes.
+        inputs: 2 if it takes references, else 1.
+        sign: Factor of its numbers.
+    """
+
+    kind: str
+    source: str
+    audio_rate: int
+    rate: int
+    inputs: int
+    sign: float
+    output: int | None
+
+    def __post_init__(self) -> None:
+        self.is_graph = self.kind != "python"
+        if self.is_graph:
+            called: Any = load_graph(self.source, self.kind)
+        else:
+            called = instantiate_class(import_object(self.source), {})
+        if not callable(called):
+            raise ValueError(f"'{self.source}' is not callable ({type(called).__name__}): name a function")
+        self.copies = {torch.device("cpu"): called}
+        self.layout = self._find_layout()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a runtime's session cannot be sent to another process, which opens the file itself
+        return type(self), astuple(self)
+
+    @torch.no_grad()
+    def __call__(self, *signals: Tensor) -> Tensor:
+        """Score estimates ``(n, c, t)``, and their references, ``(n,)``; NaN where a sample is not finite.
+
+        Raises:
+            ValueError: If it fails on them.
+        """
+        estimates = signals[0]
+        prepared = [resample(x.detach().float(), self.audio_rate, self.rate, kernel="hann") for x in signals]
+        if self.is_graph:
+            prepared = [x.flatten(0, 1)[:, None] for x in prepared]
+        finite = torch.stack([x.isfinite().flatten(1).all(1) for x in prepared]).all(0)
+        scores = torch.full(finite.shape, torch.nan, device=estimates.device)
+        if finite.any():
+            try:
+                # mixed precision, where it is on, would change the scores
+                with torch.autocast(estimates.device.type, enabled=False):
+                    scores[finite] = self._scores([x[finite] for x in prepared], self.layout).to(
+                        scores.device
+                    )
+            except Exception as error:  # runtimes have exceptions of their own, and the user's code any
+                raise ValueError(
+                    f"'{self.source}' fails on estimates of shape {tuple(estimates.shape)}: {one_line(error)}"
+                ) from error
+        return self.sign * scores.reshape(len(estimates), -1).mean(1).to(estimates.dtype)
+
+    def _scores(self, signals: list[Tensor], layout: Layout) -> Tensor:
+        """Return the numbers ``(n,)`` of ``(n, c, t)``."""
+        items, device = len(signals[0]), torch.device("cpu") if self.kind == "onnx" else signals[0].device
+        rows: list[Any] = [(x if layout.axes == 3 else x.flatten(0, 1)).to(device) for x in signals]
+        if layout.arrays:
+            rows = [x.cpu().numpy() for x in rows]
+        count = len(rows[0])
+        size = 1 if layout.one_by_one else count
+        batches = [[x[first : first + size] for x in rows] for first in range(0, count, size)]
+        results = [torch.as_tensor(self._on(device)(*batch)).detach().float().flatten() for batch in batches]
+        numbers = torch.cat([result.cpu() for result in results])
+        if len(numbers) % count:
+            raise ValueError(f"it returns {len(numbers)} numbers for {count} signals")
+        numbers = numbers.reshape(count, -1)
+        if self.output is None and numbers.shape[1] != 1:
+            several = numbers.shape[1]
+            raise ValueError(f"it returns {several} numbers for one signal: add output=N, 0 to {several - 1}")
+        if (index := self.output or 0) >= numbers.shape[1]:
+            raise ValueError(f"output={index}: it returns {numbers.shape[1]} numbers, counted from 0")
+        return numbers[:, index].reshape(items, -1).mean(1)
+
+    def _on(self, device: torch.device) -> Any:
+        """Return a graph on a device, or the function."""
+        original = self.copies[torch.device("cpu")]
+        if self.is_graph and device not in self.copies:
+            self.copies[device] = copy.deepcopy(original).to(device)
+        return self.copies.get(device, original)
+
+    @torch.no_grad()
+    def _find_layout(self) -> Layout:
+        """Return the first layout in which noise is scored, item by item if a batch changes its scores."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (3, 1, round(_PROBE_SECONDS * self.rate))
+        # with pauses, as PESQ refuses signals without utterances; at levels that differ, as mixed items would
+        pulses = torch.sin(6 * math.pi * torch.arange(shape[-1]) / self.rate).clamp(min=0)
+        levels = torch.tensor([0.2, 0.1, 0.05])[:, None, None]
+        signals = [levels * pulses * torch.randn(shape, generator=generator)]
+        if self.inputs == 2:
+            signals.append(signals[0] + 0.01 * torch.randn(shape, generator=generator))
+        faults = {}
+        for one_by_one in (True,) if self.is_graph else (False, True):
+            for arrays in (False,) if self.is_graph else (False, True):
+                for layout in (Layout(axes, arrays, one_by_one) for axes in (2, 3)):
+                    try:
+                        scores = self._scores(signals, layout)
+                        alone = self._scores([x[:1] for x in signals], layout)
+                    except Exception as error:  # as in __call__
+                        faults[layout] = one_line(error)
+                        continue
+                    mixed = not torch.allclose(scores[:1], alone, rtol=1e-4, atol=1e-6, equal_nan=True)
+                    return layout._replace(one_by_one=one_by_one or mixed)
+        reasons = "; ".join(f"{layout}: {fault}" for layout, fault in list(faults.items())[:4])
+        raise ValueError(f"'{self.source}' scores no noise at {self.rate} Hz; {reasons}")
 
 
 def _scheme_of_file(uri: Uri) -> str:

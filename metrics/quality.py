@@ -1,100 +1,70 @@
-"""Metrics, and the functions that they become when they are bound to signals and steer a refinement."""
+"""Metrics, which score estimates, and the functions that steer a refinement."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from encore.common.items import at_items
+
 Quality = Callable[[Tensor], Tensor]
 """Estimates ``(b, s, c, t)`` to scores ``(b,)``: higher is better, NaN is not eligible.
 
-It may have the attributes and methods of `BoundMetric`; a plain function needs none of them.
+It may have the attributes and methods of `Metric`; a plain function needs none of them.
 """
 
 Separator = Callable[[Tensor], Tensor]
 """Inputs ``(n, c, t)`` to the estimates ``(n, s, c, t)`` of the sources that are scored."""
 
 
-class BoundMetric(ABC):
-    """A quality that holds the signals it needs.
+@dataclass(kw_only=True, eq=False)
+class Metric:
+    """A named metric, a quality once it holds the signals that it needs; several threads may use it at once.
 
     Attributes:
         name: Made of a-z, 0-9 and ``_``.
-        kind: ``"oracle"`` if it holds references, else ``"blind"``.
+        function: Scores ``(n, c, t)``, full scale 1, with the signals of ``needs``: ``(n,)``, each item by
+            itself, higher is better, NaN where it cannot be scored.
+        sample_rate: Rate in Hz of the audio that it scores; 0 if it takes any.
+        needs: Signals that ``function`` takes beside the estimates, in order: ``"references"`` or
+            ``"mixture"``, ``(n, c, t)``, and ``"separate"``, from ``(n, c, t)`` to the source, likewise.
+        minimum_rate: Lowest rate in Hz that it can be built for.
         differentiable: Whether derivatives go through it.
         scale: The difference that counts as one unit where metrics are joined; None if unknown.
-        separator_calls: Separator calls that the score of one source costs.
+        signals: Those that it holds, by name; see `bind`.
         one_step_calls: Separator calls per source that `relative_to` costs.
     """
 
     name: str
-    kind: str
-    differentiable: bool = False
-    scale: float | None = None
-    separator_calls: int = 0
-    one_step_calls: int = 0
-
-    def __init__(self, metric: Metric) -> None:
-        self.name, self.kind, self.differentiable = metric.name, metric.kind, metric.differentiable
-        self.scale, self.separator_calls = metric.scale, metric.separator_calls
-
-    def __call__(self, estimates: Tensor) -> Tensor:
-        """Return the scores ``(b,)`` of ``(b, s, c, t)``, the mean over sources, in float32."""
-        if estimates.ndim != 4:
-            shape = tuple(estimates.shape)
-            raise ValueError(f"estimates have shape {shape}: give (item, source, channel, time)")
-        return self.per_source(estimates).mean(1).float()
-
-    @abstractmethod
-    def per_source(self, estimates: Tensor) -> Tensor:
-        """Return the scores ``(b, s)`` of ``(b, s, c, t)``."""
-
-    @abstractmethod
-    def at(self, items: Tensor) -> BoundMetric:
-        """Return the quality of those items ``(n,)`` of the batch, in that order."""
-
-    def relative_to(self, one_step: Tensor) -> BoundMetric:
-        """Return the quality that compares with the one-step estimates ``(b, s, c, t)``, if it does so."""
-        return self
-
-
-class Metric(ABC):
-    """A named metric before it is bound to signals; several threads may use it at once.
-
-    Attributes:
-        needs_reference: True for an oracle metric, False for a blind one.
-        sample_rate: Rate in Hz of the audio that it scores.
-        name: As of `BoundMetric`, like the others.
-    """
-
-    name: str
-    needs_reference: bool
-    sample_rate: int
+    function: Callable[..., Tensor]
+    sample_rate: int = 0
+    needs: tuple[str, ...] = ()
     minimum_rate: int = 1
     differentiable: bool = False
     scale: float | None = None
-    separator_calls: int = 0
+    signals: Mapping[str, Any] = field(default_factory=dict)
+    one_step_calls: int = 0
 
     @property
     def kind(self) -> str:
-        """``"oracle"`` or ``"blind"``."""
-        return "oracle" if self.needs_reference else "blind"
+        """``"oracle"`` if it compares with references, else ``"blind"``."""
+        return "oracle" if "references" in self.needs else "blind"
 
-    @abstractmethod
-    def score(self, estimates: Tensor, references: Tensor | None) -> Tensor:
-        """Score each item by itself.
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Signals that it needs and does not hold."""
+        return tuple(need for need in self.needs if need not in self.signals)
 
-        Args:
-            estimates: ``(n, c, t)``, full scale 1.
-            references: Same shape; a blind metric ignores them.
-
-        Returns:
-            ``(n,)``, the mean over channels; NaN where an item cannot be scored.
-        """
+    @property
+    def separator_calls(self) -> int:
+        """Separator calls that the score of one source costs."""
+        return int("separate" in self.needs)
 
     def bind(
         self,
@@ -102,7 +72,7 @@ class Metric(ABC):
         mixture: Tensor | None = None,
         references: Tensor | None = None,
         separate: Separator | None = None,
-    ) -> BoundMetric:
+    ) -> Metric:
         """Return the quality of estimates of these signals.
 
         Args:
@@ -113,68 +83,79 @@ class Metric(ABC):
         Raises:
             ValueError: If a signal that the metric needs is missing.
         """
-        if self.needs_reference and references is None:
-            fix = "give its reference: metric.bind(references=...)"
-            raise ValueError(f"references=None: {self.name!r} is an oracle, {fix}")
-        return ReferenceQuality(self, references if self.needs_reference else None)
+        given = {"mixture": mixture, "references": references, "separate": separate}
+        held = {name: signal for name, signal in given.items() if name in self.needs and signal is not None}
+        bound = self.replace(signals={**self.signals, **held})
+        bound.check()
+        return bound
+
+    def check(self) -> None:
+        """Raise a ValueError if a signal is missing."""
+        for need in self.missing:
+            kind = "is an oracle and " if need == "references" else ""
+            raise ValueError(f"{need}=None: {self.name!r} {kind}needs it, use metric.bind({need}=...)")
 
     def __call__(self, estimates: Tensor) -> Tensor:
-        """Return the scores ``(b,)`` of ``(b, s, c, t)``, by a metric that needs no other signal."""
-        return self.bind()(estimates)
+        """Return the scores ``(b,)`` of ``(b, s, c, t)``, the mean over sources, in float32."""
+        if estimates.ndim != 4:
+            shape = tuple(estimates.shape)
+            raise ValueError(f"estimates have shape {shape}: give (item, source, channel, time)")
+        self.check()
+        return self.per_source(estimates).mean(1).float()
 
-    def relative_to(self, one_step: Tensor) -> BoundMetric:
-        """Bind a metric that needs no other signal; see `BoundMetric`."""
-        return self.bind().relative_to(one_step)
-
-
-class ContextMetric(Metric):
-    """A metric that compares with more than references, and so scores only after `bind`."""
-
-    def score(self, estimates: Tensor, references: Tensor | None) -> Tensor:
-        """Raise a ValueError."""
-        raise ValueError(f"{self.name!r} needs more than references: use metric.bind(...)(estimates)")
-
-
-class ReferenceQuality(BoundMetric):
-    """A metric of single sources with their references ``(b, s, c, t)``, None for a blind one."""
-
-    def __init__(self, metric: Metric, references: Tensor | None) -> None:
-        super().__init__(metric)
-        self.metric, self.references = metric, references
+    def score(self, estimates: Tensor, references: Tensor | None = None) -> Tensor:
+        """Return the scores ``(n,)`` of single sources ``(n, c, t)`` with references of the same shape."""
+        return self.bind(references=None if references is None else references[:, None])(estimates[:, None])
 
     def per_source(self, estimates: Tensor) -> Tensor:
-        """See `BoundMetric`; all sources are scored as one batch."""
-        shape, references = estimates.shape, self.references
+        """Return the scores ``(b, s)`` of ``(b, s, c, t)``; without a separator all sources are one batch."""
+        shape, references = estimates.shape, self.signals.get("references")
         if references is not None and references.shape != shape:
             raise ValueError(
                 f"estimates have shape {tuple(shape)}, the references of {self.name!r} "
                 f"{tuple(references.shape)}: give the same, or quality.at(items)"
             )
-        references = None if references is None else references.flatten(0, 1)
-        return self.metric.score(estimates.flatten(0, 1), references).reshape(shape[:2])
+        signals = [self.signals[need] for need in self.needs]
+        if "separate" in self.needs:
+            calls = (self._separating(index, shape[1]) for index in range(shape[1]))
+            each = [self.function(estimates[:, k], *signals[:-1], call) for k, call in enumerate(calls)]
+            return torch.stack(each, dim=1)
+        signals = [x if x.ndim == 4 else x[:, None].expand(shape) for x in signals]
+        return self.function(estimates.flatten(0, 1), *(x.flatten(0, 1) for x in signals)).reshape(shape[:2])
 
-    def at(self, items: Tensor) -> BoundMetric:
-        """See `BoundMetric`."""
-        return self if self.references is None else ReferenceQuality(self.metric, self.references[items])
+    def at(self, items: Tensor) -> Metric:
+        """Return the quality of those items ``(n,)`` of the batch, in that order."""
+        held = self.signals.items()
+        return self.replace(
+            signals={name: x[items] if isinstance(x, Tensor) else at_items(x, items) for name, x in held}
+        )
+
+    def relative_to(self, one_step: Tensor) -> Metric:
+        """Return the quality that compares with the one-step estimates ``(b, s, c, t)``, if it does so."""
+        return self
+
+    def replace(self, **attributes: Any) -> Self:
+        """Return a copy with other attributes."""
+        other = copy.copy(self)
+        vars(other).update(attributes)
+        return other
+
+    def _separating(self, index: int, sources: int) -> Separator:
+        """Return the function from ``(n, c, t)`` to one of the sources that the separator finds there."""
+
+        def separate(inputs: Tensor) -> Tensor:
+            separated: Tensor = self.signals["separate"](inputs)
+            if separated.shape[1] != sources:
+                raise ValueError(
+                    f"separate returns {separated.shape[1]} sources, but {self.name!r} scores {sources}: "
+                    "give a separator of these sources alone"
+                )
+            return separated[:, index]
+
+        return separate
 
 
-class ReferenceFunction(Metric):
-    """A function of estimates and references, as a metric; see `oracle`."""
-
-    needs_reference = True
-
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
-        name = getattr(function, "__name__", "")
-        self.function, self.name = function, name if name.isidentifier() else "oracle"
-        self.differentiable = getattr(function, "differentiable", True)
-
-    def score(self, estimates: Tensor, references: Any) -> Tensor:
-        """See `Metric`."""
-        scores = self.function(estimates, references)
-        return scores if scores.ndim == 1 else scores.flatten(1).mean(1)
-
-
-def oracle(metric: Metric | Callable[[Tensor, Tensor], Tensor], references: Tensor) -> BoundMetric:
+def oracle(metric: Metric | Callable[[Tensor, Tensor], Tensor], references: Tensor) -> Metric:
     """Return the quality that compares estimates with references ``(b, s, c, t)``.
 
     Args:
@@ -189,8 +170,20 @@ def oracle(metric: Metric | Callable[[Tensor, Tensor], Tensor], references: Tens
         >>> oracle(si_sdr, references)(torch.tensor([[[[2.5, 0.0, 2.0, 8.0]]]]))
         tensor([18.4030])
     """
-    metric = metric if isinstance(metric, Metric) else ReferenceFunction(metric)
-    return metric.bind(references=references)
+    if isinstance(metric, Metric):
+        return metric.bind(references=references)
+    name = getattr(metric, "__name__", "")
+    return Metric(
+        name=name if name.isidentifier() else "oracle",
+        function=partial(_mean_over_channels, metric),
+        needs=("references",),
+        differentiable=getattr(metric, "differentiable", True),
+    ).bind(references=references)
+
+
+def _mean_over_channels(function: Callable[..., Tensor], *signals: Tensor) -> Tensor:
+    scores = function(*signals)
+    return scores if scores.ndim == 1 else scores.flatten(1).mean(1)
 
 
 def scores_of(quality: Quality, estimates: Tensor) -> Tensor:
@@ -237,13 +230,9 @@ class WholeBatch:
 
     def at(self, items: Tensor) -> Quality:
         """Return the quality of estimates that belong to ``items`` ``(n,)``, each any number of times."""
-        calls: list[list[int]] = []
-        seen: dict[int, int] = {}
-        for row, item in enumerate(items.tolist()):
-            number = seen[item] = seen.get(item, -1) + 1
-            if number == len(calls):
-                calls.append([])
-            calls[number].append(row)
+        earlier = (items[:, None] == items).tril(-1).sum(1)  # rows of the same item
+        calls = [(earlier == number).nonzero().flatten() for number in range(int(earlier.max()) + 1)]
+        order = torch.cat(calls).argsort()
 
         def score(estimates: Tensor) -> Tensor:
             whole = self.estimates.to(estimates.dtype)
@@ -251,7 +240,6 @@ class WholeBatch:
                 scores_of(self.function, whole.index_copy(0, items[rows], estimates[rows]))[items[rows]]
                 for rows in calls
             ]
-            order = torch.tensor([row for rows in calls for row in rows], device=parts[0].device)
-            return torch.cat(parts)[order.argsort()]
+            return torch.cat(parts)[order]
 
         return score

@@ -16,8 +16,7 @@ from encore.inference import (
     refine,
     refine_fixed,
 )
-from encore.metrics import oracle
-from encore.metrics.quality import BoundMetric
+from encore.metrics import Metric, oracle
 from encore.models.types import Separator
 
 
@@ -26,7 +25,7 @@ def norm(signal: Tensor) -> Tensor:
     return signal.square().sum((-1, -2, -3)).sqrt()
 
 
-def nearness(references: Tensor, error: float = 0.0) -> BoundMetric:
+def nearness(references: Tensor, error: float = 0.0) -> Metric:
     """Return ``-||y - s||``, of Lipschitz constant 1, and an error up to ``error`` that looks random."""
 
     def score(estimates: Tensor, references: Tensor) -> Tensor:

@@ -209,7 +209,7 @@ def test_methods_count_their_calls() -> None:
 def test_guides_of_configs_quality(name: str, tmp_path: Path) -> None:
     quality = build_guide(name, RATE)
     assert quality.sample_rate == RATE
-    assert not quality.needs_reference
+    assert quality.kind == "blind"
     copy = tmp_path / "own.yaml"
     copy.write_text((ROOT / "configs" / "quality" / f"{name}.yaml").read_text())
     assert build_guide(str(copy), RATE).name == quality.name

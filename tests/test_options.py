@@ -14,6 +14,7 @@ from refinement_toys import Counting, of_sources, same, squash
 from separator_toys import noise
 from torch import Generator, Tensor
 
+from encore import metrics
 from encore.inference import (
     CoarseToFine,
     GradientLineSearch,
@@ -38,7 +39,7 @@ from encore.inference import (
 )
 from encore.inference.bridges import with_ratio
 from encore.inference.quality import cost_of
-from encore.metrics import JointMetric, get_metric
+from encore.metrics import Metric, get_metric
 from encore.models.levels import without_normalization
 from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.wrappers import Standardised, match_channels
@@ -222,8 +223,8 @@ def test_calls_hold_no_more_than_max_batch_inputs() -> None:
         assert counting.rows == int(found.evaluations.sum())
 
 
-def joint(*metrics: Any) -> JointMetric:
-    return JointMetric(metrics, scales=[1.0] * len(metrics))
+def joint(*members: Any) -> Metric:
+    return metrics.joint(members, scales=[1.0] * len(members))
 
 
 @pytest.mark.parametrize("guide", [SI_SDR, FIXED_POINT, joint(FIXED_POINT, SI_SDR)], ids=lambda g: g.name)
