@@ -125,29 +125,6 @@ def formed(hertz: float, formants: FloatArray, tilt: float) -> FloatArray:
     return np.asarray(peaks * number**-tilt)
 
 
-def karplus_strong(
-    hertz: float, frames: int, sample_rate: int, rng: Rng, ring: float, softness: float
-) -> FloatArray:
-    """Pluck a string at a fifth of its length: noise circulates in a delay line and loses its highs.
-
-    A fundamental of 200 Hz falls to 1/e in ``ring`` seconds, others in inverse proportion to their frequency.
-    ``softness``, up to 0.5, is that of the loop's low-pass.
-
-    Source: D. Jaffe and J. Smith, "Extensions of the Karplus-Strong plucked-string algorithm", 1983.
-    """
-    # the low-pass delays by its softness, interpolation by the rest
-    whole, part = divmod(sample_rate / hertz - softness, 1.0)
-    period = int(whole)
-    taps = np.exp(-1 / (ring * 200)) * np.convolve([1 - softness, softness], [1 - part, part])
-    burst = filtered(rng.uniform(-1, 1, period + 2), sample_rate, 0, rng.uniform(2500, 7000))
-    string = np.zeros((frames // period + 3) * period + 2)
-    string[: period + 2] = burst - np.roll(burst, period // 5)
-    for first in range(period + 2, string.size - period + 1, period):
-        for lag, tap in enumerate(taps):
-            string[first : first + period] += tap * string[first - period - lag : first - lag]
-    return string[:frames]
-
-
 def room_response(sample_rate: int, rng: Rng, rt60: float, direct_to_reverberant_db: float) -> FloatArray:
     """Draw a room's impulse response: direct path, early reflections and an exponential tail.
 

@@ -1,4 +1,4 @@
-"""Instruments of sound events and songs: struck, plucked and sustained ones, in one table.
+"""Instruments of sound events and songs, struck or sustained, in one table.
 
 Each call of ``play`` draws one specimen, whose timbre all its notes have: the numbers of the table are
 multiplied by 1/2 to 2. The result is ``(frames,)``, at any level.
@@ -27,7 +27,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """A body that rings when struck, and rattles.
+    """A body or string that rings when struck or plucked, and rattles.
 
     Attributes:
         ratios: Frequencies of the modes over that of the note.
@@ -63,24 +63,6 @@ class Struck:
         envelope = lfilter([1.0], [1.0, -np.exp(-1 / (rattle_ring * sample_rate))], force)
         noise = dsp.filtered(rng.standard_normal(frames) * envelope, sample_rate, *self.band)
         return dsp.unit(modes) + level * dsp.unit(noise)
-
-
-@dataclass(frozen=True, slots=True)
-class Plucked:
-    """A string, damped when a note ends: ``ring`` and ``softness`` are those of `dsp.karplus_strong`."""
-
-    ring: float
-    softness: float
-
-    def play(self, notes: Sequence[Note], frames: int, sample_rate: int, rng: Rng) -> FloatArray:
-        """Play notes."""
-        track, ring, softness = np.zeros(frames), dsp.vary(rng, self.ring), dsp.vary(rng, self.softness)
-        for note in notes:
-            count = round((note.seconds + 0.1) * sample_rate)
-            damping = note.velocity * np.clip(np.arange(count)[::-1] / (0.1 * sample_rate), 0, 1)
-            string = dsp.karplus_strong(note.hertz, count, sample_rate, rng, ring, softness)
-            _mix_in(track, damping * string, note.start, sample_rate)
-        return track
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +108,20 @@ class Sustained:
             )
             noise = dsp.filtered(rng.standard_normal(axis.size), sample_rate, 600.0, 6000.0)
             sound = note.velocity * strength * (dsp.unit(sound) + breath * dsp.unit(noise))
-            _mix_in(track, sound, note.start, sample_rate)
+            first = round(note.start * sample_rate)
+            count = max(0, min(sound.size, frames - first))
+            track[first : first + count] += sound[:count]
         return track
 
 
 _BAR = (1.0, 2.756, 5.404, 8.933)  # modes of a free bar, over the lowest
+_STRING = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 _MEMBRANE = (1.0, 1.594, 2.136)  # of a round membrane
 # formants of a, e, i, o and u of a man (G. Peterson and H. Barney, 1952)
 _VOWELS = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240))
 
-INSTRUMENTS: dict[str, Struck | Plucked | Sustained] = {
-    "Acoustic_guitar": Plucked(1.0, 0.25),
+INSTRUMENTS: dict[str, Struck | Sustained] = {
+    "Acoustic_guitar": Struck(_STRING, 0.7, 0.0008, fall=0.7),
     "Applause": Struck((1.0, 1.9), 0.0012, 0.0015, rattle=(1.0, 0.003)),
     "Bark": Sustained(0.6, 0.01, ((800, 1450, 2700),), arch=0.5, rough=0.08, breath=0.3),
     "Bass_drum": Struck(_MEMBRANE[:2], 0.15, 0.004, fall=2.0, rattle=(0.15, 0.003)),
@@ -151,16 +136,9 @@ INSTRUMENTS: dict[str, Struck | Plucked | Sustained] = {
     "Telephone": Struck((1.0, 2.1, 3.4, 4.7), 0.15, 0.0002, fall=0.2),
     "Trumpet": Sustained(0.7, 0.03, ((1200, 3000),)),
     # of songs only
-    "bass": Plucked(0.8, 0.25),
+    "bass": Struck(_STRING, 0.4, 0.003, fall=1.0),
     "organ": Sustained(1.0, 0.008, vibrato=0.05),
     "strings": Sustained(1.0, 0.12, ((450, 1000, 2700),)),
     "synthetic bass": Sustained(1.2, 0.006, vibrato=0.0),
     "voice": Sustained(0.8, 0.04, _VOWELS, vibrato=0.25, breath=0.05),
 }
-
-
-def _mix_in(track: FloatArray, sound: FloatArray, start: float, sample_rate: int) -> None:
-    """Add a sound to a track from a second on; what is beyond the track is lost."""
-    first = round(start * sample_rate)
-    count = max(0, min(sound.size, track.size - first))
-    track[first : first + count] += sound[:count]

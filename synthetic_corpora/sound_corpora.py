@@ -14,14 +14,6 @@ from encore.synthetic_corpora.corpus_files import Corpus, Entry, Files, option, 
 from encore.synthetic_corpora.events import EVENTS, draw_event
 from encore.synthetic_corpora.song import STEMS, compose, play
 
-# two words of an artist and two of a title
-_WORDS = (
-    "The|Slow|Little|Northern|Paper|Velvet|Broken|Silver|Second|Distant",
-    "Lanterns|Harbour|Foxes|Avenue|Mirrors|Orchard|Satellites|Weather|Tides|Kites",
-    "Waiting for|Under|Leaving|Almost|Before|Letters from|Counting|Beyond|Without|Into",
-    "Rain|Morning|the Station|Summer|the Wire|Home|Glass|the River|Night|Snow",
-)
-
 _LEVELS_DB = {"vocals": (-1.5, 1.5), "drums": (-3.5, 1.0), "bass": (-7.0, -2.0), "other": (-8.0, -2.5)}
 # of FSDKaggle2018: name of a split's table, its further columns, and what they state of each clip
 _TABLES = {
@@ -47,15 +39,6 @@ class Musdb18Hq(Corpus):
     seconds: float = option(60.0, "length of each song", least=12)
     sample_rate: int = option(44_100, "Hz", choices=(22_050, 44_100, 48_000))
 
-    def title(self, split: str, index: int) -> str:
-        """Return a name that no other song has: even ones train, odd ones test, then with a number."""
-        number = self.splits.index(split)
-        turn, place = divmod(index, 5000)
-        drawn = 2 * int(self.generator(100, number).permutation(5000)[place]) + number
-        digits = f"{drawn:04d}"
-        words = [names.split("|")[int(digit)] for names, digit in zip(_WORDS, digits, strict=True)]
-        return "{} {} - {} {}".format(*words) + (f" {turn + 1}" if turn else "")
-
     def make(self, split: str, index: int) -> tuple[Files, Entry]:
         """Make the stems of a song and their sum, which stays within full scale."""
         branch = (self.splits.index(split), index)
@@ -70,7 +53,7 @@ class Musdb18Hq(Corpus):
         fade *= rng.uniform(0.5, 0.9) / peak
         samples = {stem: pcm(fade * sound) for stem, sound in stems.items()}
         samples["mixture"] = np.asarray(np.sum(list(samples.values()), axis=0, dtype=np.int16))
-        name = self.title(split, index)
+        name = f"{song.style.title()} Machine {index + 1} - {split.title()} Song {index + 1}"
         entry: Entry = {"name": name, "split": split, "genre": song.style, "tempo": round(song.tempo, 3)}
         entry |= {"beats": song.beats, "tonic": song.scale[0], "mode": song.mode, "seconds": self.seconds}
         return {f"{split}/{name}/{stem}.wav": sound for stem, sound in samples.items()}, entry
