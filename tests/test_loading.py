@@ -176,7 +176,6 @@ def test_nested_networks_are_built() -> None:
 
 
 def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
-    fails(tmp_path / "no.ckpt", "no.ckpt' does not exist", FileNotFoundError)
     fails(tmp_path, "is not a file", FileNotFoundError)
     (tmp_path / "dir.ckpt").mkdir()
     fails(tmp_path / "dir.ckpt", "is not a file", FileNotFoundError)
@@ -192,10 +191,8 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
             fails(path, f"{name}{suffix}' is not a ")
             fails(f"file:{path}", f"{name}{suffix}' is not a ")
     torch.save([1, 2], tmp_path / "list.ckpt")
-    fails(tmp_path / "list.ckpt", "holds no weights but a list")
     fails(f"file:{tmp_path / 'list.ckpt'}", "hyper_parameters['model'] is missing")
     bare = lightning_file(tmp_path / "a.ckpt", hyper_parameters={})
-    fails(bare, "holds weights without an architecture")
     fails(f"file:{bare}", "hyper_parameters['model'] is missing")
     fails(lightning_file(tmp_path / "a.ckpt", state_dict={"x": torch.ones(1)}), "holds no network")
 

@@ -75,12 +75,9 @@ class PretrainedSeparator(InputNormalization, SeparatorNetwork):
         if not isinstance(estimates, Tensor):
             raise ValueError(f"it returns a {type(estimates).__name__}, not a tensor")
         sources, channels = len(self.sources), self.channels
-        if estimates.ndim == 2 and sources == channels == 1:
-            return estimates[:, None, None]
-        if estimates.ndim == 3 and channels == 1 and estimates.shape[1] == sources:
-            return estimates[:, :, None]
-        if estimates.ndim == 3 and sources == 1:
-            return estimates[:, None]
+        given = estimates.shape[1:-1].numel()
+        if 2 <= estimates.ndim <= 3 and given == sources * channels == max(sources, channels):
+            return estimates.reshape(len(estimates), sources, channels, estimates.shape[-1])
         return estimates
 
 
