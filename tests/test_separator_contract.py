@@ -329,8 +329,8 @@ def test_published_sizes(model, sources, rate: int, channels: int, millions: flo
 def test_published_transforms(model: str, rate: int, window: int, hop: int, bins: int) -> None:
     with torch.device("meta"):
         separator = instantiate(configured(model, ("a",), rate, 2))
-    found = separator.transform.window_length, separator.transform.hop_length, separator.bins
-    assert found == (window, hop, bins)
+    transform = separator.transform
+    assert (transform.window_length, transform.hop_length, transform.bins) == (window, hop, bins)
 
 
 @pytest.mark.parametrize(("model", "sources", "rate", "channels"), BELOW_A_MILLION)

@@ -34,10 +34,6 @@ class ConditionedBSRNN(BandSplitNetwork, SpectralDenoiser):
         super().__init__(sources, **options)
         self.films = TimeFilms([self.features] * (2 * len(self.layers)), embedding)
 
-    def spectra(self, sources: int) -> int:
-        """Return the number of input spectra: a state of every source, and the mixture."""
-        return sources + 1
-
     def analyze(self, waveforms: Tensor) -> Tensor:
         """Transform ``(b, n, c, t)`` to ``(b, n, c, f, frame)``, at the waveforms' level in the mean bin."""
         return super().analyze(waveforms).transpose(-2, -1)

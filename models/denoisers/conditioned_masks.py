@@ -10,10 +10,10 @@ from torch import Tensor
 
 from encore.models.denoisers.contract import SpectralDenoiser
 from encore.models.denoisers.time_embedding import TimeFilms
-from encore.models.separators.spectrogram_unet import MagnitudeNetwork, MaskUNet
+from encore.models.separators.spectrogram_unet import MagnitudeTransform, MaskUNet
 
 
-class ConditionedMasks(MagnitudeNetwork, SpectralDenoiser):
+class ConditionedMasks(SpectralDenoiser):
     """A U-Net that estimates the sources in the state of a bridge by magnitude masks of state and mixture.
 
     From the magnitudes of every source's state and of the mixture it computes for each source one mask in
@@ -38,6 +38,8 @@ class ConditionedMasks(MagnitudeNetwork, SpectralDenoiser):
         ValueError: If a value is invalid.
     """
 
+    transform: MagnitudeTransform
+
     def __init__(
         self,
         sources: Sequence[str],
@@ -52,15 +54,14 @@ class ConditionedMasks(MagnitudeNetwork, SpectralDenoiser):
         dropout: float = 0.0,
         embedding: int = 64,
     ) -> None:
-        super().__init__(
-            sources,
-            sample_rate,
-            channels,
-            filters,
-            highest_frequency,
-            window_seconds,
-            hop_seconds,
+        super().__init__(sources, sample_rate, channels)
+        self.transform = MagnitudeTransform(
             compression,
+            sample_rate=sample_rate,
+            window_seconds=window_seconds,
+            hop_seconds=hop_seconds,
+            highest_frequency=highest_frequency,
+            multiple=2 ** len(filters),
         )
         count = len(self.sources)
         self.network = MaskUNet((count + 1) * channels, 2 * count * channels, filters, features, dropout)
@@ -70,11 +71,11 @@ class ConditionedMasks(MagnitudeNetwork, SpectralDenoiser):
         """Estimate the sources, see `SpectralDenoiser`, in spectra ``(b, n, c, frame, f)``."""
         spectra = torch.view_as_real(torch.cat((state, mixture), dim=1))
         level = torch.view_as_real(mixture).square().sum(-1).mean(dim=(1, 2, 3, 4)).add(1e-16).sqrt()
-        magnitudes = self.magnitudes(spectra / level[:, None, None, None, None, None])
+        magnitudes = self.transform.magnitudes(spectra / level[:, None, None, None, None, None])
         magnitudes = rearrange(magnitudes, "b n c t f -> b (n c) t f")
-        logits = self._predict(magnitudes, self.films(t))[..., : self.bins].float()
+        logits = self._predict(magnitudes, self.films(t))[..., : self.transform.bins].float()
         masks = rearrange(logits, "b (m s c) t f -> m b s c t f", m=2, c=self.channels).sigmoid()
-        of_state, of_mixture = self.extend(masks, state.shape[-1])
+        of_state, of_mixture = self.transform.extend(masks)
         return of_state * state + of_mixture * mixture
 
     def _predict(self, magnitudes: Tensor, films: Sequence[Tensor]) -> Tensor:

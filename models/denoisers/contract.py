@@ -9,19 +9,13 @@ from encore.models.separators.spectral import WindowedTransform
 
 
 class SpectralDenoiser(AudioNetwork):
-    """A network that estimates the sources in a state of a bridge, conditioned on time and mixture.
-
-    Attributes:
-        transform: Its transform.
-        multiple: The number of frames is a multiple of this.
-    """
+    """A network that estimates the sources in a state of a bridge, conditioned on time and mixture."""
 
     transform: WindowedTransform
-    multiple = 1
 
     def analyze(self, waveforms: Tensor) -> Tensor:
         """Transform ``(b, n, c, t)`` to complex spectra ``(b, n, c, x, y)``, at the waveforms' level."""
-        return self.transform(waveforms, self.multiple) / self.transform.gain
+        return self.transform(waveforms) / self.transform.gain
 
     def synthesize(self, spectra: Tensor, time: int) -> Tensor:
         """Invert `analyze`: ``(b, n, c, x, y)`` to ``(b, n, c, time)``."""

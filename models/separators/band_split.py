@@ -31,8 +31,8 @@ class BandSplitNetwork(AudioNetwork):
     See `encore.models.separators.bsrnn.BSRNN` for the arguments.
 
     Attributes:
-        initial_masks: Real numbers near which the masks are initialized; one group of masks, one per source,
-            for each.
+        initial_masks: Real numbers near which the masks are initialized, a group of them, one per source, for
+            each: of the last input spectrum, the mixture's, and before it of spectra of every source.
     """
 
     initial_masks: tuple[float, ...] = (1.0,)
@@ -63,19 +63,16 @@ class BandSplitNetwork(AudioNetwork):
         self.band_bins = used_bands(full, self.transform.window_length // 2 + 1)
         # any fixed number serves all rates; this one gives audio at 16 kHz unit power in the mean bin
         self.level_bins = round(8000 * window_seconds) + 1
-        count = len(self.sources)
+        count, groups = len(self.sources), len(self.initial_masks)
+        spectra = (groups - 1) * count + 1
         first = [start for start in self.initial_masks for _ in range(count)]
-        self.encoders = nn.ModuleList(BandEncoder(bins, features, norm, self.spectra(count)) for bins in full)
+        self.encoders = nn.ModuleList(BandEncoder(bins, features, norm, spectra) for bins in full)
         self.layers = nn.ModuleList(BandLayer(features, norm) for _ in range(layers))
         self.masks = nn.ModuleList(BandDecoder(bins, features, norm, first) for bins in full)
         self.residuals = nn.ModuleList(BandDecoder(bins, features, norm, [0.0] * count) for bins in full)
         # bands above this rate's Nyquist frequency get no gradient, for which distributed training would wait
         for parts in (self.encoders, self.masks, self.residuals):
             parts[len(self.band_bins) :].requires_grad_(False)
-
-    def spectra(self, sources: int) -> int:
-        """Return the number of input spectra for this many sources."""
-        return 1
 
     def level(self, spectrum: Tensor) -> Tensor:
         """Return the root mean square ``(b, 1, 1)`` of a spectrum ``(b, frame, f)``; never 0."""

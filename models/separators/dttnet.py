@@ -98,12 +98,13 @@ class DTTNet(SeparatorNetwork):
         if output not in get_args(Output):
             raise ValueError(f"output={output!r}: choose 'spectrum' or 'mask'")
         self.subbands, self.output, self.compression = subbands, output, compression
-        self.transform = WindowedTransform(sample_rate, window_seconds, hop_seconds)
-        self.bins = self.transform.bins_below(highest_frequency)
-        self.frame_multiple = 2 ** (scales - 1)
-        self.bin_multiple = subbands * self.frame_multiple
+        halved = 2 ** (scales - 1)
+        self.transform = WindowedTransform(
+            sample_rate, window_seconds, hop_seconds, multiple=halved, highest_frequency=highest_frequency
+        )
+        self.bin_multiple = subbands * halved
 
-        bins = (self.bins + -self.bins % self.bin_multiple) // subbands
+        bins = -(-self.transform.bins // self.bin_multiple) * halved
         image = 2 * self.channels * subbands
         widths = [growth * (scale + 1) for scale in range(scales)]
         blocks = [
@@ -135,18 +136,18 @@ class DTTNet(SeparatorNetwork):
 
     def separate(self, mixture: Tensor) -> Tensor:
         """See `SeparatorNetwork`."""
-        spectrum = self.transform(mixture, self.frame_multiple)
+        spectrum = self.transform(mixture)
         level = self.transform.level(mixture)
-        low = spectrum[..., : self.bins]
+        low = spectrum[..., : self.transform.bins]
         predicted = as_complex(self._predict(torch.view_as_real(low / level)))
         estimates = predicted * (low if self.output == "mask" else level)[:, None]
-        above = spectrum.shape[-1] - self.bins
+        above = spectrum.shape[-1] - self.transform.bins
         return self.transform.inverse(F.pad(estimates, (0, above)), mixture.shape[-1])
 
     def _predict(self, real: Tensor) -> Tensor:
         """Predict spectra or masks ``(b, s, c, frame, f, 2)`` of unit-power ``(b, c, frame, f, 2)``."""
         real = rearrange(compress(real, self.compression), "b c t f r -> b c r t f")
-        x = F.pad(real, (0, -self.bins % self.bin_multiple))
+        x = F.pad(real, (0, -self.transform.bins % self.bin_multiple))
         # contiguous, else torch.export guards on the strides that the convolution queries
         x = self.first(rearrange(x, "b c r t (k f) -> b (k c r) t f", k=self.subbands).contiguous())
         skips = []
@@ -160,7 +161,7 @@ class DTTNet(SeparatorNetwork):
         x = rearrange(
             self.last(x), "b (s k c r) t f -> b s c t (k f) r", k=self.subbands, c=self.channels, r=2
         )
-        return x[..., : self.bins, :]
+        return x[..., : self.transform.bins, :]
 
 
 def _normed(layer: nn.Module, channels: int) -> nn.Sequential:

@@ -21,13 +21,24 @@ class WindowedTransform(nn.Module):
         window_seconds: Length of the Hann window, rounded to an even number of samples.
         hop_seconds: Hop, at most half the window.
         padding: See `encore.common.dsp.Padding`.
+        multiple: The number of frames becomes a multiple of this.
+        highest_frequency: Upper end in Hz of a network's input; None for all bins.
+
+    Attributes:
+        bins: Number of bins from 0 Hz up to below the highest frequency, without the Nyquist bin.
 
     Raises:
-        ValueError: If the window is shorter than four samples, or the hop does not fit.
+        ValueError: If the window is shorter than four samples, the hop does not fit, or no bin is below.
     """
 
     def __init__(
-        self, sample_rate: int, window_seconds: float, hop_seconds: float, padding: Padding = "constant"
+        self,
+        sample_rate: int,
+        window_seconds: float,
+        hop_seconds: float,
+        padding: Padding = "constant",
+        multiple: int = 1,
+        highest_frequency: float | None = None,
     ) -> None:
         super().__init__()
         window, hop = 2 * round(window_seconds * sample_rate / 2), round(hop_seconds * sample_rate)
@@ -40,39 +51,26 @@ class WindowedTransform(nn.Module):
                 f"hop_seconds={hop_seconds:g} is {hop} samples: give 1 to {window // 2}, half a window of "
                 f"window_seconds={window_seconds:g}"
             )
-        self.window_length, self.hop_length, self.padding = window, hop, padding
-        self.bin_width = sample_rate / window
+        self.window_length, self.hop_length = window, hop
+        self.padding, self.multiple = padding, multiple
+        self.bins = window // 2 + 1
+        if highest_frequency is not None:
+            self.bins = min(round(highest_frequency * window / sample_rate), window // 2)
+        if self.bins < 1:
+            raise ValueError(
+                f"highest_frequency={highest_frequency:g} holds no bin: give {sample_rate / window:.4g} Hz "
+                "or more"
+            )
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(window), persistent=False)
 
-    def bins_below(self, frequency: float) -> int:
-        """Return the number of bins from 0 Hz up to below a frequency in Hz, without the Nyquist bin.
-
-        Raises:
-            ValueError: If no bin is below.
-        """
-        bins = min(round(frequency / self.bin_width), self.window_length // 2)
-        if bins < 1:
-            raise ValueError(
-                f"highest_frequency={frequency:g} holds no bin: give {self.bin_width:.4g} Hz or more"
-            )
-        return bins
-
-    def forward(self, waveform: Tensor, multiple: int = 1) -> Tensor:
-        """Transform waveforms of any length.
-
-        Args:
-            waveform: ``(..., time)``; padded with zeros at its end.
-            multiple: The number of frames becomes a multiple of this.
-
-        Returns:
-            Complex ``(..., frame, f)``.
-        """
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Transform ``(..., time)`` of any length, padded with zeros at its end, to ``(..., frame, f)``."""
         time = waveform.shape[-1]
         # mirroring half a window takes one sample more than that
         length = max(time, self.window_length // 2 + 1) if self.padding == "reflect" else time
         # at least to a whole hop: where only the last window's tail reaches, inversion divides by nearly 0
-        padding = length - time + -(length + self.hop_length) % (multiple * self.hop_length)
+        padding = length - time + -(length + self.hop_length) % (self.multiple * self.hop_length)
         padded = F.pad(waveform.float(), (0, padding))
         # frequency last, as it is in memory: inversion is several times faster that way
         return stft(padded, self.window, self.hop_length, padding=self.padding).transpose(-2, -1)

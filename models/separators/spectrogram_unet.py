@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encore.models.separators.contract import AudioNetwork, SeparatorNetwork, check_compression, check_sizes
+from encore.models.separators.contract import SeparatorNetwork, check_compression, check_sizes
 from encore.models.separators.spectral import Film, WindowedTransform, group_norm
 
 Masks = Literal["ratio", "softmax"]
 Extension = Literal["average", "zeros"]
 
 
-class MagnitudeNetwork(AudioNetwork):
-    """A network from magnitudes below a frequency to masks of all bins; see `SpectrogramUNet`."""
+class MagnitudeTransform(WindowedTransform):
+    """A transform with magnitudes below a frequency, for a `MaskUNet`, and masks of all bins.
 
-    def __init__(
-        self,
-        sources: Sequence[str],
-        sample_rate: int,
-        channels: int,
-        filters: Sequence[int],
-        highest_frequency: float,
-        window_seconds: float,
-        hop_seconds: float,
-        compression: float,
-    ) -> None:
-        super().__init__(sources, sample_rate, channels)
-        if not filters or min(filters) < 1:
-            raise ValueError(f"filters={filters}: give one positive number of channels per layer down")
+    Args:
+        compression: Exponent in (0, 1] of the magnitudes.
+        **options: As of `WindowedTransform`; the number of magnitudes too becomes a multiple of ``multiple``.
+
+    Raises:
+        ValueError: If a value is invalid.
+    """
+
+    def __init__(self, compression: float, **options: Any) -> None:
+        super().__init__(**options)
         check_compression(compression)
         self.compression = compression
-        self.transform = WindowedTransform(sample_rate, window_seconds, hop_seconds)
-        self.bins = self.transform.bins_below(highest_frequency)
-        self.multiple = 2 ** len(filters)
 
     def magnitudes(self, spectrum: Tensor) -> Tensor:
         """Return compressed magnitudes ``(..., frame, f)`` of a spectrum ``(..., frame, f, 2)``, padded."""
@@ -46,13 +39,14 @@ class MagnitudeNetwork(AudioNetwork):
         power = spectrum[..., : self.bins, :].square().sum(dim=-1) + 1e-8
         return F.pad(power ** (self.compression / 2), (0, -self.bins % self.multiple))
 
-    def extend(self, masks: Tensor, bins: int) -> Tensor:
-        """Extend masks ``(..., frame, f)`` to more bins, by the mean of each frame."""
+    def extend(self, masks: Tensor) -> Tensor:
+        """Extend masks ``(..., frame, f)`` to all bins, by the mean of each frame."""
+        above = self.window_length // 2 + 1 - self.bins
         mean = masks.mean(dim=-1, keepdim=True)
-        return torch.cat([masks, mean.expand(*mean.shape[:-1], bins - self.bins)], dim=-1)
+        return torch.cat([masks, mean.expand(*mean.shape[:-1], above)], dim=-1)
 
 
-class SpectrogramUNet(MagnitudeNetwork, SeparatorNetwork):
+class SpectrogramUNet(SeparatorNetwork):
     """Separate by magnitude masks that U-Nets of strided 5x5 convolutions predict; the phase stays.
 
     Every layer down halves bins and frames; every layer up doubles them and is concatenated with the layer
@@ -107,16 +101,7 @@ class SpectrogramUNet(MagnitudeNetwork, SeparatorNetwork):
         compression: float = 1.0,
         dropout: float = 0.5,
     ) -> None:
-        super().__init__(
-            sources,
-            sample_rate,
-            channels,
-            filters,
-            highest_frequency,
-            window_seconds,
-            hop_seconds,
-            compression,
-        )
+        super().__init__(sources, sample_rate, channels)
         check_sizes(features=features)
         if masks not in get_args(Masks):
             raise ValueError(f"masks={masks!r}: choose 'ratio' or 'softmax'")
@@ -125,6 +110,14 @@ class SpectrogramUNet(MagnitudeNetwork, SeparatorNetwork):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout}: give a rate of at least 0, below 1")
         self.masks, self.extension = masks, extension
+        self.transform = MagnitudeTransform(
+            compression,
+            sample_rate=sample_rate,
+            window_seconds=window_seconds,
+            hop_seconds=hop_seconds,
+            highest_frequency=highest_frequency,
+            multiple=2 ** len(filters),
+        )
         networks, outputs = (1, len(self.sources)) if shared else (len(self.sources), 1)
         self.networks = nn.ModuleList(
             MaskUNet(self.channels, outputs * self.channels, filters, features, dropout)
@@ -133,7 +126,7 @@ class SpectrogramUNet(MagnitudeNetwork, SeparatorNetwork):
 
     def separate(self, mixture: Tensor) -> Tensor:
         """See `SeparatorNetwork`."""
-        spectrum = torch.view_as_real(self.transform(mixture, self.multiple))
+        spectrum = torch.view_as_real(self.transform(mixture))
         masks = self._predict(spectrum / self.transform.level(mixture)[..., None])
         # real products: torch would first make the masks complex
         estimates = torch.view_as_complex(masks[..., None] * spectrum[:, None])
@@ -141,10 +134,12 @@ class SpectrogramUNet(MagnitudeNetwork, SeparatorNetwork):
 
     def _predict(self, spectrum: Tensor) -> Tensor:
         """Predict masks ``(b, s, c, frame, f)`` of a spectrum ``(b, c, frame, f, 2)`` of unit power."""
-        magnitudes = self.magnitudes(spectrum)
+        magnitudes = self.transform.magnitudes(spectrum)
         logits = torch.cat([network(magnitudes) for network in self.networks], dim=1)
         # under autocast they may be bfloat16, in which masks would not sum to one
-        logits = rearrange(logits[..., : self.bins].float(), "b (s c) t f -> b s c t f", c=self.channels)
+        logits = rearrange(
+            logits[..., : self.transform.bins].float(), "b (s c) t f -> b s c t f", c=self.channels
+        )
         if len(self.sources) == 1:
             masks = logits.sigmoid()
         elif self.masks == "ratio":
@@ -153,12 +148,15 @@ class SpectrogramUNet(MagnitudeNetwork, SeparatorNetwork):
         else:
             masks = logits.softmax(dim=1)
         if self.extension == "zeros":
-            return F.pad(masks, (0, spectrum.shape[-2] - self.bins))
-        return self.extend(masks, spectrum.shape[-2])
+            return F.pad(masks, (0, spectrum.shape[-2] - masks.shape[-1]))
+        return self.transform.extend(masks)
 
 
 class MaskUNet(nn.Module):
     """A U-Net from magnitudes ``(b, c, frame, f)`` to logits ``(b, outputs, frame, f)``.
+
+    Raises:
+        ValueError: If ``filters`` are not positive.
 
     Attributes:
         film_widths: Channels of the normalized layers, down and then up, which films scale and shift.
@@ -168,6 +166,8 @@ class MaskUNet(nn.Module):
         self, channels: int, outputs: int, filters: Sequence[int], features: int, dropout: float
     ) -> None:
         super().__init__()
+        if not filters or min(filters) < 1:
+            raise ValueError(f"filters={filters}: give one positive number of channels per layer down")
         self.down = nn.ModuleList(
             nn.Conv2d(before, after, 5, stride=2, padding=2)
             for before, after in zip((channels, *filters), filters, strict=False)
