@@ -28,7 +28,6 @@ from tqdm import tqdm
 
 from encore.cli.evaluation import Table
 from encore.cli.method_options import load_method
-from encore.cli.prior_method import prior_separator
 from encore.data.dataset import SegmentDataset
 from encore.data.mixture_recipes import TaskMixture, task_mixtures
 from encore.inference import GridSearch, RefineOptions
@@ -71,7 +70,7 @@ def separator_of(options: argparse.Namespace, mixture: TaskMixture, variant: dic
     overrides = [f"method.posterior.{each.replace('SEPARATOR', str(options.separator))}" for each in own]
     posterior = load_method("diffusion_prior", overrides=overrides).posterior
     assert posterior is not None
-    separator = prior_separator(names, posterior, device=torch.device(options.device), seed=0)
+    separator = posterior(names, device=torch.device(options.device), seed=0)
     separator.progress = None
     return separator
 

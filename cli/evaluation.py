@@ -3,36 +3,92 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from encore.cli.infer_setup import choose_device
 from encore.cli.overrides import UserError
 from encore.cli.run_folder import RunFolder
 from encore.data.datamodule import SeparationData
+from encore.inference import WorkerPool
+from encore.inference.execution import default_workers
 from encore.models import load_separator
 from encore.models.costs import parameters
 from encore.models.types import LoadedSeparator
 
 Row = dict[str, Any]
+Rows = Mapping[str, Sequence[Row]]
+"""New rows of tables, by the names of the tables."""
 
 
-class Experiment(Protocol):
-    """An experiment, built from the node ``evaluation`` of a configuration; a dataclass."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """What an experiment measures.
 
-    items: int | None
-    page: str
+    Attributes:
+        separator: On its device.
+        data: Its test samples have ``mixture`` (c, t), ``references`` (s, c, t) in the order of the
+            separator's sources, and ``name``.
+        device: The separator's.
+        name: Of the run, for tables and report.
+        workers: Jobs at the same time.
+    """
+
+    separator: LoadedSeparator
+    data: SeparationData
+    device: torch.device
+    name: str
+    workers: int
+
+    @property
+    def samples(self) -> Any:
+        """The test samples."""
+        return self.data.test_dataloader().dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(ABC):
+    """An experiment on test items, built from the node ``evaluation`` of a configuration.
+
+    Args:
+        items: Test items, evenly spaced; None for all.
+        workers: Jobs that are worked on at the same time, each with one processor core; None for one per core
+            on a CPU, and 1 on a GPU.
+        seed: Of all draws, the same for every item.
+    """
+
+    items: int | None = None
+    workers: int | None = None
+    seed: int = 0
+
+    page: ClassVar[str]
     """Report file in the run folder."""
 
-    tables: tuple[str, ...]
-    """Tables that grow item by item, from which an interrupted run resumes."""
+    tables: ClassVar[tuple[str, ...]]
+    """Tables that grow job by job, from which an interrupted run resumes."""
+
+    @abstractmethod
+    def plan(
+        self, subject: Subject, tables: Mapping[str, Table]
+    ) -> tuple[Sequence[Any], Callable[[Any], Rows]]:
+        """Return the jobs that the tables lack, and what makes the rows of one.
+
+        Raises:
+            UserError: If options do not fit the separator.
+        """
+
+    @abstractmethod
+    def report(self, subject: Subject, tables: Mapping[str, Table], folder: Path) -> None:
+        """Write the page and its figures."""
 
     def run(
         self,
@@ -43,8 +99,16 @@ class Experiment(Protocol):
         name: str,
         device: torch.device,
     ) -> None:
-        """Do what is not done yet, and write tables, figures and the page."""
-        ...
+        """Do what ``folder`` has no rows of yet, and write tables, figures and the page; see `Subject`."""
+        workers = self.workers or default_workers(device)
+        subject = Subject(separator=separator, data=data, device=device, name=name, workers=workers)
+        tables = {table: Table(folder / table) for table in self.tables}
+        jobs, work = self.plan(subject, tables)
+        with WorkerPool(workers) as pool:
+            for rows in tqdm(pool.map(work, jobs), total=len(jobs), desc="items", unit="item"):
+                for table, own in rows.items():
+                    tables[table].add(own)
+        self.report(subject, tables, folder)
 
 
 class Table:
@@ -106,7 +170,7 @@ def evaluate(config: DictConfig, folder: RunFolder) -> None:
     # as elsewhere: one batch of everything
     items = 1 if config.trainer.fast_dev_run else experiment.items
     started = time.monotonic()
-    replace(experiment, items=items).run(separator, data, folder.path, name=config.name, device=device)  # type: ignore[type-var]
+    replace(experiment, items=items).run(separator, data, folder.path, name=config.name, device=device)
     folder.update(seconds=round(time.monotonic() - started, 1), finished=True)
     print((folder.path / experiment.page).read_text())
     print(f"run folder: {folder.path}")

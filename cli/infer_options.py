@@ -56,35 +56,60 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="files, folders, quoted globs, @list.txt")
     add("-o", "--out", type=Path, required=True, metavar="OUT", help="folder to write; made where needed")
-    add(
-        "--separator",
-        metavar="URI",
-        help="a .ckpt or .safetensors file, or another project's separator as scheme:name?option=value "
-        "(default: the shipped separator)",
-    )
+    add("--separator", metavar="URI", help=_SEPARATOR)
     add("--sources", metavar="A,B", help="separate and write these of the separator's sources only")
     add("--list-separators", action=_ListSeparators, help="show the schemes of --separator, and exit")
     add("--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default="32",
-        help="bf16: products in bfloat16, faster on some machines (default: 32)",
-    )
+    add("--precision", choices=PRECISIONS, default="32", help=_PRECISION)
     add("--compile", action="store_true", help="compile the network: slow to start, then maybe faster")
     add("--seed", type=int, default=0, metavar="S", help="seed of shifts and noise (default: 0)")
+    add("--skip-existing", action="store_true", help="leave out files that are done; keep their scores")
+    add("--dry-run", action="store_true", help="list files, separator calls and time; write nothing")
+    add("--reference", type=Path, metavar="FOLDER", help=_REFERENCE)
+    add("--no-scores", action="store_true", help="write no scores, which cost time too")
+    add = parser.add_argument_group("method").add_argument
+    add("--method", choices=METHODS, default="multi_step", help=_METHOD)
+    add("--priors", nargs="+", metavar="P[:CLASS]", help=_PRIORS)
+    add("--guide", metavar="NAME", help=_GUIDE)
+    add("--steps", type=int, metavar="N", help="steps after the first estimate (default: 20 of multi_step)")
+    add("--candidates", type=int, metavar="K", help=_CANDIDATES)
+    add("--segment", type=float, metavar="S", help=_SEGMENT)
+    add("--shifts", type=int, metavar="N", help="mean over N delays, for N times the calls (default: 0)")
+    add("--set", dest="overrides", action="append", default=[], metavar="method.KEY=VALUE", help=_SET)
+    add = parser.add_argument_group("outputs").add_argument
+    add("--residual", action="store_true", help=_RESIDUAL)
+    add("--filename", metavar="TEMPLATE", help=_FILENAME)
     add(
-        "--skip-existing",
-        action="store_true",
-        help="leave out files whose outputs are there; keep their scores",
+        "--format", dest="container", metavar="EXT", help="wav, flac, ogg, mp3 or aiff (default: the input's)"
     )
-    add(
-        "--dry-run", action="store_true", help="list files, separator calls and estimated time; write nothing"
-    )
-    _add_method(parser.add_argument_group("method"))
-    _add_scoring_and_format(parser)
+    add("--flac", dest="container", action="store_const", const="flac", help="--format flac")
+    add("--subtype", choices=("FLOAT", "PCM_16", "PCM_24"), help="encoding (default: the input's)")
+    for flag, subtype in (("--float32", "FLOAT"), ("--int24", "PCM_24")):
+        add(flag, dest="subtype", action="store_const", const=subtype, help=f"--subtype {subtype}")
+    add("--clip", choices=("clamp", "rescale", "error"), default="clamp", help=_CLIP)
     # files may stand before and after the options
     return parser.parse_intermixed_args(arguments)
+
+
+METHODS = ("one_step", "multi_step", "progressive", "bridge", "diffusion_prior")
+
+_SEPARATOR = """a .ckpt or .safetensors file, or another project's separator as scheme:name?option=value
+(default: the shipped separator)"""
+_PRECISION = "bf16: products in bfloat16, faster on some machines (default: 32)"
+_REFERENCE = """clean files under the same relative paths (several sources: a folder for each source); allows
+oracle guides and scores everything"""
+_METHOD = """one call, guided refinement, a fixed schedule, sampling of a bridge, or sampling of sources from
+their priors (default: multi_step)"""
+_PRIORS = """of --method diffusion_prior: one for each source, a checkpoint or a shipped prior (speech, sound,
+sound:Flute), 8 kHz"""
+_GUIDE = "a metric, a file of configs/quality, a path, or python:module:function (default: dnsmos_ovrl)"
+_CANDIDATES = "ratios tried in each step, on a grid (default: one, by a greedy search)"
+_SEGMENT = "longest piece in seconds that is separated at once (default: 30); see method.refine_per"
+_SET = "change any option of the method, such as method.search.first=0.2; may be repeated"
+_RESIDUAL = "also write the input less the estimates: no_<source>, or residual beside several"
+_FILENAME = "path below OUT, of {folder} {track} {source} {ext}, such as '{track}/{source}.wav'"
+_CLIP = """what to do beyond full scale where the encoding cannot hold it: limit the samples, divide the file
+by its peak, or refuse the file (default: clamp)"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,93 +130,3 @@ class _ListSeparators(argparse.Action):
         # as --help is printed, which bears a reader that has seen enough
         parser._print_message(f"{describe_loaders()}\n", sys.stdout)
         parser.exit()
-
-
-def _add_method(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--method",
-        choices=("one_step", "multi_step", "progressive", "bridge", "diffusion_prior"),
-        default="multi_step",
-        help="one call, guided refinement, a fixed schedule, sampling of a bridge, or sampling of sources "
-        "from their priors (default: multi_step)",
-    )
-    add(
-        "--priors",
-        nargs="+",
-        metavar="P[:CLASS]",
-        help="of --method diffusion_prior: one for each source, a checkpoint or a shipped prior (speech, "
-        "sound, sound:Flute), 8 kHz",
-    )
-    add(
-        "--guide",
-        metavar="NAME",
-        help="a metric, a file of configs/quality, a path, or python:module:function (default: dnsmos_ovrl)",
-    )
-    add("--steps", type=int, metavar="N", help="steps after the first estimate (default: 20 of multi_step)")
-    add(
-        "--candidates",
-        type=int,
-        metavar="K",
-        help="ratios tried in each step, on a grid (default: one, by a greedy search)",
-    )
-    add(
-        "--segment",
-        type=float,
-        metavar="S",
-        help="longest piece in seconds that is separated at once (default: 30); see method.refine_per",
-    )
-    add("--shifts", type=int, metavar="N", help="mean over N delays, for N times the calls (default: 0)")
-    add(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="method.KEY=VALUE",
-        help="change any option of the method, such as method.search.first=0.2; may be repeated",
-    )
-
-
-def _add_scoring_and_format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--reference",
-        type=Path,
-        metavar="FOLDER",
-        help="clean files under the same relative paths (several sources: a folder for each source); "
-        "allows oracle guides and scores everything",
-    )
-    parser.add_argument("--no-scores", action="store_true", help="write no scores, which cost time too")
-    group = parser.add_argument_group("outputs")
-    group.add_argument(
-        "--residual",
-        action="store_true",
-        help="also write the input less the estimates: no_<source>, or residual beside several",
-    )
-    group.add_argument(
-        "--filename",
-        metavar="TEMPLATE",
-        help="path below OUT, of {folder} {track} {source} {ext}, such as '{track}/{source}.wav'",
-    )
-    group.add_argument(
-        "--format",
-        dest="container",
-        metavar="EXT",
-        help="wav, flac, ogg, mp3 or aiff (default: the input's)",
-    )
-    group.add_argument("--flac", dest="container", action="store_const", const="flac", help="--format flac")
-    group.add_argument(
-        "--subtype",
-        choices=("FLOAT", "PCM_16", "PCM_24"),
-        help="encoding of the outputs (default: the input's)",
-    )
-    for flag, subtype in (("--float32", "FLOAT"), ("--int24", "PCM_24")):
-        group.add_argument(
-            flag, dest="subtype", action="store_const", const=subtype, help=f"--subtype {subtype}"
-        )
-    group.add_argument(
-        "--clip",
-        choices=("clamp", "rescale", "error"),
-        default="clamp",
-        help="what to do beyond full scale where the encoding cannot hold it: limit the samples, divide the "
-        "file by its peak, or refuse the file (default: clamp)",
-    )

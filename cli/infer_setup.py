@@ -20,7 +20,7 @@ from encore.cli.method import Method
 from encore.cli.method_options import load_method
 from encore.cli.output_names import OutputNames
 from encore.cli.overrides import UserError
-from encore.cli.prior_method import prior_separator, prior_separator_of
+from encore.cli.prior_method import prior_separator_of
 from encore.models import load_separator
 from encore.models.acceleration import accelerate
 from encore.models.types import LoadedSeparator
@@ -165,7 +165,7 @@ def _separator(options: argparse.Namespace, method: Method, device: torch.device
             "estimate of it, --set method.posterior.estimate=..."
         )
     else:
-        separator = prior_separator(options.priors or [], method.posterior, device=device, seed=options.seed)
+        separator = method.posterior(options.priors or [], device=device, seed=options.seed)
     if options.sources is None:
         return separator
     if method.consistency is not None:

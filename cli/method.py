@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +12,6 @@ import torch
 from torch import Generator, Tensor
 
 from encore.cli.overrides import UserError
-from encore.cli.prior_method import PosteriorSettings
 from encore.inference import (
     BridgeSampler,
     GridSearch,
@@ -24,6 +23,7 @@ from encore.inference import (
 )
 from encore.inference.chunking import segment_bounds
 from encore.inference.options import BATCH_SECONDS
+from encore.inference.prior_separation import PriorSeparator
 from encore.inference.segments import Chunk
 from encore.metrics.quality import Metric
 from encore.models.types import LoadedSeparator, permutation_groups
@@ -44,7 +44,8 @@ class Method(RefineOptions):
             in segments and refines the joined estimates of the whole file, with one ratio a step, in memory
             that grows with the file.
         sampler: Samples a bridge instead of refining.
-        posterior: Samples the sources from diffusion priors, of which the separator is then made.
+        posterior: Makes the separator of diffusion priors: `encore.cli.prior_method.prior_separator` with
+            the options of sampling.
         recipe: The configuration that it was built of, for a run's record.
 
     Raises:
@@ -57,7 +58,7 @@ class Method(RefineOptions):
     context_seconds: float = 0.0
     refine_per: Literal["segment", "item"] = "segment"
     sampler: BridgeSampler | None = None
-    posterior: PosteriorSettings | None = None
+    posterior: Callable[..., PriorSeparator] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

@@ -99,7 +99,7 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
     """Return the dotted keys of a node: those that are written, and the arguments of what it builds."""
     keys: list[str] = []
     for name in dict.fromkeys([*node, *arguments(node.get("_target_"))]):
-        if name not in ("_target_", "recipe"):
+        if name not in ("_target_", "_partial_", "recipe"):
             keys.append(f"{prefix}{name}")
         if isinstance(node.get(name), dict):
             keys += _keys(node[name], f"{prefix}{name}.")

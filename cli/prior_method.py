@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -20,16 +19,32 @@ from encore.inference.source_priors import SourcePrior
 from encore.models import load_prior, load_separator
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
 from encore.models.loading import SHIPPED
-from encore.models.processes.diffusion import Diffusion, DiscreteDiffusion, NoiseLevels, Spacing
+from encore.models.processes.diffusion import Diffusion, DiscreteDiffusion, Spacing
 from encore.models.types import LoadedSeparator
 from encore.models.wrappers import SelectSources
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PosteriorSettings:
-    """Options of sampling sources from their priors: a node of ``configs/method/diffusion_prior.yaml``.
+def prior_separator(
+    names: Sequence[str],
+    *,
+    solver: Solver,
+    start: Start,
+    chain: Diffusion | None = None,
+    levels: int | None = None,
+    spacing: Spacing = "even",
+    level_db: float | None = -22.5,
+    draws: int = 1,
+    choose: Choice = "both",
+    checkpointing: bool = False,
+    class_guidance: float = 0.0,
+    estimate: str | None = None,
+    device: torch.device,
+    seed: int,
+) -> PriorSeparator:
+    """Load priors and return a separator of them; the options are ``method.posterior`` of ``infer.py``.
 
     Args:
+        names: ``PRIOR`` or ``PRIOR:CLASS`` for each source: a checkpoint, or the name of a shipped prior.
         solver: One of `encore.inference.posterior` and its siblings.
         start: Where the chain starts.
         chain: A diffusion whose levels are run, for priors that were trained at any level; None for those of
@@ -43,29 +58,6 @@ class PosteriorSettings:
         class_guidance: Strength of guidance by class, for priors with a class.
         estimate: A separator of the same sources in the same order, whose estimate the chain starts from; for
             ``start.kind=estimate``.
-    """
-
-    solver: Solver
-    start: Start
-    chain: Diffusion | None = None
-    levels: int | None = None
-    spacing: Spacing = "even"
-    level_db: float | None = -22.5
-    draws: int = 1
-    choose: Choice = "both"
-    checkpointing: bool = False
-    class_guidance: float = 0.0
-    estimate: str | None = None
-
-
-def prior_separator(
-    names: Sequence[str], settings: PosteriorSettings, *, device: torch.device, seed: int
-) -> PriorSeparator:
-    """Load priors and return a separator of them.
-
-    Args:
-        names: ``PRIOR`` or ``PRIOR:CLASS`` for each source: a checkpoint, or the name of a shipped prior.
-        settings: Options of sampling.
         device: To load to.
         seed: Of all noise.
 
@@ -85,29 +77,37 @@ def prior_separator(
         if path not in loaded:
             try:
                 loaded[path] = load_prior(path, device=device)
-                if settings.checkpointing:
-                    loaded[path].enable_checkpointing()
             except (ValueError, OSError) as error:
                 raise UserError(f"--priors {name}: {error}") from error
-        model = loaded[path]
-        number = None if label is None else _class_number(name, label, model)
-        guidance = 0.0 if number is None else settings.class_guidance
+            if checkpointing:
+                loaded[path].enable_checkpointing()
+        model, number = loaded[path], None
+        if label is not None:
+            if label not in model.classes:
+                near = " or ".join(nearest(label, model.classes)) or name.rpartition(":")[0]
+                raise UserError(f"--priors {name}: the prior has no class {label!r}; use {near}")
+            number = model.classes.index(label)
+        guidance = 0.0 if number is None else class_guidance
         priors.append(SourcePrior(model=model, label=number, class_guidance=guidance))
-        wanted.append((label.lower() if label is not None else model.source, path))
+        wanted.append((model.source if label is None else label.lower(), path))
     sources, sample_rate = _source_names(wanted), loaded[wanted[0][1]].sample_rate
-    chain, uri = _fitting_chain(loaded, settings.chain), settings.estimate
-    first = None if uri is None else _first(uri, sources, sample_rate, device)
+    fitting = _fitting_chain(loaded, chain)
+    if levels is None or spacing == "even":
+        chosen = fitting.levels(levels)
+    else:
+        chosen = fitting.levels().respaced(levels, spacing)
+    first = None if estimate is None else _first(estimate, sources, sample_rate, device)
     try:
         return PriorSeparator(
             priors,
             sources,
-            solver=settings.solver,
-            levels=_levels(chain, settings),
+            solver=solver,
+            levels=chosen,
             sample_rate=sample_rate,
-            start=settings.start,
-            level_db=settings.level_db,
-            draws=settings.draws,
-            choose=settings.choose,
+            start=start,
+            level_db=level_db,
+            draws=draws,
+            choose=choose,
             seed=seed,
             first=first,
             progress=_bar,
@@ -152,12 +152,6 @@ def _fitting_chain(loaded: Mapping[Path, DiffusionPrior], chosen: Diffusion | No
     return chain
 
 
-def _levels(chain: Diffusion, settings: PosteriorSettings) -> NoiseLevels:
-    if settings.levels is None or settings.spacing == "even":
-        return chain.levels(settings.levels)
-    return chain.levels().respaced(settings.levels, settings.spacing)
-
-
 def _split(name: str) -> tuple[Path, str | None]:
     """Return a prior's file and its class, if there is one."""
     shipped = shipped_priors()
@@ -171,13 +165,6 @@ def _split(name: str) -> tuple[Path, str | None]:
 
 def _known_priors() -> str:
     return f"one of {', '.join(sorted(shipped_priors()))}, or the path of a checkpoint"
-
-
-def _class_number(name: str, label: str, model: DiffusionPrior) -> int:
-    if label not in model.classes:
-        near = " or ".join(nearest(label, model.classes)) or name.rpartition(":")[0]
-        raise UserError(f"--priors {name}: the prior has no class {label!r}; use {near}")
-    return model.classes.index(label)
 
 
 def _source_names(wanted: Sequence[tuple[str, Path]]) -> list[str]:

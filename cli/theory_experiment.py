@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,23 +11,22 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from encore.cli.evaluation import Row, Table
+from encore.cli.evaluation import Experiment, Row, Rows, Subject, Table
 from encore.cli.overrides import UserError
 from encore.data.corpora import evenly_spaced
-from encore.data.datamodule import SeparationData
 from encore.inference import (
     GridSearch,
     Refined,
+    RefineOptions,
     Trajectory,
     WorkerPool,
     batched,
+    evaluate,
     fit_schedule,
     linear_schedule,
     refine,
-    refine_fixed,
 )
 from encore.inference.bridges import HasBridge
-from encore.inference.execution import default_workers
 from encore.inference.probing import band_levels, layer_statistics, linear_probe
 from encore.inference.theory import (
     bridge_path_errors,
@@ -39,10 +38,9 @@ from encore.inference.theory import (
     secant,
     worst_gain,
 )
-from encore.metrics import Metric, Quality, get_metric
-from encore.metrics.music import usdr
+from encore.metrics import MetricPanel, get_metric
 from encore.models import load_separator
-from encore.models.types import LoadedSeparator, permutation_groups
+from encore.models.types import permutation_groups
 from encore.models.wrappers import SelectSources
 from encore.reporting.bridge_report import write_bridge_report
 
@@ -51,12 +49,12 @@ PATH, STEPS, ITEMS, SCHEDULES, PROBE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TheoryExperiment:
+@dataclass(frozen=True, kw_only=True)
+class TheoryExperiment(Experiment):
     """Compare the bounds and conjectures of docs/methods.md with test items, for one source.
 
     Args:
-        target: The source; None for the separator's first.
+    target: The source; None for the separator's first.
         ratios: Mixing ratios at which the error along the path is measured.
         candidates: Even ratios that refinement tries in each step, both ends included.
         steps: Steps of refinement.
@@ -67,9 +65,6 @@ class TheoryExperiment:
         bridge: A trained bridge, as for ``infer.py --separator``, to compare with along its own path; None
             for none.
         fitting: Validation items on which a schedule is fitted to replace the search; 0 for none.
-        items: Test items, evenly spaced; None for all.
-        workers: Items that are measured at the same time; None for one per processor core, 1 on a GPU.
-        seed: Of noise and first directions.
     """
 
     target: str | None = None
@@ -82,101 +77,83 @@ class TheoryExperiment:
     checks: Sequence[str] = ("disjointness", "fixed_point", "remix_agreement")
     bridge: str | None = None
     fitting: int = 0
-    items: int | None = None
-    workers: int | None = None
-    seed: int = 0
 
     page: ClassVar[str] = "bridge.md"
     tables: ClassVar[tuple[str, ...]] = (PATH, STEPS, ITEMS, SCHEDULES, PROBE)
 
-    def run(
-        self,
-        separator: LoadedSeparator,
-        data: SeparationData,
-        folder: Path,
-        *,
-        name: str,
-        device: torch.device,
-    ) -> None:
-        """Measure all items without rows in ``folder``, and write the report.
-
-        Args:
-            separator: On its device.
-            data: Its test samples have ``mixture`` (c, t), ``references`` (s, c, t) and ``name``.
-            folder: Gets tables, figures and report.
-            name: Of the run, for the report.
-            device: The separator's.
+    def plan(
+        self, subject: Subject, tables: Mapping[str, Table]
+    ) -> tuple[Sequence[int], Callable[[int], Rows]]:
+        """Return the indices of items without rows, and what measures one of them.
 
         Raises:
-            UserError: If there is no such source or sources are interchangeable, the bridge was not trained
-                as one or is for other audio, or there are no items to fit a schedule on.
+            UserError: If there is no such source or sources are interchangeable, or the bridge was not
+                trained as one or is for other audio.
         """
-        work = _Measurement(self, separator, self._source(separator), self._bridge(separator, device), device)
-        tables = {table: Table(folder / table) for table in self.tables}
+        work, samples = _Measurement(self, subject), subject.samples
         for table in (PATH, STEPS):
             # drop rows of an item that an earlier run did not finish
             tables[table].keep(tables[ITEMS].items)
-        samples: Any = data.test_dataloader().dataset
-        indices = list(evenly_spaced(len(samples), self.items))
-        left = [index for index in indices if samples[index]["name"] not in tables[ITEMS].items]
-        with WorkerPool(self.workers or default_workers(device)) as pool:
-            done = pool.map(lambda index: work.measure(samples[index]), left)
-            for rows in tqdm(done, total=len(left), desc="items", unit="item"):
-                for table, own in rows.items():
-                    tables[table].add(own)
+        left = [n for n in self._chosen(subject) if samples[n]["name"] not in tables[ITEMS].items]
+        return left, lambda index: work.measure(samples[index])
+
+    def report(self, subject: Subject, tables: Mapping[str, Table], folder: Path) -> None:
+        """Probe the time, fit a schedule, and write the report.
+
+        Raises:
+            UserError: If there are no items to fit a schedule on.
+        """
+        work, samples = _Measurement(self, subject), subject.samples
+        chosen = self._chosen(subject)
         if tables[PROBE].frame.empty:
-            tables[PROBE].add(work.probe(samples[index] for index in tqdm(indices, desc="time", unit="item")))
+            tables[PROBE].add(work.probe(samples[n] for n in tqdm(chosen, desc="time", unit="item")))
         if self.fitting and tables[SCHEDULES].frame.empty:
-            tables[SCHEDULES].add(work.schedules(data, [samples[index] for index in indices]))
-        write_bridge_report(folder, {table: own.frame for table, own in tables.items()}, name=name)
+            tables[SCHEDULES].add(work.schedules([samples[n] for n in chosen]))
+        frames = {table: own.frame for table, own in tables.items()}
+        write_bridge_report(folder, frames, name=subject.name)
 
-    def _source(self, separator: LoadedSeparator) -> int:
-        known = ", ".join(separator.sources)
-        target = self.target or separator.sources[0]
-        if target not in separator.sources:
-            raise UserError(f"evaluation.target={target}: the separator has {known}")
-        source = separator.sources.index(target)
-        if any(source in group for group in permutation_groups(separator.sources)):
-            raise UserError(f"evaluation.target={target}: {known} come in any order; choose a fixed source")
-        return source
-
-    def _bridge(self, separator: LoadedSeparator, device: torch.device) -> Any:
-        if self.bridge is None:
-            return separator if isinstance(separator, HasBridge) else None
-        found = load_separator(self.bridge, device=device)
-        if not isinstance(found, HasBridge):
-            raise UserError(f"evaluation.bridge={self.bridge}: was not trained as a bridge; use one that was")
-        if (found.sample_rate, found.channels) != (separator.sample_rate, separator.channels):
-            raise UserError(
-                f"evaluation.bridge={self.bridge}: is for {found.sample_rate} Hz, {found.channels} channels; "
-                f"the separator for {separator.sample_rate} Hz, {separator.channels}"
-            )
-        return found
+    def _chosen(self, subject: Subject) -> Sequence[int]:
+        return evenly_spaced(len(subject.samples), self.items)
 
 
 class _Measurement:
     """Measurements of single items."""
 
-    def __init__(
-        self,
-        plan: TheoryExperiment,
-        separator: LoadedSeparator,
-        source: int,
-        bridge: Any,
-        device: torch.device,
-    ) -> None:
-        self.plan, self.network, self.source, self.bridge, self.device = (
-            plan,
-            separator,
-            source,
-            bridge,
-            device,
-        )
-        self.separate = SelectSources(separator, [separator.sources[source]])
-        rate = separator.sample_rate
+    def __init__(self, plan: TheoryExperiment, subject: Subject) -> None:
+        separator, rate = subject.separator, subject.separator.sample_rate
+        self.plan, self.subject, self.device = plan, subject, subject.device
+        self.source = self._source()
+        self.separate = SelectSources(separator, [separator.sources[self.source]])
+        self.bridge = self._bridge()
         self.true = get_metric("usdr", sample_rate=rate)
-        self.blind = None if plan.blind is None else get_metric(plan.blind, sample_rate=rate)
+        self.panel = MetricPanel(["usdr"], sample_rate=rate)
         self.checks = [get_metric(check, sample_rate=rate) for check in plan.checks]
+        # an even grid with both ends
+        self.search = GridSearch(plan.candidates - 1, include_estimate=True, steps=plan.steps)
+
+    def _source(self) -> int:
+        sources = self.subject.separator.sources
+        target, known = self.plan.target or sources[0], ", ".join(sources)
+        if target not in sources:
+            raise UserError(f"evaluation.target={target}: the separator has {known}")
+        source = sources.index(target)
+        if any(source in group for group in permutation_groups(sources)):
+            raise UserError(f"evaluation.target={target}: {known} come in any order; choose a fixed source")
+        return source
+
+    def _bridge(self) -> Any:
+        separator, uri = self.subject.separator, self.plan.bridge
+        if uri is None:
+            return separator if isinstance(separator, HasBridge) else None
+        found = load_separator(uri, device=self.device)
+        if not isinstance(found, HasBridge):
+            raise UserError(f"evaluation.bridge={uri}: was not trained as a bridge; use one that was")
+        if (found.sample_rate, found.channels) != (separator.sample_rate, separator.channels):
+            raise UserError(
+                f"evaluation.bridge={uri}: is for {found.sample_rate} Hz, {found.channels} channels; "
+                f"the separator for {separator.sample_rate} Hz, {separator.channels}"
+            )
+        return found
 
     def f(self, x: Tensor) -> Tensor:
         """Estimate the source in ``(n, c, t)``."""
@@ -194,7 +171,9 @@ class _Measurement:
         item = {"item": sample["name"]}
         if not bool(norms(reference) > 0):
             return {ITEMS: [item | {"silent": True}]}
-        refined, estimates = self.refine(mixture, self.true.bind(references=reference[:, None]))
+        trajectory, quality = Trajectory(), self.true.bind(references=reference[:, None])
+        refined = refine(batched(self.separate, 1), mixture, quality, self.search, callback=trajectory)
+        estimates = [estimates[:, 0] for estimates in (refined.one_step, *trajectory.estimates)]
         checks = check_refinement(
             self.f,
             estimates,
@@ -209,13 +188,6 @@ class _Measurement:
             STEPS: [item | asdict(check) for check in checks],
             ITEMS: [item | {"silent": False} | self.constants(mixture, reference, refined)],
         }
-
-    def refine(self, mixture: Tensor, quality: Quality) -> tuple[Refined, list[Tensor]]:
-        """Refine the item by an even grid with both ends; returns the estimates ``(1, c, t)`` too."""
-        search = GridSearch(self.plan.candidates - 1, include_estimate=True, steps=self.plan.steps)
-        trajectory = Trajectory()
-        refined = refine(batched(self.separate, 1), mixture, quality, search, callback=trajectory)
-        return refined, [estimates[:, 0] for estimates in (refined.one_step, *trajectory.estimates)]
 
     def path(self, mixture: Tensor, reference: Tensor) -> Iterator[Row]:
         """Yield relative errors along the path: of the separator, the ideal linear filter, the bridge."""
@@ -254,22 +226,27 @@ class _Measurement:
                 found[f"worst_{point}"] = float(worst)
         for check in self.checks:
             found[check.name] = float(check.bind(mixture=mixture, separate=self.separate)(refined.one_step))
-        return found if self.blind is None else found | self.blind_gain(mixture, reference, self.blind)
+        return found if self.plan.blind is None else found | self.blind_gain(mixture, reference)
 
-    def blind_gain(self, mixture: Tensor, reference: Tensor, guide: Metric) -> Row:
+    def blind_gain(self, mixture: Tensor, reference: Tensor) -> Row:
         """Return the change of the true score under a blind guide, and the guide's error."""
-        refined, estimates = self.refine(mixture, guide.bind(mixture=mixture, separate=self.separate))
-        true = usdr(torch.cat(estimates), reference.expand(len(estimates), -1, -1))
+        method = RefineOptions(search=self.search, guide=self.plan.blind, level="own", max_batch=1)
+        found = evaluate(
+            self.separate, mixture, {0: method}, self.panel, run="", items=[""], references=reference[:, None]
+        )
+        true = torch.tensor([row["value"] for row in found.rows if row["kind"] == "blind"])
+        scores = found.refined[0].scores[:, 0]
         return {
-            "one_step_blind": float(refined.scores[0]),
+            "one_step_blind": float(scores[0]),
             "gain_blind": float(true[-1] - true[0]),
             "worst_fall": float((true - true[0]).min()),
-            "eps": guide_error(refined.scores[:, 0], true),
+            "eps": guide_error(scores, true),
         }
 
     def probe(self, samples: Iterator[Any]) -> list[Row]:
         """Predict the mixing ratio from the network's layers, and from its input alone."""
-        if not isinstance(self.network, torch.nn.Module):
+        network = self.subject.separator
+        if not isinstance(network, torch.nn.Module):
             return []
         rows: list[Row] = []
         features: dict[str, list[Tensor]] = {"layers": [], "input": []}
@@ -278,7 +255,7 @@ class _Measurement:
             for ratio in self.plan.ratios:
                 x = reference + ratio * (mixture - reference)
                 with torch.no_grad():
-                    features["layers"].append(layer_statistics(self.network, x))
+                    features["layers"].append(layer_statistics(network, x))
                 features["input"].append(band_levels(x))
                 rows.append({"item": sample["name"], "ratio": ratio})
         if len({row["item"] for row in rows}) < 2:
@@ -291,8 +268,9 @@ class _Measurement:
                 row[f"explained_{name}"] = found.explained
         return rows
 
-    def schedules(self, data: SeparationData, samples: Sequence[Any]) -> list[Row]:
+    def schedules(self, samples: Sequence[Any]) -> list[Row]:
         """Return the gains on test items of a schedule fitted on validation items, and of an even one."""
+        data, workers = self.subject.data, self.subject.workers
         data.setup("validate")
         loader: Any = data.val_dataloader()
         if not loader:
@@ -301,7 +279,6 @@ class _Measurement:
             )
         chosen = evenly_spaced(len(loader.dataset), self.plan.fitting)
         fitting = [self.signals(loader.dataset[index]) for index in chosen]
-        workers = self.plan.workers or default_workers(self.device)
         fitted = fit_schedule(
             self.separate,
             [(mixture, self.true.bind(references=reference[:, None])) for mixture, reference in fitting],
@@ -309,22 +286,27 @@ class _Measurement:
             keep_best=False,
             workers=workers,
         )
-        schedules = {"fitted": fitted, "even": linear_schedule(self.plan.steps + 1).tolist()}
+        schedules = {"fitted": torch.tensor(fitted), "even": linear_schedule(self.plan.steps + 1)}
+        methods = {
+            number: RefineOptions(search=ratios, level="own", label=name)
+            for number, (name, ratios) in enumerate(schedules.items())
+        }
 
         def gains(sample: Any) -> list[Row]:
             mixture, reference = self.signals(sample)
-            rows = []
-            for name, ratios in schedules.items():
-                trajectory = Trajectory()
-                refined = refine_fixed(self.separate, mixture, ratios, callback=trajectory)
-                estimates = torch.cat([refined.one_step, *trajectory.estimates])[:, 0]
-                true = usdr(estimates, reference.expand_as(estimates))
-                rows += [
-                    {"item": sample["name"], "schedule": name, "step": step, "gain": float(score - true[0])}
-                    | {"ratio": [1.0, *ratios][step]}
-                    for step, score in enumerate(true)
-                ]
-            return rows
+            options: dict[str, Any] = {
+                "items": [sample["name"]],
+                "references": reference[:, None],
+                "at_once": workers,
+            }
+            rows = evaluate(self.separate, mixture, methods, self.panel, run="", **options).rows
+            (first,) = (row["value"] for row in rows if row["kind"] == "one_step")
+            return [
+                {"item": row["item"], "schedule": row["guide"], "step": row["step"]}
+                | {"gain": row["value"] - first, "ratio": row["ratio"] if row["step"] else 1.0}
+                for row in rows
+                if row["kind"] == "fixed"
+            ]
 
         with WorkerPool(workers) as pool:
             found = list(tqdm(pool.map(gains, samples), total=len(samples), desc="schedules", unit="item"))

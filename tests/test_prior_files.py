@@ -15,7 +15,7 @@ from prior_toys import CLASSES, prior_config, toy_prior
 from separator_toys import noise
 
 from encore.cli.overrides import UserError
-from encore.cli.prior_method import PosteriorSettings, prior_separator
+from encore.cli.prior_method import prior_separator
 from encore.inference.guidance import Projection
 from encore.inference.posterior import Ancestral, Start
 from encore.models import load_prior
@@ -24,7 +24,12 @@ from encore.models.costs import macs_per_second
 from encore.models.processes.diffusion import ContinuousDiffusion, DiscreteDiffusion
 from encore.models.types import permutation_groups
 
-SOLVER = Ancestral(guidance=Projection())
+SETTINGS = {
+    "solver": Ancestral(guidance=Projection()),
+    "start": Start(),
+    "device": torch.device("cpu"),
+    "seed": 0,
+}
 
 
 @pytest.fixture
@@ -40,20 +45,19 @@ def test_a_prior_of_any_level_is_sampled_at_the_published_ones(tmp_path: Path, c
     config["diffusion"] = {"_target_": "encore.models.processes.diffusion.ContinuousDiffusion"}
     path = str(tmp_path / "any.safetensors")
     save_separator(path, instantiate(config), config)
-    settings = {"solver": SOLVER, "start": Start(), "levels": 5}
-    device = torch.device("cpu")
-    made = prior_separator([path, path], PosteriorSettings(**settings), device=device, seed=0)
+    settings = SETTINGS | {"levels": 5}
+    made = prior_separator([path, path], **settings)
     assert made.levels.alpha_bar.tolist() == DiscreteDiffusion().levels(5).alpha_bar.tolist()
-    chosen = PosteriorSettings(**settings, chain=ContinuousDiffusion())
-    own = prior_separator([path, path], chosen, device=device, seed=0)
+    chosen = settings | {"chain": ContinuousDiffusion()}
+    own = prior_separator([path, path], **chosen)
     assert own.levels.alpha_bar.tolist() == ContinuousDiffusion().levels(5).alpha_bar.tolist()
     # beside one that knows some levels only, at those
     some = tmp_path / "some.safetensors"
     save_separator(some, toy_prior(), prior_config())
-    both = prior_separator([path, str(some)], PosteriorSettings(**settings), device=device, seed=0)
+    both = prior_separator([path, str(some)], **settings)
     assert both.levels.alpha_bar.tolist() == toy_prior().diffusion.levels(5).alpha_bar.tolist()
     with pytest.raises(UserError, match="was trained at 20 levels, not the 50 of"):
-        prior_separator([str(some)] * 2, chosen, device=device, seed=0)
+        prior_separator([str(some)] * 2, **chosen)
     assert made(0.1 * noise(1, 1, 500)).shape == (1, 2, 1, 500)
     assert made.sources == ("speech1", "speech2")
 
@@ -124,23 +128,23 @@ def test_what_is_left_of_a_file_can_be_shared(tmp_path: Path, priors: tuple[str,
 
 
 def test_the_shipped_priors_are_asked_by_their_names() -> None:
-    settings = PosteriorSettings(solver=SOLVER, start=Start(), levels=2)
+    settings = SETTINGS | {"levels": 2}
     names = ["speech", "sound", "sound:Flute"]
-    made = prior_separator(names, settings, device=torch.device("cpu"), seed=0)
+    made = prior_separator(names, **settings)
     assert (made.sources, made.sample_rate, made.segment_seconds) == (("speech", "sound", "flute"), 8000, 1.0)
     found = made(0.1 * noise(1, 1, 2000))
     assert bool(found.isfinite().all())
     assert found.abs().amax(dim=(0, 2, 3)).min() > 0
     with pytest.raises(UserError, match="no such file or prior; give one of sound, speech, or the path"):
-        prior_separator(["speech", "music"], settings, device=torch.device("cpu"), seed=0)
+        prior_separator(["speech", "music"], **settings)
 
 
 def test_sources_of_different_priors_do_not_change_places(tmp_path: Path) -> None:
     for name in "ab":
         save_separator(tmp_path / f"{name}.safetensors", toy_prior(), prior_config())
     a, b = (str(tmp_path / f"{name}.safetensors") for name in "ab")
-    settings = PosteriorSettings(solver=SOLVER, start=Start(), levels=2)
-    made = prior_separator([a, b, a], settings, device=torch.device("cpu"), seed=0)
+    settings = SETTINGS | {"levels": 2}
+    made = prior_separator([a, b, a], **settings)
     assert made.sources == ("speech_a1", "speech_b", "speech_a2")
     assert permutation_groups(made.sources) == [[0, 2]]
 
@@ -158,14 +162,14 @@ def test_a_separator_at_the_start_fits_the_priors(
     tmp_path: Path, priors: tuple[str, str], sources: tuple[str, ...], query: str, fault: str | None
 ) -> None:
     uri, start = separator_file(tmp_path, "first", sources) + query, Start(kind="estimate", at=0.2)
-    settings = PosteriorSettings(solver=SOLVER, start=start, levels=3, estimate=uri)
+    settings = SETTINGS | {"start": start, "levels": 3, "estimate": uri}
     names = [priors[0], f"{priors[1]}:Flute"]
     if fault is None:
-        made = prior_separator(names, settings, device=torch.device("cpu"), seed=0)
+        made = prior_separator(names, **settings)
         assert made(0.1 * noise(1, 1, 900)).shape == (1, 2, 1, 900)
         return
     with pytest.raises(UserError, match=f"method.posterior.estimate={re.escape(uri)}: .*{fault}"):
-        prior_separator(names, settings, device=torch.device("cpu"), seed=0)
+        prior_separator(names, **settings)
 
 
 @pytest.mark.parametrize(
