@@ -42,43 +42,21 @@ class Placement:
     level_db: float
 
 
-def place_sources(
-    signals: Sequence[Tensor],
-    *,
-    frames: int,
-    generator: Generator,
-    level_db: tuple[float, float] = LEVEL_DB,
-) -> Tensor:
-    """Place signals in time, each but the first beginning to sound while the one before it sounds.
+def draw_placements(signals: Sequence[Tensor], *, frames: int, generator: Generator) -> list[Placement]:
+    """Draw where signals lie in time, each but the first beginning to sound while the one before it sounds.
 
     A signal that sounds for longer than the mixture is cut to its length at a random point that sounds. Every
     sounding part is within the mixture: its onset is random and leaves room for the later ones; silence
-    around it is kept as far as the mixture reaches. Then each signal is scaled to a random level.
+    around it is kept as far as the mixture reaches. Levels are uniform in `LEVEL_DB`.
 
     Args:
         signals: ``(time,)`` each, of any length.
         frames: Length of the mixture.
         generator: Draws cuts, then onsets and levels, for each signal in turn.
-        level_db: Lowest and highest RMS over the whole mixture, dB of full scale.
-
-    Returns:
-        ``(source, frames)``, zero outside the signals. Their sum is the mixture, with any peak.
 
     Raises:
         ValueError: If a signal is silent or empty, or ``frames`` is below `BLOCK`.
     """
-    placements = draw_placements(signals, frames=frames, generator=generator, level_db=level_db)
-    return apply_placements(signals, placements, frames)
-
-
-def draw_placements(
-    signals: Sequence[Tensor],
-    *,
-    frames: int,
-    generator: Generator,
-    level_db: tuple[float, float] = LEVEL_DB,
-) -> list[Placement]:
-    """Draw the placements of `place_sources`; arguments and errors are the same."""
     if frames < BLOCK:
         raise ValueError(
             f"frames={frames} is too short: give {BLOCK} or more, such as 64000 for 4 s at 16 kHz"
@@ -87,22 +65,25 @@ def draw_placements(
         if not len(sounding_blocks(signal)):
             raise ValueError(f"signals[{index}] is silent or empty: leave it out")
     cuts = [_cut(signal, frames, generator) for signal in signals]
-    lengths = [cut.sounds_until - cut.sounds_from for cut in cuts]
+    lengths = [sounds_until - sounds_from for _, _, sounds_from, sounds_until in cuts]
     placements: list[Placement] = []
     begin, end = 0, frames  # of the previous sounding part
-    for index, (cut, length) in enumerate(zip(cuts, lengths, strict=True)):
+    for index, (first, last, sounds_from, _) in enumerate(cuts):
         onset = draw_integer(begin, min(end - 1, frames - max(lengths[index:])), generator)
-        first = max(cut.first, cut.sounds_from - onset)
-        offset = onset - (cut.sounds_from - first)
-        count = min(cut.last - first, frames - offset)
-        level = float(uniform("level_db", level_db, torch.Size(()), generator))
+        first = max(first, sounds_from - onset)
+        offset = onset - (sounds_from - first)
+        count = min(last - first, frames - offset)
+        level = float(uniform("level_db", LEVEL_DB, torch.Size(()), generator))
         placements.append(Placement(first=first, frames=count, offset=offset, onset=onset, level_db=level))
-        begin, end = onset, onset + length
+        begin, end = onset, onset + lengths[index]
     return placements
 
 
 def apply_placements(signals: Sequence[Tensor], placements: Sequence[Placement], frames: int) -> Tensor:
-    """Cut, shift and scale signals ``(time,)`` each to ``(source, frames)``."""
+    """Cut, shift and scale signals ``(time,)`` each to ``(source, frames)``, zero outside them.
+
+    Their sum is the mixture, with any peak.
+    """
     rows = []
     for signal, placement in zip(signals, placements, strict=True):
         used = signal[placement.first : placement.first + placement.frames]
@@ -125,18 +106,11 @@ def draw_integer(low: int, high: int, generator: Generator) -> int:
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """The usable part of a signal, and its sounding part: frames, the ends excluded."""
+def _cut(signal: Tensor, frames: int, generator: Generator) -> tuple[int, int, int, int]:
+    """Return the ends of the usable part of a signal, and of its sounding part.
 
-    first: int
-    last: int
-    sounds_from: int
-    sounds_until: int
-
-
-def _cut(signal: Tensor, frames: int, generator: Generator) -> _Cut:
-    """Use all of a signal, or ``frames`` around a random sounding block if it sounds for longer than that."""
+    All of a signal is used, or ``frames`` around a random sounding block if it sounds for longer than that.
+    """
     blocks = sounding_blocks(signal)
     first, last = 0, len(signal)
     if min((int(blocks[-1]) + 1) * BLOCK, last) - int(blocks[0]) * BLOCK > frames:
@@ -146,4 +120,4 @@ def _cut(signal: Tensor, frames: int, generator: Generator) -> _Cut:
         first = draw_integer(min(max(0, block + BLOCK - frames), latest), latest, generator)
         last = first + frames
         blocks = blocks[(blocks * BLOCK < last) & ((blocks + 1) * BLOCK > first)]
-    return _Cut(first, last, max(int(blocks[0]) * BLOCK, first), min((int(blocks[-1]) + 1) * BLOCK, last))
+    return first, last, max(int(blocks[0]) * BLOCK, first), min((int(blocks[-1]) + 1) * BLOCK, last)
