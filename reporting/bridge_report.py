@@ -31,24 +31,25 @@ TOLERANCE = 1e-3
 SMALLEST = 1e-4
 """Relative errors below this are not drawn."""
 
-PATHS: dict[str, dict[str, Any]] = {
-    "separator": {"label": "separator, without the time", "color": HUES[0], "marker": "o"},
-    "bridge": {"label": "bridge, conditioned on time, in its states", "color": HUES[1], "marker": "s"},
-    "bridge_mean": {
-        "label": "bridge, without their noise",
-        "color": HUES[2],
-        "linestyle": "--",
-        "marker": "s",
-    },
-    "linear": {
-        "label": "best linear filter of the item",
-        "color": HUES[3],
-        "linestyle": "-.",
-        "marker": "^",
-    },
-    "input": {"label": "the input itself", "color": MIXTURE_COLOUR, "linestyle": ":"},
+PATHS = {
+    "separator": "separator, without the time",
+    "bridge": "bridge, conditioned on time, in its states",
+    "bridge_mean": "bridge, without their noise",
+    "linear": "best linear filter of the item",
+    "input": "the input itself",
 }
-"""Label and line of each map along the path."""
+"""Labels of the maps along the path."""
+
+LOOKS: dict[str, dict[str, Any]] = {
+    name: {"label": label, "color": colour, "linestyle": line, "marker": marker}
+    for (name, label), colour, line, marker in zip(
+        PATHS.items(),
+        (*HUES[:4], MIXTURE_COLOUR),
+        ("-", "-", "--", "-.", ":"),
+        ("o", "s", "s", "^", ""),
+        strict=True,
+    )
+}
 
 PREDICTORS = {
     "delta": "delta, f(s) against s",
@@ -104,7 +105,7 @@ def path_table(path: pd.DataFrame) -> pd.DataFrame:
     median = path.groupby(["what", "ratio"])["error"].median().unstack()
     table = median.reindex([what for what in PATHS if what in median.index])
     cells = table.map(lambda error: number(20 * np.log10(error), 1) if error > 0 else NO_VALUE)
-    cells = cells.rename(columns="{:g}".format, index=lambda what: PATHS[what]["label"])
+    cells = cells.rename(columns="{:g}".format, index=PATHS)
     return cells.rename_axis(index="error over the source (dB) at r", columns=None).reset_index()
 
 
@@ -202,7 +203,7 @@ def path_figure(path: pd.DataFrame) -> Figure:
     table = quartiles.quantile([0.25, 0.5, 0.75]).unstack().reset_index()
     xlabel, ylabels = "Mixing ratio r, time of the bridge", ["Error over the source (dB)"]
     figure, ((panel,),) = panels(["Error along the path"], xlabel=xlabel, ylabels=ylabels, size=(5.8, 3.1))
-    curves(panel, table, "ratio", 0.5, "what", PATHS, band=(0.25, 0.75))
+    curves(panel, table, "ratio", 0.5, "what", LOOKS, band=(0.25, 0.75))
     figure.legend(loc="outside right center")
     return figure
 

@@ -26,29 +26,17 @@ class RunError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """The contents of ``run.json``; None for missing keys.
+    """The contents of ``run.json``; None for missing keys."""
 
-    Attributes:
-        name: Name of the run in tables and plots.
-        model: Name of the architecture in the run's config.
-        parameters: Number of trainable parameters.
-        macs_per_second: Multiply-accumulates of one separator call per second of audio.
-        sample_rate: In Hz.
-        seed: Seed of the run.
-        commit: Commit of the code.
-        training_steps: Number of optimizer steps.
-        training_seconds: Wall-clock time of training.
-    """
-
-    name: str | None = None
-    model: str | None = None
-    parameters: int | None = None
-    macs_per_second: float | None = None
-    sample_rate: int | None = None
+    name: str | None = None  # of the run in tables and plots
+    model: str | None = None  # architecture in the run's config
+    parameters: int | None = None  # trainable
+    macs_per_second: float | None = None  # multiply-accumulates of one separator call per second of audio
+    sample_rate: int | None = None  # in Hz
     seed: int | None = None
     commit: str | None = None
-    training_steps: int | None = None
-    training_seconds: float | None = None
+    training_steps: int | None = None  # of the optimizer
+    training_seconds: float | None = None  # wall-clock time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import max_pool1d
 
 from encore.common.dsp import stft
 from encore.reporting.figures import HUES, styled
@@ -53,8 +53,7 @@ def spectrogram_figure(waveforms: Mapping[str, Tensor], sample_rate: int, *, tit
     """
     _check(waveforms)
     signals = {name: waveform.detach().cpu().float() for name, waveform in waveforms.items()}
-    spectra = {name: spectrogram_db(signal, sample_rate) for name, signal in signals.items()}
-    images = {name: _decimate(image).numpy() for name, image in spectra.items()}
+    images = {name: _decimate(spectrogram_db(own, sample_rate)).numpy() for name, own in signals.items()}
     top = max(float(image.max()) for image in images.values())
     peak = max(float(signal.abs().max()) for signal in signals.values()) or 1.0
     seconds = next(iter(signals.values())).shape[-1] / sample_rate
@@ -102,18 +101,10 @@ def _check(waveforms: Mapping[str, Tensor]) -> None:
 
 def _draw_wave(panel: Axes, signal: Tensor, seconds: float) -> None:
     """Draw a waveform of any length by the extremes over pixels and channels."""
-    block = max(1, signal.shape[-1] // MOST_COLUMNS)
-    frames = signal[:, : signal.shape[-1] // block * block].reshape(len(signal), -1, block)
-    time = np.arange(frames.shape[1]) * block / signal.shape[-1] * seconds
-    low: NDArray[np.float32] = frames.amin(dim=(0, 2)).numpy()
-    high: NDArray[np.float32] = frames.amax(dim=(0, 2)).numpy()
-    panel.fill_between(time, low, high, color=HUES[0], linewidth=0.4)
+    high, low = (sign * _decimate(sign * signal).amax(dim=0).numpy() for sign in (1, -1))
+    panel.fill_between(np.linspace(0, seconds, len(high)), low, high, color=HUES[0], linewidth=0.4)
 
 
 def _decimate(image: Tensor) -> Tensor:
-    """Reduce an image to at most `MOST_COLUMNS` frames by maxima, so that no click disappears."""
-    block = -(-image.shape[-1] // MOST_COLUMNS)
-    if block == 1:
-        return image
-    padded = torch.nn.functional.pad(image, (0, -image.shape[-1] % block), value=float("-inf"))
-    return padded.reshape(len(image), -1, block).amax(dim=-1)
+    """Reduce ``(n, frame)`` to at most `MOST_COLUMNS` frames by maxima, so that no click disappears."""
+    return max_pool1d(image, -(-image.shape[-1] // MOST_COLUMNS), ceil_mode=True)

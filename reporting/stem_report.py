@@ -64,10 +64,11 @@ def write_stem_report(folder: str | Path, scores: pd.DataFrame, predictor: pd.Da
     sections = []
     if not scores.empty:
         write_scores(folder / "scores.parquet", scores)
-        summary = stem_summary(scores)
+        summary = with_published(stem_summary(scores))
         songs = scores["item"].nunique() / scores["source"].nunique()
         sections.append(_one_step_section(summary, songs))
-        sections += [_guided_section(summary, metric) for metric in guided(summary)["metric"].unique()]
+        measured = guided(summary).dropna(subset="count")["metric"].unique()
+        sections += [_guided_section(summary, metric) for metric in measured]
     if not predictor.empty:
         sections.append(_predictor_section(predictor_summary(predictor)))
     return write_pages(folder / "stems.html", "By stem", sections)
@@ -78,6 +79,19 @@ def stem_summary(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     stems = scores.groupby("source", sort=False)
     parts = [summarise(group, seed=seed).assign(source=source) for source, group in stems]
     return pd.concat(parts, ignore_index=True)
+
+
+def with_published(summary: pd.DataFrame) -> pd.DataFrame:
+    """Add the published fixed schedule of every known stem to a summary, as a guide ``"published"``."""
+    rows = [
+        {"source": stem, "metric": "si_sdr", "kind": "fixed", "column": "published", "step": step}
+        | {"mean": value, "gain": value - values[0]}
+        for stem, values in FIXED_SCHEDULE.items()
+        if stem in set(summary.loc[summary["metric"] == "si_sdr", "source"])
+        for step, value in enumerate(values)
+    ]
+    table = pd.concat([summary, pd.DataFrame(rows)], ignore_index=True) if rows else summary
+    return table.sort_values("source", key=lambda column: pd.factorize(column)[0], kind="stable")
 
 
 def predictor_summary(predictor: pd.DataFrame) -> pd.DataFrame:
@@ -96,9 +110,11 @@ def one_step_table(summary: pd.DataFrame) -> pd.DataFrame:
 
     table = pivot(once, ["stem"], "head", cell)
     counts = once.groupby("stem")[["count", "failed"]].max().loc[table["stem"]]
-    table["songs"] = [f"{n}" + (f", {failed} silent" if failed else "") for n, failed in counts.to_numpy()]
-    if known := [stem for stem in table["stem"] if stem in FIXED_SCHEDULE]:
-        published = {stem: number(FIXED_SCHEDULE[stem][0], 2) for stem in known}
+    table["songs"] = [
+        f"{n:g}" + (f", {failed:g} silent" if failed else "") for n, failed in counts.to_numpy()
+    ]
+    if set(table["stem"]) & set(FIXED_SCHEDULE):
+        published = {stem: number(values[0], 2) for stem, values in FIXED_SCHEDULE.items()}
         table["published SI-SDR"] = table["stem"].map(published).fillna("")
     return table
 
@@ -117,7 +133,7 @@ def gains_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
                 "gain there": gain_cell(best),
                 "gain at the end": gain_cell(last),
                 "NFE": number(last["evaluations"], 1),
-                "songs": str(last["gain_count"]),
+                "songs": number(last["gain_count"], 0),
             }
         )
     return pd.DataFrame(rows)
@@ -126,15 +142,7 @@ def gains_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
 def steps_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return a row for every stem and guide, a column for every step; the published rows for SI-SDR."""
     own = guided(summary[summary["metric"] == metric])
-    stems = own["source"].unique()
-    published = [
-        {"source": stem, "column": "published", "metric": metric, "step": step, "mean": value}
-        for stem in stems
-        for step, value in enumerate(FIXED_SCHEDULE.get(stem, ()))
-    ]
-    table = pd.concat([own, pd.DataFrame(published)]) if metric == "si_sdr" else own
-    table = table.sort_values("source", key=lambda column: column.map(list(stems).index), kind="stable")
-    table = pivot(table, ["source", "column"], "step", _value)
+    table = pivot(own, ["source", "column"], "step", _value)
     return table.rename(columns={"source": "stem", "column": "guide"})
 
 
@@ -160,26 +168,21 @@ def predictor_table(predictor: pd.DataFrame) -> pd.DataFrame:
 @styled
 def one_step_bars(summary: pd.DataFrame, metric: str) -> Figure:
     """Draw one-step scores by stem, with 95 % intervals, beside the mixture's and the published ones."""
-    rows = summary[summary["metric"] == metric]
+    rows = summary[(summary["metric"] == metric) & (summary["step"] == 0)]
     stems = list(rows["source"].unique())
-    series = {"mixture": MIXTURE_COLOUR, "one_step": HUES[0]}
-    published = pd.DataFrame({"source": stems, "kind": "published (HDemucs)"})
-    published["mean"] = [FIXED_SCHEDULE.get(stem, (np.nan,))[0] for stem in stems]
-    if metric == "si_sdr":
-        rows, series = pd.concat([rows, published]), series | {"published (HDemucs)": HUES[4]}
-    figure, ((panel,),) = panels(
-        [f"{title(metric)} of one step (mean and 95 % interval)"], size=(1.2 + 1.5 * len(stems), 2.7)
-    )
-    width = 0.8 / len(series)
-    for index, (kind, colour) in enumerate(series.items()):
-        own = rows[rows["kind"] == kind].set_index("source").reindex(stems)
-        at = np.arange(len(stems)) + (index - (len(series) - 1) / 2) * width
+    title_ = f"{title(metric)} of one step (mean and 95 % interval)"
+    figure, ((panel,),) = panels([title_], ylabels=[axis_label(metric)], size=(1.2 + 1.5 * len(stems), 2.7))
+    bars = {"mixture": ("mixture", MIXTURE_COLOUR), "one_step": ("one step", HUES[0])}
+    if "published" in set(rows["column"]):
+        bars["published"] = (PUBLISHED["label"], HUES[4])
+    width = 0.8 / len(bars)
+    for index, (column, (label, colour)) in enumerate(bars.items()):
+        own = rows[rows["column"] == column].set_index("source").reindex(stems)
+        at = np.arange(len(stems)) + (index - (len(bars) - 1) / 2) * width
         errors = (own[["low", "high"]].T - own["mean"]).abs().to_numpy()
-        label = kind.replace("_", " ")
         panel.bar(at, own["mean"], width, color=colour, label=label, yerr=errors, ecolor=ONE_STEP_COLOUR)
     panel.axhline(0, color=ONE_STEP_COLOUR, linewidth=0.8)
     panel.set_xticks(range(len(stems)), stems)
-    panel.set_ylabel(axis_label(metric))
     panel.grid(axis="x", visible=False)
     legend_below(figure)
     return figure
@@ -192,19 +195,15 @@ def schedule_curves(summary: pd.DataFrame, metric: str) -> Figure:
     A panel per stem: mean gain and its 95 % interval, paired by song, over the steps.
     """
     rows = summary[summary["metric"] == metric]
-    looks = guide_looks(guided(rows)["column"])
+    looks = {name: look for name, look in guide_looks(guided(rows)["column"]).items() if name != "published"}
     once = rows[rows["kind"] == "one_step"].set_index("source")["mean"]
-    ylabel = f"{title(metric)} gain{unit_suffix(metric)}"
-    figure, columns = _stem_panels(
-        [f"{stem} (one step {mean:.2f} dB)" for stem, mean in once.items()], "Step", ylabel
-    )
+    titles = [f"{stem} (one step {mean:.2f} dB)" for stem, mean in once.items()]
+    figure, columns = _stem_panels(titles, "Step", f"{title(metric)} gain{unit_suffix(metric)}")
     for (panel,), stem in zip(columns, once.index, strict=True):
         panel.axhline(0, color=ONE_STEP_COLOUR, linewidth=0.8)
         own = guided(rows[rows["source"] == stem])
         curves(panel, own, "step", "gain", "column", looks, band=("gain_low", "gain_high"))
-        if metric == "si_sdr" and stem in FIXED_SCHEDULE:
-            values = np.array(FIXED_SCHEDULE[stem])
-            panel.plot(range(len(values)), values - values[0], **PUBLISHED)
+        curves(panel, own, "step", "gain", "column", {"published": PUBLISHED})
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     legend_below(figure, columns=3)
     return figure
