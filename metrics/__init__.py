@@ -1,4 +1,4 @@
-"""Every metric, once: oracle and blind ones, the qualities that steer refinement, and summaries of tables."""
+"""Every metric, once, as a function and by its name, and the qualities that steer refinement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from encore.metrics.music import bss_eval, csdr, usdr
 from encore.metrics.panel import MetricPanel
 from encore.metrics.quality import Metric, Quality, oracle
 from encore.metrics.reference import estoi, pesq, sdr, si_sdr, snr, stoi
-from encore.metrics.summary import Summary, summarise, summarise_gain
 from encore.metrics.table import (
     EXTERNAL_METRICS,
     METRIC_NAMES,
@@ -25,7 +24,6 @@ __all__ = [
     "Metric",
     "MetricPanel",
     "Quality",
-    "Summary",
     "bss_eval",
     "csdr",
     "default_metrics",
@@ -41,7 +39,5 @@ __all__ = [
     "si_sdr",
     "snr",
     "stoi",
-    "summarise",
-    "summarise_gain",
     "usdr",
 ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from encore.metrics.summary import Summary
-from encore.metrics.summary import summarise as summarise_column
 from encore.reporting.scores import KINDS, column_name
+from encore.reporting.statistics import Summary
+from encore.reporting.statistics import summarise as summarise_column
 
 GROUP = ["run", "guide", "kind", "metric", "step"]
 """Columns that identify a row of a summary, a mean over items."""

@@ -55,22 +55,6 @@ def summarise(values: ArrayLike, *, seed: int = 0) -> Summary:
     )
 
 
-def summarise_gain(values: ArrayLike, baseline: ArrayLike, *, seed: int = 0) -> Summary:
-    """Summarise the gains ``(item,)`` over a baseline of the same items, such as their one-step scores.
-
-    An item that failed in either counts as failed. Raises a ValueError if the lengths differ.
-    """
-    after, before = (np.asarray(column, dtype=np.float64).reshape(-1) for column in (values, baseline))
-    if after.shape != before.shape:
-        raise ValueError(
-            f"values and baseline have {len(after)} and {len(before)} items: give the same items"
-        )
-    finite = np.isfinite(after) & np.isfinite(before)
-    gains = np.full(after.shape, np.nan)
-    gains[finite] = after[finite] - before[finite]
-    return summarise(gains, seed=seed)
-
-
 def _bootstrap_interval(
     scored: NDArray[np.float64], generator: np.random.Generator
 ) -> tuple[np.float64, np.float64]:

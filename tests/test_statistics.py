@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from encore.metrics import summarise, summarise_gain
+from encore.reporting.statistics import summarise
 
 
 def test_failed_items_are_counted_and_left_out() -> None:
@@ -41,24 +41,6 @@ def test_same_seed_same_interval() -> None:
     scores = np.random.default_rng(4).normal(size=30)
     assert summarise(scores, seed=5) == summarise(scores, seed=5)
     assert summarise(scores, seed=5).low != summarise(scores, seed=6).low
-
-
-def test_gain_is_paired() -> None:
-    generator = np.random.default_rng(6)
-    baseline = generator.normal(0.0, 10.0, 50)
-    values = baseline + 1.0 + generator.normal(0.0, 0.1, 50)
-    gain = summarise_gain(values, baseline)
-    assert gain.mean == pytest.approx(1.0, abs=0.05)
-    # the spread between items, 100 times the gain's own, does not widen its interval
-    assert gain.high - gain.low < 0.1
-    assert summarise(values).high - summarise(values).low > 3
-
-
-def test_an_item_that_failed_in_either_column_has_no_gain() -> None:
-    gain = summarise_gain([1.0, math.nan, 3.0, math.inf], [0.5, 1.0, math.nan, math.inf])
-    assert (gain.count, gain.failed, gain.mean) == (1, 3, 0.5)
-    with pytest.raises(ValueError, match="values and baseline have 2 and 1 items: give the same items"):
-        summarise_gain([1.0, 2.0], [1.0])
 
 
 def test_too_few_items_give_nan_not_an_error() -> None:
