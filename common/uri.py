@@ -13,21 +13,7 @@ from urllib.parse import unquote
 
 from encore.common.names import nearest
 
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(text)
-    return int(text)
-
-
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
-_CONVERSIONS: dict[type, tuple[Callable[[str], Any], str]] = {
-    bool: (_SWITCHES.__getitem__, "write true or false"),
-    int: (_whole, "give a whole number"),
-    float: (float, "give a number"),
-    Path: (Path, "give a path"),
-    str: (str, "give a text"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +125,19 @@ def _convert(uri: Uri, name: str, kind: Any) -> Any:
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     if not text:
         raise uri.fault(f"has no value for the option '{name}': write {name}=..., or leave it out")
-    for known, (convert, remedy) in _CONVERSIONS.items():
-        if known in kinds:
-            try:
-                return convert(text)
-            except (ValueError, KeyError):
-                raise uri.fault(f"has {name}={text}: {remedy}") from None
-    return tuple(part.strip() for part in text.split(","))
+    if bool in kinds:
+        if text not in _SWITCHES:
+            raise uri.fault(f"has {name}={text}: write true or false")
+        return _SWITCHES[text]
+    if int in kinds:
+        if not text.isdecimal():
+            raise uri.fault(f"has {name}={text}: give a whole number")
+        return int(text)
+    if float in kinds:
+        try:
+            return float(text)
+        except ValueError:
+            raise uri.fault(f"has {name}={text}: give a number") from None
+    if Path in kinds:
+        return Path(text)
+    return text if str in kinds else tuple(part.strip() for part in text.split(","))
