@@ -26,11 +26,11 @@ from demucs.htdemucs import HTDemucs
 from demucs.states import serialize_model
 from omegaconf import OmegaConf
 from onnx import TensorProto, helper, numpy_helper
+from separator_toys import ASTEROID, described, small
 from torch import Tensor, nn
 
 from encore.models import load_separator
 from encore.models.checkpoint import save_separator
-from encore.models.separators.bsrnn import BSRNN
 
 ABOUT = "{sources: [low, high], sample_rate: 8000, channels: 1}"
 ROFORMER = {
@@ -48,7 +48,6 @@ ROFORMER = {
 }
 BANDS = {**ROFORMER, "stereo": True, "num_stems": 2, "freqs_per_bands": (5, 20, 40)}
 MEL = {**ROFORMER, "num_bands": 4, "sample_rate": 8000}
-BSRNN_OPTIONS = {"sources": ["speech"], "sample_rate": 8000, "channels": 1, "features": 4, "layers": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def tiny_asteroid() -> nn.Module:
     from asteroid.models import ConvTasNet
 
     torch.manual_seed(0)
-    return ConvTasNet(2, n_filters=16, bn_chan=8, hid_chan=8, skip_chan=8, n_blocks=2, n_repeats=1).eval()
+    return ConvTasNet(2, **ASTEROID["ConvTasNet"]).eval()
 
 
 def tiny_demucs(kind: str = "hybrid", seed: int = 0) -> Any:
@@ -215,11 +214,10 @@ def mono(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return lambda mixture: network(mixture)[:, :, None]
 
 
-def bsrnn(seed: int = 0, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+def bsrnn(*sources: str, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
     """A small network of this project with its configuration."""
-    torch.manual_seed(seed)
-    config = BSRNN_OPTIONS | options
-    return BSRNN(**config).eval(), {"_target_": "encore.models.separators.bsrnn.BSRNN", **config}
+    names = sources or ("speech",)
+    return small("BSRNN", names, **options), described("BSRNN", names, **options)
 
 
 def open_file(folder: Path) -> Opened:
@@ -230,8 +228,8 @@ def open_file(folder: Path) -> Opened:
 
 def open_per_source(folder: Path) -> Opened:
     paths, networks = [], []
-    for seed, name in enumerate(("vocals", "drums")):
-        network, config = bsrnn(seed, sources=[name])
+    for features, name in ((4, "vocals"), (8, "drums")):
+        network, config = bsrnn(name, features=features)
         paths.append(str(folder / f"{name}.safetensors"))
         networks.append(network)
         save_separator(paths[-1], network, config)

@@ -8,17 +8,17 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from pretrained_toys import BSRNN_OPTIONS, Trap, bsrnn, fails
+from pretrained_toys import Trap, bsrnn, fails
 from safetensors.torch import load_file, save_file
+from separator_toys import described
 from torch import Tensor, nn
 
 from encore import models
 from encore.models import loading
 from encore.models.checkpoint import instantiate, save_separator
 
-TARGET = "encore.models.separators.bsrnn.BSRNN"
 OUTER = "encore.models.separators.asteroid.AsteroidSeparator"
-NETWORK = {"_target_": TARGET, **BSRNN_OPTIONS}
+NETWORK = described("BSRNN", ("speech",))
 NAME = "encoders.0.projection.weight"
 MIXTURE = 0.1 * torch.randn(2, 1, 700, generator=torch.Generator().manual_seed(0))
 
@@ -216,7 +216,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     save_file({key: value for key, value in weights.items() if key != NAME} | {"extra": torch.ones(1)}, path)
     fails(path, f"do not fit BSRNN: 1 missing ({NAME}); 1 unexpected (extra)")
     save_file(weights | {NAME: torch.ones(2)}, path)
-    fails(path, f"1 of another shape ({NAME} is (2,) in the file and (4, 8) in the network)")
+    fails(path, f"1 of another shape ({NAME} is (2,) in the file and (8, 8) in the network)")
 
 
 def test_shipped_separator_is_opened_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import types
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,14 @@ from pretrained_toys import (
     open_weights,
     tiny_asteroid,
 )
+from separator_toys import ASTEROID
 from torch import nn
 
 from encore.models import load_separator
 from encore.models.pretrained.espnet import EspnetSeparator
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-ASTEROID: dict[str, dict[str, Any]] = {
-    "ConvTasNet": {"n_src": 2, "n_filters": 16, "bn_chan": 8, "hid_chan": 8, "n_blocks": 2, "n_repeats": 1},
-    "DPRNNTasNet": {
-        "n_src": 3,
-        "n_filters": 16,
-        "bn_chan": 8,
-        "hid_size": 8,
-        "chunk_size": 10,
-        "n_repeats": 1,
-    },
-    "DPTNet": {"n_src": 2, "n_filters": 16, "ff_hid": 8, "chunk_size": 10, "n_repeats": 1},
-    "LSTMTasNet": {"n_src": 2, "n_filters": 16, "hid_size": 8, "n_layers": 2},
-    "SuDORMRFNet": {"n_src": 2, "n_filters": 16, "bn_chan": 8, "num_blocks": 1, "upsampling_depth": 2},
-    "SuDORMRFImprovedNet": {"n_src": 1, "n_filters": 16, "bn_chan": 8, "num_blocks": 1, "mask_act": "relu"},
+ENHANCERS: dict[str, dict[str, Any]] = {
     "DCUNet": {
         "architecture": "DCUNet-10",
         "stft_n_filters": 256,
@@ -53,23 +42,19 @@ def asteroid_file(path: Path, **changes: Any) -> str:
     return f"asteroid:{path}"
 
 
-@pytest.mark.parametrize("architecture", ASTEROID)
+@pytest.mark.parametrize("architecture", [*ASTEROID, *ENHANCERS])
 def test_every_waveform_model_of_asteroid_opens(architecture: str, tmp_path: Path) -> None:
-    from asteroid import models as asteroid_models
-
+    sources = ("speaker1", "speaker2") if architecture in ASTEROID else ("speech",)
+    options = ENHANCERS.get(architecture) or {"n_src": 2, **ASTEROID[architecture]}
     torch.manual_seed(0)
-    network = getattr(asteroid_models, architecture)(**ASTEROID[architecture]).eval()
+    network = getattr(import_module("asteroid.models"), architecture)(**options).eval()
     torch.save(network.serialize(), tmp_path / "model.pth")
     separator = load_separator(f"asteroid:{tmp_path / 'model.pth'}")
     with torch.no_grad():
         torch.testing.assert_close(separator(MIXTURE), mono(network)(MIXTURE), rtol=1e-5, atol=1e-6)
-    assert separator.sample_rate == network.sample_rate
-    count = ASTEROID[architecture].get("n_src", 1)
-    assert separator.sources == (
-        ("speech",) if count == 1 else tuple(f"speaker{i + 1}" for i in range(count))
-    )
+    assert (separator.sources, separator.sample_rate) == (sources, network.sample_rate)
     for length in (1, 333):
-        assert separator(MIXTURE[..., :length]).shape == (2, count, 1, length)
+        assert separator(MIXTURE[..., :length]).shape == (2, len(sources), 1, length)
 
 
 def test_asteroid_models_that_cannot_be_opened_say_why(tmp_path: Path) -> None:
