@@ -103,14 +103,6 @@ def test_checkpointing_drops_the_same_features_again() -> None:
         close(again, plain, relative=1e-5)
 
 
-def test_dropout_is_for_training_only() -> None:
-    separator, mixture = built(dropout=0.5), noise(1, 1, 2000)
-    with torch.no_grad():
-        assert torch.equal(separator(mixture), separator(mixture))
-        separator.train()
-        assert not torch.allclose(separator(mixture), separator(mixture))
-
-
 def test_attention_is_one_call_of_torch_per_axis_and_layer(monkeypatch) -> None:
     """The package's own forms all weights in memory."""
     separator, shapes = built(depth=3), []

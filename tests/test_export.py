@@ -212,34 +212,38 @@ def test_a_file_that_fails_is_deleted(checkpoint: Path, capsys, monkeypatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("given", "out", "options", "missing", "words"),
     [
-        (["out.h5"], "ends in '.h5': choose one of .safetensors, .pt2, .onnx, .pt"),
-        (["out.pt2", "--whole"], "--whole is for .onnx"),
-        (["out.pt2", "--seconds", "0"], "--seconds 0 is no sample"),
+        (
+            "given.safetensors",
+            "out.h5",
+            [],
+            None,
+            "ends in '.h5': choose one of .safetensors, .pt2, .onnx, .pt",
+        ),
+        ("given.safetensors", "out.pt2", ["--whole"], None, "--whole is for .onnx"),
+        ("given.safetensors", "out.pt2", ["--seconds", "0"], None, "--seconds 0 is no sample"),
+        ("no.ckpt", "out.pt2", [], None, "no.ckpt' does not exist"),
+        *(
+            (
+                "given.safetensors",
+                "out.onnx",
+                [],
+                name,
+                f'package {name}: pip install "encore-separation[onnx]"',
+            )
+            for name in ("onnx", "onnxscript", "onnxruntime")
+        ),
     ],
 )
-def test_wrong_options_are_one_line(arguments: list[str], words: str, checkpoint: Path, capsys) -> None:
-    out = str(checkpoint.parent / arguments[0])
-    assert main([str(checkpoint), out, *arguments[1:]]) == 1
+def test_mistakes_are_one_line_and_nothing_is_written(
+    given, out, options, missing, words, checkpoint: Path, capsys, monkeypatch
+) -> None:
+    if missing is not None:
+        monkeypatch.setitem(sys.modules, missing, None)
+    folder = checkpoint.parent
+    assert main([str(folder / given), str(folder / out), *options]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert words in line
-    assert not Path(out).exists()
-
-
-@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_a_missing_package_is_one_line_and_nothing_is_written(
-    package: str, checkpoint: Path, capsys, monkeypatch
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    out = checkpoint.parent / "out.onnx"
-    assert main([str(checkpoint), str(out)]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f'needs the package {package}: pip install "encore-separation[onnx]"' in line
-    assert not out.exists()
-
-
-def test_a_missing_checkpoint_is_one_line(tmp_path: Path, capsys) -> None:
-    assert main([str(tmp_path / "no.ckpt"), str(tmp_path / "out.pt2")]) == 1
-    assert "no.ckpt' does not exist" in capsys.readouterr().err
+    assert not (folder / out).exists()

@@ -265,6 +265,15 @@ def test_it_runs_in_bfloat16_and_trains(name: str) -> None:
     assert all(grad.isfinite().all() for grad in learning)
 
 
+@pytest.mark.parametrize("name", ["BSRoFormer", "SpectrogramUNet"])
+@torch.no_grad()
+def test_dropout_is_for_training_only(name: str) -> None:
+    separator, mixture = small(name, dropout=0.5), noise(1, 1, 2000)
+    assert torch.equal(separator(mixture), separator(mixture))
+    separator.train()
+    assert not torch.allclose(separator(mixture), separator(mixture))
+
+
 @EVERY
 def test_it_learns(name: str) -> None:
     """Two tones, each a source of its own."""

@@ -75,16 +75,12 @@ def test_masks_above_the_highest_frequency_are_the_mean_or_zero() -> None:
     close(masks[..., 160:], masks[..., :160].mean(-1, keepdim=True).expand(-1, -1, -1, -1, 97), relative=1e-6)
 
 
-def test_dropout_is_for_training_and_for_the_first_three_layers_up_only() -> None:
-    separator, mixture = built(dropout=0.5), noise(1, 1, 2000)
+def test_dropout_is_for_the_first_three_layers_up() -> None:
+    separator = built(dropout=0.5)
     rates = [
         [part.p for part in norm if isinstance(part, nn.Dropout)] for norm in separator.networks[0].up_norms
     ]
     assert rates == [[0.5], [0.5], [0.5], []]
-    with torch.no_grad():
-        assert torch.equal(separator(mixture), separator(mixture))
-        separator.train()
-        assert not torch.equal(separator(mixture), separator(mixture))
 
 
 @pytest.mark.parametrize("length", [1, 127, 512, 3001])

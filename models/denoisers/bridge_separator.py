@@ -7,15 +7,42 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from encore.models.denoisers.contract import SpectralDenoiser
 from encore.models.denoisers.preconditioning import Preconditioning
 from encore.models.processes.bridge import Bridge
-from encore.models.separators.contract import check_mixture
+from encore.models.separators.contract import AudioNetwork, check_mixture
+from encore.models.separators.spectral import WindowedTransform
 
 Domain = Literal["waveform", "compressed"]
 """``"waveform"``, over the mixture's root mean square, where the mean of a straight bridge is linear mixing.
 ``"compressed"``: the spectrum ``scale |X|^0.5 e^(j phase)`` of the mixture over its peak, for which the
 constants of SB, BBED and OUVE were published."""
+
+
+class SpectralDenoiser(AudioNetwork):
+    """A network that estimates the sources in a state of a bridge, conditioned on time and mixture."""
+
+    transform: WindowedTransform
+
+    def analyze(self, waveforms: Tensor) -> Tensor:
+        """Transform ``(b, n, c, t)`` to complex spectra ``(b, n, c, x, y)``, at the waveforms' level."""
+        return self.transform(waveforms) / self.transform.gain
+
+    def synthesize(self, spectra: Tensor, time: int) -> Tensor:
+        """Invert `analyze`: ``(b, n, c, x, y)`` to ``(b, n, c, time)``."""
+        return self.transform.inverse(spectra * self.transform.gain, time)
+
+    def forward(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
+        """Estimate the sources.
+
+        Args:
+            state: ``(b, s, c, x, y)``, complex, at the mixture's level.
+            t: ``(b,)`` in [0, 1].
+            mixture: ``(b, 1, c, x, y)``, complex.
+
+        Returns:
+            ``(b, s, c, x, y)``, complex.
+        """
+        raise NotImplementedError
 
 
 class BridgeSeparator(nn.Module):

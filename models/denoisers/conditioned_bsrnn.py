@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from encore.models.denoisers.contract import SpectralDenoiser
+from encore.models.denoisers.bridge_separator import SpectralDenoiser
 from encore.models.denoisers.time_embedding import TimeFilms
 from encore.models.separators.band_split import BandSplitNetwork
 

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from encore.models.denoisers.contract import SpectralDenoiser
+from encore.models.denoisers.bridge_separator import SpectralDenoiser
 from encore.models.denoisers.time_embedding import TimeFilms
 from encore.models.separators.spectrogram_unet import MagnitudeTransform, MaskUNet
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -15,30 +14,6 @@ from encore.common.dsp import istft, stft
 from encore.models.denoisers.attention import AdaptiveNorm, GlobalTemporal, GridAttention
 from encore.models.denoisers.time_embedding import LevelEmbedding
 from encore.models.separators.spectral import as_complex, run_layer
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Widths and depths of the stages: down, the latent stage, up."""
-
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        down = self.widths[: len(self.widths) // 2 + 1]
-        doubling = all(after == 2 * before for before, after in pairwise(down))
-        mirrored = self.widths == self.widths[::-1]
-        if len(self.widths) % 2 == 0 or len(self.depths) != len(self.widths) or not (doubling and mirrored):
-            raise ValueError(
-                f"widths={self.widths}, depths={self.depths}: give an odd number of widths that double to "
-                "the middle and mirror after it, such as 72, 144, 288, 144, 72, and as many depths"
-            )
-        if min(self.depths) < 1:
-            raise ValueError(f"depths={self.depths}: give 1 or more blocks for each stage")
-
-    @property
-    def resamplings(self) -> int:
-        return len(self.widths) // 2
 
 
 class TFAttentionUNet(nn.Module):
@@ -89,8 +64,9 @@ class TFAttentionUNet(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        layout = _Layout(tuple(widths), tuple(depths))
-        self.multiple = 2**layout.resamplings
+        _check_stages(widths, depths)
+        wide, middle = tuple(widths), len(widths) // 2
+        self.multiple = 2**middle
         bins = window // 2 + 1
         if window % 2 or bins % (self.multiple * fold):
             raise ValueError(
@@ -105,7 +81,6 @@ class TFAttentionUNet(nn.Module):
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(window).sqrt(), persistent=False)
 
-        wide, middle = layout.widths, layout.resamplings
         frame_bins = bins // self.multiple // fold
         size = embedding // 2
         self.embeddings = nn.ModuleList(LevelEmbedding(embedding, size, count) for _ in range(len(wide) + 1))
@@ -115,7 +90,7 @@ class TFAttentionUNet(nn.Module):
                 _Block(width, heads, size, (fold, frame_bins, frame_channels) if index == middle else None)
                 for _ in range(depth)
             )
-            for index, (width, depth) in enumerate(zip(wide, layout.depths, strict=True))
+            for index, (width, depth) in enumerate(zip(wide, depths, strict=True))
         )
         self.down = nn.ModuleList(nn.Conv2d(width, width // 2, 3, padding=1) for width in wide[:middle])
         self.up = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, padding=1) for width in wide[middle:-1])
@@ -202,6 +177,19 @@ class TFAttentionUNet(nn.Module):
             nn.init.zeros_(layer.weight)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
+
+
+def _check_stages(widths: Sequence[int], depths: Sequence[int]) -> None:
+    down = list(widths[: len(widths) // 2 + 1])
+    doubling = all(after == 2 * before for before, after in pairwise(down))
+    mirrored = list(widths) == [*down, *down[-2::-1]]
+    if len(depths) != len(widths) or not (doubling and mirrored):
+        raise ValueError(
+            f"widths={tuple(widths)}, depths={tuple(depths)}: give an odd number of widths that double to "
+            "the middle and mirror after it, such as 72, 144, 288, 144, 72, and as many depths"
+        )
+    if min(depths) < 1:
+        raise ValueError(f"depths={tuple(depths)}: give 1 or more blocks for each stage")
 
 
 class _Block(nn.Module):
