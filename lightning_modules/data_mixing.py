@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from encore.data.augmentation import random_equaliser, random_speed
+from encore.data.augmentation import (
+    random_channel_swap,
+    random_equaliser,
+    random_pitch,
+    random_sign_flip,
+    random_speed,
+    random_tempo,
+)
 from encore.data.mixing import (
     batch_remix,
     components_of,
@@ -19,7 +26,6 @@ from encore.data.mixing import (
     random_ratios,
     random_snr,
 )
-from encore.data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
 from encore.inference.permutation import reference_order, reorder
 
 

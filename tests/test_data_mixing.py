@@ -7,9 +7,15 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from encore.data.augmentation import random_equaliser, random_speed
+from encore.data.augmentation import (
+    random_channel_swap,
+    random_equaliser,
+    random_pitch,
+    random_sign_flip,
+    random_speed,
+    random_tempo,
+)
 from encore.data.mixing import components_of
-from encore.data.music_augmentation import random_channel_swap, random_pitch, random_sign_flip, random_tempo
 from encore.lightning_modules.data_mixing import DataMixing
 from encore.lightning_modules.schedules import warmup_cosine
 
