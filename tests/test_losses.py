@@ -4,7 +4,6 @@ from itertools import permutations
 
 import pytest
 import torch
-from asteroid.losses import PITLossWrapper
 from torch import Generator, Tensor
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio, signal_noise_ratio
 
@@ -19,7 +18,12 @@ from encore.lightning_modules.losses import (
     negative_snr,
 )
 
-SOURCE_LOSSES = {"si_sdr": negative_si_sdr, "snr": negative_snr, "spectral": SpectralL1(8000)}
+SOURCE_LOSSES = {
+    "si_sdr": negative_si_sdr,
+    "snr": negative_snr,
+    "spectral": SpectralL1(8000),
+    "compressed": CompressedL2(8000),
+}
 
 
 def pairs(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -38,17 +42,6 @@ def test_ratios_in_decibels_are_those_of_torchmetrics(loss: SourceLoss, metric) 
     assert loss(estimate, reference).shape == (5,)
     torch.testing.assert_close(
         loss(estimate, reference), -metric(estimate, reference).mean(-1), rtol=1e-4, atol=0
-    )
-
-
-def test_si_sdr_does_not_hear_the_level_and_snr_does() -> None:
-    estimate, reference = pairs(3, 1, 4000)
-    si_sdr = negative_si_sdr(estimate, reference)
-    torch.testing.assert_close(negative_si_sdr(3 * estimate, reference), si_sdr, rtol=1e-4, atol=0)
-    torch.testing.assert_close(negative_si_sdr(estimate, 3 * reference), si_sdr, rtol=1e-4, atol=0)
-    # 20 dB, by definition
-    torch.testing.assert_close(
-        negative_snr(0.9 * reference, reference), torch.full((3,), -20.0), rtol=1e-4, atol=0
     )
 
 
@@ -113,6 +106,26 @@ def test_spectral_loss_is_its_formula() -> None:
     torch.testing.assert_close(loss(estimate.float(), reference.float()), expected, rtol=1e-4, atol=0)
 
 
+def test_the_compressed_loss_is_written_out() -> None:
+    estimate, reference = pairs(2, 1, 1600)
+    found = CompressedL2(16000)(estimate, reference)
+
+    def compressed(x: Tensor) -> Tensor:
+        spectrum = torch.stft(
+            x[:, 0].double(),
+            510,
+            127,
+            window=torch.hann_window(510).double(),
+            pad_mode="constant",
+            return_complex=True,
+        )
+        return 0.15 * torch.polar(spectrum.abs().sqrt(), spectrum.angle())
+
+    error = (compressed(estimate) - compressed(reference)).abs().square().mean(dim=(1, 2))
+    time = (estimate - reference).abs().mean(dim=(1, 2))
+    torch.testing.assert_close(found.double(), error + 1e-3 * time, rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("name", SOURCE_LOSSES)
 @pytest.mark.parametrize("sources", [1, 2, 3])
 def test_permutation_invariance_is_the_best_of_all_orders(name: str, sources: int) -> None:
@@ -121,32 +134,19 @@ def test_permutation_invariance_is_the_best_of_all_orders(name: str, sources: in
     estimates = references + 0.1 * torch.randn(references.shape, generator=generator)
     orders = torch.stack([torch.randperm(sources, generator=generator) for _ in range(6)])
     shuffled = torch.stack([item[order] for item, order in zip(estimates, orders, strict=True)])
+    given = [shuffled.clone().requires_grad_() for _ in range(2)]
     fixed, invariant = FixedOrder(SOURCE_LOSSES[name]), PermutationInvariant(SOURCE_LOSSES[name])
-    every = [fixed(shuffled[:, list(order)], references) for order in permutations(range(sources))]
-    torch.testing.assert_close(invariant(shuffled, references), torch.stack(every).amin(0), rtol=1e-5, atol=0)
-    torch.testing.assert_close(
-        invariant(shuffled, references), fixed(estimates, references), rtol=1e-5, atol=0
+    every = torch.stack(
+        [fixed(given[0][:, list(order)], references) for order in permutations(range(sources))]
     )
-
-
-@pytest.mark.parametrize("name", SOURCE_LOSSES)
-@pytest.mark.parametrize("sources", [1, 2, 5])
-def test_permutation_invariance_has_the_values_and_gradients_of_asteroid(name: str, sources: int) -> None:
-    estimates, references = pairs(4, sources, 2, 600)
-    estimates = estimates.roll(1, dims=1)
-    found, gradients = [], []
-    for loss in (PermutationInvariant(SOURCE_LOSSES[name]), PITLossWrapper(SOURCE_LOSSES[name])):
-        given = estimates.clone().requires_grad_()
-        if isinstance(loss, PermutationInvariant):
-            value = loss(given, references)
-        else:
-            value = loss.find_best_perm(loss.get_pw_losses(loss.loss_func, given, references))[0]
-        value.square().sum().backward()
-        found.append(value)
-        gradients.append(given.grad)
-    torch.testing.assert_close(*found, rtol=1e-6, atol=0)
+    values = every.amin(0), invariant(given[1], references)
+    torch.testing.assert_close(*values, rtol=1e-5, atol=0)
+    torch.testing.assert_close(values[1], fixed(estimates, references), rtol=1e-5, atol=0)
+    gradients = [
+        torch.autograd.grad(value.square().sum(), own)[0] for value, own in zip(values, given, strict=True)
+    ]
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
-    assert gradients[0].abs().amax(dim=(1, 2, 3)).gt(0).all()
+    assert gradients[0].abs().amax(dim=(2, 3)).gt(0).all()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
