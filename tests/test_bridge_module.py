@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from bridge_toys import toy_bridge
 from separator_toys import noise
 from toys import Shrink, toy_data, toy_trainer
 
+from encore.callbacks.bridge_probe import BridgeProbe
 from encore.lightning_modules.bridge import BridgeModule
 from encore.lightning_modules.data_mixing import DataMixing
 from encore.lightning_modules.losses import CompressedL2, FixedOrder, negative_snr
@@ -24,9 +26,10 @@ def module(**options) -> BridgeModule:
 
 
 @pytest.mark.parametrize("domain", ["waveform", "compressed"])
-def test_training_lowers_the_loss_along_the_whole_path(domain: str, tmp_path: Path, corpus: Path) -> None:
-    trained = module(domain=domain, loss=FixedOrder(negative_snr))
-    data = toy_data(corpus)
+def test_training_lowers_the_loss_along_the_whole_path_and_is_probed(
+    domain: str, tmp_path: Path, corpus: Path
+) -> None:
+    trained, data = module(domain=domain, loss=FixedOrder(negative_snr)), toy_data(corpus)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
 
@@ -46,15 +49,16 @@ def test_training_lowers_the_loss_along_the_whole_path(domain: str, tmp_path: Pa
             ]
 
     before = losses()
-    toy_trainer(tmp_path, max_steps=25).fit(trained, data)
+    probe = BridgeProbe(every_n_epochs=12, items=2, ratios=(0.5,))
+    trainer = toy_trainer(tmp_path, max_steps=25, callbacks=[probe])
+    trainer.fit(trained, data)
     after = losses()
     assert all(late < early - 0.5 for late, early in zip(after, before, strict=True)), (before, after)
-
-
-def test_validation_logs_the_path_and_one_step(tmp_path: Path, corpus: Path) -> None:
-    trainer = toy_trainer(tmp_path)
-    trainer.fit(module(), toy_data(corpus))
     assert {"val/loss", "val/one_step_loss", "train/loss"} <= set(trainer.callback_metrics)
+    # a bridge is conditioned on the time
+    assert {"val/bridge/conditioned_error_r50", "val/bridge/error_r50"} <= set(trainer.callback_metrics)
+    frame = pd.read_parquet(tmp_path / "bridge_path.parquet")
+    assert set(frame["what"]) == {"separator", "linear", "bridge", "constant"}
 
 
 def test_states_have_the_moments_of_the_bridge() -> None:

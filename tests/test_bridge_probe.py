@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from bridge_toys import toy_bridge
 from lightning.pytorch.loggers import CSVLogger
-from toys import Shrink, toy_data, toy_module, toy_trainer
+from toys import toy_data, toy_module, toy_trainer
 
 from encore.callbacks.bridge_probe import BridgeProbe
 from encore.inference.theory import norms, path_errors
-from encore.lightning_modules.bridge import BridgeModule
-from encore.lightning_modules.losses import FixedOrder, negative_snr
 
 
 def test_it_logs_and_writes_what_the_trained_separator_does(tmp_path: Path, corpus: Path) -> None:
@@ -42,31 +40,15 @@ def test_it_logs_and_writes_what_the_trained_separator_does(tmp_path: Path, corp
     assert (tmp_path / "bridge_path.png").stat().st_size > 5000
 
 
-def test_a_bridge_is_conditioned_on_the_time(tmp_path: Path, corpus: Path) -> None:
-    trained = BridgeModule(
-        toy_bridge(),
-        loss=FixedOrder(negative_snr),
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-3),
-    )
-    probe = BridgeProbe(every_n_epochs=1, items=2, ratios=(0.5,))
-    trainer = toy_trainer(tmp_path, callbacks=[probe], max_steps=2)
-    trainer.fit(trained, toy_data(corpus))
-    assert {"val/bridge/conditioned_error_r50", "val/bridge/error_r50"} <= set(trainer.callback_metrics)
-    frame = pd.read_parquet(tmp_path / "bridge_path.parquet")
-    assert set(frame["what"]) == {"separator", "linear", "bridge", "constant"}
-
-
 @pytest.mark.parametrize(
     ("options", "fault"),
-    [({"items": 0}, "items=0"), ({"every_n_epochs": -1}, "every_n_epochs=-1"), ({"ratios": (1.2,)}, "1.2")],
+    [
+        ({"items": 0}, "items=0"),
+        ({"every_n_epochs": -1}, "every_n_epochs=-1"),
+        ({"ratios": (1.2,)}, "1.2"),
+        ({"source": "drums"}, "source=drums: the separator has speech"),
+    ],
 )
 def test_what_makes_no_sense_is_named(options: dict, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        BridgeProbe(**options)
-
-
-def test_an_unknown_source_is_named(tmp_path: Path, corpus: Path) -> None:
-    assert Shrink.sources == ("speech",)
-    trainer = toy_trainer(tmp_path, callbacks=[BridgeProbe(source="drums")], max_steps=1)
-    with pytest.raises(ValueError, match="source=drums"):
-        trainer.fit(toy_module(), toy_data(corpus))
+        BridgeProbe(**options).measure(SimpleNamespace(), toy_module())

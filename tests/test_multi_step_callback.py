@@ -94,39 +94,29 @@ def test_curves_and_examples_are_written(run: tuple[Path, SeparationModule]) -> 
     assert "scores.md" in names
 
 
+@pytest.mark.parametrize(("every", "steps", "expected"), [(2, 7, [4, 7]), (1, 2, [2])])
 def test_runs_every_n_epochs_and_once_at_the_end(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    every: int, steps: int, expected: list[int], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    callback = MultiStepInference(methods(), metrics=["snr"], every_n_epochs=2, items=1)
-    steps = []
-    validate = callback.measure
-    monkeypatch.setattr(callback, "measure", lambda t, m: steps.append(t.global_step) or validate(t, m))
-    # two batches an epoch: epochs end at 2, 4, 6; the run at step 7
-    trainer = fit(
-        corpus, tmp_path, callback, toy_module(), max_steps=7, logger=CSVLogger(tmp_path, name="", version="")
-    )
-    assert steps == [4, 7]
+    """Two batches an epoch: epochs end at 2, 4, 6, and max_steps cuts the last one."""
+    callback, run_at = MultiStepInference(methods(), metrics=["snr"], every_n_epochs=every, items=1), []
+    measure = callback.measure
+    monkeypatch.setattr(callback, "measure", lambda t, m: run_at.append(t.global_step) or measure(t, m))
+    logger = CSVLogger(tmp_path, name="", version="")
+    trainer = fit(corpus, tmp_path, callback, toy_module(), max_steps=steps, logger=logger)
+    assert run_at == expected
     logged = pd.read_csv(tmp_path / "metrics.csv")
     key = "val/multi_step/si_sdr_oracle/snr"
-    assert logged[key].notna().sum() == 2
+    assert logged[key].notna().sum() == len(expected)
     assert key in trainer.callback_metrics  # a checkpoint callback can monitor it
     assert {"val/one_step/snr", "val/mixture/snr", f"{key}_gain", f"{key}_gain_low"} <= set(logged.columns)
     scores = read_scores(tmp_path / "scores.parquet")
-    steps = scores[(scores["kind"] == "oracle") & (scores["step"] > 0)]
+    refined = scores[(scores["kind"] == "oracle") & (scores["step"] > 0)]
     last = logged[logged[key].notna()].iloc[-1]
-    assert last["val/multi_step/si_sdr_oracle/kept"] == pytest.approx(steps["ratio"].isna().mean())
-    assert last["val/multi_step/si_sdr_oracle/ratio"] == pytest.approx(steps["ratio"].mean())
+    assert last["val/multi_step/si_sdr_oracle/kept"] == pytest.approx(refined["ratio"].isna().mean())
+    assert last["val/multi_step/si_sdr_oracle/ratio"] == pytest.approx(refined["ratio"].mean())
     assert last["val/multi_step/fixed/ratio"] == pytest.approx(0.3)
     assert last["val/multi_step/fixed/kept"] == 0
-
-
-def test_is_not_run_twice_at_one_step(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    callback = MultiStepInference(methods(), metrics=["snr"], every_n_epochs=1, items=1)
-    steps = []
-    validate = callback.measure
-    monkeypatch.setattr(callback, "measure", lambda t, m: steps.append(t.global_step) or validate(t, m))
-    fit(corpus, tmp_path, callback, toy_module(), max_steps=2)
-    assert steps == [2]
 
 
 def test_the_averaged_weights_are_scored(corpus: Path, tmp_path: Path) -> None:
