@@ -17,11 +17,11 @@ from hydra.utils import instantiate
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from train_toys import SMALL, train_alone
 
-from encore.cli.overrides import CONFIGS, UserError
-from encore.cli.run_folder import RunFolder
+from encore.cli.overrides import CONFIGS
+from encore.cli.typed_config import check_types
 from encore.models import load_separator
 from encore.reporting.scores import read_scores
 
@@ -30,7 +30,9 @@ ROOT = CONFIGS.parent
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", overrides=["data.root=nowhere", "name=x", *overrides])
+        config = compose("train", overrides=["data.root=nowhere", "name=x", *overrides])
+    check_types(OmegaConf.to_container(config, resolve=False), "")
+    return config
 
 
 @pytest.mark.parametrize(
@@ -113,19 +115,6 @@ def test_the_batch_script_is_valid_and_goes_on_by_itself() -> None:
     text = script.read_text()
     assert {"--requeue", "--signal=SIGUSR1@90"} <= set(re.findall(r"^#SBATCH (\S+)", text, re.MULTILINE))
     assert re.search(r'train\.py hardware=slurm ckpt=last "\$@"$', text, re.MULTILINE)
-
-
-def test_last_is_the_newest_of_our_checkpoint_and_the_one_of_a_requeue(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    assert folder.checkpoint("last") is None
-    hpc, last = tmp_path / "run" / "hpc_ckpt_1.ckpt", tmp_path / "run" / "checkpoints" / "last.ckpt"
-    hpc.touch()
-    assert folder.checkpoint("last") == str(hpc)
-    with pytest.raises(UserError, match="already holds a run"):
-        folder.checkpoint(None)
-    last.parent.mkdir()
-    last.touch()
-    assert folder.checkpoint("last") == str(last)
 
 
 def test_two_processes_train_one_run(tmp_path: Path, corpus: Path) -> None:

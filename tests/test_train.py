@@ -132,55 +132,53 @@ def test_right_overrides_and_sweeps_pass() -> None:
     check_overrides(["-m", "model=bsrnn_xtiny,bsrnn_tiny", "seed=1,2", "data.root=a b"], config_name="train")
 
 
-def test_a_missing_corpus_is_one_line(tmp_path: Path) -> None:
-    done = train(tmp_path, *SMALL, "data.root=nowhere", "trainer.max_steps=1", "name=run")
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
-    assert "nowhere" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_a_missing_value_is_named(tmp_path: Path) -> None:
     done = train_alone(tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == "error: data.root is not set: give data.root=..."
 
 
-def test_ckpt_last_starts_where_there_is_nothing_yet(tmp_path: Path) -> None:
-    assert RunFolder(tmp_path / "new").checkpoint("last") is None
+def test_checkpoints_to_go_on_from(tmp_path: Path) -> None:
+    """The newest of our last one and that of a requeue; none in a new folder; never one that was cut off."""
+    folder = RunFolder(tmp_path / "run")
+    assert folder.checkpoint("last") is None
     with pytest.raises(UserError, match="no such file"):
-        RunFolder(tmp_path / "new").checkpoint("other.ckpt")
-
-
-def test_a_checkpoint_that_was_cut_off_is_told(tmp_path: Path) -> None:
+        folder.checkpoint("other.ckpt")
+    hpc, last = tmp_path / "run" / "hpc_ckpt_1.ckpt", tmp_path / "run" / "checkpoints" / "last.ckpt"
+    for path in (hpc, last):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        assert folder.checkpoint("last") == str(path)
+    with pytest.raises(UserError, match="already holds a run"):
+        folder.checkpoint(None)
     whole, cut = tmp_path / "whole.ckpt", tmp_path / "cut.ckpt"
     torch.save({"a": torch.zeros(5000)}, whole)
     cut.write_bytes(whole.read_bytes()[:5000])
-    assert RunFolder(tmp_path / "new").checkpoint(str(whole)) == str(whole)
+    assert folder.checkpoint(str(whole)) == str(whole)
     with pytest.raises(UserError, match=r"cut\.ckpt: is truncated or not a checkpoint"):
-        RunFolder(tmp_path / "new").checkpoint(str(cut))
+        folder.checkpoint(str(cut))
+
+
+BFLOAT16 = ("model=bsrnn_xtiny", "trainer.precision=bf16-mixed", "trainer.accelerator=cpu")
 
 
 @pytest.mark.parametrize(
-    ("override", "fault"),
+    ("overrides", "fault"),
     [
-        ("data.sample_rate=abc", "data.sample_rate=abc: give a whole number"),
-        ("trainer.max_steps=two", "trainer.max_steps=two: give a whole number"),
-        ("trainer.max_steps=-5", "`max_steps` must be a non-negative integer"),
+        (["data.root=nowhere"], "nowhere"),
+        (["data.sample_rate=abc"], "data.sample_rate=abc: give a whole number"),
+        (["trainer.max_steps=two"], "trainer.max_steps=two: give a whole number"),
+        (["trainer.max_steps=-5"], "`max_steps` must be a non-negative integer"),
+        (BFLOAT16, "precision=bf16: this CPU has no"),
     ],
 )
-def test_wrong_values_are_one_line(tmp_path: Path, corpus: Path, override: str, fault: str) -> None:
-    done = train(tmp_path, *SMALL, f"data.root={corpus}", override, "name=run")
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {fault}")
-    assert "Traceback" not in done.stderr
-
-
-def test_a_precision_that_the_processor_lacks_is_one_line(
-    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_cannot_be_trained_is_one_line(
+    overrides: list[str], fault: str, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceleration, "has_bfloat16_lstm", lambda: False)
-    options = ("model=bsrnn_xtiny", "trainer.precision=bf16-mixed", "trainer.accelerator=cpu", "name=run")
-    done = train(tmp_path, *SMALL, f"data.root={corpus}", *options)
+    done = train(tmp_path, *SMALL, f"data.root={corpus}", "name=run", *overrides)
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: precision=bf16: this CPU has no")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert fault in last
+    assert "Traceback" not in done.stderr

@@ -98,14 +98,6 @@ def test_all_configurations_compose_and_are_of_the_right_kinds(group: str) -> No
                 )
 
 
-@pytest.mark.parametrize("group", ["experiment", "hardware"])
-def test_all_choices_that_change_others_are_of_the_right_kinds(group: str) -> None:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        for name in sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")):
-            config = compose("train", overrides=[f"{group}={name}", "name=x"])
-            check_types(OmegaConf.to_container(config, resolve=False), "")
-
-
 @pytest.mark.parametrize(
     ("method", "override"),
     [
