@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,12 @@ def test_a_loader_gives_what_its_project_gives(case: Case) -> None:
         expected = opened.own(mixture)
     assert expected.abs().max() > 1e-3
     torch.testing.assert_close(separator(mixture), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_compiled_exists(case: Case) -> None:
+    _, separator = case
+    parts: list[Any] = list(separator.modules())  # type: ignore[attr-defined]
+    assert all(callable(getattr(part, name)) for part in parts for name in getattr(part, "compilable", ()))
 
 
 def test_any_length_comes_back_and_items_are_independent(case: Case) -> None:

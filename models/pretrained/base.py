@@ -30,6 +30,8 @@ class PretrainedSeparator(InputNormalization, SeparatorNetwork):
         ValueError: If a value is invalid.
     """
 
+    compilable = ()  # as a whole
+
     def __init__(
         self,
         sources: Sequence[str],
