@@ -9,6 +9,7 @@ permuted among themselves.
 from __future__ import annotations
 
 import torch
+from einops import repeat
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -56,10 +57,9 @@ def reference_order(estimates: Tensor, references: Tensor, groups: Groups | None
         ``(b, s)`` indices into the sources of ``estimates``; a silent reference takes what is left.
     """
     count = references.shape[1]
-    scores = [
-        si_sdr(estimates, references[:, [index]].expand_as(estimates)).mean(-1) for index in range(count)
-    ]
-    return best_assignment(torch.stack(scores, dim=1), groups)
+    every = repeat(estimates, "b e c t -> b k e c t", k=count)
+    scores = si_sdr(every, repeat(references, "b k c t -> b k e c t", e=count))
+    return best_assignment(scores.mean(-1), groups)
 
 
 def best_assignment(scores: Tensor, groups: Groups | None = None) -> Tensor:
