@@ -36,12 +36,11 @@ _FORWARD_MODE = Lock()
 class BatchSize:
     """The fastest number of inputs in a separator call, found by timing the calls that are made anyway.
 
-    Not a call is made for it. From four inputs or from one, whichever is faster, sizes are doubled, or else
-    halved, for as long as that saves 3 % of the time per input; each is tried twice. On a GPU a size is tried
-    only if twice the memory of its half is free, and a call that runs out of memory is repeated in halves and
-    lowers the limit. What is learnt holds for audio of one length (rounded to a power of two) and one number
-    of workers; use one object for one separator on one device, for as many refinements as you like, from any
-    thread.
+    Not a call is made for it. From four inputs or from one, whichever is faster, sizes are doubled for as
+    long as that saves 3 % of the time per input; each is tried twice. On a GPU a size is tried only if twice
+    the memory of its half is free, and a call that runs out of memory is repeated in halves and lowers the
+    limit. What is learnt holds for audio of one length (rounded to a power of two) and one number of workers;
+    use one object for one separator on one device, for as many refinements as you like, from any thread.
 
     Args:
         limit: Never more than this many in a call.
@@ -75,17 +74,12 @@ class BatchSize:
             count = max(by_workers, key=lambda count: count / min(by_workers[count].values()))
             costs = by_workers[count]
             best = min(starts, key=lambda size: costs[size])
-            # upwards first, and downwards only from where the climb began
-            for factor in (2.0, 0.5):
-                start = best
-                while 1 <= (following := int(factor * best)) <= limit:
-                    if following not in costs:
-                        return count, following
-                    if costs[following] > _WORTHWHILE * costs[best]:
-                        break
-                    best = following
-                if best != start:
+            while (following := 2 * best) <= limit:
+                if following not in costs:
+                    return count, following
+                if costs[following] > _WORTHWHILE * costs[best]:
                     break
+                best = following
             return count, best
 
     def record(
