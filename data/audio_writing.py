@@ -13,8 +13,9 @@ Files are complete or absent: a file is written under a temporary name and renam
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
@@ -94,15 +95,10 @@ class AudioWriter:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self._file.close()
-            if error is None:
+            if kind is None:
                 if self._buffer is not None:
                     self._write_buffered(self._buffer)
                 self._partial.replace(self.path)
@@ -126,7 +122,8 @@ class AudioWriter:
                 loudness = np.abs(samples)
                 self.exceeding += int((loudness > 1).sum())
                 self._peak = max(self._peak, float(loudness.max(initial=0.0)))
-            self._write_samples(samples if self._buffer is not None else self._encode(samples))
+            with self._named_errors():
+                self._file.write(samples if self._buffer is not None else self._encode(samples))
 
     def _encode(self, samples: np.ndarray) -> np.ndarray:
         """Convert samples ``(time, channel)`` to libsndfile's input."""
@@ -135,12 +132,6 @@ class AudioWriter:
         if self.subtype in _INTEGER_BITS:
             samples = _quantize(samples, _INTEGER_BITS[self.subtype])
         return np.ascontiguousarray(samples)
-
-    def _write_samples(self, samples: np.ndarray) -> None:
-        try:
-            self._file.write(samples)
-        except soundfile.LibsndfileError as error:
-            raise self._writing_error(error) from error
 
     def _write_buffered(self, buffered: Path) -> None:
         if self.exceeding and self.clip == "error":
@@ -153,21 +144,23 @@ class AudioWriter:
             self._open(self._partial, self.container, self.subtype) as self._file,
         ):
             for samples in source.blocks(_BLOCK, dtype="float64", always_2d=True):
-                self._write_samples(self._encode(samples))
+                with self._named_errors():
+                    self._file.write(self._encode(samples))
 
     def _open(self, path: Path, container: str, subtype: str) -> soundfile.SoundFile:
-        try:
-            return soundfile.SoundFile(
-                path, "w", self.sample_rate, self.channels, subtype=subtype, format=container
-            )
-        except soundfile.LibsndfileError as error:
-            raise self._writing_error(error) from error
+        shape = (self.sample_rate, self.channels, subtype)
+        with self._named_errors():
+            return soundfile.SoundFile(path, "w", *shape, format=container)
 
-    def _writing_error(self, error: soundfile.LibsndfileError) -> ValueError:
-        return ValueError(
-            f"{self.path} cannot be written as {self.container} {self.subtype}, {self.channels} channels,"
-            f" {self.sample_rate} Hz: {error.error_string} choose another subtype, or a WAV file"
-        )
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except soundfile.LibsndfileError as error:
+            raise ValueError(
+                f"{self.path} cannot be written as {self.container} {self.subtype}, {self.channels} channels,"
+                f" {self.sample_rate} Hz: {error.error_string} choose another subtype, or a WAV file"
+            ) from error
 
     def _remove(self) -> None:
         self._partial.unlink(missing_ok=True)

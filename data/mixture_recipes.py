@@ -52,6 +52,14 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 """The sources of every task, in the order of their placement."""
 
 MANIFEST, LISTING = "manifest.jsonl", "sources.jsonl"
+# of the listing, and the attributes of a placement that they hold
+_COLUMNS = {
+    "first": "first",
+    "frames": "frames",
+    "offsets": "offset",
+    "onsets": "onset",
+    "level_db": "level_db",
+}
 _MOST = 10_000  # mixtures; names have four digits
 
 
@@ -143,7 +151,9 @@ def write_task(
     reader = Reader(sample_rate, 1)
     items, entries = [], []
     for number in tqdm(range(count), desc=task, unit="mixture"):
-        own_seed = _seed_of(seed, task, number)
+        # 63 bits, independent of all other mixtures
+        sequence = np.random.SeedSequence(seed, spawn_key=(list(TASKS).index(task), number))
+        own_seed = int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
         generator = Generator().manual_seed(own_seed)
         recordings = draw_recordings(task, speech, sounds, generator)
         signals = [_read_sound(reader, recording) for recording in recordings]
@@ -271,18 +281,8 @@ def _entry(recordings: Sequence[Recording], placements: Sequence[Placement]) -> 
         "labels": [recording.label for recording in recordings],
         "speakers": [recording.speaker for recording in recordings],
         "files": [recording.path.as_posix() for recording in recordings],
-        "first": [placement.first for placement in placements],
-        "frames": [placement.frames for placement in placements],
-        "offsets": [placement.offset for placement in placements],
-        "onsets": [placement.onset for placement in placements],
-        "level_db": [placement.level_db for placement in placements],
+        **{column: [getattr(own, name) for own in placements] for column, name in _COLUMNS.items()},
     }
-
-
-def _seed_of(seed: int, task: str, number: int) -> int:
-    """Return the seed of one mixture, of 63 bits, independent of all others."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(list(TASKS).index(task), number))
-    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 if __name__ == "__main__":

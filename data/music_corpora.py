@@ -180,22 +180,15 @@ def _stems(song: Path) -> dict[str, Reference]:
     """Return the stems of a song by name, each a file or those of a folder."""
     stems: dict[str, Reference] = {}
     for path in sorted(song.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
-            name, found = path.name, tuple(file for file in sorted(path.iterdir()) if _is_audio_file(file))
-        elif _is_audio_file(path):
-            name, found = path.stem, (path,)
-        else:
+        folder = path.is_dir() and not path.name.startswith(".")
+        files = sorted(path.iterdir()) if folder else [path]
+        if not (found := tuple(file for file in files if is_audio(file) and file.is_file())):
             continue
-        if not found:
-            continue
+        name = path.name if folder else path.stem
         if name in stems:
             raise ValueError(f"{song} has the stem {name!r} twice: keep one of them, or rename one")
-        stems[name] = found if path.is_dir() else path
+        stems[name] = found if folder else path
     return stems
-
-
-def _is_audio_file(path: Path) -> bool:
-    return is_audio(path) and path.is_file()
 
 
 def _single(stems: Mapping[str, Reference], source: str, song: Path) -> Reference:

@@ -97,15 +97,8 @@ def wsj0_mix(
 ) -> list[Item]:
     """List WSJ0-2mix or WSJ0-3mix: ``2speakers/wav8k/min/{tr,cv,tt}/{mix,s1,s2}``.
 
-    Args:
-        root: The folder with ``2speakers`` (``3speakers``), or that folder itself.
-        split: ``"train"``, ``"valid"`` or ``"test"``.
-        speakers: Per mixture, 2 or 3.
-        sample_rate: 8000 or 16000 Hz.
-        mode: See `Mode`.
-
-    Returns:
-        Items named as their files, like ``011a0101_1.3_20do010c_-1.3``.
+    ``root`` is the folder with ``2speakers`` (``3speakers``), or that folder itself; other arguments are
+    those of `librimix`. Items are named as their files, like ``011a0101_1.3_20do010c_-1.3``.
 
     Source: J. R. Hershey et al., "Deep clustering: Discriminative embeddings for segmentation and
     separation", 2016.
@@ -129,18 +122,9 @@ def wham(
     """List WHAM! or WHAMR!: ``wav8k/min/{tr,cv,tt}/{mix_clean,mix_both,mix_single,s1,s2,noise}``.
 
     WHAMR! has each of them but the noise twice, as ``mix_clean_anechoic``, ``mix_clean_reverb`` and so on.
-
-    Args:
-        root: The folder with ``wav8k`` or ``wav16k``.
-        split: ``"train"``, ``"valid"`` or ``"test"``.
-        sample_rate: 8000 or 16000 Hz.
-        mode: See `Mode`.
-        task: One of `TASKS`.
-        reverb: Which half of WHAMR!; None for WHAM!.
-        dereverberate: Whether the references of reverberant mixtures are the anechoic ones.
-
-    Returns:
-        Items named as their files.
+    ``root`` is the folder with ``wav8k`` or ``wav16k``; ``reverb`` is the half of WHAMR!, None
+    for WHAM!; with ``dereverberate`` the references of reverberant mixtures are the anechoic ones. Other
+    arguments are those of `librimix`.
 
     Source: G. Wichern et al., "WHAM!: Extending Speech Separation to Noisy Environments", 2019;
     M. Maciejewski et al., "WHAMR!: Noisy and Reverberant Single-Channel Speech Separation", 2020.
@@ -155,7 +139,7 @@ def wham(
     mixture, references = _task_folders(task, 2)
     suffix = "" if reverb is None else f"_{reverb}"
     wanted = "_anechoic" if dereverberate else suffix
-    base = _rate_folder(_outer_folder(root, "wham"), sample_rate, mode)
+    base = _rate_folder(existing_folder(root, "the WHAM! folder", "data.root"), sample_rate, mode)
     folders = {source: f"{folder}{wanted}" for source, folder in references.items()}
     return _paired(base / _WSJ0_SPLITS[split], f"{mixture}{suffix}", folders)
 
