@@ -12,6 +12,7 @@ import copy
 import math
 import re
 from dataclasses import astuple, dataclass
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,11 +119,11 @@ def own_metric(
 
 
 class Layout(NamedTuple):
-    """How a function takes its signals: axes, whether NumPy arrays, and whether one item at a time."""
+    """How a function takes its signals: if one item at a time, if as NumPy arrays, and their axes."""
 
-    axes: int
-    arrays: bool
     one_by_one: bool
+    arrays: bool
+    axes: int
 
     def __str__(self) -> str:
         items, kind = "1" if self.one_by_one else "n", "arrays" if self.arrays else "tensors"
@@ -184,13 +185,12 @@ class OwnScorer:
             try:
                 # mixed precision, where it is on, would change the scores
                 with torch.autocast(estimates.device.type, enabled=False):
-                    scores[finite] = self._scores([x[finite] for x in prepared], self.layout).to(
-                        scores.device
-                    )
+                    numbers = self._scores([x[finite] for x in prepared], self.layout)
             except Exception as error:  # runtimes have exceptions of their own, and the user's code any
                 raise ValueError(
                     f"'{self.source}' fails on estimates of shape {tuple(estimates.shape)}: {one_line(error)}"
                 ) from error
+            scores[finite] = numbers.to(scores.device)
         return self.sign * scores.reshape(len(estimates), -1).mean(1).to(estimates.dtype)
 
     def _scores(self, signals: list[Tensor], layout: Layout) -> Tensor:
@@ -233,17 +233,16 @@ class OwnScorer:
         if self.inputs == 2:
             signals.append(signals[0] + 0.01 * torch.randn(shape, generator=generator))
         faults = {}
-        for one_by_one in (True,) if self.is_graph else (False, True):
-            for arrays in (False,) if self.is_graph else (False, True):
-                for layout in (Layout(axes, arrays, one_by_one) for axes in (2, 3)):
-                    try:
-                        scores = self._scores(signals, layout)
-                        alone = self._scores([x[:1] for x in signals], layout)
-                    except Exception as error:  # as in __call__
-                        faults[layout] = one_line(error)
-                        continue
-                    mixed = not torch.allclose(scores[:1], alone, rtol=1e-4, atol=1e-6, equal_nan=True)
-                    return layout._replace(one_by_one=one_by_one or mixed)
+        choices = ((True,), (False,)) if self.is_graph else ((False, True), (False, True))
+        for layout in starmap(Layout, product(*choices, (2, 3))):
+            try:
+                scores = self._scores(signals, layout)
+                alone = self._scores([x[:1] for x in signals], layout)
+            except Exception as error:  # as in __call__
+                faults[layout] = one_line(error)
+                continue
+            mixed = not torch.allclose(scores[:1], alone, rtol=1e-4, atol=1e-6, equal_nan=True)
+            return layout._replace(one_by_one=layout.one_by_one or mixed)
         reasons = "; ".join(f"{layout}: {fault}" for layout, fault in list(faults.items())[:4])
         raise ValueError(f"'{self.source}' scores no noise at {self.rate} Hz; {reasons}")
 

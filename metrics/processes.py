@@ -66,76 +66,66 @@ class ScorePool:
         # a thread waits for each process
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="score")
         self._own = threading.local()
-        self.processes: list[Process] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
 
     def score(self, name: str, pairs: Iterable[tuple[FloatArray, FloatArray]], **options: Any) -> list[float]:
         """Score every pair; see `score_pairs`."""
-        return list(self._threads.map(lambda pair: self._score(name, pair, options), pairs))
+        return list(self._threads.map(lambda pair: self._score((name, *pair, options)), pairs))
 
     def close(self) -> None:
         """Finish running scores, drop waiting ones, and stop the processes."""
         self._threads.shutdown(cancel_futures=True)
         while self.processes:
-            self.processes.pop().stop()
+            _stop(self.processes.pop())
 
-    def _score(self, name: str, pair: tuple[FloatArray, FloatArray], options: dict[str, Any]) -> float:
-        """Score a pair in the process of this thread."""
-        process: Process | None = getattr(self._own, "process", None)
+    def _score(self, request: tuple[str, FloatArray, FloatArray, dict[str, Any]]) -> float:
+        """Send a request to the process of this thread, and wait for its answer."""
+        process: subprocess.Popen[bytes] | None = getattr(self._own, "process", None)
         if process is None:
-            process = self._own.process = Process()
+            process = self._own.process = _start()
             self.processes.append(process)
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
-            answer = process.call((name, *pair, options))
+            pickle.dump(request, process.stdin)
+            process.stdin.flush()
+            answer: float | Exception = pickle.load(process.stdout)
         except (EOFError, OSError) as error:
             self._own.process = None
             self.processes.remove(process)
             raise RuntimeError(
-                f"a process that computed {name!r} ended with status {process.stop()}: if memory was short,"
-                " use fewer workers; workers=0 scores in the calling process"
+                f"a process that computed {request[0]!r} ended with status {_stop(process)}: if memory was "
+                "short, use fewer workers; workers=0 scores in the calling process"
             ) from error
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
-class Process:
-    """A running `encore.metrics.single_signals`, with one thread of its own."""
+def _start() -> subprocess.Popen[bytes]:
+    """Start `encore.metrics.single_signals` as a program, with one thread of its own."""
+    environment = {
+        **os.environ,
+        # as many processes as there is room for have one core each
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        # the same packages as here, however they were found
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    # -P: the modules beside the file are no top-level modules
+    command = [sys.executable, "-P", single_signals.__file__]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
-    def __init__(self) -> None:
-        environment = {
-            **os.environ,
-            # as many processes as there is room for have one core each
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            # the same packages as here, however they were found
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
-        # -P: the modules beside the file are no top-level modules
-        command = [sys.executable, "-P", single_signals.__file__]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._requests, self._answers = self._process.stdin, self._process.stdout
-        self.pid = self._process.pid
 
-    def call(self, request: tuple[str, FloatArray, FloatArray, dict[str, Any]]) -> float | Exception:
-        """Send a request and wait for its answer."""
-        pickle.dump(request, self._requests)
-        self._requests.flush()
-        answer: float | Exception = pickle.load(self._answers)
-        return answer
-
-    def stop(self) -> int:
-        """End the process, which keeps nothing, and return its exit status."""
+def _stop(process: subprocess.Popen[bytes]) -> int:
+    """End a process, which keeps nothing, and return its exit status."""
+    for pipe in (process.stdin, process.stdout):
         with suppress(OSError):  # bytes that it has not read
-            self._requests.close()
-        self._answers.close()
-        with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(timeout=1)
-        self._process.kill()
-        return self._process.wait()
+            pipe.close()  # type: ignore[union-attr]
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(timeout=1)
+    process.kill()
+    return process.wait()
 
 
 _pools: dict[tuple[int, int], ScorePool] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
@@ -17,28 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from speech_toys import RATE, noisy, voices
 from torch import Tensor
 
 from encore.metrics import MetricPanel, estoi, get_metric, pesq, single_signals
 from encore.metrics.processes import close_score_pools, score_pairs, score_pool
 
-RATE = 16000
 POOLED = ["pesq", "pesq_nb", "stoi", "estoi"]
-
-
-def voices(batch: int, channels: int = 1, *, seconds: float = 1.0) -> Tensor:
-    """Harmonics under a syllabic envelope, different in each row; (batch, channel, time)."""
-    time = torch.arange(int(seconds * RATE)) / RATE
-    rows = []
-    for row in range(batch * channels):
-        phase = 2 * math.pi * torch.cumsum(110 + 20 * row + 25 * torch.sin(math.pi * time), 0) / RATE
-        harmonics = torch.stack([torch.sin(k * phase) / k for k in range(1, 20)]).sum(0)
-        rows.append(0.1 * torch.sin(math.pi * 2.3 * time + row) ** 2 * harmonics)
-    return torch.stack(rows).reshape(batch, channels, -1)
-
-
-def noisy(reference: Tensor, seed: int = 0) -> Tensor:
-    return reference + 0.02 * torch.randn(reference.shape, generator=torch.Generator().manual_seed(seed))
 
 
 def in_threads(work: Callable[[int], Tensor], count: int = 16) -> list[Tensor]:
@@ -73,7 +57,7 @@ def ends(process_id: int) -> bool:
 
 @pytest.mark.parametrize("name", POOLED)
 def test_processes_give_the_values_of_this_one_to_the_bit_in_order_and_nan(name: str) -> None:
-    reference = voices(5, 2)
+    reference = voices(5, 2, seconds=1)
     estimate = noisy(reference)
     estimate[1, 0], reference[3] = torch.nan, 0
     expected = get_metric(name, sample_rate=RATE).score(estimate, reference)
@@ -84,19 +68,14 @@ def test_processes_give_the_values_of_this_one_to_the_bit_in_order_and_nan(name:
 
 
 def test_long_signals_are_scored_in_the_same_pieces() -> None:
-    reference = torch.cat([voices(1, seconds=15), torch.zeros(1, 1, 15 * RATE)], dim=-1)
+    reference = torch.cat([voices(1, 1, seconds=15), torch.zeros(1, 1, 15 * RATE)], dim=-1)
     estimate = noisy(reference)
     assert torch.equal(pesq(estimate, reference, workers=1), pesq(estimate, reference))
 
 
-def test_nothing_is_started_for_what_runs_in_torch_or_cannot_be_scored(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_nothing_is_started_for_what_cannot_be_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", None)
     close_score_pools()
-    reference = voices(1)
-    for name in ("si_sdr", "sdr", "dnsmos_p808"):
-        assert get_metric(name, sample_rate=RATE, workers=2).score(noisy(reference), reference).isfinite()
     assert pesq(torch.zeros(3, RATE), torch.zeros(3, RATE), workers=2).isnan().all()
 
 
@@ -107,7 +86,7 @@ def test_a_process_needs_no_torch() -> None:
 
 
 def test_a_dead_process_is_an_error_that_says_so_and_is_replaced() -> None:
-    estimate, reference = noisy(voices(1)), voices(1)
+    estimate, reference = noisy(voices(1, 1)), voices(1, 1)
     expected = pesq(estimate, reference, workers=1)
     (before,) = process_ids(1)
     os.kill(before, signal.SIGKILL)
@@ -130,7 +109,7 @@ def test_an_exception_in_a_process_is_raised_here(workers: int) -> None:
 
 def test_all_metrics_of_one_count_share_its_processes() -> None:
     close_score_pools()
-    reference = voices(4)
+    reference = voices(4, 1)
     for name in POOLED:
         get_metric(name, sample_rate=RATE, workers=2).score(noisy(reference), reference)
     MetricPanel(POOLED, sample_rate=RATE, workers=2)(noisy(reference), reference)
@@ -145,7 +124,7 @@ def _score_in_child(estimate: Tensor, reference: Tensor, results: multiprocessin
 
 
 def test_a_forked_daemon_has_processes_of_its_own_which_end_with_it() -> None:
-    estimate, reference = noisy(voices(1)), voices(1)
+    estimate, reference = noisy(voices(1, 1)), voices(1, 1)
     expected = pesq(estimate, reference, workers=1).item()
     context = multiprocessing.get_context("fork")
     results = context.Queue()
@@ -179,10 +158,12 @@ def test_a_script_needs_no_guard_and_takes_its_processes_along_even_if_it_is_kil
     assert all(ends(int(process_id)) for process_id in done.stdout.split())
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("name", [*POOLED, "si_sdr", "sdr", "dnsmos_ovrl"])
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [*((name, workers) for name in POOLED for workers in (0, 2)), ("sdr", 0), ("dnsmos_ovrl", 0)],
+)
 def test_four_threads_get_the_scores_of_one(name: str, workers: int) -> None:
-    reference = voices(4, seconds=0.6)
+    reference = voices(4, 1, seconds=0.6)
     estimate = noisy(reference)
     metric = get_metric(name, sample_rate=RATE, workers=workers)
     expected = [metric.score(estimate[k : k + 1], reference[k : k + 1]) for k in range(4)]
@@ -193,7 +174,7 @@ def test_four_threads_get_the_scores_of_one(name: str, workers: int) -> None:
 def test_threads_share_numpy_s_generator_and_the_warnings_filters_without_a_trace(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
-    reference = voices(1, seconds=0.8)
+    reference = voices(1, 1, seconds=0.8)
     # its score is decided by the noise that pystoi adds to empty bands
     low = torch.fft.irfft(torch.fft.rfft(reference)[..., : reference.shape[-1] // 20], n=reference.shape[-1])
     expected = estoi(low, reference, sample_rate=RATE)
