@@ -59,12 +59,12 @@ def run(
     start, done, interrupted = time.monotonic(), 0, False
     total = len(jobs) + len(messages.faults)
     try:
-        for job, result in files.separate(jobs):
+        for job, result in files.separate(jobs, None if writer is None else writer.rows):
             try:
                 if isinstance(result, Exception):
                     raise result
-                if writer is not None:
-                    writer.add(result)
+                if writer is not None and result.rows is not None:
+                    writer.add(result.rows)
             except (ValueError, RuntimeError, MemoryError, OSError) as error:
                 messages.fault(job.path, error)
                 continue

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import soundfile
 import torch
 from torch import Generator, Tensor
@@ -44,12 +45,14 @@ class Separation:
         scores: For each source, see `encore.cli.file_scores`; of a file that was refined in segments the
             means over its chunks, weighted by their lengths. Empty if not wanted.
         notes: What the user should know, a line each.
+        rows: Of the table of scores; None if not wanted.
     """
 
     job: Job
     statistics: ChunkStatistics
     scores: Scores
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
+    rows: pd.DataFrame | None = None
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -111,10 +114,16 @@ class FileSeparator:
         frames = resampled_length(job.info.frames, job.info.sample_rate, rate)
         return self.method.segments(frames, rate)
 
-    def separate(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Separation | Exception]]:
+    def separate(
+        self, jobs: Sequence[Job], table: Callable[[Separation], pd.DataFrame] | None = None
+    ) -> Iterator[tuple[Job, Separation | Exception]]:
         """Separate, refine, score and write checked files; those that fail leave no outputs.
 
         On a CPU as many segments at a time as there are cores, of one or of several files.
+
+        Args:
+            jobs: The files.
+            table: Makes rows of a result before its files are there, so that they never are without.
 
         Yields:
             Every file in order, and its result or the error.
@@ -129,7 +138,7 @@ class FileSeparator:
             for file, chunks in groupby(bar, key=itemgetter(0)):
                 result: Separation | Exception
                 try:
-                    result = self._write(file, chunks)
+                    result = self._write(file, chunks, table)
                 except FAULTS as error:
                     file.failed, result = True, error
                 yield file.job, result
@@ -203,7 +212,9 @@ class FileSeparator:
         """
         return min(info.sample_rate, self.separator.sample_rate)
 
-    def _write(self, file: _File, results: Iterable[_Result]) -> Separation:
+    def _write(
+        self, file: _File, results: Iterable[_Result], table: Callable[[Separation], pd.DataFrame] | None
+    ) -> Separation:
         """Write the chunks of one file."""
         statistics, tables = ChunkStatistics(), []
         with open_outputs(
@@ -221,11 +232,13 @@ class FileSeparator:
                 tables.append(scores)
                 last = chunk.start + chunk.length == file.length
                 outputs.write(chunk.waveforms[-1, 0], last=last)
-                if not last:
-                    malloc_trim()
-        scores = mean_of_chunks(tables, statistics.lengths)
-        notes = file.audio.notes + self._refinement_notes(file, statistics, scores) + outputs.notes
-        return Separation(job=file.job, statistics=statistics, scores=scores, notes=notes)
+                if last:  # without waiting for the next file
+                    break
+                malloc_trim()
+            scores = mean_of_chunks(tables, statistics.lengths)
+            notes = file.audio.notes + self._refinement_notes(file, statistics, scores) + outputs.notes
+            result = Separation(job=file.job, statistics=statistics, scores=scores, notes=notes)
+            return result if table is None else replace(result, rows=table(result))
 
     def _refinement_notes(self, file: _File, statistics: ChunkStatistics, scores: Scores) -> list[str]:
         """Return notes on the guide and the segments of a file."""

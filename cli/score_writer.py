@@ -40,8 +40,8 @@ class ScoreWriter:
         self._tables: list[pd.DataFrame] = []
         self._written = time.monotonic()
 
-    def add(self, separation: Separation) -> None:
-        """Add the rows of one file; rows of the same items from an earlier run are replaced."""
+    def rows(self, separation: Separation) -> pd.DataFrame:
+        """Return the rows of one file."""
         name, sources = separation.job.name, self.files.separator.sources
         items = [name] if len(sources) == 1 else [f"{name}/{source}" for source in sources]
         rows = [
@@ -49,9 +49,13 @@ class ScoreWriter:
             for item, scores in zip(items, separation.scores, strict=True)
             for row in _source_rows(self.files, separation.statistics, scores)
         ]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Add the rows of one file; rows of the same items from an earlier run are replaced."""
+        self._tables.append(rows)
         if self._earlier is not None:
-            self._earlier = self._earlier[~self._earlier["item"].isin(items)]
-        self._tables.append(pd.DataFrame(rows, columns=list(COLUMNS)))
+            self._earlier = self._earlier[~self._earlier["item"].isin(set(rows["item"]))]
         if time.monotonic() - self._written > _FLUSH_SECONDS:
             self.write()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import soundfile
 import torch
 
 from encore import infer
 from encore.models.checkpoint import save_separator
 from encore.models.separators.bsrnn import BSRNN
+from encore.reporting import read_scores
 
 ROOT = Path(infer.__file__).parent
 RATE = 16000
@@ -23,9 +25,9 @@ def separator_file(
     options = {
         "sources": list(sources),
         "channels": channels,
+        "sample_rate": rate,
         "features": 4,
         "layers": 1,
-        "sample_rate": rate,
     }
     path = folder / f"{name}.safetensors"
     save_separator(path, BSRNN(**options), {"_target_": "encore.models.separators.bsrnn.BSRNN", **options})
@@ -50,6 +52,11 @@ def write_pair(
         soundfile.write(path, samples, rate, subtype=subtype)
 
 
+def read(path: Path) -> torch.Tensor:
+    """Samples ``(channel, time)``."""
+    return torch.from_numpy(soundfile.read(path, dtype="float32", always_2d=True)[0].T)
+
+
 def run(*arguments: object) -> int:
     return infer.main([str(argument) for argument in arguments])
 
@@ -59,9 +66,18 @@ def audio_files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in suffixes)
 
 
-def oracle(root: Path, separator: str, *, scores: bool = False) -> list[object]:
+def scores(out: Path, name: str = "scores.csv") -> pd.DataFrame:
+    return read_scores(out / name)
+
+
+def one_step(root: Path, separator: str, *inputs: object) -> list[object]:
+    """A command that calls the separator once and scores nothing."""
+    files = inputs or (root / "noisy",)
+    return [*files, "-o", root / "out", "--separator", separator, "--method", "one_step", "--no-scores"]
+
+
+def oracle(root: Path, separator: str, *, scored: bool = False) -> list[object]:
+    """A command of one step with an oracle guide."""
     options = ["--separator", separator, "--reference", root / "clean", "--guide", "si_sdr"]
-    return [
-        *(root / "noisy", "-o", root / "out", *options, "--steps", 1, "--candidates", 2),
-        *([] if scores else ["--no-scores"]),
-    ]
+    command = [root / "noisy", "-o", root / "out", *options, "--steps", 1, "--candidates", 2]
+    return command if scored else [*command, "--no-scores"]

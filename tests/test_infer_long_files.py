@@ -1,17 +1,22 @@
 """Files that infer.py refines in segments: the audio, the scores, the notes and the plan."""
 
+import threading
+from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 import torch
-from infer_toys import RATE, oracle, run, signals, write_pair
+from infer_toys import RATE, oracle, read, run, scores, signals, write_pair
 from refinement_toys import cut_out
 from torch import Tensor
 
 from encore.cli import dry_run, input_audio
 from encore.cli.file_scores import ChunkScorer
+from encore.cli.file_separation import FileSeparator
 from encore.cli.input_audio import InputAudio
 from encore.cli.outputs import Outputs
 from encore.inference import GridSearch, batched, overlap_add, refine
@@ -19,17 +24,13 @@ from encore.inference.segments import Chunk, ChunkStatistics, LongItem, refine_s
 from encore.metrics import get_metric, si_sdr
 from encore.models.loading import load_separator
 from encore.models.wrappers import match_channels
-from encore.reporting import read_scores
 
-SEGMENTS = [
-    *("--segment", "0.2", "--set", "method.overlap_seconds=0.0525"),
-    *("--set", "method.max_batch=1"),
-]
+SEGMENTS = ["--segment", "0.2", "--set", "method.overlap_seconds=0.0525", "--set", "method.max_batch=1"]
 
 
 @pytest.mark.usefixtures("few_metrics")
 def test_a_long_file_is_refined_and_scored_in_segments(
-    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mono: str, capsys, monkeypatch
 ) -> None:
     for name, frames in (("long.wav", 8000), ("short.wav", 3200)):
         write_pair(tmp_path, name, frames, channels=2, subtype="FLOAT")
@@ -42,16 +43,13 @@ def test_a_long_file_is_refined_and_scored_in_segments(
         return score(self, chunk, *rest)
 
     monkeypatch.setattr(ChunkScorer, "__call__", watched)
-    assert run(*oracle(tmp_path, mono, scores=True), *SEGMENTS) == 0
+    assert run(*oracle(tmp_path, mono, scored=True), *SEGMENTS) == 0
     notes = capsys.readouterr().err
     assert "long.wav: refined in 4 segments of 0.2 s, its scores are means over them" in notes
     assert "short.wav" not in notes
     # never more than a chunk of all steps is in memory
     assert scored == [2360, 2360, 2360, 920, 3200]
-    clean, noisy, written = (
-        torch.from_numpy(soundfile.read(tmp_path / kind / "long.wav", dtype="float32")[0].T)
-        for kind in ("clean", "noisy", "out")
-    )
+    clean, noisy, written = (read(tmp_path / kind / "long.wav") for kind in ("clean", "noisy", "out"))
     separate = match_channels(load_separator(mono), 2)
 
     def refine_one(mixture: Tensor, references: Tensor | None, _: object) -> Chunk:
@@ -59,20 +57,15 @@ def test_a_long_file_is_refined_and_scored_in_segments(
         search = GridSearch(2, include_estimate=True, steps=1)
         return Chunk.of(refine(batched(separate, 1), mixture, quality, search), mixture)
 
-    item = LongItem(
-        read=partial(cut_out, noisy[None]),
-        length=8000,
-        segment=3200,
-        overlap=840,
-        read_references=partial(cut_out, clean[None, None]),
-    )
+    reads = {"read": partial(cut_out, noisy[None]), "read_references": partial(cut_out, clean[None, None])}
+    item = LongItem(**reads, length=8000, segment=3200, overlap=840)
     chunks = [chunk for _, chunk in refine_segments(refine_one, [item])]
     expected = ChunkStatistics()
     for chunk in chunks:
         expected.add(chunk)
     joined = torch.cat([chunk.waveforms[-1] for chunk in chunks], -1)
     torch.testing.assert_close(written, joined[0, 0], rtol=0, atol=1e-6)
-    rows = read_scores(tmp_path / "out" / "scores.csv").set_index(["item", "metric", "kind", "step"])
+    rows = scores(tmp_path / "out").set_index(["item", "metric", "kind", "step"])
     assert set(rows.loc["long.wav"].index) == set(rows.loc["short.wav"].index)
     last = rows.loc[("long.wav", "si_sdr", "oracle", 1)]
     # the last segment begins at 4800 and is faded in at 7080
@@ -96,22 +89,18 @@ def test_segments_side_by_side_give_the_same_file(tmp_path: Path, mono: str) -> 
 
 
 @pytest.mark.usefixtures("few_metrics")
-def test_a_silent_part_of_a_long_file_costs_no_score(
-    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_silent_part_of_a_long_file_costs_no_score(tmp_path: Path, mono: str, capsys) -> None:
     write_pair(tmp_path, "a.wav", 12000)
     clean, _ = signals(12000, RATE)
     clean[4000:] = 0
     soundfile.write(tmp_path / "clean" / "a.wav", clean, RATE, subtype="FLOAT")
-    assert run(*oracle(tmp_path, mono, scores=True), *SEGMENTS) == 0
+    assert run(*oracle(tmp_path, mono, scored=True), *SEGMENTS) == 0
     assert "the guide cannot score 3 of them" in capsys.readouterr().err
-    rows = read_scores(tmp_path / "out" / "scores.csv")
+    rows = scores(tmp_path / "out")
     assert rows[rows["metric"] == "si_sdr"]["value"].notna().all()
 
 
-def test_dry_run_counts_the_overlap_of_segments(
-    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dry_run_counts_the_overlap_of_segments(tmp_path: Path, mono: str, capsys, monkeypatch) -> None:
     write_pair(tmp_path, "a.wav")
     monkeypatch.setattr(dry_run, "_seconds_per_call", lambda files, clip: (10 * clip, 0.0))
     assert run(*oracle(tmp_path, mono), *SEGMENTS, "--dry-run") == 0
@@ -128,16 +117,14 @@ def test_dry_run_counts_the_overlap_of_segments(
     assert "at most 3 separator calls)" in capsys.readouterr().out
 
 
-def test_no_more_than_segments_is_ever_in_memory(
-    tmp_path: Path, stereo: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_than_segments_is_ever_in_memory(tmp_path: Path, stereo: str, monkeypatch) -> None:
     write_pair(tmp_path, "a.wav", 40000, channels=2, rate=2 * RATE)
     monkeypatch.setattr(input_audio, "_BLOCK", 3000)
     kept: list[int] = []
-    read = InputAudio.read
+    read_window = InputAudio.read
 
     def read_watched(self: InputAudio, start: int, stop: int) -> Tensor:
-        found = read(self, start, stop)
+        found = read_window(self, start, stop)
         kept.append(sum(part.shape[-1] for part in self._mixture._parts))
         assert found.untyped_storage().nbytes() == 4 * found.numel()
         return found
@@ -157,19 +144,15 @@ def test_no_more_than_segments_is_ever_in_memory(
     assert max(kept) <= 3200 + 1500
     assert max(written) <= 3200
     assert sum(written) == 20000
-    in_parts = {path.name: soundfile.read(path)[0] for path in sorted((tmp_path / "out").rglob("*.wav"))}
-    assert all(len(samples) == 40000 for samples in in_parts.values())
+    assert read(tmp_path / "out" / "a.wav").shape == (2, 40000)
 
 
 @pytest.mark.parametrize("options", [["method.segment_seconds=null"], ["method.refine_per=item"]])
 def test_an_item_can_be_refined_as_a_whole(tmp_path: Path, mono: str, options: list[str]) -> None:
     write_pair(tmp_path, "a.wav", 20000, subtype="FLOAT")
     changes = [part for option in options for part in ("--set", option)]
-    assert run(*oracle(tmp_path, mono, scores=True), *SEGMENTS, *changes) == 0
-    clean, noisy, written = (
-        torch.from_numpy(soundfile.read(tmp_path / kind / "a.wav", dtype="float32")[0])[None]
-        for kind in ("clean", "noisy", "out")
-    )
+    assert run(*oracle(tmp_path, mono, scored=True), *SEGMENTS, *changes) == 0
+    clean, noisy, written = (read(tmp_path / kind / "a.wav") for kind in ("clean", "noisy", "out"))
     separate = load_separator(mono)
     if "item" in options[0]:
         separate = overlap_add(separate, segment=3200, overlap=840 / 3200)
@@ -180,7 +163,7 @@ def test_an_item_can_be_refined_as_a_whole(tmp_path: Path, mono: str, options: l
         GridSearch(2, include_estimate=True, steps=1),
     )
     torch.testing.assert_close(written, expected.estimates[0, 0], rtol=0, atol=1e-5)
-    rows = read_scores(tmp_path / "out" / "scores.csv").set_index(["metric", "kind", "step"])
+    rows = scores(tmp_path / "out").set_index(["metric", "kind", "step"])
     # a score of the whole file
     value = rows.loc[("si_sdr", "oracle", 1)]["value"]
     assert value == pytest.approx(si_sdr(written, clean).item(), abs=1e-3)
@@ -197,9 +180,40 @@ def test_shifts_and_context_and_consistency_are_options(tmp_path: Path, mono: st
         "consistency=uniform",
     ):
         assert run(*oracle(tmp_path, mono), *SEGMENTS, "--set", f"method.{change}") == 0
-        outputs.append(soundfile.read(tmp_path / "out" / "a.wav", dtype="float32")[0].tobytes())
-    assert outputs[2] == outputs[3]
-    assert len(set(outputs)) == 4
+        outputs.append(read(tmp_path / "out" / "a.wav"))
+    assert torch.equal(outputs[2], outputs[3])
+    assert len({tuple(output[0].tolist()) for output in outputs}) == 4
     # one source that sums to the mixture is the mixture
-    noisy = soundfile.read(tmp_path / "noisy" / "a.wav", dtype="float32")[0]
-    assert abs(soundfile.read(tmp_path / "out" / "a.wav", dtype="float32")[0] - noisy).max() < 1e-6
+    torch.testing.assert_close(outputs[4], read(tmp_path / "noisy" / "a.wav"), rtol=0, atol=1e-6)
+
+
+def test_files_are_read_once_and_segments_of_several_worked_on_at_the_same_time(
+    tmp_path: Path, mono: str, monkeypatch
+) -> None:
+    """One pool for the segments of all files: no thread starts another, and no sample is decoded twice."""
+    for name in ("a.wav", "b.wav", "long.wav"):
+        write_pair(tmp_path, name, 8000 if name == "long.wav" else 3200)
+    decoded: Counter[str] = Counter()
+    read_blocks = input_audio.read_blocks
+
+    def blocks(path: Path, frames: int) -> Iterator[Tensor]:
+        for block in read_blocks(path, frames):
+            decoded[f"{path.parent.name}/{path.name}"] += block.shape[-1]
+            yield block
+
+    monkeypatch.setattr(input_audio, "read_blocks", blocks)
+    together = threading.Barrier(3, timeout=60)
+    refine_one, threads = FileSeparator._refine, set()
+
+    def watched(self: FileSeparator, *arguments: Any, at_once: int) -> Chunk:
+        assert at_once == 3
+        threads.add(threading.get_ident())
+        together.wait()
+        return refine_one(self, *arguments, at_once=at_once)
+
+    monkeypatch.setattr(FileSeparator, "_refine", watched)
+    assert run(*oracle(tmp_path, mono, scored=True), *SEGMENTS, "--set", "method.workers=3") == 0
+    expected = {"a.wav": 3200, "b.wav": 3200, "long.wav": 8000}
+    kinds = ("clean", "noisy")
+    assert decoded == {f"{kind}/{name}": frames for kind in kinds for name, frames in expected.items()}
+    assert len(threads) == 3

@@ -7,54 +7,49 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from infer_toys import oracle, run, separator_file, signals, write_pair
+from infer_toys import oracle, run, scores, separator_file, signals, write_pair
 
 from encore.cli.score_writer import headline
-from encore.reporting import read_scores
 
 
 def items(out: Path, name: str = "scores.csv") -> set[str]:
-    return set(read_scores(out / name)["item"])
+    return set(scores(out, name)["item"])
 
 
 @pytest.mark.usefixtures("few_metrics")
-def test_scores_of_runs_with_the_same_settings_stand_in_one_table(
-    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scores_of_runs_with_the_same_settings_stand_in_one_table(tmp_path: Path, mono: str, capsys) -> None:
     out = tmp_path / "out"
     write_pair(tmp_path, "a.wav")
-    assert run(*oracle(tmp_path, mono, scores=True)) == 0
+    assert run(*oracle(tmp_path, mono, scored=True)) == 0
     (tmp_path / "noisy" / "a.wav").unlink()
     write_pair(tmp_path, "b.wav")
-    assert run(*oracle(tmp_path, mono, scores=True)) == 0
+    assert run(*oracle(tmp_path, mono, scored=True)) == 0
     assert items(out) == {"a.wav", "b.wav"}
     assert json.loads((out / "summary.json").read_text())["final"]["si_sdr"]["one_step"]["count"] == 2
     assert not (out / "scores.1.csv").exists()
     # with other settings they do not compare
-    assert run(*oracle(tmp_path, mono, scores=True), "--seed", "3", "--skip-existing") == 0  # nothing to do
+    assert run(*oracle(tmp_path, mono, scored=True), "--seed", "3", "--skip-existing") == 0  # nothing to do
     write_pair(tmp_path, "c.wav")
     capsys.readouterr()
-    assert run(*oracle(tmp_path, mono, scores=True), "--seed", "3", "--skip-existing") == 1
+    assert run(*oracle(tmp_path, mono, scored=True), "--seed", "3", "--skip-existing") == 1
     assert "are of a run with other seed" in capsys.readouterr().err
     assert items(out) == {"a.wav", "b.wav"}
-    assert run(*oracle(tmp_path, mono, scores=True), "--seed", "3") == 0
+    assert run(*oracle(tmp_path, mono, scored=True), "--seed", "3") == 0
     assert "scores.1.csv: scores of an earlier run, with other settings" in capsys.readouterr().err
     assert (items(out), items(out, "scores.1.csv")) == ({"b.wav", "c.wav"}, {"a.wav", "b.wav"})
     assert json.loads((out / "run.1.json").read_text())["seed"] == 0
-    assert run(*oracle(tmp_path, mono, scores=True), "--seed", "4") == 0
+    assert run(*oracle(tmp_path, mono, scored=True), "--seed", "4") == 0
     assert items(out, "scores.2.csv") == {"b.wav", "c.wav"}
 
 
-def test_files_that_cannot_be_read_are_counted(
-    tmp_path: Path, mono: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_that_cannot_be_read_are_counted(tmp_path: Path, mono: str, capsys) -> None:
     write_pair(tmp_path, "a.wav")
     (tmp_path / "noisy" / "b.wav").write_text("no audio")
     assert run(*oracle(tmp_path, mono)) == 1
     assert "1 of 2 files written" in capsys.readouterr().out
 
 
-def test_where_nothing_can_be_scored_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_nothing_can_be_scored_it_says_so(tmp_path: Path, capsys) -> None:
     separator = separator_file(tmp_path, "low", rate=8000)
     soundfile.write(tmp_path / "a.wav", signals(9000, 8000)[1], 8000)
     given = [str(tmp_path / "a.wav"), "-o", str(tmp_path / "out"), "--separator", separator]

@@ -70,20 +70,12 @@ def test_a_plain_file_of_any_length_is_separated(tmp_path: Path, priors: tuple[s
     mixture = 0.1 * noise(1, 2, 4410)[0].T.numpy()
     soundfile.write(tmp_path / "scene.wav", mixture, 16000, subtype="FLOAT")
     out = tmp_path / "out"
-    given = [
-        str(tmp_path / "scene.wav"),
-        "-o",
-        str(out),
-        *SHORT,
-        "--priors",
-        speech,
-        f"{sound}:Flute",
-        speech,
-    ]
+    names = [speech, f"{sound}:Flute", speech]
+    given = [tmp_path / "scene.wav", "-o", out, *SHORT, "--priors", *names]
     assert run(*given, "--no-scores") == 0
-    names = sorted(path.name for path in (out / "scene").iterdir())
-    assert names == ["flute.wav", "speech1.wav", "speech2.wav"]
-    for name in names:
+    written = sorted(path.name for path in (out / "scene").iterdir())
+    assert written == ["flute.wav", "speech1.wav", "speech2.wav"]
+    for name in written:
         estimate, rate = soundfile.read(out / "scene" / name)
         assert (estimate.shape, rate) == ((4410, 2), 16000)
         assert float(abs(estimate).max()) > 0
@@ -106,7 +98,7 @@ def test_a_plain_file_of_any_length_is_separated(tmp_path: Path, priors: tuple[s
     rows = pd.read_csv(out / "scores.csv")
     assert set(rows["item"]) == {"scene.wav"}
     facts = json.loads((out / "run.json").read_text())
-    assert facts["priors"] == [speech, f"{sound}:Flute", speech]
+    assert facts["priors"] == names
     assert facts["method"]["posterior"]["solver"]["guidance"]["schedule"]["floor"] == 0.002
     one, other = (macs_per_second(load_prior(path)) for path in (speech, sound))
     assert facts["macs_per_second"] == pytest.approx(4 * (2 * one + other))

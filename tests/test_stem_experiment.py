@@ -13,7 +13,9 @@ from train_toys import train
 
 from encore.reporting.scores import read_scores
 
-SMALL = (
+COMMAND = (
+    "experiment=progressive_musdb",
+    "data.root=songs",
     "data.test_seconds=0.2",
     "data.num_workers=0",
     "evaluation.methods.adaptive.search.steps=2",
@@ -36,36 +38,28 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(work: Path) -> Path:
-    run = train(
-        work,
-        "experiment=progressive_musdb",
-        "data.root=songs",
-        "separator=stems.safetensors",
-        "name=run",
-        *SMALL,
-    )
+    run = train(work, *COMMAND, "separator=stems.safetensors", "name=run")
     assert run.returncode == 0, run.stderr[-2000:]
     assert "| stem " in run.stdout
     return work / "outputs" / "run"
 
 
-def test_every_stem_is_refined_in_every_way_and_scored_at_every_step(done: Path) -> None:
+def test_every_stem_is_refined_by_every_method_and_scored_at_every_step(done: Path) -> None:
     scores = read_scores(done / "scores.parquet")
     assert set(scores["source"]) == set(SOURCES)
     assert set(scores["item"]) == {f"Eve - Five/{stem}" for stem in SOURCES}
-    ways = {(row.guide, row.kind) for row in scores.itertuples()}
+    found = {(row.guide, row.kind) for row in scores.itertuples()}
     blind = {(name, "blind") for name in ("disjointness", "remix_agreement")}
-    named = ("none", "own_level", "wiener", "wiener_single", "state_form", "noise")
-    assert ways == {("none", "mixture"), ("none", "one_step"), ("si_sdr", "oracle")} | blind | {
-        (name, "fixed") for name in named
-    }
+    fixed_ones = ("none", "own_level", "wiener", "wiener_single", "state_form", "noise")
+    others = {("none", "mixture"), ("none", "one_step"), ("si_sdr", "oracle")}
+    assert found == others | blind | {(name, "fixed") for name in fixed_ones}
     assert set(scores["metric"]) == {"si_sdr", "usdr", "csdr"}
     fixed = scores[(scores["guide"] == "none") & (scores["kind"] == "fixed")]
     assert sorted(set(fixed["step"])) == [0, 1, 2]
     assert fixed.loc[fixed["step"] == 2, "ratio"].to_numpy() == pytest.approx(1 / 3)
 
 
-def test_the_guide_never_lowers_what_it_listens_to(done: Path) -> None:
+def test_the_guide_never_lowers_its_own_metric(done: Path) -> None:
     scores = read_scores(done / "scores.parquet")
     own = scores[(scores["guide"] == "si_sdr") & (scores["metric"] == "si_sdr")]
     for _, group in own.groupby("item"):
@@ -95,30 +89,22 @@ def test_a_run_goes_on_with_the_songs_that_are_missing(work: Path, done: Path) -
     before = read_scores(done / "scores.parquet")
     rows = pd.read_parquet(done / "stem_scores.parquet")
     rows[rows["source"] != "bass"].to_parquet(done / "stem_scores.parquet", index=False)
-    command = ("experiment=progressive_musdb", "data.root=songs", "separator=stems.safetensors", "name=run")
-    refused = train(work, *command, *SMALL)
+    command = (*COMMAND, "separator=stems.safetensors", "name=run")
+    refused = train(work, *command)
     assert refused.returncode == 1
     assert "already holds a run" in refused.stderr
-    again = train(work, *command, *SMALL, "ckpt=last")
+    again = train(work, *command, "ckpt=last")
     assert again.returncode == 0, again.stderr[-2000:]
     after = read_scores(done / "scores.parquet")
-    keys = ["item", "guide", "kind", "step", "metric"]
-    merged = before.merge(after, on=keys)
+    merged = before.merge(after, on=["item", "guide", "kind", "step", "metric"])
     assert len(merged) == len(before) == len(after)
     assert (merged["value_x"] - merged["value_y"]).abs().max() < 1e-3
 
 
 def test_the_predictor_alone_in_a_dry_run(work: Path) -> None:
-    run = train(
-        work,
-        "experiment=oracle_predictor",
-        "data.root=songs",
-        "separator=stems.safetensors",
-        "name=dry",
-        "data.test_seconds=0.2",
-        "trainer.fast_dev_run=true",
-        "evaluation.targets=[vocals]",
-    )
+    options = ("data.root=songs", "data.test_seconds=0.2", "separator=stems.safetensors", "name=dry")
+    dry = ("trainer.fast_dev_run=true", "evaluation.targets=[vocals]")
+    run = train(work, "experiment=oracle_predictor", *options, *dry)
     assert run.returncode == 0, run.stderr[-2000:]
     assert len(pd.read_parquet(work / "outputs" / "dry" / "oracle_predictor.parquet")) == 10 * 2 * 4
 
@@ -156,10 +142,8 @@ def test_the_training_of_stems_in_a_dry_run(work: Path) -> None:
         (("separator=stems.safetensors", "data.root=nowhere"), "nowhere"),
     ],
 )
-def test_mistakes_are_told_in_one_line(work: Path, overrides: tuple[str, ...], fault: str) -> None:
-    run = train(
-        work, "experiment=progressive_musdb", "data.root=songs", "name=wrong", "ckpt=last", *SMALL, *overrides
-    )
+def test_mistakes_are_one_line(work: Path, overrides: tuple[str, ...], fault: str) -> None:
+    run = train(work, *COMMAND, "name=wrong", "ckpt=last", *overrides)
     assert run.returncode == 1
     assert fault in run.stderr
     assert run.stderr.strip().count("\n") == 0
