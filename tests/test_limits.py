@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from climbing import COUNT, all_curves, climb, falling, with_steps
+from refinement_toys import COUNT, all_curves, climb, falling, with_steps
 from test_searches import SEARCHES, cost, every_search
 from torch import Tensor
 

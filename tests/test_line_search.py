@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from climbing import NAN, Climb, Curve, climb, flat, hill, nowhere, with_steps
+from refinement_toys import NAN, Climb, Curve, climb, flat, hill, nowhere, with_steps
 from torch import Tensor
 
 from encore.inference import BrentSearch, CoarseToFine, GoldenSection, GradientLineSearch, Search, SearchState

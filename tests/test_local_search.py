@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from climbing import NAN, climb, hill
+from refinement_toys import NAN, climb, hill
 from torch import Tensor
 
 from encore.inference import FixedListSearch, GreedySearch, LocalSearch, Search, SearchState

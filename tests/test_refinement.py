@@ -28,9 +28,11 @@ from torch import Generator, Tensor
 
 from encore.inference import (
     AnnealedGridSearch,
+    FixedListSearch,
     GridSearch,
     Refined,
     Search,
+    SearchState,
     Trajectory,
     batched,
     refine,
@@ -46,42 +48,20 @@ STEPS, K = 6, 5
 LOOPS = [readable, refine, in_parts]
 
 
-def two_rounds(step: int, tried: list[tuple[float, float]]) -> list[float]:
-    if not tried:
-        return [1.0, 0.5, 0.0]
-    best = max(tried, key=lambda pair: pair[1])[0]
-    return [] if len(tried) > 3 else [r for r in (best + 0.25, best - 0.25) if 0 <= r <= 1]
-
-
-Propose = Callable[[int, list[tuple[float, float]]], list[float]]
-
-
-def once(ratios: Callable[[int], list[float]]) -> Propose:
-    return lambda step, tried: [] if tried else ratios(step)
-
-
-FIXED = [0.875, 0.75, 1.0, 0.25, 0.0]
-GRIDS: dict[str, tuple[Callable[..., Search], Propose]] = {
-    "grid": (lambda **o: GridSearch(K, **o), once(lambda step: [1 - j / K for j in range(K)])),
-    "grid_0": (
-        lambda **o: GridSearch(K, include_estimate=True, **o),
-        once(lambda step: [1 - j / K for j in range(K + 1)]),
-    ),
-    "annealed": (
-        lambda **o: AnnealedGridSearch(K, **o),
-        once(lambda step: [(1 - (step - 1) / STEPS) * (1 - j / K) for j in range(K)]),
-    ),
-    "two_rounds": (TwoRounds, two_rounds),
+SEARCHES: dict[str, Callable[..., Search]] = {
+    "grid": lambda **options: GridSearch(K, **options),
+    "grid_0": lambda **options: GridSearch(K, include_estimate=True, **options),
+    "annealed": lambda **options: AnnealedGridSearch(K, **options),
+    "two_rounds": TwoRounds,
 }
+FIXED = FixedListSearch(ratios=[0.875, 0.75, 1.0, 0.25, 0.0], keep_best=False)
 
 
 def plain(
     separate: Separator,
     mixture: Tensor,
-    propose: Propose,
-    steps: int,
+    search: Search,
     score_of: Callable[[Tensor], float],
-    keep_best: bool,
     path: str,
 ) -> tuple[Tensor, list[float], list[float]]:
     """Return estimates of all steps ``(steps + 1, s, c, t)``, scores and ratios of one item ``(c, t)``."""
@@ -96,10 +76,11 @@ def plain(
     estimates = separated(anchors)
     score = score_of(estimates)
     trajectory, scores, ratios = [estimates], [score], []
-    for step in range(1, steps + 1):
-        tried: list[tuple[float, float]] = []
+    for step in range(search.steps):
+        # as after steps that moved, so that no kept estimate ends anything
+        state = SearchState(history=[0.0] * (step + 1), chosen=[1.0] * step)
         found: list[tuple[float, float, Tensor, list[Tensor]]] = []
-        while proposed := propose(step, tried):
+        while proposed := search.propose(state):
             for number in proposed:
                 ratio = torch.tensor(number, dtype=torch.float32)  # ratios are in single precision
                 r, rest = float(ratio), float(1 - ratio)
@@ -108,10 +89,12 @@ def plain(
                     deviation = float(NOISE * (ratio * (1 - ratio)).sqrt()) * level
                     inputs = [x + deviation * z for x, z in zip(inputs, noise, strict=True)]
                 candidates = separated(inputs)
-                tried.append((number, score_of(candidates)))
-                found.append((tried[-1][1], r, candidates, inputs))
+                state.ratios.append(number)
+                state.scores.append(score_of(candidates))
+                found.append((state.scores[-1], r, candidates, inputs))
+            state.round += 1
         best = max(found, key=lambda candidate: candidate[:2])
-        if keep_best and not best[0] > score:
+        if search.keep_best and not best[0] > score:
             ratios.append(math.nan)
         else:
             score, r, estimates, inputs = best
@@ -141,9 +124,8 @@ def check_plain(
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_both_loops_compute_what_the_plain_loop_computes(name: str, path: str) -> None:
-    build, propose = GRIDS[name]
     for function, sources, blind in (
         (linear, 1, False),
         (squash, 1, True),
@@ -160,22 +142,22 @@ def test_both_loops_compute_what_the_plain_loop_computes(name: str, path: str) -
             return float(score.float())  # scores are compared in single precision
 
         for keep in (True, False):
+            search = SEARCHES[name](steps=STEPS, keep_best=keep)
             known = [
-                plain(separate, mixture[i], propose, STEPS, lambda y, i=i: score_of(y, i), keep, path)
+                plain(separate, mixture[i], search, lambda y, i=i: score_of(y, i), path)
                 for i in range(len(mixture))
             ]
             for loop in LOOPS:
-                search = build(steps=STEPS, keep_best=keep)
                 check_plain(loop, (separate, mixture, quality, search), known.__getitem__, path)
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_fixed_schedule_computes_what_the_plain_loop_computes(path: str) -> None:
     mixture, _ = signals(1, sources=2)
-    separate, propose = of_sources(shrink, 2), once(lambda step: [FIXED[step - 1]])
-    known = [plain(separate, x, propose, len(FIXED), lambda y: math.nan, False, path) for x in mixture]
+    separate = of_sources(shrink, 2)
+    known = [plain(separate, x, FIXED, lambda y: math.nan, path) for x in mixture]
     for wrapped in (separate, batched(separate, 2, workers=2)):
-        check_plain(refine_fixed, (wrapped, mixture, FIXED), known.__getitem__, path)
+        check_plain(refine_fixed, (wrapped, mixture, FIXED.ratios), known.__getitem__, path)
 
 
 def test_the_cases_above_reach_every_branch() -> None:

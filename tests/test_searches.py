@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from climbing import (
+from refinement_toys import (
     COUNT,
     NAN,
     Climb,
@@ -121,7 +121,7 @@ def test_linear_schedules_have_the_published_ratios() -> None:
 
 @every_search
 def test_scores_never_fall_and_calls_stay_within_the_bound(search) -> None:
-    """That they are mixing ratios is checked in `climbing.Recorded`."""
+    """That they are mixing ratios is checked in `refinement_toys.Recorded`."""
     result = climb(search, all_curves, COUNT)
     rise = result.scores.diff(dim=0)
     assert (rise >= 0).all()
