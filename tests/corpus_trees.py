@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 
 from encore.data.music_corpora import VALID_SONGS
+from encore.data.sound_classes import FSD_CLASSES
 
 RATE = 8000
 SOURCES = ("vocals", "drums", "bass", "other")
@@ -104,18 +105,48 @@ def moises(root: Path, name: str, stems: Mapping[str, Sequence[int]], channels: 
     (root / name / "data.json").write_text('{"song": "a title"}')
 
 
-def of_config(config: str, root: Path, frames: int) -> None:
-    """The corpus that a config of ``configs/data`` for music reads when only its root is set."""
+def of_config(config: str, root: Path, frames: int = 1600) -> None:
+    """The corpus that a config of ``configs/data`` reads when only its root is set."""
+    splits = ("train", "valid", "test")
     if config == "musdb18_hq":
         songs(root / "train", [*VALID_SONGS, *TITLES[:4]], frames=frames)
         songs(root / "test", TITLES[4:], frames=frames)
     elif config == "moisesdb":
         for number in range(50):
-            stems = ("vocals", "drums", "bass", "guitar")
-            moises(root, f"{number:02d}", {stem: [frames] for stem in stems})
-    else:
+            moises(root, f"{number:02d}", {stem: [frames] for stem in ("vocals", "drums", "bass", "guitar")})
+    elif config in ("song_folders", "stem_folders"):
         songs(root / "valid", TITLES[4:], frames=frames)
         if config == "song_folders":
             songs(root / "train", TITLES[:4], frames=frames)
-        for place, stem in enumerate(SOURCES if config == "stem_folders" else ()):
-            write(root / "train" / stem / "one.wav", tone(hertz(0, place), frames))
+        for stem in SOURCES if config == "stem_folders" else ():
+            tree(root / "train", [stem], ["one"], frames)
+    elif config == "voicebank_demand":
+        for kind in ("clean", "noisy"):
+            tree(root, [f"{kind}_trainset_28spk_wav"], [f"{p}_001" for p in ("p225", "p226", "p287")], frames)
+            tree(root, [f"{kind}_testset_wav"], ["p232_001"], frames)
+    elif config == "dns":
+        tree(root, ("noisy", "clean", "noise"), [f"fileid_{number}" for number in range(3)], frames)
+        tree(root / "test_set/synthetic/no_reverb", ("noisy", "clean"), ["fileid_5"], frames)
+    elif config == "librimix":
+        libri2mix(root, frames)
+    elif config in ("wsj0_mix", "wham"):
+        base, mixture = (root / "2speakers", "mix") if config == "wsj0_mix" else (root, "mix_both")
+        for split in ("tr", "cv", "tt"):
+            tree(base / "wav8k" / "min" / split, (mixture, "s1", "s2"), ["one"], frames)
+    elif config == "mixed_speakers":
+        tree(root, [f"{split}/{name}" for split in splits for name in ("p225", "p226")], ["one"], frames)
+    elif config == "vctk":
+        for speaker in (f"p{number}" for number in range(225, 236)):
+            tree(root / "wav48", [speaker], [f"{speaker}_{number:03d}" for number in range(20)], frames)
+    elif config == "fsdkaggle2018":
+        clips = [
+            (f"{place}_{number}", label) for place, label in enumerate(FSD_CLASSES) for number in range(10)
+        ]
+        tree(root, ["audio_train"], [name for name, _ in clips], frames)
+        rows = [f"{name}.wav,{label},1" for name, label in clips]
+        (root / "train.csv").write_text("\n".join(["fname,label,manually_verified", *rows]))
+    else:  # paired_folders, mixed_folders, manifest
+        for split in splits:
+            tree(root / split, ("noisy", "clean", "speech", "noise"), ["one"], frames)
+            table = f"mixture,speech\n{split}/noisy/one.wav,{split}/clean/one.wav\n"
+            (root / f"{split}.csv").write_text(table)

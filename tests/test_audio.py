@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,16 +97,11 @@ def test_an_integer_file_is_copied_bit_for_bit(tmp_path: Path, subtype: str) -> 
     levels[:2] = [[-(2**31), 2**31 - 1], [0, -(2**31)]]
     soundfile.write(tmp_path / "a.wav", levels, 16000, subtype=subtype)
     info = audio_info(tmp_path / "a.wav")
+    assert (info.frames, info.sample_rate, info.channels) == (3000, 16000, 2)
+    assert (info.format, info.subtype) == ("WAV", subtype)
     waveform, rate = read_audio(tmp_path / "a.wav")
     assert write_audio(tmp_path / "b.wav", waveform, rate, subtype=info.subtype) == 0
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
-
-
-def test_info_says_how_to_write_the_same_kind_of_file(tmp_path: Path) -> None:
-    write_audio(tmp_path / "a.flac", _noise(321), 22050, subtype="PCM_16")
-    info = audio_info(tmp_path / "a.flac")
-    assert (info.frames, info.sample_rate, info.channels) == (321, 22050, 2)
-    assert (info.format, info.subtype) == ("FLAC", "PCM_16")
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.WAV", "a.flac", "a.ogg", "a.mp3", "a.aiff"])
@@ -119,15 +115,11 @@ def test_every_suffix_is_written_and_read(tmp_path: Path, name: str) -> None:
     assert [file.name for file in (tmp_path / "deep" / "er").iterdir()] == [name]
 
 
-def test_float_files_are_never_clipped(tmp_path: Path) -> None:
-    loud = _noise(scale=3.0)
-    assert write_audio(tmp_path / "a.wav", loud, 16000, clip="error") == 0
-    assert torch.equal(read_audio(tmp_path / "a.wav")[0], loud)
-
-
-def test_integer_files_clip_as_told(tmp_path: Path) -> None:
+def test_float_files_are_never_clipped_and_integer_files_as_chosen(tmp_path: Path) -> None:
     loud = torch.tensor([[0.5, -2.0, 1.0, 4.0]])
     path = tmp_path / "a.wav"
+    assert write_audio(path, loud, 16000, clip="error") == 0
+    assert torch.equal(read_audio(path)[0], loud)
     assert write_audio(path, loud, 16000, subtype="PCM_16") == 2
     step = 2.0**-15
     assert read_audio(path)[0].tolist() == [[0.5, -1.0, 1 - step, 1 - step]]
@@ -156,30 +148,28 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     assert len(list(tmp_path.iterdir())) == 1
 
 
+MONO = torch.zeros(1, 100)
+
+
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "waveform", "options", "message"),
     [
-        ("a.xyz", {}, "no suffix that can be written"),
-        ("a.flac", {"subtype": "FLOAT"}, r"subtype='FLOAT' cannot be stored in FLAC.*PCM_24"),
-        ("a.wav", {"clip": "loud"}, "clip='loud' is unknown"),
+        ("a.xyz", MONO, {}, "no suffix that can be written"),
+        ("a.flac", MONO, {"subtype": "FLOAT"}, r"subtype='FLOAT' cannot be stored in FLAC.*PCM_24"),
+        ("a.wav", MONO, {"clip": "loud"}, "clip='loud' is unknown"),
+        ("a.wav", torch.tensor([[0.0, torch.nan]]), {}, "NaN or infinite"),
+        ("a.wav", torch.zeros(5), {}, r"give \(channel, time\)"),
+        ("a.wav", torch.zeros(1, 2, 3), {}, r"give \(channel, time\)"),
+        ("a.wav", torch.zeros(2, 0), {}, r"give \(channel, time\)"),
+        ("a.mp3", MONO, {"sample_rate": 12345}, r"cannot be written as MP3.*WAV"),
     ],
 )
-def test_write_refuses_what_it_cannot_do(
-    tmp_path: Path, name: str, options: dict[str, str], message: str
+def test_what_cannot_be_written_is_one_line(
+    tmp_path: Path, name: str, waveform: torch.Tensor, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        write_audio(tmp_path / name, _noise(), 16000, **options)  # type: ignore[arg-type]
+        write_audio(tmp_path / name, waveform, **{"sample_rate": 16000, **options})
     assert "\n" not in str(caught.value)
-
-
-def test_write_refuses_bad_samples_and_shapes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        write_audio(tmp_path / "a.wav", torch.tensor([[0.0, torch.nan]]), 16000)
-    for shape in ((5,), (1, 2, 3), (2, 0)):
-        with pytest.raises(ValueError, match=r"give \(channel, time\)"):
-            write_audio(tmp_path / "a.wav", torch.zeros(shape), 16000)
-    with pytest.raises(ValueError, match=r"cannot be written as MP3.*WAV"):
-        write_audio(tmp_path / "a.mp3", torch.zeros(1, 100), 12345)
     assert not list(tmp_path.iterdir())
 
 
@@ -216,13 +206,14 @@ def test_unusable_files_say_why_in_one_line(tmp_path: Path) -> None:
         read_audio(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
-def test_truncated_compressed_files(tmp_path: Path, suffix: str) -> None:
-    write_audio(tmp_path / f"a.{suffix}", _noise(100_000, channels=1), 16000)
-    content = (tmp_path / f"a.{suffix}").read_bytes()
-    (tmp_path / f"a.{suffix}").write_bytes(content[: len(content) // 2])
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3", "rf64.wav"])
+def test_truncated_files(tmp_path: Path, name: str) -> None:
+    path, container = tmp_path / name, "RF64" if name == "rf64.wav" else None
+    soundfile.write(path, _noise(100_000, channels=1).T.numpy(), 16000, format=container)
+    assert read_audio(path)[0].shape == (1, 100_000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(AudioFileError, match=r"truncated|damaged"):
-        read_audio(tmp_path / f"a.{suffix}")
+        read_audio(path)
 
 
 def test_headers_of_piped_files_are_not_taken_for_truncation(tmp_path: Path) -> None:
@@ -237,15 +228,6 @@ def test_headers_of_piped_files_are_not_taken_for_truncation(tmp_path: Path) -> 
         read_audio(path)
 
 
-def test_truncated_rf64(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    soundfile.write(path, _noise().T.numpy(), 16000, format="RF64", subtype="PCM_16")
-    assert read_audio(path)[0].shape == (2, 5000)
-    path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(AudioFileError, match="truncated"):
-        read_audio(path)
-
-
 def test_non_finite_samples(tmp_path: Path) -> None:
     samples = np.zeros(100, dtype=np.float32)
     samples[[3, 50]] = np.nan, np.inf
@@ -257,9 +239,16 @@ def test_non_finite_samples(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [(16000, 44100), (44100, 16000), (8000, 16000), (48000, 8000), (5, 5)]
+    ("old", "new", "cuts"),
+    [
+        (16000, 44100, [1, 2, 3, 4000]),
+        (44100, 16000, [700, 700, 700, 700, 700]),
+        (44100, 16000, [5000]),
+        (8000, 16000, [0, 2500, 0, 2500]),
+        (48000, 8000, [1, 2, 3, 4000]),
+        (5, 5, [700, 4000]),
+    ],
 )
-@pytest.mark.parametrize("cuts", [[1, 2, 3, 4000], [5000], [700, 700, 700, 700, 700], [0, 2500, 0, 2500]])
 def test_resampling_part_by_part_gives_the_same(old: int, new: int, cuts: list[int]) -> None:
     waveform = _noise(6000)
     resampler = StreamResampler(old, new)

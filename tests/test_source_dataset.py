@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus_trees import audio
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from encore.cli.overrides import CONFIGS
-from encore.data.source_corpora import FSD_CLASSES, Recording
+from encore.data.source_corpora import Recording
 from encore.data.source_dataset import SourceData, SourceDataset, active_segment
 
 RATE = 8000
@@ -110,34 +106,6 @@ def test_loaders(tmp_path: Path) -> None:
     assert [batch["names"] for batch in validation] == [["0"], ["2"]]
     again = list(data.val_dataloader())
     assert all(torch.equal(a["source"], b["source"]) for a, b in zip(validation, again, strict=True))
-
-
-def layout(name: str, root: Path) -> None:
-    """A tiny corpus that has all that a config wants."""
-    if name == "vctk":
-        for speaker in range(225, 236):
-            for number in range(1, 21):
-                audio(root / "wav48" / f"p{speaker}" / f"p{speaker}_{number:03d}.wav", 8)
-        return
-    rows = ["fname,label,manually_verified"]
-    for place, label in enumerate(FSD_CLASSES):
-        for number in range(10):
-            audio(root / "audio_train" / f"{place}_{number}.wav", 8)
-            rows.append(f"{place}_{number}.wav,{label},1")
-    (root / "train.csv").write_text("\n".join(rows))
-
-
-@pytest.mark.parametrize("name", ["vctk", "fsdkaggle2018"])
-def test_configs_need_their_root_only(name: str, tmp_path: Path) -> None:
-    layout(name, tmp_path)
-    whole = OmegaConf.create({"data": OmegaConf.load(CONFIGS / "data" / f"{name}.yaml")})
-    whole.data.root, whole.data.num_workers = str(tmp_path), 0
-    data = instantiate(whole.data)
-    batch = next(iter(data.train_dataloader()))
-    assert batch["source"].shape == (8, 1, 64_000)
-    assert len(data.classes) == {"vctk": 0, "fsdkaggle2018": 41}[name]
-    assert len(data.train_dataloader().dataset) == {"vctk": 19, "fsdkaggle2018": 9 * 41}[name]
-    assert next(iter(data.val_dataloader()))["source"].shape == (1, 1, 64_000)
 
 
 @pytest.mark.parametrize(
