@@ -106,7 +106,7 @@ class BridgeSeparator(nn.Module):
         check_mixture(mixture, self.channels)
         original = mixture if original is None else original
         level = self.level(original)
-        t = mixture.new_ones(len(mixture)) if ratio is None else ratio.to(mixture)
+        t = mixture.new_ones(mixture.shape[0]) if ratio is None else ratio.to(mixture)
         state = self.encode(mixture[:, None].expand(-1, len(self.sources), -1, -1), level)
         return self.estimate(state, t, self.encode(original[:, None], level), level, mixture.shape[-1])
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from encore.models.separators.bsrnn import BSRNN
@@ -34,23 +34,16 @@ class RealValuedBSRNN(nn.Module):
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate ``(b, c, t)`` into ``(b, s, c, t)``."""
-        batch, channels, time = mixture.shape
-        spectrum = self._transform(mixture.reshape(batch * channels, 1, time))
+        time = mixture.shape[-1]
+        spectrum = self._transform(rearrange(mixture, "b c t -> (b c) 1 t"))
         power = spectrum.square().sum(dim=(2, 3), keepdim=True).mean(dim=1, keepdim=True)
         scale = (power / self.separator.level_bins + 1e-16).sqrt()
         masks, residuals = self.separator._predict(spectrum / scale)
         real, imaginary = spectrum.transpose(1, 2)[:, None].unbind(-1)
-        mask_real, mask_imaginary = masks.unbind(-1)
-        products = torch.stack(
-            (
-                mask_real * real - mask_imaginary * imaginary,
-                mask_real * imaginary + mask_imaginary * real,
-            ),
-            dim=-1,
-        )
+        mask, other = masks.unbind(-1)
+        products = torch.stack((mask * real - other * imaginary, mask * imaginary + other * real), dim=-1)
         waveforms = self._invert(products + residuals * scale[:, None], time)
-        sources = len(self.separator.sources)
-        return waveforms.reshape(batch, channels, sources, time).transpose(1, 2)
+        return rearrange(waveforms, "(b c) s t -> b s c t", c=mixture.shape[1])
 
     def _transform(self, waveform: Tensor) -> Tensor:
         """``(b, 1, t)`` to ``(b, frame, f, 2)``."""
@@ -59,18 +52,17 @@ class RealValuedBSRNN(nn.Module):
         after = hop + (hop - waveform.shape[-1] % hop) % hop
         padded = nn.functional.pad(waveform, (hop, after))
         flat = nn.functional.conv1d(padded, self.analysis, stride=hop)
-        return flat.reshape(flat.shape[0], 2, -1, flat.shape[-1]).permute(0, 3, 2, 1)
+        return rearrange(flat, "b (r f) t -> b t f r", r=2)
 
     def _invert(self, spectrum: Tensor, time: int) -> Tensor:
         """``(b, s, f, frame, 2)`` to ``(b, s, t)``."""
         hop = self.separator.transform.hop_length
-        batch, sources, _, frames, _ = spectrum.shape
-        flat = spectrum.permute(0, 1, 4, 2, 3).reshape(batch * sources, -1, frames)
+        flat = rearrange(spectrum, "b s f t r -> (b s) (r f) t")
         waveform = nn.functional.conv_transpose1d(flat, self.synthesis, stride=hop)
         ones = torch.ones_like(flat[:1, :1])
         weight = nn.functional.conv_transpose1d(ones, self.envelope, stride=hop)
         kept = waveform[..., hop : hop + time] / weight[..., hop : hop + time]
-        return kept.reshape(batch, sources, time)
+        return rearrange(kept, "(b s) 1 t -> b s t", b=spectrum.shape[0])
 
 
 def transform_parameters(separator: BSRNN) -> dict[str, Any]:
@@ -91,10 +83,8 @@ def transform_parameters(separator: BSRNN) -> dict[str, Any]:
 
 
 def _fourier_filters(length: int) -> tuple[Tensor, Tensor]:
-    """Rows ``(2 * bins, length)`` in float64 of the real Fourier transform and of its inverse."""
-    angles = 2 * math.pi / length * torch.outer(torch.arange(length // 2 + 1), torch.arange(length)).double()
-    forwards = torch.cat((angles.cos(), -angles.sin()))
-    # every bin stands for its mirror image too, but for the first and the last
-    times = torch.full((length // 2 + 1, 1), 2.0, dtype=torch.float64)
-    times[0] = times[-1] = 1.0
-    return forwards, forwards * torch.cat((times, times)) / length
+    """Return rows ``(2 * bins, length)`` in float64 of the real Fourier transform and of its inverse."""
+    forwards = torch.fft.rfft(torch.eye(length, dtype=torch.float64)).T
+    units = torch.eye(len(forwards), dtype=torch.complex128)
+    backwards = torch.fft.irfft(torch.cat((units, 1j * units)), length)
+    return torch.cat((forwards.real, forwards.imag)), backwards
