@@ -249,6 +249,15 @@ def test_saved_and_loaded_it_is_the_same(name: str, tmp_path: Path) -> None:
     close(load_separator(tmp_path / "saved.safetensors")(mixture), separator(mixture), 1e-5)
 
 
+@EVERY
+def test_something_is_compiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the transforms, where a network has some."""
+    compiled: list[str] = []
+    monkeypatch.setattr(torch, "compile", lambda method, **_: compiled.append(method.__name__) or method)
+    accelerate(small(name), compiled=True)
+    assert compiled == ["forward" if name in (*ASTEROID, "HDemucs") else "_predict"]
+
+
 @pytest.mark.parametrize("name", SPECTRAL)
 def test_it_runs_in_bfloat16_and_trains(name: str) -> None:
     separator, mixture = small(name), noise(1, 1, 4000)

@@ -38,6 +38,7 @@ class ConditionedMasks(SpectralDenoiser):
         ValueError: If a value is invalid.
     """
 
+    compilable = ("_predict",)
     transform: MagnitudeTransform
 
     def __init__(

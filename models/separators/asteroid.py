@@ -55,8 +55,6 @@ class AsteroidSeparator(SeparatorNetwork):
     researchers", 2020.
     """
 
-    compilable = ()
-
     def __init__(
         self,
         architecture: str | nn.Module,

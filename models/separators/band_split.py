@@ -35,6 +35,7 @@ class BandSplitNetwork(AudioNetwork):
             each: of the last input spectrum, the mixture's, and before it of spectra of every source.
     """
 
+    compilable = ("_predict",)
     initial_masks: tuple[float, ...] = (1.0,)
 
     def __init__(

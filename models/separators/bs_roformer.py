@@ -62,6 +62,8 @@ class BSRoFormer(SeparatorNetwork):
     Source: W.-T. Lu et al., "Music Source Separation with Band-Split RoPE Transformer", 2023.
     """
 
+    compilable = ("_predict",)
+
     def __init__(
         self,
         sources: Sequence[str],

@@ -16,13 +16,13 @@ class AudioNetwork(nn.Module):
         channels: Channels of the audio.
 
     Attributes:
-        compilable: Names of the methods that `torch.compile` is applied to.
+        compilable: Names of the methods that `torch.compile` is applied to; the whole network if empty.
 
     Raises:
         ValueError: If a value is invalid.
     """
 
-    compilable: tuple[str, ...] = ("_predict",)
+    compilable: tuple[str, ...] = ()
 
     def __init__(self, sources: Sequence[str], sample_rate: int, channels: int) -> None:
         super().__init__()

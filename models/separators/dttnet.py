@@ -65,6 +65,8 @@ class DTTNet(SeparatorNetwork):
     2023 Music Demixing Track Technical Report: TFC-TDF-UNet v3", 2023.
     """
 
+    compilable = ("_predict",)
+
     def __init__(
         self,
         sources: Sequence[str],

@@ -85,6 +85,8 @@ class SpectrogramUNet(SeparatorNetwork):
     Models", 2020.
     """
 
+    compilable = ("_predict",)
+
     def __init__(
         self,
         sources: Sequence[str],
