@@ -12,9 +12,9 @@ from encore.common.packages import require
 from encore.common.uri import Uri, check_scheme, convert_options, option_types, parse_uri
 from encore.models.checkpoint import load_checkpoint
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
-from encore.models.pretrained.base import check_sources
 from encore.models.pretrained.identify import scheme_of_file
 from encore.models.pretrained.registry import LOADERS
+from encore.models.separators.contract import check_description
 from encore.models.types import LoadedSeparator
 from encore.models.wrappers import LEVELS, PerSource, Resampled
 
@@ -144,7 +144,8 @@ def _with_common_options(
                 f"option sources={','.join(sources)} names {len(sources)}, but the separator estimates "
                 f"{len(separator.sources)} ({', '.join(separator.sources)}): give one name for each"
             )
-        separator.sources = check_sources(sources)
+        check_description(sources, separator.sample_rate, separator.channels)
+        separator.sources = sources
     if sample_rate is not None and sample_rate != separator.sample_rate:
         separator = Resampled(separator, sample_rate)
     wrapper = LEVELS[level]

@@ -124,7 +124,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     [
         (lambda x: x, {"sources": None}, "<lambda> does not say its sources: add sources=speech,noise"),
         (lambda x: x, {"sample_rate": None}, "<lambda> does not say its sample_rate: add sample_rate=16000"),
-        (lambda x: x, {"sources": ["a", "a"]}, "sources=a,a: give different names"),
+        (lambda x: x, {"sources": ["a", "a"]}, "sources=['a', 'a']: give different names"),
         (
             TwoFilters(),
             {"sources": ["a", "b", "c"]},

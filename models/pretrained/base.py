@@ -43,7 +43,7 @@ class PretrainedSeparator(InputNormalization, SeparatorNetwork):
         step: int = 1,
         normalizes: bool = False,
     ) -> None:
-        super().__init__(check_sources(sources), sample_rate, channels)
+        super().__init__(sources, sample_rate, channels)
         self.network, self.shortest, self.step, self.normalizes = network, shortest, step, normalizes
 
     def separate(self, mixture: Tensor) -> Tensor:
@@ -86,19 +86,6 @@ class PretrainedSeparator(InputNormalization, SeparatorNetwork):
 def round_up(length: int, step: int) -> int:
     """Return the least multiple of ``step`` that is not below ``length``."""
     return -(-length // step) * step
-
-
-def check_sources(sources: Sequence[str]) -> tuple[str, ...]:
-    """Return names of sources that are different and can name files.
-
-    Raises:
-        ValueError: If they are not.
-    """
-    names = tuple(str(name) for name in sources)
-    bad = [name for name in names if not name or "/" in name or "\\" in name]
-    if isinstance(sources, str) or not names or len(set(names)) != len(names) or bad:
-        raise ValueError(f"sources={','.join(names)}: give different names, such as speaker1,speaker2")
-    return names
 
 
 def default_names(count: int) -> tuple[str, ...]:

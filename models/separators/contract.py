@@ -69,10 +69,12 @@ def check_description(sources: Sequence[str], sample_rate: int, channels: int) -
         channels: Number of audio channels.
 
     Raises:
-        ValueError: If there are no names, they repeat or are one string, or a number is not positive.
+        ValueError: If there are no names, they repeat, are one string or cannot name files, or if a number is
+            not positive.
     """
-    if isinstance(sources, str) or not sources or len(set(sources)) != len(sources):
-        raise ValueError(f"sources={sources!r}: give a list of different names, such as ['speech']")
+    unfit = [name for name in map(str, sources) if not name or "/" in name or "\\" in name]
+    if isinstance(sources, str) or not sources or len(set(sources)) != len(sources) or unfit:
+        raise ValueError(f"sources={sources!r}: give different names, such as ['speech', 'noise']")
     if sample_rate <= 0:
         raise ValueError(f"sample_rate={sample_rate}: give a positive rate in Hz, such as 16000")
     if channels < 1:
