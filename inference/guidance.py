@@ -34,11 +34,6 @@ class SamplerState:
     estimates: Tensor
     mixture: Tensor
 
-    @property
-    def residual(self) -> Tensor:
-        """The mixture minus the sum of the estimates, ``(b, 1, c, t)``."""
-        return (self.mixture - self.estimates.sum(dim=1))[:, None]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuidanceUpdate:
@@ -200,17 +195,17 @@ class PseudoInverse:
         if self.powers is not None and len(self.powers) != count:
             raise ValueError(f"powers={list(self.powers)}: give one for each of {count} sources")
         variance = step.sigma**2
-        powers = self._equal_powers(state.mixture, count) if self.powers is None else self.powers
+        powers: Sequence[float | Tensor] | None = self.powers
+        if powers is None:
+            power = state.mixture.square().mean(dim=(1, 2)) - self.noise**2
+            # silence has no power, but rounding errors
+            powers = [power.clamp_min(1e-12)[:, None, None, None] / count] * count
         off = sum(power * variance / (power + variance) for power in powers)
-        wanted = (state.residual / (off + self.noise**2)).detach().expand_as(state.estimates)
+        residual = (state.mixture - state.estimates.sum(dim=1))[:, None]
+        wanted = (residual / (off + self.noise**2)).detach().expand_as(state.estimates)
         (pulled,) = torch.autograd.grad(state.estimates, state.states, wanted)
         factor = (1 - step.alpha_bar) / step.alpha_bar**0.5
         return GuidanceUpdate(estimates=state.estimates.detach() + factor * pulled)
-
-    def _equal_powers(self, mixture: Tensor, count: int) -> Sequence[Tensor]:
-        power = mixture.square().mean(dim=(1, 2)) - self.noise**2
-        # silence has no power, but rounding errors
-        return [power.clamp_min(1e-12)[:, None, None, None] / count] * count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

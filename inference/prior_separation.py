@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from einops import rearrange
@@ -96,16 +96,13 @@ class PriorSeparator(nn.Module):
             )
         self.priors = list(priors)
         # registered, so that they move to a device with it
-        networks: dict[int, Any] = {id(prior.model): prior.model for prior in priors}
-        self.models = nn.ModuleList(networks.values())
+        self.models = nn.ModuleList({id(prior.model): prior.model for prior in priors}.values())
         self.sources, self.sample_rate = tuple(sources), int(sample_rate)
         self.solver, self.levels, self.start = solver, levels, start
         self.level_db, self.draws, self.choose, self.seed = level_db, draws, choose, seed
         self.first, self.progress = first, progress
-        known = [getattr(network, "segment_seconds", None) for network in networks.values()]
-        self.segment_seconds = min(
-            (length for length in known if length is not None), default=DEFAULT_SECONDS
-        )
+        known = [getattr(network, "segment_seconds", None) for network in self.models]
+        self.segment_seconds = min(filter(None, known), default=DEFAULT_SECONDS)
 
     @property
     def steps(self) -> int:

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from encore.models.denoisers.diffusion_prior import DiffusionPrior
 from encore.models.types import Denoiser
-
-
-class SourceModel(Protocol):
-    """A model of one kind of source, such as `encore.models.denoisers.diffusion_prior.DiffusionPrior`."""
-
-    classes: tuple[str, ...]
-    """Names of its classes; label ``len(classes)`` means any."""
-
-    limit: float | None
-    """Estimates are clamped to ``[-limit, limit]``, if to anything."""
-
-    def __call__(self, state: Tensor, alpha_bar: Tensor, labels: Tensor | None) -> Tensor:
-        """Estimate clean sources from states ``(n, c, t)``, levels ``abar`` ``(n,)`` and labels ``(n,)``."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +18,7 @@ class SourcePrior:
     """One source of a mixture: a model that others may share, and this source's class.
 
     Args:
-        model: The model of its kind.
+        model: The prior of its kind, whose label ``len(classes)`` means any class.
         label: Number of its class; None for any.
         class_guidance: Strength w from 0 up of guidance by class: ``(1 + w) D(x, label) - w D(x, any)``,
             clamped as the model's own estimates are, at the cost of a second evaluation.
@@ -40,7 +26,7 @@ class SourcePrior:
     Source: J. Ho and T. Salimans, "Classifier-Free Diffusion Guidance", 2022.
     """
 
-    model: SourceModel
+    model: DiffusionPrior
     label: int | None = None
     class_guidance: float = 0.0
 

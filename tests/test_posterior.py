@@ -59,8 +59,8 @@ def drawn(solver, sources: GaussianSources, *, count: int = 20_000, levels=LEVEL
     return flat.mean(0) - sources.mean(mixture[:, :1])[0, :, 0].flatten(), torch.cov(flat.T)
 
 
-@pytest.mark.parametrize("sources", [unlike_sources(), alike_sources(3), white_sources(1.0, 0.1)])
-def test_the_exact_kernel_reaches_mean_and_covariance(sources: GaussianSources) -> None:
+def test_the_exact_kernel_reaches_mean_and_covariance() -> None:
+    sources = unlike_sources()
     off, covariance = drawn(ExactPosterior(sources), sources)
     true = sources.covariance()
     spread = true.diagonal().sqrt()

@@ -10,41 +10,32 @@ from separator_toys import noise
 from encore.inference.reconstruction import ReconstructionLoss
 
 
-def written_out(estimate: np.ndarray, mixture: np.ndarray) -> float:
+def written_out(estimate: np.ndarray, mixture: np.ndarray, weights: tuple[float, float, float]) -> float:
     """The published loss of one channel, by loops."""
     difference = mixture - estimate
-    total = np.sqrt((difference**2).sum())
+    total = weights[0] * np.sqrt((difference**2).sum())
     for start in range(0, len(difference), 125):
-        total += 0.05 * np.sqrt((difference[start : start + 125] ** 2).sum())
+        total += weights[1] * np.sqrt((difference[start : start + 125] ** 2).sum())
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
     gap = 0.0
     padded_e, padded_m = np.pad(estimate, 256), np.pad(mixture, 256)
     for start in range(0, len(padded_m) - 511, 256):
         frames = [np.fft.rfft(window * signal[start : start + 512]) for signal in (padded_e, padded_m)]
         gap += ((np.abs(frames[0]) - np.abs(frames[1])) ** 2).sum()
-    return float(total + 0.1 * np.sqrt(gap))
+    return float(total + weights[2] * np.sqrt(gap))
 
 
-@pytest.mark.parametrize("time", [1000, 4000, 1003])
-def test_it_is_the_published_sum(time: int) -> None:
+@pytest.mark.parametrize("weights", [(1.0, 0.05, 0.1), (2.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 4.0)])
+@pytest.mark.parametrize("time", [1000, 1003])
+def test_it_is_the_published_sum_of_the_terms_that_have_a_weight(time: int, weights: tuple) -> None:
     estimate, mixture = noise(2, 1, time).double(), noise(2, 1, time, seed=1).double()
-    found = ReconstructionLoss()(estimate, mixture)
+    loss = ReconstructionLoss(time=weights[0], chunks=weights[1], spectral=weights[2])
+    found = loss(estimate, mixture)
     for item in range(2):
-        expected = written_out(estimate[item, 0].numpy(), mixture[item, 0].numpy())
+        expected = written_out(estimate[item, 0].numpy(), mixture[item, 0].numpy(), weights)
         assert float(found[item]) == pytest.approx(expected, rel=1e-9)
-
-
-def test_terms_can_be_left_out() -> None:
-    estimate, mixture = noise(1, 1, 1000), noise(1, 1, 1000, seed=1)
-    whole = ReconstructionLoss()(estimate, mixture)
-    parts = [
-        ReconstructionLoss(**({"time": 0.0, "chunks": 0.0, "spectral": 0.0} | {name: weight}))(
-            estimate, mixture
-        )
-        for name, weight in (("time", 1.0), ("chunks", 0.05), ("spectral", 0.1))
-    ]
-    torch.testing.assert_close(sum(parts), whole)
-    torch.testing.assert_close(parts[0], (estimate - mixture).norm()[None])
+    if weights == (1.0, 0.05, 0.1):
+        assert torch.equal(found, ReconstructionLoss()(estimate, mixture))
 
 
 def test_gradients_are_finite_where_nothing_is_missing_and_in_silence() -> None:
@@ -66,8 +57,5 @@ def test_gradients_are_finite_where_nothing_is_missing_and_in_silence() -> None:
 def test_what_makes_no_sense_is_named(options: dict, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         ReconstructionLoss(**options)
-
-
-def test_shapes_must_match() -> None:
     with pytest.raises(ValueError, match="differ"):
         ReconstructionLoss()(noise(1, 1, 100), noise(1, 1, 99))
