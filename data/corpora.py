@@ -143,15 +143,9 @@ def dns(
         return blind_folder(next(present(outer, ("test_set/real_recordings",)), base))
     if split == "test":
         inside = f"test_set/synthetic/{'with_reverb' if reverb else 'no_reverb'}"
-        folder = next(present(outer, (inside,)), None)
-        if folder is None:
-            raise FileNotFoundError(f"{base} has no folder {inside}: point root at the folder with test_set")
+        folder = first_of(outer, (inside,), "point root at the folder with test_set")
         return pair_sources(folder / "noisy", {"speech": folder / "clean"}, _file_id)
-    noisy = next(present(outer, ("noisy", "training/noisy", "train/noisy")), None)
-    if noisy is None:
-        raise FileNotFoundError(
-            f"{base} has no folder noisy, training/noisy or train/noisy: generate it, or correct root"
-        )
+    noisy = first_of(outer, ("noisy", "training/noisy", "train/noisy"), "generate it, or correct root")
     folders = {"speech": noisy.parent / "clean"}
     if (noisy.parent / "noise").is_dir():
         folders["noise"] = noisy.parent / "noise"
@@ -271,6 +265,13 @@ def subfolders(folder: Path) -> list[Path]:
 def present(outer: Iterable[Path], inside: Sequence[str]) -> Iterator[Path]:
     """Iterate over the paths that exist among those ``inside`` each outer folder."""
     return (folder / name for folder in outer for name in inside if (folder / name).exists())
+
+
+def first_of(outer: Sequence[Path], inside: Sequence[str], remedy: str) -> Path:
+    """Return the first of these paths that exists; the error ends with the remedy."""
+    if (found := next(present(outer, inside), None)) is None:
+        raise FileNotFoundError(f"{outer[0]} has no {' or '.join(inside)}: {remedy}")
+    return found
 
 
 def read_table(table: Path, columns: Iterable[str] = ()) -> list[tuple[str, dict[str, str]]]:

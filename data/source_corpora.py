@@ -21,8 +21,8 @@ from encore.data.corpora import (
     check_choice,
     choose,
     existing_folder,
+    first_of,
     is_audio,
-    present,
     read_table,
     subfolders,
 )
@@ -101,7 +101,9 @@ def vctk(
     check_choice("microphone", microphone, ("mic1", "mic2"))
     if valid_every < 2:
         raise ValueError(f"valid_every={valid_every} leaves nothing to train on: give 20, for example")
-    folder = _vctk_folder(root)
+    base = existing_folder(root, "the VCTK folder", "root")
+    outer = (base, base / "VCTK-Corpus-0.92", base / "VCTK-Corpus")
+    folder = first_of(outer, _VCTK_FOLDERS, "point root at VCTK's folder")
     speakers = [path.name for path in subfolders(folder)]
     tested = choose("test_speakers", test_speakers, speakers, folder, last=True)
     others = [speaker for speaker in speakers if speaker not in tested]
@@ -164,7 +166,10 @@ def fsdkaggle2018(
         raise ValueError(f"valid_every={valid_every} leaves nothing to train on: give 10, for example")
     base = existing_folder(root, "the FSDKaggle2018 folder", "root")
     part: Literal["train", "test"] = "test" if split == "test" else "train"
-    table, folder = _first(base, _FSD_TABLES[part]), _first(base, _FSD_AUDIO[part])
+    table, folder = (
+        first_of((base,), names[part], "correct root, or complete the corpus")
+        for names in (_FSD_TABLES, _FSD_AUDIO)
+    )
     needs_human = verified_only and part == "train"
     rows = _fsd_rows(table, ("manually_verified",) if needs_human else ())
     by_class = {label: sorted(file for file in rows if rows[file]["label"] == label) for label in FSD_CLASSES}
@@ -196,17 +201,6 @@ def _every(members: Sequence[Member], step: int, *, taken: bool) -> list[Member]
     return [member for index, member in enumerate(members) if (index % step == step - 1) == taken]
 
 
-def _vctk_folder(root: str | Path) -> Path:
-    base = existing_folder(root, "the VCTK folder", "root")
-    outer = (base, base / "VCTK-Corpus-0.92", base / "VCTK-Corpus")
-    folder = next(present(outer, _VCTK_FOLDERS), None)
-    if folder is None:
-        raise FileNotFoundError(
-            f"{base} has no folder {' or '.join(_VCTK_FOLDERS)}: point root at VCTK's folder"
-        )
-    return folder
-
-
 def _utterances(folder: Path, speaker: str, microphone: str) -> list[Recording]:
     """List a speaker's recordings by one microphone, sorted by name."""
     two_microphones = folder.name == _VCTK_FOLDERS[0]
@@ -220,14 +214,6 @@ def _utterances(folder: Path, speaker: str, microphone: str) -> list[Recording]:
         Recording(name=file.stem.removesuffix(ending), path=file, label=None, speaker=speaker)
         for file in files
     ]
-
-
-def _first(base: Path, inside: Sequence[str]) -> Path:
-    """Return the first of some paths below a folder that exists."""
-    found = next(present((base,), inside), None)
-    if found is None:
-        raise FileNotFoundError(f"{base} has no {' or '.join(inside)}: correct root, or complete the corpus")
-    return found
 
 
 def _fsd_rows(table: Path, further_columns: Sequence[str]) -> dict[str, dict[str, str]]:

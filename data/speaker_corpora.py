@@ -18,6 +18,7 @@ from encore.data.corpora import (
     Split,
     check_choice,
     existing_folder,
+    first_of,
     pair_sources,
     present,
     read_table,
@@ -166,9 +167,7 @@ def _rate_folder(outer: Path, sample_rate: int, mode: str) -> Path:
     check_choice("sample_rate", str(sample_rate), ("8000", "16000"))
     check_choice("mode", mode, ("min", "max"))
     inside = f"wav{sample_rate // 1000}k/{mode}"
-    if not (outer / inside).is_dir():
-        raise FileNotFoundError(f"{outer} has no folder {inside}: correct data.root, sample_rate or mode")
-    return outer / inside
+    return first_of((outer,), (inside,), "correct data.root, sample_rate or mode")
 
 
 def _listed(base: Path, subset: str, mixture: str, references: Mapping[str, str]) -> list[Item]:

@@ -89,9 +89,9 @@ def test_dns_pairs_by_file_id(tmp_path: Path, inside: str) -> None:
 
 
 def test_dns_without_noise_test_set_and_blind(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="has no folder noisy"):
+    with pytest.raises(FileNotFoundError, match="has no noisy or"):
         dns(tmp_path)
-    with pytest.raises(FileNotFoundError, match="has no folder test_set/synthetic/no_reverb"):
+    with pytest.raises(FileNotFoundError, match="has no test_set/synthetic/no_reverb"):
         dns(tmp_path, "test")
     dns_tree(tmp_path, noise=False)
     assert set(dns(tmp_path, valid_every=3)[0].references) == {"speech"}
@@ -325,7 +325,7 @@ SIX = tuple(f"{number}.wav" for number in range(6))
         (partial(librimix, mode="mid"), "mode='mid' is unknown"),
         (partial(librimix, task="sep"), "task='sep' is unknown: use one of sep_clean"),
         (partial(wham, reverb="dry"), "reverb='dry' is unknown"),
-        (partial(wsj0_mix, mode="max"), "has no folder wav8k/max: correct data.root, sample_rate or mode"),
+        (partial(wsj0_mix, mode="max"), "has no wav8k/max: correct data.root, sample_rate or mode"),
         (partial(librimix_pools, task="enh_both"), "task='enh_both' is unknown: use one of sep_clean, sep_n"),
     ],
 )

@@ -57,19 +57,19 @@ def test_a_pass_holds_every_index_once_whatever_the_epoch_size() -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_ranks_share_an_epoch_without_overlap_in_equal_numbers(world_size: int) -> None:
+def test_ranks_divide_an_epoch_without_overlap_in_equal_numbers(world_size: int) -> None:
     whole = list(DrawSampler(10, epoch_size=6, seed=1))
     ranks = [DrawSampler(10, epoch_size=6, seed=1, rank=r, world_size=world_size) for r in range(world_size)]
-    shares = [list(sampler) for sampler in ranks]
-    assert {len(share) for share in shares} == {6 // world_size} == {len(sampler) for sampler in ranks}
-    assert sorted(draw for share in shares for draw in share) == sorted(whole)
+    parts = [list(sampler) for sampler in ranks]
+    assert {len(part) for part in parts} == {6 // world_size} == {len(sampler) for sampler in ranks}
+    assert sorted(draw for part in parts for draw in part) == sorted(whole)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_three_validation_items_are_counted_once(world_size: int) -> None:
-    shares = [ShardSampler(3, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert Counter(index for share in shares for index in share) == Counter(range(3))
-    assert [len(share) for share in shares] == [len(list(share)) for share in shares]
+    parts = [ShardSampler(3, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert Counter(index for part in parts for index in part) == Counter(range(3))
+    assert [len(part) for part in parts] == [len(list(part)) for part in parts]
 
 
 def test_training_batches(pairs: Path) -> None:

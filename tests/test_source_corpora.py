@@ -94,7 +94,7 @@ def test_version_0_80_has_one_microphone(tmp_path: Path) -> None:
     assert vctk(tmp_path, "test", test_speakers=1)[0].path == tmp_path / "wav48" / "s5" / "s5_001.wav"
     with pytest.raises(ValueError, match=r"microphone='mic2': .*wav48 is VCTK 0\.80 with one microphone"):
         vctk(tmp_path, microphone="mic2")
-    with pytest.raises(FileNotFoundError, match="has no folder wav48_silence_trimmed or wav48"):
+    with pytest.raises(FileNotFoundError, match="has no wav48_silence_trimmed or wav48"):
         vctk(tmp_path / "wav48" / "p225")
 
 
