@@ -72,15 +72,12 @@ def _archive_kind(path: Path) -> FileKind:
     return "pickle" if "data.pkl" in names else "unknown"
 
 
-def read_safely(
-    path: str | Path, *, classes: Sequence[type] = (), what: str = "file", mapped: bool = False
-) -> Any:
+def read_safely(path: str | Path, *, classes: Sequence[type] = (), mapped: bool = False) -> Any:
     """Read a file of ``torch.save`` that holds tensors and plain values; nothing in it is run.
 
     Args:
         path: The file.
         classes: Classes whose instances or names it may hold besides.
-        what: What the error calls it.
         mapped: Map tensors into memory instead of reading them, where the format allows it.
 
     Returns:
@@ -100,13 +97,13 @@ def read_safely(
         text = str(error).rpartition("WeightsUnpickler error:")[2]
         reason = one_line(text or error).partition(". Please")[0]
         raise ValueError(
-            f"'{path}' is not a {what} of tensors and plain values ({reason}): was it cut off, or is it of "
+            f"'{path}' is not a file of tensors and plain values ({reason}): was it cut off, or is it of "
             "another kind?"
         ) from error
     except OSError as error:
         # torch's error for its own files that end too early
         raise ValueError(
-            f"'{path}' cannot be read as a {what} ({one_line(error)}): was it cut off? Copy it anew"
+            f"'{path}' cannot be read ({one_line(error)}): was it cut off? Copy it anew"
         ) from error
 
 

@@ -97,7 +97,7 @@ def read_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], dict[str, Tens
     if file_kind(path) == "safetensors":
         remedy = "copy it beside the weights; it names a class under _target_"
         return read_yaml(path.with_suffix(".yaml"), remedy), read_state_dict(path)
-    content = read_safely(path, what="checkpoint")
+    content = read_safely(path)
     config = own_config(content)
     if config is None:
         raise ValueError(f"'{path}' is no checkpoint of this project: hyper_parameters['model'] is missing")

@@ -170,10 +170,7 @@ def test_demucs_folders_that_lack_something(tmp_path: Path) -> None:
     fails(f"demucs:bag?repo={tmp_path}", "names gone, which is not in", FileNotFoundError)
     torch.save(demucs_package(tiny_demucs()), tmp_path / "gone.th")
     (tmp_path / "bag.yaml").write_text("{models: [gone], weights: [[1]]}")
-    fails(
-        f"demucs:bag?repo={tmp_path}",
-        "bag 'bag' cannot be averaged: its 1 models must have",
-    )
+    fails(f"demucs:bag?repo={tmp_path}", "bag 'bag' cannot be averaged: its 1 models must have")
 
 
 def older(weights: dict[str, Tensor], shift: int) -> dict[str, Tensor]:

@@ -96,7 +96,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     decode = resolve_name("demucs.hf._decode_json")
     try:
         arguments = {key: decode(json.loads(package[key])) for key in ("args", "kwargs") if key in package}
-    except (json.JSONDecodeError, ZeroDivisionError, TypeError, KeyError) as error:
+    except (ValueError, ZeroDivisionError, TypeError, KeyError) as error:
         raise ValueError(
             f"'{path}': args or kwargs in its metadata are damaged: {one_line(error)}"
         ) from error
