@@ -136,14 +136,6 @@ def test_what_is_wrong_near_the_ends_of_segments_is_discarded_with_context() -> 
         assert error(length, 0) > 1
 
 
-def test_a_separator_with_a_reach_within_the_context_is_as_good_as_on_the_whole() -> None:
-    mixture = noise(1, 2, 333)
-    separate = overlap_add(local_mean, segment=SEGMENT, overlap=0.1, context=2)
-    torch.testing.assert_close(separate(mixture), local_mean(mixture), rtol=0, atol=1e-6)
-    without = overlap_add(local_mean, segment=SEGMENT, overlap=0.1)
-    assert (without(mixture) - local_mean(mixture)).abs().max() > 0.01
-
-
 @pytest.mark.parametrize("max_batch", [1, 3])
 def test_speakers_keep_their_positions_from_segment_to_segment(max_batch: int) -> None:
     mixture = noise(4, 1, 400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,21 +46,20 @@ either_loop = pytest.mark.parametrize("loop", [refine, readable], ids=["fast", "
 
 
 class Scored:
-    """A quality that counts the rows it is called with; its references, if any, follow the items."""
+    """An oracle that counts the rows it is called with; its references follow the items."""
 
-    def __init__(self, function: Any, references: Tensor | None = None, counts: list[int] | None = None):
+    def __init__(self, function: Any, references: Tensor) -> None:
         self.function, self.references = function, references
-        self.counts = [] if counts is None else counts
+        self.counts: list[int] = []
 
     def __call__(self, estimates: Tensor) -> Tensor:
         self.counts.append(len(estimates))
-        if self.references is None:
-            return self.function(estimates)
         return self.function(estimates, self.references)
 
     def at(self, items: Tensor) -> Scored:
-        references = None if self.references is None else self.references[items]
-        return Scored(self.function, references, self.counts)
+        part = copy(self)
+        part.references = self.references[items]
+        return part
 
 
 def distance(estimates: Tensor, references: Tensor) -> Tensor:

@@ -79,32 +79,25 @@ def with_steps(loop: Callable[..., Refined], *arguments: Any) -> tuple[Refined, 
 # Speakers
 
 
-def test_permuted_speakers_are_refined_like_ones_in_order(items: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_permuted_speakers_are_refined_like_ones_in_order(items: tuple[Tensor, Tensor], beside: bool) -> None:
+    """Alone, and beside a sound that is not permuted and whose estimate is a speaker's."""
     mixture, references = items
+    references = torch.cat((references, mixture[:, None]), dim=1) if beside else references
+
+    def with_sound(separate: Separator) -> Separator:
+        return lambda x: torch.cat((separate(x), ordered(x)[:, : int(beside)]), dim=1)
+
     quality = oracle(si_sdr, references)
     for loop in (refine, readable):
-        known, expected = with_steps(loop, ordered, mixture, quality, SEARCH)
-        separate = aligned(unordered, mixture, GROUPS, references)
+        known, expected = with_steps(loop, with_sound(ordered), mixture, quality, SEARCH)
+        separate = aligned(with_sound(unordered), mixture, GROUPS, references)
         found, estimates = with_steps(loop, separate, mixture, quality, SEARCH)
         same(found, known)
         assert torch.equal(estimates, expected)
         assert known.scores[-1].gt(known.scores[0]).any()
-    permuted = refine(unordered, mixture, quality, SEARCH)
-    assert (permuted.scores[0] < known.scores[0] - 10).any()
-
-
-def test_speakers_are_permuted_beside_a_sound_that_is_not(items: tuple[Tensor, Tensor]) -> None:
-    mixture, references = items
-    references = torch.cat((references, mixture[:, None]), dim=1)
-    quality = oracle(si_sdr, references)
-
-    def beside(separate: Separator) -> Separator:
-        # the sound's estimate is a speaker's
-        return lambda x: torch.cat((separate(x), ordered(x)[:, :1]), dim=1)
-
-    known = refine(beside(ordered), mixture, quality, SEARCH)
-    found = refine(aligned(beside(unordered), mixture, GROUPS, references), mixture, quality, SEARCH)
-    same(found, known)
+    permuted = refine(with_sound(unordered), mixture, quality, SEARCH)
+    assert (permuted.scores[0] < known.scores[0] - 20 / references.shape[1]).any()
 
 
 def test_without_references_the_first_order_is_kept(items: tuple[Tensor, Tensor]) -> None:
