@@ -11,7 +11,6 @@ on the signals' device; other shapes raise a ValueError. NaN, and never averaged
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -86,7 +85,7 @@ def csdr(estimate: Tensor, reference: Tensor, *, sample_rate: int) -> Tensor:
         20.0 dB
     """
     own, true = _checked("estimate and reference", estimate, reference)
-    pair = [_windows(signal, sample_rate, 1.0, 1.0).movedim(-2, -3).flatten(-2) for signal in (own, true)]
+    pair = [_windows(signal, sample_rate).movedim(-2, -3).flatten(-2) for signal in (own, true)]
     median = snr(*pair).nanquantile(0.5, dim=-1)
     finite = (own.isfinite() & true.isfinite()).flatten(-2).all(-1)
     return torch.where(finite, median, torch.nan).to(_result_type(estimate))
@@ -97,15 +96,13 @@ def bss_eval(
     estimates: Tensor,
     *,
     sample_rate: int,
-    window_seconds: float = 1.0,
-    hop_seconds: float = 1.0,
     filters: int = FILTERS,
 ) -> BssEval:
     """Return the errors in the stems of a song by kind, as BSSEval version 4.
 
     The filters that best explain each estimate by all references, and by its own alone, are found on the
-    whole song; ratios are taken in windows. Memory is that of the normal equations, ``(source * channel *
-    filters)^2``, and of a few windows.
+    whole song; ratios are taken in windows of a second. Memory is that of the normal equations, ``(source *
+    channel * filters)^2``, and of a few windows.
 
     Where references have no energy at all in a part of the spectrum, the filters are free there, and ISR, SIR
     and SAR are rounding noise, here as in museval; SDR is not.
@@ -113,9 +110,7 @@ def bss_eval(
     Args:
         references: ``(source, channel, time)``.
         estimates: Same shape, in the same order.
-        sample_rate: Rate in Hz.
-        window_seconds: Length of a window; a shorter song is one window.
-        hop_seconds: From one window to the next.
+        sample_rate: Rate in Hz; a rest of less than a second is left out, a shorter song is one window.
         filters: Taps.
 
     Returns:
@@ -137,7 +132,7 @@ def bss_eval(
         raise ValueError(f"references have shape {tuple(references.shape)}: give (source, channel, time)")
     if filters < 1:
         raise ValueError(f"filters={filters}: give at least one tap")
-    own, true = (_windows(x, sample_rate, window_seconds, hop_seconds) for x in (estimates, references))
+    own, true = (_windows(x, sample_rate) for x in (estimates, references))
     everything, alone = _filters(references, estimates, filters)
     size = max(1, _SLAB // max(1, own.shape[-1]))
     slabs = (slice(start, start + size) for start in range(0, own.shape[2], size))
@@ -218,15 +213,13 @@ def _solved(normal: Tensor, wanted: Tensor) -> Tensor:
     return found.reshape(wanted.shape).movedim(1, 2)
 
 
-def _windows(signals: Tensor, sample_rate: int, window_seconds: float, hop_seconds: float) -> Tensor:
-    """Return a view ``(..., channel, window, time)`` of ``(..., channel, time)``."""
+def _windows(signals: Tensor, sample_rate: int) -> Tensor:
+    """Return a view ``(..., channel, window, time)`` of ``(..., channel, time)``, a second each."""
     if sample_rate < 1:
         raise ValueError(f"sample_rate={sample_rate}: give a rate in Hz above 0")
-    for name, seconds in (("window_seconds", window_seconds), ("hop_seconds", hop_seconds)):
-        if not (math.isfinite(seconds) and round(seconds * sample_rate) >= 1):
-            raise ValueError(f"{name}={seconds}: give a length of at least a sample, {1 / sample_rate:.1e} s")
-    window, hop = (round(seconds * sample_rate) for seconds in (window_seconds, hop_seconds))
-    return signals.unfold(-1, window, hop) if window < signals.shape[-1] else signals[..., None, :]
+    if sample_rate >= signals.shape[-1]:
+        return signals[..., None, :]
+    return signals.unfold(-1, sample_rate, sample_rate)
 
 
 def _checked(names: str, estimate: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

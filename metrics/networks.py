@@ -66,13 +66,13 @@ def network_scores(
 
     Args:
         family: Which network.
-        estimates: ``(..., time)`` of full scale 1.
+        estimates: ``(..., channel, time)`` of full scale 1.
         sample_rate: Rate in Hz, the network's own.
         names: Of the network's numbers.
 
     Returns:
-        For each name ``(...)``, higher is better; NaN for a signal with a non-finite sample, below 0.2 s, or
-        silent (peak below half a step of 16 bits).
+        For each name ``(..., channel)``, higher is better; NaN for a signal with a non-finite sample, below
+        0.2 s, or silent (peak below half a step of 16 bits).
 
     Raises:
         ValueError: As of `open_network`.
@@ -97,8 +97,8 @@ def network_scores(
 
     # mixed precision, where it is on, would change the scores
     with torch.autocast(estimates.device.type, enabled=False):
-        rows = [numbers(signal) for signal in estimates.float().reshape(-1, estimates.shape[-1])]
-    scores = estimates.new_tensor(rows).reshape(*estimates.shape[:-1], -1)
+        rows = [numbers(signal) for signal in estimates.float().flatten(0, -2)]
+    scores = estimates.new_tensor(rows).reshape(*estimates.shape[:-1], len(network.scales))
     return {name: scores[..., list(network.scales).index(name)] for name in names}
 
 

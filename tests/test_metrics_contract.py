@@ -90,6 +90,18 @@ def test_noise_costs_and_silence_and_broken_samples_have_no_score(name: str) -> 
     torch.testing.assert_close(found[2], some[2], rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if get_metric(name, sample_rate=RATE).kind == "oracle"]
+)
+def test_a_silent_or_broken_reference_has_no_score(name: str) -> None:
+    references = REFERENCES[:, :1].clone()
+    references[0], references[1, 0, 1, -1] = 0, torch.inf
+    metric = get_metric(name, sample_rate=RATE)
+    found = metric.bind(references=references)(noisy(REFERENCES)[:, :1])
+    assert found.isnan().tolist() == [True, True, False]
+    torch.testing.assert_close(found[2], score_of_noisy(name)[2, 0], rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("dnsmos_sig", "dnsmos_bak")])
 def test_no_item_depends_on_another_and_a_quality_may_be_taken_at_items_copied_and_sent(name: str) -> None:
     estimates, expected = noisy(ideal(name)), score_of_noisy(name)

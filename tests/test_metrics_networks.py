@@ -104,7 +104,7 @@ def test_a_long_signal_is_scored_in_equal_pieces(monkeypatch: pytest.MonkeyPatch
 
     network = networks.Network(scales={"mean": 1.0}, weights=lambda: tmp_path, load=load, maximum_seconds=10)
     monkeypatch.setitem(networks.NETWORKS, "mean", network)
-    estimate = torch.linspace(0, 1, 25 * 8000)
+    estimate = torch.linspace(0, 1, 25 * 8000)[None]
     own = partial(networks.network_scores, "mean", sample_rate=8000, names=("mean",))
     assert own(estimate)["mean"].item() == pytest.approx(0.5, rel=1e-5)
     assert (len(seen), max(seen) < 10) == (3, True)
