@@ -17,7 +17,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from shared import command_line
 from torch import Tensor
@@ -32,9 +31,8 @@ from encore.inference import GridSearch, RefineOptions, WorkerPool, evaluate, li
 from encore.metrics import MetricPanel, default_metrics, get_metric
 from encore.models import load_separator, select
 from encore.models.costs import macs_per_second, parameters
-from encore.models.types import LoadedSeparator, Separator, interchangeable
-from encore.reporting.scores import read_scores, write_scores
-from encore.reporting.summary import summarise
+from encore.models.types import Separator, interchangeable
+from encore.reporting import summarise
 from encore.reporting.tables import overview_table, to_markdown
 
 CORPORA = {"voicebank_demand": voicebank_demand, "librimix": librimix}
@@ -55,43 +53,14 @@ def method(guide: str, options: argparse.Namespace, sample_rate: int) -> RefineO
     )
 
 
-def run(separator: LoadedSeparator, options: argparse.Namespace) -> pd.DataFrame:
-    """Score all items that OUT does not hold yet, saving item by item."""
-    corpus, rate = CORPORA[options.corpus](options.data, split=options.split), separator.sample_rate
-    items = [corpus[place] for place in evenly_spaced(len(corpus), options.items)]
-    audio: dict[str, Any] = {"sample_rate": rate, "channels": 1, "segment": None, "seed": 0}
-    samples = SegmentDataset(items, sources=separator.sources, **audio)
-    methods = [method(guide, options, rate) for guide in options.guides]
-    chosen = [set(evenly_spaced(len(items), own.items)) for own in methods]
-    panel = MetricPanel(options.metrics or default_metrics(rate), sample_rate=rate, workers=options.workers)
-    refined, targets = separator, slice(None)
-    if not interchangeable(separator.sources):
-        refined, targets = select(separator, separator.sources[0]), slice(1)
-    table = Table(options.out / "scores.parquet")
-    missing = [place for place, item in enumerate(items) if item.name not in table.items]
-
-    def work(place: int) -> list[Row]:
-        own = {number: each for number, each in enumerate(methods) if place in chosen[number]}
-        sample, named = samples[place], {"run": options.out.name, "items": [items[place].name]}
-        named |= {"references": sample["references"][None, targets], "at_once": options.workers}
-        rows = evaluate(refined, sample["mixture"][None], own, panel, **named).rows
-        delta = {"metric": "relative_delta", "value": relative_delta(separator, sample["references"])}
-        return [*rows, {**rows[0], "kind": "one_step", "evaluations": 1} | delta]
-
-    with WorkerPool(options.workers) as pool:
-        for rows in tqdm(pool.map(work, missing), total=len(missing), desc="items"):
-            table.add(rows)
-    return read_scores(write_scores(table.path, table.frame))
-
-
 def relative_delta(separate: Separator, references: Tensor) -> float:
     """Return the mean over references ``(s, c, t)`` of ``||f(s) - s|| / ||s||``, of the nearest estimate."""
     errors = (separate(references) - references[:, None]).flatten(2).norm(dim=2)
     return float((errors.amin(dim=1) / references.flatten(1).norm(dim=1)).mean())
 
 
-def main() -> None:
-    """Score, then print the last steps."""
+def parse() -> argparse.Namespace:
+    """Read the command line."""
     parser = command_line(__doc__)
     add = parser.add_argument
     add("separator", help="URI of the separator")
@@ -109,22 +78,45 @@ def main() -> None:
     add("--consistency", choices=["uniform", "energy"], help="estimates sum to the mixture")
     add("--max-batch", type=int, default=4)
     add("--workers", type=int, default=2, help="items at a time, and processes of PESQ and STOI")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    return parser.parse_args()
+
+
+@torch.no_grad()
+def main() -> None:
+    """Score the items that OUT does not hold yet, saving item by item; then print the last steps."""
+    options = parse()
     disable_malloc_trim()
     separator: Any = load_separator(options.separator)
-    with torch.no_grad():
-        scores = run(separator, options)
-    record = {
-        "name": options.out.name,
-        "model": type(separator).__name__,
-        "parameters": parameters(separator),
-        "macs_per_second": macs_per_second(separator),
-        "sample_rate": separator.sample_rate,
-    }
+    rate, refined, targets = separator.sample_rate, separator, slice(None)
+    if not interchangeable(separator.sources):
+        refined, targets = select(separator, separator.sources[0]), slice(1)
+    corpus = CORPORA[options.corpus](options.data, split=options.split)
+    items = [corpus[place] for place in evenly_spaced(len(corpus), options.items)]
+    audio: dict[str, Any] = {"sample_rate": rate, "channels": 1, "segment": None, "seed": 0}
+    samples = SegmentDataset(items, sources=separator.sources, **audio)
+    methods = [method(guide, options, rate) for guide in options.guides]
+    chosen = [set(evenly_spaced(len(items), own.items)) for own in methods]
+    panel = MetricPanel(options.metrics or default_metrics(rate), sample_rate=rate, workers=options.workers)
+
+    def work(place: int) -> list[Row]:
+        own = {number: each for number, each in enumerate(methods) if place in chosen[number]}
+        sample, named = samples[place], {"run": options.out.name, "items": [items[place].name]}
+        named |= {"references": sample["references"][None, targets], "at_once": options.workers}
+        rows = evaluate(refined, sample["mixture"][None], own, panel, **named).rows
+        delta = {"metric": "relative_delta", "value": relative_delta(separator, sample["references"])}
+        return [*rows, {**rows[0], "kind": "one_step", "evaluations": 1} | delta]
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    table = Table(options.out / "scores.parquet")
+    missing = [place for place, item in enumerate(items) if item.name not in table.items]
+    with WorkerPool(options.workers) as pool:
+        for rows in tqdm(pool.map(work, missing), total=len(missing), desc="items"):
+            table.add(rows)
+    record = {"name": options.out.name, "model": type(separator).__name__, "sample_rate": rate}
+    record |= {"parameters": parameters(separator), "macs_per_second": macs_per_second(separator)}
     (options.out / "run.json").write_text(json.dumps(record, indent=2) + "\n")
-    overview = to_markdown(overview_table(summarise(scores)).drop(columns="run"))
-    print(f"{scores['item'].nunique()} items\n\n{overview}")
+    overview = overview_table(summarise(table.frame)).drop(columns="run")
+    print(f"{table.frame['item'].nunique()} items\n\n{to_markdown(overview)}")
 
 
 if __name__ == "__main__":

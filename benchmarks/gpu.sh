@@ -15,4 +15,4 @@ echo "## options"
 $python benchmarks/speed.py options --device cuda --batches 1 10 64
 echo
 echo "## where the time goes"
-$python benchmarks/speed.py refinement --device cuda --workers 1 --guides si_sdr --trace $out/trace.json "$@"
+$python benchmarks/speed.py refinement --device cuda --workers 1 --guides si_sdr --trace-file $out/trace.json "$@"

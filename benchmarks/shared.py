@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,33 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
     """Return a parser whose help is a module's docstring."""
     shape = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(description=description, formatter_class=shape)
+
+
+def subcommand(subjects: Any, name: str, function: Callable[..., None]) -> None:
+    """Add a subcommand that calls a function: its keyword arguments are the options, its docstring the help.
+
+    A default says the type of an option: False that of a switch, a tuple several values, None a text. A
+    function with ``*names`` takes any number of texts.
+    """
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = subjects.add_parser(name, description=inspect.getdoc(function), formatter_class=shape)
+    for option, parameter in inspect.signature(function).parameters.items():
+        flag, default = f"--{option.replace('_', '-')}", parameter.default
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            parser.add_argument("names", metavar=option.upper(), nargs="*")
+        elif default is False:
+            parser.add_argument(flag, action="store_true")
+        elif isinstance(default, tuple):
+            parser.add_argument(flag, nargs="+", type=type(default[0]), default=default)
+        else:
+            parser.add_argument(flag, type=str if default is None else type(default), default=default)
+    parser.set_defaults(function=function)
+
+
+def run(parser: argparse.ArgumentParser) -> None:
+    """Read the command line and call the function of the subcommand."""
+    options = vars(parser.parse_args())
+    options.pop("function")(*options.pop("names", ()), **options)
 
 
 def print_table(rows: Sequence[Mapping[str, str]]) -> None:

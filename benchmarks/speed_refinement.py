@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -24,20 +22,6 @@ from encore.models.costs import macs_per_second
 from encore.models.types import LoadedSeparator, Separator
 
 CORES = len(os.sched_getaffinity(0))
-OPTIONS: dict[str, dict[str, Any]] = {
-    "--separator": {"nargs": "+", "default": [None], "help": "URIs; the shipped one by default"},
-    "--guides": {"nargs": "+", "default": ["si_sdr", "pesq", "dnsmos_ovrl"]},
-    "--data": {"type": Path, "help": "a corpus in the layout of VoiceBank-DEMAND"},
-    "--items": {"type": int, "default": 5},
-    "--seconds": {"type": float, "default": 3.0},
-    "--steps": {"type": int, "default": 20},
-    "--candidates": {"type": int, "default": 10},
-    "--workers": {"type": int, "default": CORES, "help": "threads of a refinement"},
-    "--processes": {"type": int, "default": CORES, "help": "processes of PESQ"},
-    "--device": {"default": "cpu"},
-    "--trace": {"type": Path, "help": "profile one refinement instead, and write its trace here"},
-    "--max-batch": {"type": int, "help": "inputs in a call; found by timing by default"},
-}
 SCORE_TOLERANCE, TIE = 1e-3, 1e-4
 Plain = tuple[list[float], list[float], list[float]]
 """The published loop's scores (T + 1) and ratios (T), and by how much the best of each step won."""
@@ -82,15 +66,20 @@ def disagreements(plain: Plain, refined: Refined) -> tuple[float, int]:
 
 
 def compare(
-    separator: LoadedSeparator, guide: str, size: int | BatchSize, options: argparse.Namespace
+    separator: LoadedSeparator,
+    guide: str,
+    items: list[Pair],
+    grid: GridSearch,
+    size: int | BatchSize,
+    workers: int,
+    processes: int,
 ) -> dict[str, str]:
     """Return a row of the table: all items under one guide."""
     rate = separator.sample_rate
-    metric, fast = (get_metric(guide, sample_rate=rate, workers=count) for count in (0, options.processes))
-    items, foreign = load_items(options, rate), guide.startswith("dnsmos")
-    grid, greedy = GridSearch(options.candidates, steps=options.steps), GreedySearch()
+    metric, fast = (get_metric(guide, sample_rate=rate, workers=count) for count in (0, processes))
+    foreign, greedy = guide.startswith("dnsmos"), GreedySearch()
 
-    def ours(item: Pair, search: Search, workers: int = options.workers) -> Refined:
+    def ours(item: Pair, search: Search, workers: int = workers) -> Refined:
         quality = fast.bind(references=item[1][:, None])
         return refine(batched(separator, size, workers), item[0], quality, search)
 
@@ -101,7 +90,7 @@ def compare(
     rows: list[dict[str, float]] = []
     for item in tqdm(items, desc=f"{type(separator).__name__} {guide}", leave=False):
         quality = metric.bind(references=item[1][:, None])
-        plainly = partial(published_loop, separator, item[0], options.steps, options.candidates)
+        plainly = partial(published_loop, separator, item[0], grid.steps, grid.candidates)
         seconds, refined = timed(ours, item, grid)
         plain_seconds, plain = timed(plainly, partial(speechmos, metric) if foreign else quality)
         difference, other = disagreements(plainly(quality) if foreign else plain, refined)
@@ -110,12 +99,12 @@ def compare(
         own = {"ours": seconds, "plain": plain_seconds, "greedy": greedy_seconds, "other ratios": other}
         own |= {"calls": int(refined.evaluations), "samples": item[0].shape[-1], "difference": difference}
         rows.append(own | {"gain": gain, "greedy gain": greedy_gain})
-    with WorkerPool(options.workers) as pool:
+    with WorkerPool(workers) as pool:
         together, _ = timed(lambda: list(pool.map(lambda item: ours(item, greedy, 1), items)))
     table = pd.DataFrame(rows)
     total = table.sum()
     faster, sooner = (table["plain"] / table[name] for name in ("ours", "greedy"))
-    fewer, rates = (1 + options.steps * options.candidates) / table["calls"], table["calls"] / table["ours"]
+    fewer, rates = (1 + grid.steps * grid.candidates) / table["calls"], table["calls"] / table["ours"]
     worst = table["difference"].max()
     flops = 2e-9 * macs_per_second(separator) / rate * table["samples"].median()
     return {
@@ -136,46 +125,56 @@ def compare(
     }
 
 
-def load_items(options: argparse.Namespace, sample_rate: int) -> list[Pair]:
-    """Return mixtures and references ``(1, 1, t)``."""
-    if options.data is not None:
-        items = corpus_items(options.data, "test", options.items, sample_rate)
-    else:
-        items = [noisy_speech(seed, options.seconds, sample_rate) for seed in range(options.items)]
-    return [(mixture.to(options.device), reference.to(options.device)) for mixture, reference in items]
-
-
-def trace(separator: LoadedSeparator, guide: str, size: int | BatchSize, options: argparse.Namespace) -> None:
+def trace(separator: LoadedSeparator, guide: str, item: Pair, grid: GridSearch, path: str) -> None:
     """Profile one refinement."""
-    mixture, reference = load_items(options, separator.sample_rate)[0]
-    quality = get_metric(guide, sample_rate=separator.sample_rate).bind(references=reference[:, None])
-    grid = GridSearch(options.candidates, steps=options.steps)
-    run = partial(refine, batched(separator, size), mixture, quality, grid)
-    run()
+    quality = get_metric(guide, sample_rate=separator.sample_rate).bind(references=item[1][:, None])
+    once = partial(refine, batched(separator, BatchSize()), item[0], quality, grid)
+    once()
     with profile() as profiler:
-        run()
-    profiler.export_chrome_trace(str(options.trace))
-    by = "self_cuda_time_total" if mixture.is_cuda else "self_cpu_time_total"
+        once()
+    profiler.export_chrome_trace(path)
+    by = "self_cuda_time_total" if item[0].is_cuda else "self_cpu_time_total"
     print(profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=40))
 
 
 @torch.no_grad()
-def measure(options: argparse.Namespace) -> None:
+def refinement(
+    *,
+    separator: tuple[str, ...] = ("",),
+    guides: tuple[str, ...] = ("si_sdr", "pesq", "dnsmos_ovrl"),
+    data: str | None = None,
+    items: int = 5,
+    seconds: float = 3.0,
+    steps: int = 20,
+    candidates: int = 10,
+    workers: int = CORES,
+    processes: int = CORES,
+    device: str = "cpu",
+    max_batch: int = 0,
+    trace_file: str | None = None,
+) -> None:
     """Compare `encore.refine` with the published loop written plainly, at the same result.
 
-    For every separator and guide the items (test items of a corpus, or noisy speech made on the spot) are
-    refined by both, in turn, on the same cores. The control, `published_loop`, makes 1 + T K calls, one at a
-    time, with as many threads as torch takes by default, and scores DNSMOS with ``speechmos``. Printed are
-    medians over the items of the ratio of wall times and the part of it that comes from calls that need not
-    be made (ratio 1, and items that finished early); whether both agree, with our metrics, in the scores (to
-    1e-3) and in the ratios (up to a step that is a tie within 1e-4); for `GreedySearch`, the default of
-    ``infer.py``, the ratio item by item, and for all of them, as many at a time as there are workers, and its
-    fraction of the published loop's gain. ``--trace`` profiles one refinement: where its time goes.
+    For every separator (the shipped one by default) and guide the items (test items of a corpus ``--data`` in
+    the layout of VoiceBank-DEMAND, or noisy speech made on the spot) are refined by both, in turn, on the
+    same cores. The control, `published_loop`, makes 1 + T K calls, one at a time, with as many threads as
+    torch takes by default, and scores DNSMOS with ``speechmos``. Printed are medians over the items of the
+    ratio of wall times and the part of it that comes from calls that need not be made (ratio 1, and items
+    that finished early); whether both agree, with our metrics, in the scores (to 1e-3) and in the ratios (up
+    to a step that is a tie within 1e-4); for `GreedySearch`, the default of ``infer.py``, the ratio item by
+    item, and for all of them, as many at a time as there are workers, and its fraction of the published
+    loop's gain. The number of inputs in a call is found by timing without ``--max-batch``; ``--processes``
+    are those of PESQ. ``--trace-file`` profiles one refinement instead, and stores its trace.
     """
-    rows = []
-    for uri in options.separator:
-        separator, size = load_separator(uri, device=options.device), options.max_batch or BatchSize()
-        if options.trace is not None:
-            return trace(separator, options.guides[0], size, options)
-        rows += [compare(separator, guide, size, options) for guide in options.guides]
+    rows, grid = [], GridSearch(candidates, steps=steps)
+    for uri in separator:
+        loaded = load_separator(uri or None, device=device)
+        rate = loaded.sample_rate
+        pairs = [noisy_speech(seed, seconds, rate) for seed in range(items)] if data is None else []
+        pairs = pairs or corpus_items(Path(str(data)), "test", items, rate)
+        pairs = [(mixture.to(device), reference.to(device)) for mixture, reference in pairs]
+        if trace_file is not None:
+            return trace(loaded, guides[0], pairs[0], grid, trace_file)
+        size = max_batch or BatchSize()
+        rows += [compare(loaded, guide, pairs, grid, size, workers, processes) for guide in guides]
     print_table(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -22,22 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from encore.cli.overrides import CONFIGS
 from encore.data.loaders import DrawSampler
-from encore.models.costs import macs_per_second
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "--data": {"default": "datasets/vbd"},
-    "--model": {"default": "conv_tasnet_small"},
-    "--device": {"default": "cpu", "choices": ["cpu", "cuda"]},
-    "--precisions": {"nargs": "+", "default": ["32-true"], "help": "several: ours in each of them"},
-    "--peak-tflops": {"type": float},
-    "--batch": {"type": int, "default": 4},
-    "--seconds": {"type": float, "default": 2.0},
-    "--workers": {"type": int, "default": 2},
-    "--steps": {"type": int, "default": 30},
-    "--warm-up": {"type": int, "default": 5},
-    "--rounds": {"type": int, "default": 3},
-    "--side": {"choices": ["asteroid", "ours"], "help": argparse.SUPPRESS},
-}
 LOSSES = "encore.lightning_modules.losses"
 LOSS = f"{{_target_:{LOSSES}.FixedOrder,source_loss:{{_target_:{LOSSES}.negative_si_sdr,_partial_:true}}}}"
 OFF = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
@@ -59,10 +43,10 @@ def clock(base: type, seen: dict[str, list[float]]) -> Any:
     return Clock()
 
 
-def configuration(options: argparse.Namespace) -> Any:
+def configuration(data: str, model: str, batch: int, seconds: float, workers: int) -> Any:
     """Return the configuration of `train.py` for what both sides train."""
-    overrides = [f"data.root={options.data}", f"model={options.model}", f"data.batch_size={options.batch}"]
-    overrides += [f"data.segment_seconds={options.seconds}", f"data.num_workers={options.workers}"]
+    overrides = [f"data.root={data}", f"model={model}", f"data.batch_size={batch}"]
+    overrides += [f"data.segment_seconds={seconds}", f"data.num_workers={workers}"]
     overrides += ["data.valid=null", "module.mixing.remix=false", "module.mixing.snr_db=null", "name=x"]
     overrides += ["module.scheduler=null", "module.optimizer.lr=1e-3", "module.optimizer.weight_decay=0"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -90,47 +74,42 @@ class PlainSegments(Dataset[tuple[Tensor, Tensor]]):
         return padded[0], torch.stack(padded[1:])
 
 
-def asteroid(options: argparse.Namespace) -> Record:
-    """Train with asteroid's System, as its recipes do."""
+def asteroid(config: Any) -> list[Any]:
+    """Return PyTorch Lightning and asteroid's System, as its recipes build it."""
     import pytorch_lightning
     from asteroid import models
     from asteroid.engine.system import System
     from asteroid.losses import PITLossWrapper, pairwise_neg_sisdr
 
-    config = configuration(options)
     data = instantiate(config.data)
     data.setup("fit")
-    corpus = data.train_dataloader().dataset
-    epoch_size = len(corpus) // options.batch * options.batch
-    sampler = DrawSampler(len(corpus), epoch_size=epoch_size, seed=config.data.seed)
-    loader = DataLoader(PlainSegments(corpus), options.batch, sampler=sampler, num_workers=options.workers)
+    corpus, batch = data.train_dataloader().dataset, config.data.batch_size
+    sampler = DrawSampler(len(corpus), epoch_size=len(corpus) // batch * batch, seed=config.data.seed)
+    loader = DataLoader(PlainSegments(corpus), batch, sampler=sampler, num_workers=config.data.num_workers)
     torch.manual_seed(0)
     audio = {"n_src": len(config.data.sources), "sample_rate": config.data.sample_rate}
     network = models.ConvTasNet(**audio, **config.model.options)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.module.optimizer.lr)
     loss = PITLossWrapper(pairwise_neg_sisdr, pit_from="pw_mtx")
-    return fit(pytorch_lightning, options, System(network, optimizer, loss, loader))
+    return [pytorch_lightning, System(network, optimizer, loss, loader)]
 
 
-def ours(options: argparse.Namespace) -> Record:
-    """Train as `train.py` does."""
-    config = configuration(options)
+def ours(config: Any) -> list[Any]:
+    """Return Lightning, module and data as `train.py` builds them."""
     torch.manual_seed(0)
     separator = instantiate(config.model)
-    module = instantiate(config.module)(separator=separator)
-    record = fit(lightning, options, module, instantiate(config.data))
-    return record | {"macs": macs_per_second(separator)}
+    return [lightning, instantiate(config.module)(separator=separator), instantiate(config.data)]
 
 
-def fit(library: Any, options: argparse.Namespace, *arguments: Any) -> Record:
+def fit(library: Any, *arguments: Any, steps: int, warm_up: int, device: str, precision: str) -> Record:
     """Train, and return medians over the steps that count, and all losses."""
     seen: dict[str, list[float]] = {"fetched": [], "ended": [], "processor": [], "losses": []}
     library.Trainer(
-        max_steps=options.steps + options.warm_up,
+        max_steps=steps + warm_up,
         max_epochs=-1,
-        accelerator="gpu" if options.device == "cuda" else "cpu",
+        accelerator="gpu" if device == "cuda" else "cpu",
         devices=1,
-        precision=options.precisions[0],
+        precision=precision,
         gradient_clip_val=5.0,
         callbacks=[clock(library.Callback, seen)],
         limit_val_batches=0,
@@ -138,13 +117,13 @@ def fit(library: Any, options: argparse.Namespace, *arguments: Any) -> Record:
         use_distributed_sampler=False,
         **dict.fromkeys(OFF, False),
     ).fit(*arguments)
-    ended, processor = (np.array(seen[what][options.warm_up - 1 :]) for what in ("ended", "processor"))
-    waits = np.array(seen["fetched"][options.warm_up :]) - ended[:-1]
+    ended, processor = (np.array(seen[what][warm_up - 1 :]) for what in ("ended", "processor"))
+    waits = np.array(seen["fetched"][warm_up:]) - ended[:-1]
     times = {"seconds": np.diff(ended), "processor": np.diff(processor), "waits": waits}
     return {name: float(np.median(own)) for name, own in times.items()} | {"losses": seen["losses"]}
 
 
-def run(side: str, precision: str) -> Record:
+def in_process(side: str, precision: str) -> Record:
     """Train one side in a process of its own."""
     command = [sys.executable, *sys.argv, "--precisions", precision, "--side", side]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -153,45 +132,57 @@ def run(side: str, precision: str) -> Record:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def row(name: str, records: list[Record], against: list[Record], options: argparse.Namespace) -> Record:
+def row(name: str, records: list[Record], against: list[Record]) -> dict[str, str]:
     """Return the speed of one side, and its last losses, the same in every round."""
     ours, theirs = ([record["seconds"] for record in own] for own in (records, against))
     processor, control = (median(record["processor"] for record in own) for own in (records, against))
-    found = {
+    return {
         "training": name,
         "steps per second": f"{1 / median(ours):.2f}",
         "faster": faster(ours, theirs),
         "CPU per step": f"{1000 * processor:.0f} ms",
         "less CPU": f"{control / processor:.2f}x",
         "waits for the loader": f"{median(record['waits'] / record['seconds'] for record in records):.1%}",
+        "loss of the last ten steps": f"{np.mean(records[0]['losses'][-10:]):.2f}",
     }
-    if options.peak_tflops and "macs" in records[0]:
-        # a multiplication and an addition, once forwards and twice backwards
-        work = 6 * records[0]["macs"] * options.batch * options.seconds
-        found["of peak"] = f"{work / median(ours) / (1e12 * options.peak_tflops):.1%}"
-    return found | {"loss of the last ten steps": f"{np.mean(records[0]['losses'][-10:]):.2f}"}
 
 
-def measure(options: argparse.Namespace) -> None:
+def training(
+    *,
+    data: str = "datasets/vbd",
+    model: str = "conv_tasnet_small",
+    device: str = "cpu",
+    precisions: tuple[str, ...] = ("32-true",),
+    batch: int = 4,
+    seconds: float = 2.0,
+    workers: int = 2,
+    steps: int = 30,
+    warm_up: int = 5,
+    rounds: int = 3,
+    side: str | None = None,
+) -> None:
     """Compare training with asteroid's own training of the same network on the same segments.
 
     Both sides train asteroid's ConvTasNet from equal weights on equal segments in equal order, with negative
     SI-SDR, Adam and gradient clipping: asteroid by its `System`, its loss, a plain data set that reads each
     segment with soundfile, and a `DataLoader`; ours as `train.py` does. Each side runs in processes of its
-    own, in turns; the first `--warm-up` steps do not count. "CPU per step" is processor time, which says more
-    than the clock on a busy machine. With several `--precisions` ours is compared with itself.
-    `--peak-tflops` of the GPU adds the fraction of it that the network's products reach.
+    own (``--side``), in turns; the first ``--warm-up`` steps do not count. "CPU per step" is processor time,
+    which says more than the clock on a busy machine. With several ``--precisions`` ours is compared with
+    itself.
     """
-    if options.side:
-        print(json.dumps({"asteroid": asteroid, "ours": ours}[options.side](options)))
-        return
-    jobs = {precision: ("ours", precision) for precision in options.precisions}
+    if side is not None:
+        built = {"asteroid": asteroid, "ours": ours}[side](
+            configuration(data, model, batch, seconds, workers)
+        )
+        record = fit(*built, steps=steps, warm_up=warm_up, device=device, precision=precisions[0])
+        return print(json.dumps(record))
+    jobs = {precision: ("ours", precision) for precision in precisions}
     if len(jobs) == 1:
-        jobs = {side: (side, options.precisions[0]) for side in ("asteroid", "ours")}
+        jobs = {each: (each, precisions[0]) for each in ("asteroid", "ours")}
     records: dict[str, list[Record]] = {name: [] for name in jobs}
-    for number in range(options.rounds):
+    for number in range(rounds):
         for name in list(jobs)[:: 1 if number % 2 else -1]:
-            records[name].append(run(*jobs[name]))
+            records[name].append(in_process(*jobs[name]))
             print(f"round {number + 1}: {name} {records[name][-1]['seconds']:.3f} s a step", file=sys.stderr)
     first = next(iter(records.values()))
-    print_table([row(name, own, first, options) for name, own in records.items()])
+    print_table([row(name, own, first) for name, own in records.items()])
