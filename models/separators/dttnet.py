@@ -91,12 +91,11 @@ class DTTNet(SeparatorNetwork):
         check_compression(compression)
         if growth < 4:
             raise ValueError(f"growth={growth}: give 4 or more")
-        if growth * scales % heads:
+        if growth * scales % heads or growth * scales == heads:
             raise ValueError(
-                f"heads={heads} cannot split {growth * scales} channels, growth times scales: give a divisor"
+                f"heads={heads} cannot split {growth * scales} channels, growth times scales, into two or "
+                "more for each: give a divisor below that"
             )
-        if growth * scales == heads:
-            raise ValueError(f"heads={heads} leaves one of {heads} channels to each: give a smaller divisor")
         if output not in get_args(Output):
             raise ValueError(f"output={output!r}: choose 'spectrum' or 'mask'")
         self.subbands, self.output, self.compression = subbands, output, compression
@@ -130,11 +129,16 @@ class DTTNet(SeparatorNetwork):
         )
         self.last = nn.Conv2d(growth, image * len(self.sources), 1)
         if output == "mask":
-            with torch.no_grad():
-                self.last.weight.mul_(0.1)
-                self.last.bias.zero_()  # type: ignore[union-attr]
-                # real parts: training begins near equal parts of the mixture, not at noise
-                self.last.bias[::2] = 1 / len(self.sources)  # type: ignore[index]
+            self._start_at_equal_parts()
+
+    @torch.no_grad()
+    def _start_at_equal_parts(self) -> None:
+        """Initialize masks so that training begins near equal parts of the mixture, not at noise."""
+        assert self.last.bias is not None
+        self.last.weight.mul_(0.1)
+        self.last.bias.zero_()
+        # the real parts
+        self.last.bias[::2] = 1 / len(self.sources)
 
     def separate(self, mixture: Tensor) -> Tensor:
         """See `SeparatorNetwork`."""
