@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1 if messages.faults else 0
         writer = None
         if jobs and files.scored:
-            facts = describe_run(options.out, files, options.separator, options.priors)
+            facts = describe_run(options, files)
             aside = archive_previous_scores(options.out, facts, skip_existing=options.skip_existing)
             if aside is not None:
                 messages.note(f"{aside}: scores of an earlier run, with other settings")

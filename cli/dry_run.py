@@ -79,20 +79,18 @@ def _seconds_per_call(files: FileSeparator, clip: float) -> tuple[float, float]:
         # all of a chain would take as long as a file
         separator = short = made.shortened(2)
         factor = made.steps / short.steps
-    with torch.no_grad():
-        per_call = factor * _timed(lambda: separator(noise))
-        metric = files.method.metric(rate)
-        if metric is None:
-            return per_call, 0.0
-        estimates = noise[:, None, :1]
-        # the calls of a metric that calls the separator are counted among the calls
-        bound = metric.bind(
-            mixture=noise[:, :1], references=estimates, separate=lambda inputs: inputs[:, None]
-        )
-        quality = relative_to(bound, estimates)
-        return per_call, _timed(lambda: quality(estimates))
+    per_call = factor * _timed(lambda: separator(noise))
+    metric = files.method.metric(rate)
+    if metric is None:
+        return per_call, 0.0
+    estimates = noise[:, None, :1]
+    # the calls of a metric that calls the separator are counted among the calls
+    bound = metric.bind(mixture=noise[:, :1], references=estimates, separate=lambda inputs: inputs[:, None])
+    quality = relative_to(bound, estimates)
+    return per_call, _timed(lambda: quality(estimates))
 
 
+@torch.no_grad()
 def _timed(call: Callable[[], Tensor]) -> float:
     """Return the seconds of the second call: the first one loads and plans."""
     call()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from types import NoneType
 from typing import Any
 
 import yaml
 from hydra.errors import HydraException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -108,12 +107,9 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
 
 def _with_defaults(node: Any) -> Any:
     """Return a node with the plain defaults of what it builds, so that a run's record is complete."""
-    if not isinstance(node, dict) or "_target_" not in node:
+    if not isinstance(node, dict):
         return node
-    try:
-        parameters = inspect.signature(get_object(node["_target_"])).parameters
-    except (ImportError, AttributeError, TypeError, ValueError):
-        return node  # a wrong name is reported when it is built
     plain = (NoneType, bool, int, float, str)
-    defaults = {name: p.default for name, p in parameters.items() if isinstance(p.default, plain)}
+    known = arguments(node.get("_target_")).items()
+    defaults = {name: own.default for name, own in known if isinstance(own.default, plain)}
     return defaults | {name: _with_defaults(value) for name, value in node.items()}

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -23,26 +23,26 @@ class UserError(ValueError):
     """A mistake in an option or configuration; the message is one line that names it and the fix."""
 
 
-def check_overrides(arguments: Sequence[str], *, config_name: str, configs: Path = CONFIGS) -> None:
+def check_overrides(arguments: Sequence[str], *, config_name: str) -> None:
     """Compose the configuration once, so that a wrong key or option fails with the nearest right one.
 
     Args:
         arguments: The command line; flags (``-m``, ``--cfg job``) are left to Hydra.
         config_name: The primary configuration.
-        configs: The configuration folder.
 
     Raises:
         UserError: Names the override that does not fit, and what is near it.
     """
     if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
         return
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    # of a sweep the first value: the others are checked when their jobs are composed
+    overrides = [
+        re.sub(r"=([^\[\{'\"(]*?),.*$", r"=\1", argument)
+        for argument in arguments
+        if not argument.startswith("-")
+    ]
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(configs), version_base="1.3"):
-        for index, override in enumerate(overrides):
-            # a sweep's values are checked one by one when their jobs are composed
-            first = re.sub(r"=([^\[\{'\"(]*?),.*$", r"=\1", override)
-            overrides[index] = first
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         try:
             compose(config_name, overrides=overrides, return_hydra_config=True)
         except HydraException as error:
@@ -53,28 +53,22 @@ def _explain(message: str, config_name: str, overrides: Sequence[str]) -> str:
     """Return one line with the nearest key or option."""
     key = re.search(r"Could not (?:override|append to|delete from) '([^']+)'", message)
     if key:
-        near = _nearest(key[1], _known_keys(config_name, overrides))
+        groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+        try:
+            config = compose(config_name, overrides=[own for own in overrides if own.split("=")[0] in groups])
+        except HydraException:
+            config = compose(config_name)
+        plain: Any = OmegaConf.to_container(config)
+        near = _nearest(key[1], [*dict.fromkeys([*(name for name, _ in _flat(plain)), *groups])])
         return f"there is no '{key[1]}' in the configuration{near}; a new key is added with +{key[1]}=..."
     option = re.search(
         r"Could not find '([^']+)'.*?Available options in '([^']+)':\n(.*?)(?:\nConfig|$)", message, re.S
     )
     if option:
-        group, options = option[2], option[3].split()
-        near = _nearest(Path(option[1]).name, options)
-        return f"{group} has no option '{Path(option[1]).name}'{near}; it has {', '.join(options)}"
+        name, options = Path(option[1]).name, option[3].split()
+        near = _nearest(name, options)
+        return f"{option[2]} has no option '{name}'{near}; it has {', '.join(options)}"
     return " ".join(message.split())
-
-
-def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
-    """Return all keys of the configuration, with those overrides only that choose group options."""
-    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    choices = [override for override in overrides if override.split("=")[0] in groups]
-    try:
-        config = compose(config_name, overrides=choices)
-    except HydraException:
-        config = compose(config_name)
-    plain: Any = OmegaConf.to_container(config)
-    return list(dict.fromkeys([*(key for key, _ in _flat(plain)), *groups]))
 
 
 def check_complete(config: DictConfig) -> None:
@@ -104,11 +98,6 @@ def _nearest(word: str, words: Sequence[str]) -> str:
     return f": did you mean {' or '.join(repr(match) for match in found)}?" if found else ""
 
 
-def _is_mistake(error: BaseException | None) -> TypeGuard[BaseException]:
-    # by its name, so that what needs no training does not load Lightning
-    return isinstance(error, ValueError | OSError) or type(error).__name__ == "MisconfigurationException"
-
-
 def one_line_errors(run: Callable[..., Any]) -> Callable[..., Any]:
     """Report a user's mistake as one line on standard error with exit status 1, without a traceback.
 
@@ -123,7 +112,9 @@ def one_line_errors(run: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             # Hydra wraps what a constructor said
             cause = error.__cause__ if isinstance(error, InstantiationException) else error
-            if not _is_mistake(cause):
+            # by its name, so that what needs no training does not load Lightning
+            lightning = type(cause).__name__ == "MisconfigurationException"
+            if not (lightning or isinstance(cause, ValueError | OSError)):
                 raise
             sys.exit(f"error: {' '.join(str(cause).split())}")
 

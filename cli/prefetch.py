@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from encore.common.errors import one_line
 from encore.metrics import EXTERNAL_METRICS
@@ -41,25 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(logging.Formatter("  %(message)s"))
     loaders.addHandler(handler)
     loaders.setLevel(logging.INFO)
-    metrics = EXTERNAL_METRICS if options.metrics else ()
+    failed = False
     try:
-        opened = [_print_or_fail(uri, _describe_separator) for uri in options.separators]
-        opened += [_print_or_fail(name, lambda name: str(fetch_weights(name))) for name in metrics]
+        for name in [*options.separators, *(EXTERNAL_METRICS if options.metrics else ())]:
+            try:
+                print(f"{name}: {_describe(name) if name in options.separators else fetch_weights(name)}")
+            except (ValueError, OSError) as error:
+                print(f"error: {name}: {one_line(error)}", file=sys.stderr)
+                failed = True
     finally:
         loaders.removeHandler(handler)
-    return int(not all(opened))
+    return int(failed)
 
 
-def _print_or_fail(name: str, fetch: Callable[[str], str]) -> bool:
-    try:
-        print(f"{name}: {fetch(name)}")
-    except (ValueError, OSError) as error:
-        print(f"error: {name}: {one_line(error)}", file=sys.stderr)
-        return False
-    return True
-
-
-def _describe_separator(uri: str) -> str:
+def _describe(uri: str) -> str:
     separator = load_separator(uri)
     return f"{', '.join(separator.sources)}; {separator.sample_rate} Hz, {separator.channels} channel(s)"
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,30 +22,19 @@ from encore.models.costs import macs_per_second, parameters
 SETTINGS = ("separator", "priors", "sources", "sample_rate", "method", "seed")
 """Facts in which runs must agree for their scores to stand in one table."""
 
-_WRITTEN = ("scores.csv", "summary.json", "run.json")
 
-
-def describe_run(
-    out: Path, files: FileSeparator, uri: str | None, priors: Sequence[str] | None
-) -> dict[str, Any]:
-    """Return facts for ``run.json``: what ``report.py`` needs to know about the separator and its cost.
-
-    Args:
-        out: The output folder.
-        files: What separates.
-        uri: Of the separator, None for the shipped one or priors.
-        priors: Their names, if there are any.
-    """
-    separator, made = files.separator, prior_separator_of(files.separator)
+def describe_run(options: argparse.Namespace, files: FileSeparator) -> dict[str, Any]:
+    """Return facts for ``run.json``: what ``report.py`` needs to know about the separator and its cost."""
+    separator, uri = files.separator, options.separator
     facts: dict[str, Any] = {}
     if isinstance(separator, nn.Module):
         facts = {"parameters": parameters(separator), "macs_per_second": _macs_per_second(separator)}
     model = "shipped" if uri is None else Path(uri).stem
     return {
-        "name": out.resolve().name or "infer",
-        "model": model if made is None else "diffusion_prior",
+        "name": options.out.resolve().name or "infer",
+        "model": model if prior_separator_of(separator) is None else "diffusion_prior",
         "separator": uri,
-        "priors": None if priors is None else list(priors),
+        "priors": options.priors,
         "sources": list(separator.sources),
         **facts,
         "sample_rate": separator.sample_rate,
@@ -72,11 +62,9 @@ def archive_previous_scores(out: Path, facts: Mapping[str, Any], *, skip_existin
     Raises:
         UserError: If ``skip_existing`` would mix outputs of both.
     """
-    if not (out / "scores.csv").exists():
-        return None
     known, new = RunFolder(out).facts(), json.loads(json.dumps(facts))
     differ = [name for name in SETTINGS if known.get(name) != new.get(name)]
-    if not differ:
+    if not differ or not (out / "scores.csv").exists():
         return None
     if skip_existing:
         raise UserError(
@@ -84,8 +72,7 @@ def archive_previous_scores(out: Path, facts: Mapping[str, Any], *, skip_existin
             f"({out / 'run.json'}): give another -o, or leave it out"
         )
     number = next(number for number in count(1) if not (out / f"scores.{number}.csv").exists())
-    for name in _WRITTEN:
-        path = out / name
+    for path in (out / "scores.csv", out / "summary.json", out / "run.json"):
         if path.exists():
             path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))
     return out / f"scores.{number}.csv"
@@ -98,5 +85,4 @@ def _macs_per_second(separator: nn.Module) -> float:
         return macs_per_second(separator)
     # one evaluation of each is counted, for all of them would take as long as a file
     each = {id(network): macs_per_second(network) for network in made.models}
-    mean = sum(each[id(prior.model)] for prior in made.priors) / len(made.priors)
-    return mean * made.evaluations
+    return made.evaluations * sum(each[id(prior.model)] for prior in made.priors) / len(made.priors)

@@ -19,8 +19,8 @@ from encore.reporting import COLUMNS, final_steps, read_scores, summarise, write
 from encore.reporting.labels import decimals, title
 
 _FLUSH_SECONDS = 20.0
-_STATISTICS = ["mean", "median", "count", "failed", "improvement", "gain", "gain_low", "gain_high"]
-_STATISTICS.append("evaluations")
+_STATISTICS = ["mean", "median", "count", "failed", "evaluations"]
+_STATISTICS += ["improvement", "gain", "gain_low", "gain_high"]
 
 
 class ScoreWriter:
@@ -79,13 +79,12 @@ class ScoreWriter:
         """
         self.write()
         table = self.table()
-        summary = {"run": self.run, **facts, "final": {}, "steps": []}
+        summary: dict[str, Any] = {"run": self.run, **facts, "final": {}, "steps": []}
         if len(table):
             steps = summarise(table)
             for row in final_steps(steps).to_dict("records"):
-                summary["final"].setdefault(row["metric"], {})[row["column"]] = {
-                    name: row[name] for name in _STATISTICS
-                }
+                own = {name: row[name] for name in _STATISTICS}
+                summary["final"].setdefault(row["metric"], {})[row["column"]] = own
             summary["steps"] = steps.drop(columns="run").to_dict("records")
         text = json.dumps(_without_nan(summary), indent=2, ensure_ascii=True, allow_nan=False)
         self.path.with_name("summary.json").write_text(text + "\n", encoding="utf-8")
@@ -96,16 +95,12 @@ def headline(summary: dict[str, Any]) -> list[str]:
     """Return the summary's last steps as lines for the terminal: mixture, one step, refined."""
     lines = []
     for metric, columns in summary["final"].items():
-        known = {
-            column: own
-            for column, own in columns.items()
-            if own["mean"] is not None and math.isfinite(own["mean"])
-        }
+        known = {name: own for name, own in columns.items() if math.isfinite(own["mean"])}
         # means over different files do not compare
         differ = len({own["count"] for own in known.values()}) > 1
         values = [
-            f"{column} {own['mean']:.{decimals(metric)}f}" + (f" (of {own['count']})" if differ else "")
-            for column, own in known.items()
+            f"{name} {own['mean']:.{decimals(metric)}f}" + (f" (of {own['count']})" if differ else "")
+            for name, own in known.items()
         ]
         if values:
             lines.append(f"  {title(metric):<14} {'   '.join(values)}")

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass, make_dataclass
 from enum import Enum
 from functools import lru_cache
+from inspect import Parameter, signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
@@ -55,17 +55,17 @@ def check_types(node: Any, key: str) -> None:
             check_types(value, f"{key}[{place}]")
     if not isinstance(node, Mapping):
         return
-    hints = arguments(node.get("_target_"))
+    known = arguments(node.get("_target_"))
     for name, value in node.items():
         own = f"{key}.{name}" if key else str(name)
         # what a node makes may be of any type, and so may what is looked up
-        if name in hints and "_target_" not in str(value) and "${" not in str(value):
-            _check(value, hints[name], own)
+        if name in known and "_target_" not in str(value) and "${" not in str(value):
+            _check(value, known[name].annotation, own)
         check_types(value, own)
 
 
-def arguments(target: str | None) -> dict[str, Any]:
-    """Return the arguments of a ``_target_`` and their annotations; none where they cannot be found."""
+def arguments(target: str | None) -> dict[str, Parameter]:
+    """Return the arguments of a ``_target_``, with types as annotations; none where they cannot be found."""
     if target is None:
         return {}
     try:
@@ -76,7 +76,11 @@ def arguments(target: str | None) -> dict[str, Any]:
         bases = [] if whole else [own for own in found.__mro__[:0:-1] if own.__module__.startswith("encore.")]
         own = [*(base.__init__ for base in bases), found if whole else found.__init__]
         hints = {name: hint for base in own for name, hint in get_type_hints(base).items()}
-        return {name: hints.get(name, Any) for name in (*inspect.signature(found).parameters, *hints)}
+        hints.pop("return", None)
+        known = {name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=hints[name]) for name in hints}
+        for name, parameter in signature(found).parameters.items():
+            known[name] = parameter.replace(annotation=hints.get(name, Any))
+        return known
     except (ImportError, AttributeError, NameError, TypeError, ValueError):
         return {}  # a wrong name is reported when it is built
 
