@@ -27,7 +27,7 @@ OmegaConf.register_new_resolver("run_id", run_id, replace=True)
 
 
 def build(config: DictConfig) -> tuple[Trainer, Any, Any, Any]:
-    """Trainer, module, its network and data that a configuration describes."""
+    """Build the trainer, module, network and data that a configuration describes."""
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data)
     network = instantiate(config.model)

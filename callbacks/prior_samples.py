@@ -1,4 +1,4 @@
-"""Samples of a source prior, to see and hear while it is trained."""
+"""Samples of a source prior, as audio and pictures, while it is trained."""
 
 from __future__ import annotations
 

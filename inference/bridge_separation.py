@@ -113,8 +113,19 @@ class BridgeSampler:
             The last state, the network's first estimate as the one-step estimate, and as ratios those in the
             means of the states. Scores are NaN.
         """
-        batch = len(mixture)
-        bridge, chosen, mixture = self._read(separator, mixture, references)
+        bridge, chosen, inner = self._read(separator, mixture, references)
+        return self._sample(bridge, chosen, inner, len(mixture), generator, callback)
+
+    def _sample(
+        self,
+        bridge: HasBridge,
+        chosen: list[int],
+        mixture: Tensor,
+        batch: int,
+        generator: Generator | None,
+        callback: Callable[[Step], None] | None,
+    ) -> Refined:
+        """Sample a bridge of mixtures, whose channels may be items, and return the chosen sources."""
         process, level = bridge.bridge, bridge.level(mixture)
         sample = SAMPLERS[self._path_of(process)]
         end = bridge.encode(mixture[:, None], level)

@@ -15,7 +15,7 @@ from encore.models.types import Denoiser
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourcePrior:
-    """One source of a mixture: a model that others may share, and this source's class.
+    """One source of a mixture: a model that may serve other sources too, and this source's class.
 
     Args:
         model: The prior of its kind, whose label ``len(classes)`` means any class.
@@ -44,12 +44,12 @@ class SourcePrior:
 
 @dataclass(frozen=True, slots=True)
 class PriorBank:
-    """The priors of all sources of a mixture; those that share a model are one call of it.
+    """The priors of all sources of a mixture; those of one model are one call of it.
 
     Args:
         priors: Of each source: a `SourcePrior`, or any function of state and level. Levels are float64 on
             the CPU, since some devices have no such type.
-        batched: Whether sources that share a model are estimated in one call; on a CPU one by one may be
+        batched: Whether sources of one model are estimated in one call; on a CPU one by one may be
             faster.
     """
 

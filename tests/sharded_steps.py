@@ -46,7 +46,7 @@ def process(rank: int, meeting_place: str) -> None:
         small(), auto_wrap_policy=partial(wrap_blocks), use_orig_params=True, device_id=torch.device("cpu")
     )
     norm = steps(network, rank)
-    # on the CPU the weights cannot be offloaded to it, as Lightning asks: torch frees them too early
+    # on the CPU the weights cannot be offloaded to it, as Lightning does: torch frees them too early
     whole = FullStateDictConfig(offload_to_cpu=False, rank0_only=False)
     with FullyShardedDataParallel.state_dict_type(network, StateDictType.FULL_STATE_DICT, whole):
         weights = network.state_dict()

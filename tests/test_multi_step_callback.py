@@ -207,7 +207,7 @@ def test_speakers_are_refined_together_and_scored_in_the_order_of_their_referenc
     assert len(one_step) == 4
     for batch in data.val_dataloader():
         estimates, references = trained.separator(batch["mixture"]), batch["references"]
-        best = max(si_sdr(way, references).mean().item() for way in (estimates, estimates.flip(1)))
+        best = max(si_sdr(own, references).mean().item() for own in (estimates, estimates.flip(1)))
         assert one_step[batch["names"][0]] == pytest.approx(best, rel=1e-4)
         assert best > 15
     refined = scores[scores["kind"] == "oracle"].set_index(["guide", "item", "step"])["value"]

@@ -145,15 +145,15 @@ def test_the_loss_is_the_squared_error_of_the_output(diffusion) -> None:
     alpha_bar = prior.diffusion.draw(4, torch.Generator().manual_seed(0))
     drawn = noise(4, 1, 2000, seed=1)
     target = prior.target(prior.add_noise(source, alpha_bar, drawn), alpha_bar, source)
-    prior.network.forward = lambda state, told, labels: target
+    prior.network.forward = lambda state, level, labels: target
     assert float(trained._losses(source, alpha_bar, None, drawn).abs().max()) < 1e-10
-    prior.network.forward = lambda state, told, labels: torch.zeros_like(state)
+    prior.network.forward = lambda state, level, labels: torch.zeros_like(state)
     found = trained._losses(source, alpha_bar, None, drawn)
     torch.testing.assert_close(found, target.square().mean(dim=(1, 2)))
     if diffusion is None:
         torch.testing.assert_close(target, drawn, atol=1e-4, rtol=1e-3)
     # and with the perfect output the estimate is the source
-    prior.network.forward = lambda state, told, labels: target
+    prior.network.forward = lambda state, level, labels: target
     state = prior.add_noise(source, alpha_bar, drawn)
     torch.testing.assert_close(prior(state, alpha_bar), source, atol=1e-4, rtol=0)
 

@@ -125,7 +125,7 @@ def test_compiled_blocks_learn_the_same_under_the_same_names(monkeypatch: pytest
     # what the C++ compiler would be given
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
     compiled, plain = small(), small()
-    # as train.py does; the other way round nothing would be compiled
+    # as train.py does; in the other order nothing would be compiled
     macs_per_second(compiled)
     assert compile_blocks(compiled) == 4
     assert list(compiled.state_dict()) == list(plain.state_dict())
