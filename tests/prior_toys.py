@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+from gaussian_sources import GaussianSources
 from torch import Tensor
 
-from encore.inference.gaussian_sources import GaussianSources
 from encore.inference.posterior import SeparationProblem
 from encore.inference.posterior_log import PosteriorSample
 from encore.models.checkpoint import instantiate

@@ -7,18 +7,17 @@ from itertools import pairwise
 
 import pytest
 import torch
+from gaussian_sources import ExactPosterior, GaussianSources
 from prior_toys import (
     alike_sources,
     generator,
     smooth_and_rough,
     solved,
-    stationary,
     unlike_sources,
     white_sources,
 )
 from torch import Tensor
 
-from encore.inference.gaussian_sources import ExactPosterior, GaussianSources
 from encore.inference.guidance import (
     LossGuidance,
     Projection,
@@ -372,8 +371,6 @@ def test_converged_items_keep_their_estimates_and_the_others_go_on() -> None:
         (lambda: hybrid(sharpness=0.0), r"sharpness=0\.0"),
         (lambda: SourceFlow(width=0.0), r"width=0\.0"),
         (lambda: RedDiff(rate=0.0), r"rate=0\.0"),
-        (lambda: GaussianSources(-torch.eye(3)[None]), "without negative eigenvalues"),
-        (lambda: GaussianSources(stationary(1, 0.5)), r"give \(k, t, t\)"),
         (lambda: Start(kind="silence"), "kind='silence'"),
         (lambda: Start(at=0.0), r"at=0\.0"),
         (lambda: problem(Start(kind="estimate")), "kind='estimate'"),

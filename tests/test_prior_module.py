@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 import soundfile
 import torch
+from gaussian_sources import GaussianSources
 from lightning.pytorch.callbacks import ModelCheckpoint
 from prior_toys import CLASSES, prior_config, toy_prior
 from separator_toys import noise
@@ -21,7 +22,6 @@ from encore.callbacks.prior_samples import PriorSamples
 from encore.cli.overrides import CONFIGS
 from encore.data.source_corpora import Recording
 from encore.data.source_dataset import SourceData
-from encore.inference.gaussian_sources import GaussianSources
 from encore.lightning_modules.prior import PriorModule
 from encore.models import load_prior
 from encore.models.checkpoint import load_checkpoint, save_separator
