@@ -75,7 +75,6 @@ def read_audio(
     sample_rate: int | None = None,
     start: int = 0,
     frames: int | None = None,
-    check_finite: bool = True,
 ) -> tuple[Tensor, int]:
     """Read a file, or only a segment of it.
 
@@ -84,7 +83,6 @@ def read_audio(
         sample_rate: Rate in Hz to resample to; the file's own if None.
         start: First frame, counted at the returned rate.
         frames: How many frames, counted at the returned rate; up to the end if None.
-        check_finite: Whether NaN and infinite samples are an error.
 
     Returns:
         Waveform ``(channel, time)``, float32, full scale 1.0, and its rate in Hz. A segment equals that
@@ -107,10 +105,7 @@ def read_audio(
                 f"start={start}, frames={frames} reach outside {path} of {total} frames at {rate} Hz: "
                 f"give frames within 0 to {total}"
             )
-        waveform = _read_segment(file, path, rate, start, count)
-    if check_finite:
-        _check_finite(path, waveform)
-    return waveform, rate
+        return _read_segment(file, path, rate, start, count), rate
 
 
 def read_blocks(path: str | Path, frames: int) -> Iterator[Tensor]:
@@ -125,17 +120,7 @@ def read_blocks(path: str | Path, frames: int) -> Iterator[Tensor]:
     path = Path(path)
     with _open(path) as file:
         for start in range(0, file.frames, frames):
-            block = _read_frames(file, path, start, min(start + frames, file.frames))
-            _check_finite(path, block)
-            yield block
-
-
-def _check_finite(path: Path, waveform: Tensor) -> None:
-    bad = int((~torch.isfinite(waveform)).sum())
-    if bad:
-        raise AudioFileError(
-            f"{path}: {bad} samples are NaN or infinite: write the file again from its source"
-        )
+            yield _read_frames(file, path, start, min(start + frames, file.frames))
 
 
 class StreamResampler:
@@ -211,6 +196,10 @@ def _read_frames(file: soundfile.SoundFile, path: Path, first: int, last: int) -
         raise AudioFileError(
             f"{path}: truncated, only {len(data)} of {last - first} frames from frame {first} on exist: "
             "copy it again"
+        )
+    if bad := int((~np.isfinite(data)).sum()):
+        raise AudioFileError(
+            f"{path}: {bad} samples are NaN or infinite: write the file again from its source"
         )
     return torch.from_numpy(np.ascontiguousarray(data.T))
 

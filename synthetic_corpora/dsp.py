@@ -1,4 +1,4 @@
-"""Signal tools that speech, noises, sound events and songs share; a signal is ``(time,)``."""
+"""Signal tools that speech, noises, sound events and songs are made with; a signal is ``(time,)``."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Struck:
     band: tuple[float, float] = (1000.0, 9000.0)
 
     def play(self, notes: Sequence[Note], frames: int, sample_rate: int, rng: Rng) -> FloatArray:
-        """Play notes; they ring on whatever their length."""
+        """Play notes; they ring on beyond their length."""
         ratios = np.append(self.ratios, np.exp(rng.uniform(np.log(1.2), np.log(7), self.drawn)))
         decays = dsp.vary(rng, self.ring) * ratios**-self.fall
         gains = ratios ** -rng.uniform(0.2, 0.9) * rng.uniform(0.3, 1, ratios.size)

@@ -196,7 +196,7 @@ def _flite(voice: Voice, text: str) -> tuple[FloatArray, int]:
         path = Path(folder) / "speech.wav"
         command = [check_flite(), "-voice", voice.timbre, *options, "-t", text, "-o", str(path)]
         answer = subprocess.run(command, capture_output=True)
-        # flite's status is 0 whatever happens
+        # flite's status is always 0
         if not path.exists():
             raise SynthesisError(_last_line(answer))
         spoken, rate = soundfile.read(path)

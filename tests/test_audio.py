@@ -234,7 +234,6 @@ def test_non_finite_samples(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
     with pytest.raises(AudioFileError, match="2 samples are NaN or infinite"):
         read_audio(tmp_path / "a.wav")
-    assert read_audio(tmp_path / "a.wav", check_finite=False)[0].isnan().sum() == 1
     assert read_audio(tmp_path / "a.wav", start=4, frames=46)[0].abs().sum() == 0
 
 

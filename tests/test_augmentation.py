@@ -76,12 +76,12 @@ def test_the_seed_decides_and_components_are_not_written_to(name: str, frames: i
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_every_component_of_every_item_draws_its_own_and_its_channels_share_it(name: str) -> None:
+def test_every_component_of_every_item_draws_its_own_and_its_channels_have_the_same(name: str) -> None:
     frames = 4000 if name == "tempo" else 400  # its window is 2048 long
     drawn = draw(name, noise(1, 0, 1, frames).expand(3, 3, 2, frames))
     assert torch.equal(drawn[:, :, 0], drawn[:, :, 1])
-    heard = drawn[:, :, 0].flatten(0, 1)
-    apart = torch.cdist(heard, heard) + 1000 * torch.eye(9)
+    signals = drawn[:, :, 0].flatten(0, 1)
+    apart = torch.cdist(signals, signals) + 1000 * torch.eye(9)
     assert apart.min() > 0.1  # equal draws would be 0 apart
 
 
@@ -168,7 +168,7 @@ def test_the_curve_is_straight_between_ten_frequencies_an_even_ratio_apart() -> 
 
 
 def strongest(signal: Tensor) -> tuple[Tensor, Tensor]:
-    """Frequency in Hz of the loudest bin of 1 Hz, and the share of all energy within 20 Hz of it."""
+    """Frequency in Hz of the loudest bin of 1 Hz, and the fraction of all energy within 20 Hz of it."""
     power = torch.fft.rfft(signal * torch.hann_window(RATE, periodic=False), RATE).abs().square()
     place = power.argmax(-1)
     bins = torch.arange(power.shape[-1])
@@ -183,9 +183,9 @@ def test_the_pitch_of_a_tone_moves_by_its_semitones_and_its_level_and_length_sta
     components = 0.3 * tone(hertz, RATE, RATE).float().expand(1, 2, 2, RATE)
     moved = random_pitch(components, (semitones, semitones), generator=seeded())
     assert moved.shape == components.shape
-    place, share = strongest(moved)
+    place, fraction = strongest(moved)
     assert (place - hertz * 2 ** (semitones / 12)).abs().max() <= 1
-    assert share.min() > 0.99
+    assert fraction.min() > 0.99
     torch.testing.assert_close(moved.square().mean((2, 3)), components.square().mean((2, 3)))
     # and it sounds throughout
     pieces = moved.unflatten(-1, (10, -1)).square().mean(-1).sqrt() / (0.3 / math.sqrt(2))
@@ -197,9 +197,9 @@ def test_the_tempo_leaves_a_tone_its_pitch_and_level(hertz: int, tempo: float) -
     components = 0.3 * tone(hertz, RATE, RATE).float().expand(1, 2, 2, RATE)
     played = random_tempo(components, (tempo, tempo), generator=seeded())
     assert played.shape == components.shape
-    place, share = strongest(played)
+    place, fraction = strongest(played)
     assert (place - hertz).abs().max() <= 1
-    assert share.min() > 0.95  # where the segment starts again there is a seam
+    assert fraction.min() > 0.95  # where the segment starts again there is a seam
     level = played.square().mean().sqrt()
     assert float(level) == pytest.approx(0.3 / math.sqrt(2), rel=0.05)
 
@@ -240,21 +240,21 @@ def test_pitches_are_uniform_and_tempi_even_on_a_logarithmic_scale() -> None:
     assert octaves.mean() == pytest.approx(0, abs=4 * 2 / math.sqrt(12 * 120) + 0.1)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_channels_are_swapped_and_signs_flipped_in_their_share(share: float) -> None:
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_channels_are_swapped_and_signs_flipped_with_their_probability(probability: float) -> None:
     count = 1000
     components = noise(count, 1, 2, 4)
-    swapped = random_channel_swap(components, share, generator=seeded())
-    flipped = random_sign_flip(components, share, generator=seeded(1))
+    swapped = random_channel_swap(components, probability, generator=seeded())
+    flipped = random_sign_flip(components, probability, generator=seeded(1))
     for changed, other in ((swapped, components.flip(2)), (flipped, -components)):
         moved = (changed == other).all((2, 3))
         assert (moved | (changed == components).all((2, 3))).all()
-        spread = 4 * math.sqrt(share * (1 - share) / (2 * count))
-        assert float(moved.double().mean()) == pytest.approx(share, abs=spread)
-        if 0 < share < 1:
+        spread = 4 * math.sqrt(probability * (1 - probability) / (2 * count))
+        assert float(moved.double().mean()) == pytest.approx(probability, abs=spread)
+        if 0 < probability < 1:
             assert abs(torch.corrcoef(moved.double().T)[0, 1]) < 4 / math.sqrt(count)
     mono = components[:, :, :1]
-    assert torch.equal(random_channel_swap(mono, share, generator=seeded()), mono)
+    assert torch.equal(random_channel_swap(mono, probability, generator=seeded()), mono)
 
 
 @pytest.mark.parametrize("frames", [6000, 6001])

@@ -50,7 +50,7 @@ def check_uniform(values: Any, low: float, high: float) -> None:
 
 
 def pitch(reference: Tensor) -> int:
-    """Frequency in Hz of a tone, whatever its level."""
+    """Frequency in Hz of a tone at any level."""
     return int(torch.fft.rfft(reference[0], RATE).abs().argmax())
 
 

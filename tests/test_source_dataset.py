@@ -82,7 +82,7 @@ def test_labels_are_places_in_the_list_of_classes(tmp_path: Path) -> None:
     files = recordings(tmp_path, ("Gong", "Bark"))
     dataset = SourceDataset(files, sample_rate=RATE, segment=100, classes=["Bark", "Gong"])
     assert [dataset[place]["label"] for place in range(2)] == [1, 0]
-    # without classes all is one class, whatever the corpus says
+    # without classes all is one class, with any labels
     assert SourceDataset(files, sample_rate=RATE, segment=100)[0]["label"] == 0
     with pytest.raises(ValueError, match=r"classes: \['Gong'\] occur"):
         SourceDataset(files, sample_rate=RATE, segment=100, classes=["Bark"])

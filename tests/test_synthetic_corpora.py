@@ -301,7 +301,7 @@ def test_drums_keep_the_listed_tempo(songs: dict[Path, dict[str, Any]]) -> None:
         power = np.square(sound[: len(sound) // size * size]).reshape(-1, size * 2).mean(1)
         rises = np.maximum(0, np.diff(10 * np.log10(power + 1e-6)))  # of the level in dB
         times, ratios = np.arange(len(rises)) * size / 22050, np.linspace(0.93, 1.07, 141)
-        # how regular the hits are in beats and halves of beats, whatever their phases
+        # how regular the hits are in beats and halves of beats, at any phases
         hertz = entry["tempo"] / 60 * ratios[:, None, None] * np.array([[1.0], [2.0]])
         strength = np.abs(((rises - rises.mean()) * np.exp(-2j * np.pi * hertz * times)).sum(-1)).sum(-1)
         assert ratios[int(strength.argmax())] == pytest.approx(1, abs=0.01), entry
