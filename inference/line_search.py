@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from encore.inference.search import Search, SearchState, at_least_one
+from encore.inference.search import Search, SearchState, at_least_one, check_first, check_width
 
 #: The golden section: parts of a line of length 1.
 SMALL_SECTION, LARGE_SECTION = (3 - math.sqrt(5)) / 2, (math.sqrt(5) - 1) / 2
@@ -127,9 +127,9 @@ class BrentSearch(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_first_and_enough(self.first, self.enough)
-        if not 0 < self.width <= 0.5:
-            raise ValueError(f"width={self.width}: give a distance of two ratios in (0, 0.5]")
+        check_first(self.first)
+        _check_enough(self.enough)
+        check_width(self.width)
         if self.calls < 2:
             raise ValueError(f"calls={self.calls}: a step starts with 2")
         # the second ratio may be as near as half the width, and must be tried
@@ -197,7 +197,8 @@ class GradientLineSearch(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_first_and_enough(self.first, self.enough)
+        check_first(self.first)
+        _check_enough(self.enough)
         at_least_one("points", self.points)
         if not 0 < self.reach <= 1:
             raise ValueError(f"reach={self.reach}: give a distance of two ratios in (0, 1]")
@@ -292,8 +293,6 @@ def _top_of_the_cubic(rise: float, fall: float, last: float) -> float:
     return rise / divisor if rise < divisor < math.inf else 0.5
 
 
-def _check_first_and_enough(first: float, enough: float) -> None:
-    if not 0 <= first < 1:
-        raise ValueError(f"first={first}: give a mixing ratio in [0, 1); 1 is the one-step estimate")
+def _check_enough(enough: float) -> None:
     if not enough > 0:
         raise ValueError(f"enough={enough}: must be above 0")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from encore.inference.line_search import SAME_RATIO
-from encore.inference.search import Search, SearchState, at_least_one
+from encore.inference.search import Search, SearchState, at_least_one, check_first, check_width
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,8 @@ class GreedySearch(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.first < 1:
-            raise ValueError(f"first={self.first}: give a mixing ratio in [0, 1); 1 is the one-step estimate")
-        if not 0 < self.width <= 0.5:
-            raise ValueError(f"width={self.width}: give a distance of two ratios in (0, 0.5]")
+        check_first(self.first)
+        check_width(self.width)
         at_least_one("patience", self.patience)
 
     def propose(self, state: SearchState) -> Sequence[float]:
@@ -87,8 +85,8 @@ class LocalSearch(Search):
     the side where the last neighbour won, on the other one where it lost; once it has lost on both, the
     chosen ratio goes alone. Where the estimate was kept, only what is still untried can win: up to ``probes``
     steps in a row try one more neighbour, on alternating sides (the mean of ``first``, if nothing of it was
-    taken). After them the item is finished: exactly, because this search would try nothing more, whatever
-    other ratios might gain. Every step is one round.
+    taken). After them the item is finished: exactly, because this search would try nothing more, even
+    where other ratios would gain. Every step is one round.
 
     Args:
         first: Ratios of the first step, at least one, each in [0, 1].
@@ -105,8 +103,7 @@ class LocalSearch(Search):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "first", _checked("first", self.first))
-        if not 0 < self.width <= 0.5:
-            raise ValueError(f"width={self.width}: give a distance of two ratios in (0, 0.5]")
+        check_width(self.width)
         if not 0 < self.shrink < 1:
             raise ValueError(f"shrink={self.shrink}: give a factor in (0, 1), or neighbours are tried twice")
         if self.probes < 0:

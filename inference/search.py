@@ -271,3 +271,15 @@ def at_least_one(name: str, value: int) -> None:
     """Raise a ValueError for a number below 1."""
     if value < 1:
         raise ValueError(f"{name}={value}: at least 1 is needed")
+
+
+def check_first(first: float) -> None:
+    """Raise a ValueError for a first mixing ratio outside [0, 1)."""
+    if not 0 <= first < 1:
+        raise ValueError(f"first={first}: give a mixing ratio in [0, 1); 1 is the one-step estimate")
+
+
+def check_width(width: float) -> None:
+    """Raise a ValueError for a distance of two mixing ratios outside (0, 0.5]."""
+    if not 0 < width <= 0.5:
+        raise ValueError(f"width={width}: give a distance of two ratios in (0, 0.5]")
