@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -197,6 +197,10 @@ def fails(uri: object, message: str, kind: Any = ValueError) -> None:
     with pytest.raises(kind, match=re.escape(message)) as error:
         load_separator(uri)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 class Trap:

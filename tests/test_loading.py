@@ -8,10 +8,11 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from pretrained_toys import Trap, bsrnn, fails
+from pretrained_toys import Trap, bsrnn, fails, same
 from safetensors.torch import load_file, save_file
 from separator_toys import described
 from torch import Tensor, nn
+from toys import toy_trainer
 
 from encore import models
 from encore.models import loading
@@ -21,11 +22,6 @@ OUTER = "encore.models.separators.asteroid.AsteroidSeparator"
 NETWORK = described("BSRNN", ("speech",))
 NAME = "encoders.0.projection.weight"
 MIXTURE = 0.1 * torch.randn(2, 1, 700, generator=torch.Generator().manual_seed(0))
-
-
-def same_weights(module: nn.Module, expected: dict[str, Tensor]) -> bool:
-    state = module.state_dict()
-    return state.keys() == expected.keys() and all(torch.equal(state[n], expected[n]) for n in expected)
 
 
 def lightning_file(path: Path, **changes: object) -> Path:
@@ -42,7 +38,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     module, config = bsrnn()
     save_separator(tmp_path / "new" / "a.safetensors", module, config)
     loaded = models.load_separator(tmp_path / "new" / "a.safetensors")
-    assert same_weights(loaded, module.state_dict())
+    assert same(loaded.state_dict(), module.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(loaded(MIXTURE), module(MIXTURE), rtol=0, atol=0)
     assert (loaded.sources, loaded.sample_rate, loaded.channels) == (("speech",), 8000, 1)
@@ -75,22 +71,16 @@ class Training(lightning.LightningModule):
 def fitted(tmp_path: Path, average: EMAWeightAveraging | None) -> tuple[Path, Training]:
     module = Training(NETWORK)
     saver = ModelCheckpoint(dirpath=tmp_path, filename="run", every_n_train_steps=4)
-    lightning.Trainer(
-        max_steps=4,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[saver, *([average] if average else [])],
-    ).fit(module, torch.utils.data.DataLoader(MIXTURE, batch_size=1))
+    callbacks = [saver, *([average] if average else [])]
+    trainer = toy_trainer(tmp_path, max_steps=4, callbacks=callbacks, enable_checkpointing=True)
+    trainer.fit(module, torch.utils.data.DataLoader(MIXTURE, batch_size=1))
     return tmp_path / "run.ckpt", module
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_checkpoints_hold_the_trained_weights_or_their_average(tmp_path: Path) -> None:
     path, module = fitted(tmp_path, None)
-    assert same_weights(models.load_separator(path), module.separator.state_dict())
+    assert same(models.load_separator(path).state_dict(), module.separator.state_dict())
     for start in (None, 100):
         path, _ = fitted(tmp_path / str(start), EMAWeightAveraging(decay=0.5, update_starting_at_step=start))
         content = torch.load(path, weights_only=True)
@@ -100,7 +90,7 @@ def test_lightning_checkpoints_hold_the_trained_weights_or_their_average(tmp_pat
         )
         assert not torch.equal(raw[NAME], average[NAME])
         # an average that never began is a copy of the initial weights
-        assert same_weights(models.load_separator(path), average if start is None else raw)
+        assert same(models.load_separator(path).state_dict(), average if start is None else raw)
 
 
 def test_objects_in_a_checkpoint_are_not_run(tmp_path: Path) -> None:
@@ -224,7 +214,7 @@ def test_shipped_separator_is_opened_without_a_name(tmp_path: Path, monkeypatch:
     fails(None, "no separator is shipped", FileNotFoundError)
     module, config = bsrnn()
     save_separator(tmp_path / "s.safetensors", module, config)
-    assert same_weights(models.load_separator(), module.state_dict())
+    assert same(models.load_separator().state_dict(), module.state_dict())
 
 
 @pytest.mark.parametrize(

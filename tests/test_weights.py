@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretrained_toys import bsrnn, open_file
+from pretrained_toys import bsrnn, open_file, same
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from encore.common.files import read_safely, tensors_only
 from encore.models.weights import load_completely, load_partially, read_state_dict
@@ -17,10 +17,6 @@ from encore.models.weights import load_completely, load_partially, read_state_di
 def network(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("nest", [None, "state_dict", "state", "model_state_dict", "model"])

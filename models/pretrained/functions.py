@@ -97,9 +97,7 @@ class FunctionSeparator(PretrainedSeparator):
         self.batch, self.length = fixed.batch, fixed.length
         # a function may draw random numbers, from a generator of the caller's
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            self.layout = self._find_layout(
-                [layout] if layout else list(LAYOUTS)[: 2 if channels == 1 else 1]
-            )
+            self._find_layout([layout] if layout else ["bct", "bt"] if channels == 1 else ["bct"])
             if self.length is None:
                 self._find_lengths()
 
@@ -119,8 +117,8 @@ class FunctionSeparator(PretrainedSeparator):
         items = torch.split(waveforms, 1) if self.batch == 1 else (waveforms,)
         return torch.cat([self.with_all_axes(self.network(item)) for item in items])
 
-    def _find_layout(self, layouts: Sequence[str]) -> str:
-        """Return the layout that works, and set whether items are separated one by one."""
+    def _find_layout(self, layouts: Sequence[str]) -> None:
+        """Set the layout that works, and whether items are separated one by one."""
         # no number of items that could be taken for sources or channels
         items = next(count for count in (2, 3, 4) if count not in (len(self.sources), self.channels))
         second = max(self.sample_rate, self.shortest)
@@ -151,7 +149,6 @@ class FunctionSeparator(PretrainedSeparator):
         self.layout, together = next(iter(found.items()))
         if self.batch is None and not _equal(together[:1], self._call(noise[:1])):
             self.batch = 1
-        return self.layout
 
     def _find_lengths(self) -> None:
         """Set the step that lengths are rounded up to, and the shortest length."""
