@@ -115,14 +115,6 @@ def test_the_estimate_path_separates_only_its_items() -> None:
     torch.testing.assert_close(mixed[chosen], expected, rtol=1e-4, atol=1e-2)
 
 
-def test_estimates_of_the_truth_make_the_estimate_path_a_linear_one() -> None:
-    mixture, references = signals(50)
-    estimated = mix(DataMixing(estimate_path=1.0), (mixture, references), lambda x: references)
-    linear = mix(DataMixing(linear_path=1.0), (mixture, references))
-    torch.testing.assert_close(estimated[0], linear[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(estimated[1], linear[1])
-
-
 def test_estimates_are_those_of_the_new_mixture() -> None:
     """Remixed, scaled and only then separated."""
     batch = signals(8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import Gain, squared_error
 
 from encore.data.mixing import random_ratios
 from encore.lightning_modules.data_mixing import DataMixing
@@ -12,28 +13,15 @@ from encore.lightning_modules.losses import PermutationInvariant, negative_snr
 from encore.lightning_modules.separation import SeparationModule
 
 
-class Scale(nn.Module):
-    """``f(x) = g x``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.tensor(0.6, dtype=torch.float64))
-
-    def forward(self, mixture: Tensor) -> Tensor:
-        return self.gain * mixture[:, None]
-
-
-def squared_error(estimates: Tensor, references: Tensor) -> Tensor:
-    return (estimates - references).square().mean((1, 2, 3))
-
-
 def loss_of(policy: DataMixing, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Loss of mixtures of ones whose references are ``wanted`` ``(b,)``, and its gradient by the gain."""
-    module = SeparationModule(Scale(), squared_error, optimizer=torch.optim.SGD, mixing=policy)
+    module = SeparationModule(
+        Gain(0.6, torch.float64), squared_error, optimizer=torch.optim.SGD, mixing=policy
+    )
     mixture = torch.ones(len(wanted), 1, 5, dtype=torch.float64)
     generator = torch.Generator().manual_seed(7)
     loss = module._batch_loss(mixture, wanted[:, None, None, None] * mixture[:, None], generator)
-    (slope,) = torch.autograd.grad(loss, module.separator.gain)
+    (slope,) = torch.autograd.grad(loss, module.separator.weight)
     return loss.detach(), slope
 
 
@@ -74,16 +62,6 @@ def test_loss_and_gradient_are_those_by_hand(unroll, candidates, first_weight) -
     wanted = torch.tensor([0.1, 0.3, 0.5, 0.7], dtype=torch.float64)
     for ours, expected in zip(loss_of(policy, wanted), by_hand(policy, wanted), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-6, atol=0)
-
-
-def test_of_several_ratios_each_item_goes_on_with_its_best() -> None:
-    """``g (r + (1 - r) g)`` rises with r: an item that wants little takes the smallest ratio."""
-    policy = DataMixing(unroll=1, candidates=5, first_weight=0.0)
-    ratios = torch.stack(drawn(policy, 2)[0]).double()
-    best = torch.stack((ratios[:, 0].min(), ratios[:, 1].max()))
-    wanted = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    expected = (0.6 * (best + (1 - best) * 0.6) - wanted).square().mean()
-    torch.testing.assert_close(loss_of(policy, wanted)[0], expected, rtol=1e-6, atol=0)
 
 
 class Swapping(nn.Module):

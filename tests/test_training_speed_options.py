@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning import Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
+from toys import Gain, squared_error, toy_trainer
 
 from encore.cli.overrides import CONFIGS
 from encore.lightning_modules.schedules import warmup_cosine
@@ -20,23 +22,6 @@ from encore.lightning_modules.separation import SeparationModule
 from encore.models.acceleration import BLOCKS, compile_blocks, has_bfloat16_lstm, wrap_blocks
 from encore.models.costs import macs_per_second
 from encore.models.separators.bsrnn import BSRNN
-
-
-class Gain(nn.Module):
-    """One weight: the estimate is the mixture times it."""
-
-    sources = ("speech",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(0.5))
-
-    def forward(self, mixture: Tensor) -> Tensor:
-        return self.weight * mixture[:, None]
-
-
-def squared_error(estimates: Tensor, references: Tensor) -> Tensor:
-    return (estimates - references).square().mean(dim=(1, 2, 3))
 
 
 def batches(*levels: float) -> DataLoader[Any]:
@@ -49,10 +34,7 @@ def batches(*levels: float) -> DataLoader[Any]:
 
 
 def fitted(module: SeparationModule, loader: DataLoader[Any], **options: Any) -> Trainer:
-    quiet = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-    )
-    trainer = Trainer(accelerator="cpu", max_epochs=-1, **quiet, **options)
+    trainer = toy_trainer(Path(), max_epochs=-1, **options)
     trainer.fit(module, loader)
     return trainer
 

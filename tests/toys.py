@@ -30,6 +30,23 @@ class Shrink(nn.Module):
         return (self.gain * nn.functional.conv1d(mixture, self.kernel, padding=1))[:, None]
 
 
+class Gain(nn.Module):
+    """One weight: the estimate is the mixture times it."""
+
+    sources = ("speech",)
+
+    def __init__(self, weight: float = 0.5, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight, dtype=dtype))
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        return self.weight * mixture[:, None]
+
+
+def squared_error(estimates: Tensor, references: Tensor) -> Tensor:
+    return (estimates - references).square().mean(dim=(1, 2, 3))
+
+
 def toy_data(corpus: Path) -> SeparationData:
     """Two batches an epoch, three validation items."""
     return SeparationData(
