@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ EVALUATION_SEED = 2**31 - 1
 stream than training's, or equal folders would give equal mixtures."""
 
 
+@dataclass(eq=False, repr=False)
 class DrawSampler(DistributedSampler[Index]):
     """Endless passes through a corpus, cut into epochs and split among ranks; yields ``(index, pass)``.
 
@@ -35,8 +36,6 @@ class DrawSampler(DistributedSampler[Index]):
         seed: Seed of the permutations.
         rank: This process.
         world_size: Number of processes.
-
-    Attributes:
         epoch: The epoch that iteration yields.
         skip: An epoch and the number of its draws to skip on this rank, where an interrupted run resumes.
 
@@ -44,24 +43,22 @@ class DrawSampler(DistributedSampler[Index]):
         Lightning calls `set_epoch`; other loops must, or every epoch is the first.
     """
 
-    def __init__(
-        self, length: int, *, epoch_size: int, seed: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        # a DistributedSampler by type only, which Lightning does not replace
-        self.length = length
-        self.epoch_size = epoch_size
-        self.seed = seed
-        self.rank = rank
-        self.num_replicas = world_size
-        self.epoch = 0
-        self.skip = (0, 0)
+    # a DistributedSampler by type only, which Lightning does not replace
+    length: int
+    _: KW_ONLY
+    epoch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = 0
+    skip: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
-        return self.epoch_size // self.num_replicas
+        return self.epoch_size // self.world_size
 
     def __iter__(self) -> Iterator[Index]:
         first = self.epoch * self.epoch_size
-        positions = range(first + self.rank, first + len(self) * self.num_replicas, self.num_replicas)
+        positions = range(first + self.rank, first + len(self) * self.world_size, self.world_size)
         skipped = self.skip[1] if self.skip[0] == self.epoch else 0
         current, order = -1, torch.empty(0)
         for position in positions[skipped:]:
@@ -72,6 +69,7 @@ class DrawSampler(DistributedSampler[Index]):
             yield int(order[offset]), draw
 
 
+@dataclass(eq=False, repr=False)
 class ShardSampler(DistributedSampler[int]):
     """Every ``world_size``-th index from ``rank`` on: each item once over all ranks, without padding.
 
@@ -81,17 +79,15 @@ class ShardSampler(DistributedSampler[int]):
         world_size: Number of processes.
     """
 
-    def __init__(self, length: int, *, rank: int = 0, world_size: int = 1) -> None:
-        self.length = length
-        self.rank = rank
-        self.num_replicas = world_size
-        self.epoch = 0
+    length: int
+    rank: int = 0
+    world_size: int = 1
 
     def __len__(self) -> int:
-        return len(range(self.rank, self.length, self.num_replicas))
+        return len(range(self.rank, self.length, self.world_size))
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, self.length, self.num_replicas))
+        return iter(range(self.rank, self.length, self.world_size))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

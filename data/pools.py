@@ -93,10 +93,6 @@ def librimix_pools(
 
     Returns:
         ``"speaker1"``, ``"speaker2"`` .. to the utterances by speaker, and ``"noise"`` to files.
-
-    Raises:
-        FileNotFoundError: If a folder or file is missing.
-        ValueError: As `librimix`, and if a file name has no speakers or there are too few.
     """
     check_choice("task", task, ("sep_clean", "sep_noisy"))
     items = librimix(
@@ -133,10 +129,6 @@ def speaker_pools(
 
     Returns:
         As `librimix_pools`.
-
-    Raises:
-        FileNotFoundError: If a folder is missing.
-        ValueError: If a file is outside the speakers' folders, or there are too few speakers.
     """
     base = Path(root).expanduser()
     by_speaker: dict[str, list[Path]] = {}

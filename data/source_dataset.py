@@ -149,7 +149,7 @@ class SourceData(CorpusModule):
             [corpus[index] for index in chosen],
             sample_rate=self.sample_rate,
             segment=self.segment,
-            classes=self.classes,
+            classes=tuple(self.classes),
             level_db=as_range(self.level_db),
             seed=self.seed if stage == "fit" else EVALUATION_SEED,
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -39,6 +41,20 @@ def write(file: Path, waveform: np.ndarray, rate: int = RATE) -> Path:
 def audio(file: Path, frames: int = 80, frequency: float = 1000.0) -> Path:
     """A file with a tone."""
     return write(file, tone(frequency, frames))
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """A CSV file with the columns of the first row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def names(listed: Iterable[Any]) -> list[str]:
+    """The names of items or recordings."""
+    return [one.name for one in listed]
 
 
 def touch(folder: Path, *names: str) -> None:

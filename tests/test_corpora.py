@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus_trees import KINDS, MIXTURES, libri2mix, touch, tree
+from corpus_trees import KINDS, MIXTURES, libri2mix, names, touch, tree, write_table
 
 from encore.data.corpora import (
     Item,
@@ -25,10 +24,6 @@ from encore.data.pools import librimix_pools, speaker_pools
 from encore.data.speaker_corpora import librimix, wham, wsj0_mix
 
 SPLITS = ("train", "valid", "test")
-
-
-def names(items: list[Item]) -> list[str]:
-    return [item.name for item in items]
 
 
 def folders(items: list[Item]) -> list[str]:
@@ -147,14 +142,6 @@ def test_librimix_splits_and_subsets(libri: Path) -> None:
     assert names(librimix(libri, "test")) == ["5-1-1_4-1-1"]
 
 
-def write_table(path: Path, row: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(row))
-        table.writeheader()
-        table.writerow(row)
-
-
 TASKS = {
     "sep_clean": ("mix_clean", {"speaker1": "s1", "speaker2": "s2"}),
     "sep_noisy": ("mix_both", {"speaker1": "s1", "speaker2": "s2"}),
@@ -179,7 +166,7 @@ def test_tasks_choose_folders_and_tables_choose_mixtures(libri: Path, task: Any)
     there = "/elsewhere/Libri2Mix/wav8k/min/train-100"
     row = {"mixture_ID": name, "mixture_path": f"{there}/{mixture}/{name}.wav", "length": "80"}
     row |= {f"source_{n}_path": f"{there}/s{n}/{name}.wav" for n in (1, 2)}
-    write_table(base / "metadata" / f"mixture_train-100_{mixture}.csv", row)
+    write_table(base / "metadata" / f"mixture_train-100_{mixture}.csv", [row])
     assert librimix(libri, task=task) == [item]
     tree(libri / "wham" / "wav8k" / "min" / "cv", KINDS, ["a"])
     assert folders(wham(libri / "wham", "valid", task=task)) == [mixture, *references.values()]
@@ -193,13 +180,13 @@ def test_a_table_of_librimix_may_name_files_that_lie_elsewhere(libri: Path) -> N
         column: libri / "away" / f"{name}.wav"
         for column, name in zip(columns, ("m", "one", "two"), strict=True)
     }
-    write_table(table, {"mixture_ID": "m", **{column: str(file) for column, file in paths.items()}})
+    write_table(table, [{"mixture_ID": "m", **{column: str(file) for column, file in paths.items()}}])
     (item,) = librimix(libri)
     assert item.files == list(paths.values())
     paths["source_2_path"].unlink()
     with pytest.raises(FileNotFoundError, match=r"s2/two\.wav is missing, and so is .*csv names it"):
         librimix(libri)
-    write_table(table, {"mixture_ID": "m", "mixture_path": str(paths["mixture_path"])})
+    write_table(table, [{"mixture_ID": "m", "mixture_path": str(paths["mixture_path"])}])
     with pytest.raises(ValueError, match="source_1_path is missing; the columns are mixture_ID, mixture_pa"):
         librimix(libri)
     table.write_text("mixture_ID,mixture_path\n")

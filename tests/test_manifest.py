@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
+from corpus_trees import write_table
 
 from encore.data.corpora import Item
 from encore.data.manifest import manifest
@@ -30,14 +29,10 @@ def test_rows_are_items_sorted_by_name_with_paths_from_the_lists_folder(folder: 
         {"name": "silent", "mixture": "near.wav", "vocals": "|", "other": "../a, b.wav|", "snr": ""},
         {"name": "", "mixture": str(away), "vocals": "../é.wav", "other": "", "snr": "x"},
     ]
-    text = io.StringIO()
     if suffix == "csv":
-        table = csv.DictWriter(text, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+        write_table(folder / "items.csv", rows)
     else:
-        text.write("\n\n".join(map(json.dumps, rows)))
-    (folder / f"items.{suffix}").write_text(text.getvalue(), encoding="utf-8")
+        (folder / f"items.{suffix}").write_text("\n\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert manifest(folder / f"items.{suffix}") == [
         Item(name="away", mixture=away, references={"vocals": accent}),
         Item(name="silent", mixture=near, references={"vocals": (), "other": (folder / "../a, b.wav",)}),

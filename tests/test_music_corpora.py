@@ -6,21 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from corpus_trees import RATE, SOURCES, TITLES, hertz, moises, musdb, song, songs, tone, write
+from corpus_trees import RATE, SOURCES, TITLES, hertz, moises, musdb, names, song, songs, tone, write
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from encore.data.corpora import Item
 from encore.data.dataset import SegmentDataset
 from encore.data.mixing_dataset import MixingDataset
 from encore.data.music_corpora import VALID_SONGS, moisesdb, musdb18_hq, song_folders
 from encore.data.pools import stem_csv, stem_folders
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-def names(items: list[Item]) -> list[str]:
-    return [item.name for item in items]
 
 
 @pytest.fixture

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from corpus_trees import touch
+from corpus_trees import names, touch, write_table
 
 from encore.data.source_corpora import FSD_CLASSES, Recording, fsdkaggle2018, vctk
 
 SPEAKERS = [f"p{number}" for number in range(225, 235)] + ["p280", "s5"]
 SPLITS = ("train", "valid", "test")
-
-
-def names(recordings: list[Recording]) -> list[str]:
-    return [recording.name for recording in recordings]
 
 
 def speakers(recordings: list[Recording]) -> set[str | None]:
@@ -96,14 +91,6 @@ def test_version_0_80_has_one_microphone(tmp_path: Path) -> None:
         vctk(tmp_path, microphone="mic2")
     with pytest.raises(FileNotFoundError, match="has no wav48_silence_trimmed or wav48"):
         vctk(tmp_path / "wav48" / "p225")
-
-
-def write_table(path: Path, rows: list[dict[str, str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
 
 
 def clips(label: str, numbers: range, **more: str) -> list[dict[str, str]]:
