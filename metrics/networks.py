@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from encore.metrics.blind import SILENCE
 MINIMUM_SECONDS = 0.2
 """Clips below it score NaN: NISQA needs 0.15 s, and listeners judged no shorter ones."""
 
-_TIMEOUT_SECONDS = 20
 _CPU = torch.device("cpu")
 _SQUIM_FILE = "squim_objective_dns2020.pth"
 
@@ -139,23 +137,14 @@ def fetch_weights(name: str) -> Path:
     path = network.weights()
     if not path.is_file() and network.address is not None:
         try:
-            _fetch(network.address, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(network.address, str(path), progress=False)
         except OSError as error:
             raise ValueError(
                 f"name={name!r} needs the weights '{path}', which could not be fetched ({error}): run "
                 "python -m encore.cli.prefetch --metrics where there is a network, or copy the file there"
             ) from error
     return path
-
-
-def _fetch(address: str, path: Path) -> None:
-    """Download a file; an interrupted download is not left under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as answer, unfinished.open("wb") as file:
-        while block := answer.read(1 << 20):
-            file.write(block)
-    unfinished.replace(path)
 
 
 def _load_nisqa(path: Path, device: torch.device) -> Scorer:

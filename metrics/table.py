@@ -87,9 +87,7 @@ TABLE: dict[str, Row] = {
     "disjointness": Row(disjointness, needs=("mixture",), scale=0.01, differentiable=True),
     "fixed_point": Row(fixed_point, needs=("separate",)),
     "remix_agreement": Row(remix_agreement, needs=("mixture", "separate")),
-    **_network("nisqa"),
-    **_network("squim"),
-    **_network("distillmos"),
+    **{name: row for family in NETWORKS for name, row in _network(family).items()},
 }
 """Every metric by its name; higher is better in all of them."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from functools import partial
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -25,9 +25,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Empty caches, and nothing to fill them from."""
 
     def refuse(address: str, **_: object) -> None:
-        raise urllib.error.URLError("no network")
+        raise URLError("no network")
 
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(networks, "_opened", {})
     # torch.hub.set_dir would outlive the test, and hide TORCH_HOME from later ones
