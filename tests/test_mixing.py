@@ -19,11 +19,6 @@ from encore.data.mixing import (
 )
 
 CPU = torch.device("cpu")
-DRAWS = {
-    "gains": lambda components, generator: random_gains(components, (-6.0, 3.0), generator=generator),
-    "snr": lambda components, generator: random_snr(components, (-5.0, 20.0), generator=generator),
-    "remix": lambda components, generator: batch_remix(components, generator=generator),
-}
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -56,24 +51,6 @@ def test_components_add_up_to_the_mixture() -> None:
     assert components.shape == (6, 3, 2, 300)
     assert torch.equal(components[:, :2], references)
     torch.testing.assert_close(components.sum(1), mixture, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", DRAWS)
-def test_the_seed_decides(name: str) -> None:
-    components = components_of(*signals())
-    before = components.clone()
-    first, again, other = (DRAWS[name](components, seeded(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert torch.equal(components, before)
-
-
-@pytest.mark.parametrize("name", DRAWS)
-def test_draws_follow_the_components_to_their_device(name: str) -> None:
-    """The meta device refuses tensors of other devices, as an accelerator does."""
-    components = torch.empty(4, 3, 1, 20, device="meta")
-    assert DRAWS[name](components, seeded()).device.type == "meta"
-    assert random_ratios(4, 2.0, generator=seeded(), device=components.device).device.type == "meta"
 
 
 def test_gains_are_one_for_each_component_uniform_in_decibels() -> None:
@@ -194,6 +171,8 @@ def test_ratios_follow_the_beta_distribution(beta: float) -> None:
         assert (ratio <= r).double().mean() == pytest.approx(r**beta, abs=4 * 0.5 / math.sqrt(20000))
     again = random_ratios(20000, beta, generator=seeded(), device=CPU).double()
     assert torch.equal(ratio, again)
+    meta = torch.device("meta")
+    assert random_ratios(4, beta, generator=seeded(), device=meta).device == meta
 
 
 @pytest.mark.parametrize(("name", "draw"), [("gain_db", random_gains), ("snr_db", random_snr)])

@@ -28,7 +28,6 @@ RATE = 16_000
 VOICE = Voice(base="en-us", timbre="m3")
 TEXT = "The quick brown fox jumps over the lazy dog near forty two houses."
 SLT = Voice(base=FLITE, timbre="slt", rate=140.0, pitch=60.0)
-needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="needs the program flite")
 
 
 @pytest.mark.parametrize("kind", NOISES)
@@ -159,18 +158,8 @@ def test_settings_reach_flite_and_offset_goes(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "arguments").read_text().startswith(settings)
 
 
-@needs_flite
-@pytest.mark.parametrize("name", speech.FLITE_VOICES)
-def test_every_voice_speaks_in_its_tempo(name: str) -> None:
-    plain, again = (Voice(base=FLITE, timbre=name).say(TEXT, RATE) for _ in range(2))
-    np.testing.assert_array_equal(plain, again)
-    assert np.abs(plain).max() == pytest.approx(1)
-    fast = Voice(base=FLITE, timbre=name, rate=218.75, shift=1.1).say(TEXT, RATE)
-    assert fast.size == pytest.approx(plain.size / 1.25, rel=0.03)
-
-
-@needs_flite
-def test_a_corpus_has_its_voices_and_its_bytes_its_seed(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("flite") is None, reason="needs the program flite")
+def test_a_corpus_of_flite_has_its_voices_tempo_and_bytes(tmp_path: Path) -> None:
     corpus = VoicebankDemand(out=tmp_path, seed=1, synthesiser=FLITE)
     made = [corpus.make(split, index) for split in ("train", "test") for index in range(2)]
     assert [entry["voice"]["timbre"] for _, entry in made] == ["awb", "kal16", "rms", "slt"]
@@ -181,6 +170,11 @@ def test_a_corpus_has_its_voices_and_its_bytes_its_seed(tmp_path: Path) -> None:
         assert snr == pytest.approx(entry["snr_db"], abs=0.1)
     for name, samples in corpus.make("train", 0)[0].items():
         np.testing.assert_array_equal(samples, made[0][0][name])
+    plain, fast = (
+        replace(SLT, rate=rate, shift=shift).say(TEXT, RATE) for rate, shift in ((175, 1), (218.75, 1.1))
+    )
+    assert np.abs(plain).max() == pytest.approx(1)
+    assert fast.size == pytest.approx(plain.size / 1.25, rel=0.03)
 
 
 def _statistics(sound: FloatArray) -> FloatArray:
