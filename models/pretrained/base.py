@@ -8,11 +8,10 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from encore.models.levels import InputNormalization
 from encore.models.separators.contract import SeparatorNetwork
 
 
-class PretrainedSeparator(InputNormalization, SeparatorNetwork):
+class PretrainedSeparator(SeparatorNetwork):
     """A network of another project under this project's contract.
 
     Args:
@@ -24,7 +23,6 @@ class PretrainedSeparator(InputNormalization, SeparatorNetwork):
         shortest: Samples that it takes at least.
         step: Samples that lengths which it takes are apart. Mixtures are padded with zeros at their end, to
             ``shortest`` or whole steps more, and the estimates cut back.
-        normalizes: Whether it takes mixtures of mean 0 and deviation 1, see `encore.models.levels`.
 
     Raises:
         ValueError: If a value is invalid.
@@ -41,10 +39,9 @@ class PretrainedSeparator(InputNormalization, SeparatorNetwork):
         *,
         shortest: int = 1,
         step: int = 1,
-        normalizes: bool = False,
     ) -> None:
         super().__init__(sources, sample_rate, channels)
-        self.network, self.shortest, self.step, self.normalizes = network, shortest, step, normalizes
+        self.network, self.shortest, self.step = network, shortest, step
 
     def separate(self, mixture: Tensor) -> Tensor:
         """Separate a mixture whose shape has been checked.
@@ -54,7 +51,7 @@ class PretrainedSeparator(InputNormalization, SeparatorNetwork):
         """
         length = mixture.shape[-1]
         mixture = F.pad(mixture, (0, self.padded_length(length) - length))
-        estimates = self.at_own_level(self.estimate, mixture)[..., :length]
+        estimates = self.estimate(mixture)[..., :length]
         expected = (len(mixture), len(self.sources), self.channels, length)
         if estimates.shape != expected:
             raise ValueError(

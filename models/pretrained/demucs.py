@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.pretrained.demucs_files import find_bag
+from encore.models.wrappers import Standardised
 
 OVERLAP = 0.25
 """Part of a segment that two segments have in common, as in ``demucs.apply.apply_model``."""
@@ -38,8 +39,10 @@ def open_demucs(name: str, *, repo: str | None = None) -> nn.Module:
     bag = find_bag(name, repo)
     # a hybrid's transform reflects one and a half hops, and rounds up to a whole one
     shortest = max(1, *(5 * getattr(model, "hop_length", 0) // 2 for model in bag.models))
-    return PretrainedSeparator(
-        bag.sources, bag.samplerate, bag.audio_channels, WeightedMean(bag), shortest=shortest, normalizes=True
+    return Standardised(
+        PretrainedSeparator(
+            bag.sources, bag.samplerate, bag.audio_channels, WeightedMean(bag), shortest=shortest
+        )
     )
 
 

@@ -11,6 +11,7 @@ from encore.common.names import nearest
 from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.pretrained.downloads import fetch
 from encore.models.weights import load_completely, read_state_dict
+from encore.models.wrappers import Standardised
 
 BUNDLES = {
     "CONVTASNET_BASE_LIBRI2MIX": ("speaker1", "speaker2"),
@@ -52,6 +53,8 @@ def open_torchaudio(name: str, *, weights: Path | None = None) -> nn.Module:
         return PretrainedSeparator(BUNDLES[name], bundle.sample_rate, 1, network)
     # its transform reflects one and a half hops, and rounds up to a whole one
     shortest = 5 * network.hop_length // 2
-    return PretrainedSeparator(
-        BUNDLES[name], bundle.sample_rate, network.audio_channels, network, shortest=shortest, normalizes=True
+    return Standardised(
+        PretrainedSeparator(
+            BUNDLES[name], bundle.sample_rate, network.audio_channels, network, shortest=shortest
+        )
     )
