@@ -12,11 +12,32 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
+import pytest
 import torch
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from encore.inference import NoisyPath, Refined, Search, SearchState, batched, endpoint, refine, state
+from encore.inference import (
+    AnnealedGridSearch,
+    BrentSearch,
+    CoarseToFine,
+    EarlyStopping,
+    FixedListSearch,
+    GoldenSection,
+    GradientLineSearch,
+    GreedySearch,
+    GridSearch,
+    LocalSearch,
+    MaxEvaluations,
+    NoisyPath,
+    Refined,
+    Search,
+    SearchState,
+    batched,
+    endpoint,
+    refine,
+    state,
+)
 from encore.models.types import Separator
 
 NOISE, NOISE_SEED = 0.3, 4
@@ -245,10 +266,36 @@ def climb(search: Search, curve: Curve, items: int | Sequence[int], unscored: Se
     return Climb(result.scores, result.ratios, result.evaluations, tried)
 
 
-def with_steps(search: Search, steps: int) -> Search:
-    """Return the search, or the one inside a limit, with another number of steps."""
-    inner = getattr(search, "search", None)
-    return replace(search, steps=steps) if inner is None else replace(search, search=with_steps(inner, steps))
+def with_steps(search: Search, steps: int, **settings: Any) -> Search:
+    """Return the search, or the one inside a limit, with another number of steps and other settings."""
+    if hasattr(search, "search"):
+        return replace(search, search=with_steps(search.search, steps, **settings))  # type: ignore[call-arg]
+    return replace(search, steps=steps, **settings)
+
+
+SEARCHES: list[Search] = [
+    GridSearch(4),
+    GridSearch(4, include_estimate=True),
+    AnnealedGridSearch(4),
+    FixedListSearch(ratios=[0.3, 0.3, 0.1, 0.3, 0.0, 0.0, 0.1, 1.0, 0.0]),
+    GreedySearch(),
+    GreedySearch(first=0.0, width=0.5, patience=7),
+    LocalSearch(),
+    LocalSearch(first=[0.2, 0.5, 0.8], width=0.3, probes=3),
+    LocalSearch(first=[0.2], probes=0),
+    CoarseToFine(),
+    CoarseToFine(points=4, rounds=3),
+    GoldenSection(),
+    GoldenSection(rounds=6, low=0.1, high=0.5),
+    BrentSearch(),
+    BrentSearch(first=0.9, calls=6, tolerance=0.01, enough=math.inf),
+    GradientLineSearch(),
+    GradientLineSearch(first=0.9, points=4, tolerance=0, enough=math.inf),
+    EarlyStopping(BrentSearch(), 0.05, patience=2),
+    MaxEvaluations(CoarseToFine(), 15),
+]
+SEARCHES = [with_steps(search, 8) for search in SEARCHES]
+every_search = pytest.mark.parametrize("search", SEARCHES, ids=lambda search: type(search).__name__)
 
 
 def hill(tops: Tensor, power: float = 2, left: float = 1) -> Curve:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from refinement_toys import COUNT, all_curves, climb, falling, with_steps
-from test_searches import SEARCHES, cost, every_search
+from refinement_toys import COUNT, SEARCHES, all_curves, climb, every_search, falling, with_steps
+from test_searches import cost
 from torch import Tensor
 
 from encore.inference import (

@@ -12,9 +12,11 @@ import torch
 from refinement_toys import (
     COUNT,
     NAN,
+    SEARCHES,
     Climb,
     all_curves,
     climb,
+    every_search,
     falling,
     flat,
     nowhere,
@@ -40,33 +42,6 @@ from encore.inference import (
     SearchState,
     linear_schedule,
     linear_state_schedule,
-)
-
-STEPS = 8
-SEARCHES: list[Search] = [
-    GridSearch(4),
-    GridSearch(4, include_estimate=True),
-    AnnealedGridSearch(4),
-    FixedListSearch(ratios=[0.3, 0.3, 0.1, 0.3, 0.0, 0.0, 0.1, 1.0, 0.0]),
-    GreedySearch(),
-    GreedySearch(first=0.0, width=0.5, patience=7),
-    LocalSearch(),
-    LocalSearch(first=[0.2, 0.5, 0.8], width=0.3, probes=3),
-    LocalSearch(first=[0.2], probes=0),
-    CoarseToFine(),
-    CoarseToFine(points=4, rounds=3),
-    GoldenSection(),
-    GoldenSection(rounds=6, low=0.1, high=0.5),
-    BrentSearch(),
-    BrentSearch(first=0.9, calls=6, tolerance=0.01, enough=math.inf),
-    GradientLineSearch(),
-    GradientLineSearch(first=0.9, points=4, tolerance=0, enough=math.inf),
-    EarlyStopping(BrentSearch(), 0.05, patience=2),
-    MaxEvaluations(CoarseToFine(), 15),
-]
-SEARCHES = [with_steps(search, STEPS) for search in SEARCHES]
-every_search = pytest.mark.parametrize(
-    "search", SEARCHES, ids=[f"{type(search).__name__}{n}" for n, search in enumerate(SEARCHES)]
 )
 
 
