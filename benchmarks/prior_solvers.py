@@ -171,7 +171,7 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows, traces = Table(options.out), Table(options.out.with_name(f"{options.out.stem}_traces.parquet"))
     torch.set_num_threads(1)
-    by_name = {own.name: own for own in task_mixtures(options.task)[: options.mixtures]}
+    by_name = {own.item.name: own for own in task_mixtures(options.task)[: options.mixtures]}
     keys = [{"variant": name, "mixture": mixture} for mixture in by_name for name in options.variants]
     done = rows.frame.reindex(columns=list(keys[0])).to_dict("records")
     for key in tqdm([key for key in keys if key not in done], desc="mixtures"):

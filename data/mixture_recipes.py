@@ -63,18 +63,16 @@ _COLUMNS = {
 _MOST = 10_000  # mixtures; names have four digits
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class TaskMixture:
     """A mixture of a task.
 
     Attributes:
-        name: As in the manifest.
-        item: Its files; the references in the order of their placement.
+        item: Its name and files; the references in the order of their placement.
         labels: The class of each reference; None for speech.
         speakers: The speaker of each reference; None for sounds.
     """
 
-    name: str
     item: Item
     labels: tuple[str | None, ...]
     speakers: tuple[str | None, ...]
@@ -96,10 +94,8 @@ def draw_recordings(
     """
     check_choice("task", task, tuple(TASKS))
     count = sum(map(_is_sound, TASKS[task]))
-    by_class = _groups("sounds", {recording: recording.label for recording in sounds}, count, generator)
-    by_speaker = _groups(
-        "speech", {recording: recording.speaker for recording in speech}, len(TASKS[task]) - count, generator
-    )
+    by_class = _groups("sounds", "class", sounds, count, generator)
+    by_speaker = _groups("speech", "speaker", speech, len(TASKS[task]) - count, generator)
     groups = [(by_class if _is_sound(source) else by_speaker).pop(0) for source in TASKS[task]]
     return [group[draw_integer(0, len(group) - 1, generator)] for group in groups]
 
@@ -191,10 +187,7 @@ def task_mixtures(root: str | Path) -> list[TaskMixture]:
                 raise ValueError(f"{item.name} has {len(item.references)} sources")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{listing} does not match {MANIFEST} ({error}): write the task again") from error
-    return [
-        TaskMixture(name=item.name, item=item, labels=entries[item.name][0], speakers=entries[item.name][1])
-        for item in items
-    ]
+    return [TaskMixture(item, *entries[item.name]) for item in items]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -249,19 +242,19 @@ def _is_sound(source: str) -> bool:
 
 
 def _groups(
-    argument: str, names: Mapping[Recording, str | None], count: int, generator: Generator
+    argument: str, kind: str, recordings: Sequence[Recording], count: int, generator: Generator
 ) -> list[list[Recording]]:
     """Draw ``count`` different speakers or classes uniformly, and return their recordings."""
     groups: dict[str, list[Recording]] = {}
-    for recording, name in names.items():
+    for recording in recordings:
+        name = recording.label if kind == "class" else recording.speaker
         if name is None:
-            kind = "class" if argument == "sounds" else "speaker"
             raise ValueError(f"{argument}: {recording.path} has no {kind}: leave it out, or name it")
         groups.setdefault(name, []).append(recording)
     if len(groups) < count:
-        kind = "classes" if argument == "sounds" else "speakers"
+        kinds = {"class": "classes", "speaker": "speakers"}[kind]
         raise ValueError(
-            f"{argument}: {count} different {kind} are needed, but the corpus has {len(groups)}: "
+            f"{argument}: {count} different {kinds} are needed, but the corpus has {len(groups)}: "
             "use a larger corpus"
         )
     order = torch.randperm(len(groups), generator=generator)[:count].tolist()

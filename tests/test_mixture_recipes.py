@@ -210,7 +210,7 @@ def test_a_written_task_is_its_own_description(task: str, corpora: dict[str, Pat
         assert (info.samplerate, info.channels, info.frames, info.subtype) == (16_000, 1, 24_000, "FLOAT")
     reader = Reader(16_000, 1)
     for mixture, line in zip(mixtures, listing(tmp_path / "task"), strict=True):
-        assert mixture.name == line["name"]
+        assert mixture.item.name == line["name"]
         assert tuple(mixture.item.references) == TASKS[task]
         mixed, *rows = (read_audio(file)[0] for file in mixture.item.files)
         sources = torch.cat(rows)
