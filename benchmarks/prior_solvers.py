@@ -40,7 +40,7 @@ from encore.models import load_separator
 from encore.models.types import permutation_groups
 from encore.reporting.plots import solver_traces_figure
 from encore.reporting.summary import statistics
-from encore.reporting.tables import number
+from encore.reporting.tables import interval_cell, number
 
 GROUPS: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
     Path(__file__).with_name("prior_variants.yaml").read_text()
@@ -132,9 +132,8 @@ def cells(rows: pd.DataFrame, variants: list[str]) -> list[dict[str, str]]:
     for variant in variants:
         own = rows[rows["variant"] == variant]
         gain = statistics(scores[variant] - scores[variants[0]])
-        mean, low, high = (number(value, 2, signed=True) for value in (gain.mean, gain.low, gain.high))
         row = {"variant": variant, "mixtures": str(len(own))}
-        row |= {f"over {variants[0]} (dB)": f"{mean} [{low}, {high}]"}
+        row |= {f"over {variants[0]} (dB)": interval_cell((gain.mean, gain.low, gain.high), 2)}
         row |= {title: number(float(own[column].mean()), digits) for title, column, digits in COLUMNS}
         table.append(row | {"failed": f"{float((own['si_sdr'] < 0).mean()):.0%}"})
     return table

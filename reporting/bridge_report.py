@@ -23,7 +23,7 @@ from encore.reporting.figures import (
 )
 from encore.reporting.page import Block, Section, write_pages
 from encore.reporting.summary import statistics
-from encore.reporting.tables import NO_VALUE, number
+from encore.reporting.tables import NO_VALUE, interval_cell, number
 
 TOLERANCE = 1e-3
 """Tolerance of bounds, in dB and in relative error: estimates of other batches differ by rounding."""
@@ -177,7 +177,7 @@ def correlation(x: pd.Series, y: pd.Series, *, draws: int = 500, seed: int = 0) 
         np.corrcoef(rankdata(ranks[own], axis=0).T)[0, 1] for own in indices if np.ptp(ranks[own], 0).all()
     ]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return f"{np.corrcoef(ranks.T)[0, 1]:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return interval_cell((np.corrcoef(ranks.T)[0, 1], low, high), 2)
 
 
 def schedules_table(items: pd.DataFrame, schedules: pd.DataFrame) -> pd.DataFrame:
@@ -326,4 +326,4 @@ def _items(items: pd.DataFrame) -> Section:
 
 def _mean(values: pd.Series) -> str:
     found = statistics(values)
-    return f"{found.mean:+.2f} [{found.low:.2f}, {found.high:.2f}]"
+    return interval_cell((found.mean, found.low, found.high), 2)

@@ -79,7 +79,9 @@ def equal_cost_cells(table: pd.DataFrame) -> pd.DataFrame:
             "one-step run": row["one_step_run"],
             "its cost": quantity(row["one_step_cost"], "MAC/s"),
             "its value": number(row["one_step_mean"], decimals(row["metric"])),
-            "refined minus one step": interval_cell(row, "difference", "low", "high"),
+            "refined minus one step": interval_cell(
+                row[["difference", "low", "high"]], decimals(row["metric"])
+            ),
             "items": str(row["items"]),
         }
         for _, row in table.iterrows()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -50,16 +50,20 @@ def quantity(value: float, unit: str = "") -> str:
     return f"{value:.3g} {unit}".rstrip()
 
 
-def interval_cell(row: pd.Series, name: str, low: str, high: str) -> str:
-    """Format a mean of a row's metric with its interval, from three columns: ``+1.20 [+0.94, +1.47]``."""
-    places = decimals(row["metric"])
-    middle, *ends = (number(row[column], places, signed=True) for column in (name, low, high))
-    return NO_VALUE if middle == NO_VALUE else f"{middle} [{', '.join(ends)}]"
+def interval_cell(values: Iterable[float], places: int) -> str:
+    """Format a difference and the ends of its interval.
+
+    Example:
+        >>> interval_cell((1.2, 0.94, 1.471), 2), interval_cell([float("nan")] * 3, 2)
+        ('+1.20 [+0.94, +1.47]', '-')
+    """
+    middle, low, high = (number(value, places, signed=True) for value in values)
+    return NO_VALUE if middle == NO_VALUE else f"{middle} [{low}, {high}]"
 
 
 def gain_cell(row: pd.Series) -> str:
     """Format the paired gain over one step of a summary row."""
-    return interval_cell(row, "gain", "gain_low", "gain_high")
+    return interval_cell(row[["gain", "gain_low", "gain_high"]], decimals(row["metric"]))
 
 
 def value_cell(row: pd.Series, *, evaluations: bool = True) -> str:
