@@ -39,13 +39,13 @@ class Uri:
         return ValueError(f"{self.argument}='{self.text}' {reason}")
 
 
-def parse_uri(text: str, *, argument: str = "uri") -> Uri:
+def parse_uri(text: str | Path, *, argument: str = "uri") -> Uri:
     """Parse a name.
 
     Args:
         text: ``scheme:rest?key=value&key=value``, or a path with or without options. Options begin at the
             last ``?``; in their values ``%26`` is ``&``. A file that exists under the whole name, or under
-            the name without its scheme, is taken literally.
+            the name without its scheme, is taken literally, as is a Path.
         argument: See `Uri`.
 
     Raises:
@@ -54,8 +54,8 @@ def parse_uri(text: str, *, argument: str = "uri") -> Uri:
     >>> parse_uri("demucs:htdemucs?level=none").options
     {'level': 'none'}
     """
-    if Path(text).is_file():
-        return Uri(text, "", text, {}, argument)
+    if isinstance(text, Path) or Path(text).is_file():
+        return Uri(str(text), "", str(text), {}, argument)
     # two letters at least: C:\model.ckpt is a path
     match = re.match(r"([A-Za-z][A-Za-z0-9_+.-]+):(.*)", text, flags=re.DOTALL)
     scheme, rest = match.groups() if match else ("", text)

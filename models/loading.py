@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from encore.common.packages import require
-from encore.common.uri import Uri, check_scheme, convert_options, option_types, parse_uri
+from encore.common.uri import check_scheme, convert_options, option_types, parse_uri
 from encore.models.checkpoint import load_checkpoint
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
 from encore.models.pretrained.identify import scheme_of_file
@@ -97,7 +97,7 @@ def open_per_source(names: str) -> nn.Module:
 
 def _open(text: str | Path) -> nn.Module:
     """Open the network of a URI as its loader returns it, and apply the options that every scheme takes."""
-    uri = Uri(str(text), "", str(text), {}) if isinstance(text, Path) else parse_uri(text)
+    uri = parse_uri(text)
     if not uri.scheme and not Path(uri.rest).is_file():
         raise FileNotFoundError(
             f"'{uri.rest}' does not exist or is not a file: check the path, or write scheme:name with one of "

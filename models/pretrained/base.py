@@ -50,7 +50,8 @@ class PretrainedSeparator(SeparatorNetwork):
             ValueError: If the shape of the network's estimates is wrong.
         """
         length = mixture.shape[-1]
-        mixture = F.pad(mixture, (0, self.padded_length(length) - length))
+        padded = self.shortest + round_up(max(0, length - self.shortest), self.step)
+        mixture = F.pad(mixture, (0, padded - length))
         estimates = self.estimate(mixture)[..., :length]
         expected = (len(mixture), len(self.sources), self.channels, length)
         if estimates.shape != expected:
@@ -59,10 +60,6 @@ class PretrainedSeparator(SeparatorNetwork):
                 f"check sources={','.join(self.sources)} and channels={self.channels}"
             )
         return estimates
-
-    def padded_length(self, length: int) -> int:
-        """Return the samples, at least ``length``, that the network gets for ``length`` samples."""
-        return self.shortest + round_up(max(0, length - self.shortest), self.step)
 
     def estimate(self, mixture: Tensor) -> Tensor:
         """Call the network: ``(batch, channel, time)`` to ``(batch, source, channel, time or more)``."""
