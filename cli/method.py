@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -166,18 +166,10 @@ class Method(RefineOptions):
 
     def describe(self) -> dict[str, Any]:
         """Return every setting as plain values, for a run's record."""
-        facts: dict[str, Any] = {}
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            if isinstance(value, Search):
-                value = {"name": type(value).__name__, **asdict(value)}
-            elif isinstance(value, Tensor):
-                value = value.tolist()
-            elif setting.name in self.recipe:
-                value = self.recipe[setting.name]
-            if setting.repr:
-                facts[setting.name] = value
-        return facts
+        facts = {name: value for name, value in self.recipe.items() if name != "_target_"}
+        if isinstance(self.search, Tensor):
+            return facts | {"search": self.search.tolist()}
+        return facts | {"search": {"name": type(self.search).__name__, **asdict(self.search)}}
 
     @property
     def _overlap(self) -> float:
@@ -187,11 +179,7 @@ class Method(RefineOptions):
     def _cuts(self, frames: int, sample_rate: int) -> dict[str, int]:
         if self.segment_seconds is None:
             return {"segment": frames, "overlap": 0, "context": 0}
-        seconds = {
-            "segment": self.segment_seconds,
-            "overlap": self._overlap,
-            "context": self.context_seconds,
-        }
+        seconds = {"segment": self.segment_seconds, "overlap": self._overlap, "context": self.context_seconds}
         return {name: round(length * sample_rate) for name, length in seconds.items()}
 
 

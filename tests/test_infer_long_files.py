@@ -18,8 +18,11 @@ from encore.cli import dry_run, input_audio
 from encore.cli.file_scores import ChunkScorer
 from encore.cli.file_separation import FileSeparator
 from encore.cli.input_audio import InputAudio
+from encore.cli.inputs import Job
 from encore.cli.outputs import Outputs
+from encore.data.audio import read_audio
 from encore.inference import GridSearch, batched, overlap_add, refine
+from encore.inference.chunking import segment_bounds
 from encore.inference.segments import Chunk, ChunkStatistics, LongItem, refine_segments
 from encore.metrics import get_metric, si_sdr
 from encore.models.loading import load_separator
@@ -217,3 +220,23 @@ def test_files_are_read_once_and_segments_of_several_worked_on_at_the_same_time(
     kinds = ("clean", "noisy")
     assert decoded == {f"{kind}/{name}": frames for kind in kinds for name, frames in expected.items()}
     assert len(threads) == 3
+
+
+@pytest.mark.parametrize("rate", [8000, RATE, 44100])
+def test_windows_of_a_file_are_those_of_the_whole_file(tmp_path: Path, monkeypatch, rate: int) -> None:
+    write_pair(tmp_path, "a.wav", rate, rate, channels=2, subtype="FLOAT")
+    soundfile.write(tmp_path / "other.wav", signals(48000, 48000, 2)[0], 48000, subtype="FLOAT")
+    path, references = tmp_path / "noisy" / "a.wav", (tmp_path / "clean" / "a.wav", tmp_path / "other.wav")
+    monkeypatch.setattr(input_audio, "_BLOCK", 1009)
+    job = Job(path=path, relative=Path("a.wav"), references=references)
+    audio = InputAudio(job, RATE, keep=True)
+    assert audio.frames == RATE
+    for place in segment_bounds(audio.frames, segment=3200, overlap=840, context=50):
+        window = (place.start, place.start + 3200)
+        options = {"sample_rate": RATE, "start": window[0], "frames": 3200}
+        whole = [read_audio(own, **options)[0] for own in (path, *references)]
+        torch.testing.assert_close(audio.read(*window), whole[0][None], rtol=0, atol=1e-6)
+        expected = torch.stack(whole[1:])[None]
+        torch.testing.assert_close(audio.read_references(*window), expected, rtol=0, atol=1e-6)
+    original = torch.cat([audio.take_original(frames) for frames in (1, 5000, rate - 5001)], -1)
+    assert torch.equal(original, read(path))
