@@ -39,7 +39,7 @@ class Row:
         together: Whether it takes the channels of an item together.
         fix: What to do with audio of a lower rate.
         packages: Optional packages that it needs.
-        load: Loads its weights, so that missing ones fail early; None if it has none to fetch.
+        load: Loads its weights, so that missing ones and packages fail early; None if it has none to fetch.
     """
 
     function: Callable[..., Any]
@@ -67,8 +67,10 @@ class Row:
 
 def _network(family: str) -> dict[str, Row]:
     network, function = NETWORKS[family], partial(network_scores, family)
-    about: dict[str, Any] = {"rate": network.rate, "packages": network.packages, "load": open_network}
-    return {name: Row(function, needs=(), scale=scale, **about) for name, scale in network.scales.items()}
+    return {
+        name: Row(function, needs=(), scale=scale, rate=network.rate, load=open_network)
+        for name, scale in network.scales.items()
+    }
 
 
 _WIDE_BAND = "use 'pesq_nb', or audio of a higher rate"

@@ -42,7 +42,7 @@ def check(clip: Tensor, published: Tensor) -> None:
 
 # repeated often or seldom, with frames that fit the clip's length or do not; one window; several; and many,
 # where the published code leaves one out
-@pytest.mark.parametrize("seconds", [0.3, 2.5, 4, 4.003, 9.01, 9.5, 17.5])
+@pytest.mark.parametrize("seconds", [0.3, 4.003, 9.01, 9.5, 17.5])
 def test_scores_equal_those_of_speechmos(seconds: float) -> None:
     clip = voice(seconds, 10 ** (-1.5 - seconds % 1))
     check(clip, clip)
