@@ -12,26 +12,15 @@ from torch import Tensor, nn
 from encore.models.checkpoint import instantiate
 
 MODELS = Path(__file__).parents[1] / "configs" / "model"
+_SMALLEST = {"n_filters": 16, "bn_chan": 8}
+_SUDORMRF = _SMALLEST | {"num_blocks": 1, "upsampling_depth": 2}
 ASTEROID = {
-    "ConvTasNet": {
-        "n_filters": 16,
-        "bn_chan": 8,
-        "hid_chan": 8,
-        "skip_chan": 8,
-        "n_blocks": 2,
-        "n_repeats": 1,
-    },
-    "DPRNNTasNet": {"n_filters": 16, "bn_chan": 8, "hid_size": 8, "chunk_size": 10, "n_repeats": 1},
+    "ConvTasNet": _SMALLEST | {"hid_chan": 8, "skip_chan": 8, "n_blocks": 2, "n_repeats": 1},
+    "DPRNNTasNet": _SMALLEST | {"hid_size": 8, "chunk_size": 10, "n_repeats": 1},
     "DPTNet": {"n_filters": 16, "ff_hid": 8, "chunk_size": 10, "n_repeats": 1},
     "LSTMTasNet": {"n_filters": 16, "hid_size": 8, "n_layers": 1, "dropout": 0.0},
-    "SuDORMRFImprovedNet": {"n_filters": 16, "bn_chan": 8, "num_blocks": 1, "upsampling_depth": 2},
-    "SuDORMRFNet": {
-        "n_filters": 16,
-        "bn_chan": 8,
-        "num_blocks": 1,
-        "upsampling_depth": 2,
-        "mask_act": "sigmoid",
-    },
+    "SuDORMRFImprovedNet": _SUDORMRF,
+    "SuDORMRFNet": _SUDORMRF | {"mask_act": "sigmoid"},
 }
 _WINDOW = {"window_seconds": 0.064, "hop_seconds": 0.016}
 _DTTNET = {"growth": 8, "scales": 2, "convolutions": 1, "layers": 1, **_WINDOW}

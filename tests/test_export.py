@@ -59,6 +59,7 @@ def bsrnn() -> nn.Module:
         ("SuDORMRFNet", 1),
         ("DTTNet", 129),
         ("SpectrogramUNet shared", 1),
+        ("ConditionedMasks", 1),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pt2", ".pt"])
