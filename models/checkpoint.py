@@ -60,11 +60,12 @@ def save_separator(path: str | Path, module: nn.Module, config: Mapping[str, Any
     path.with_suffix(".yaml").write_text(text, encoding="utf-8")
 
 
-def load_checkpoint(path: str | Path) -> nn.Module:
+def load_checkpoint(path: str | Path, *, averaged: bool = True) -> nn.Module:
     """Rebuild the network that a checkpoint holds, on the CPU.
 
     Args:
         path: See `read_checkpoint`.
+        averaged: Whether to use averaged weights where a ``.ckpt`` has them, see `trained_weights`.
 
     Returns:
         The network, in training mode.
@@ -73,7 +74,7 @@ def load_checkpoint(path: str | Path) -> nn.Module:
         FileNotFoundError: If the file, or the configuration beside it, is missing.
         ValueError: If it is not a checkpoint, or its configuration or weights do not match.
     """
-    config, weights = read_checkpoint(path)
+    config, weights = read_checkpoint(path, averaged=averaged)
     try:
         module = instantiate(config)
     except ValueError as error:
@@ -82,12 +83,15 @@ def load_checkpoint(path: str | Path) -> nn.Module:
     return module
 
 
-def read_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+def read_checkpoint(
+    path: str | Path, *, averaged: bool = True
+) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     """Read the model configuration and the weights of a checkpoint.
 
     Args:
         path: A safetensors file with its ``.yaml`` beside it, or a Lightning ``.ckpt`` file with the resolved
             model configuration in ``hyper_parameters["model"]`` and weights under `NETWORKS`.
+        averaged: See `load_checkpoint`.
 
     Raises:
         FileNotFoundError: If the file, or the configuration beside it, is missing.
@@ -101,7 +105,7 @@ def read_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], dict[str, Tens
     config = own_config(content)
     if config is None:
         raise ValueError(f"'{path}' is no checkpoint of this project: hyper_parameters['model'] is missing")
-    weights = trained_weights(content)
+    weights = trained_weights(content, averaged=averaged)
     if not weights:
         raise ValueError(f"'{path}' holds no network: no weight is named {' or '.join(NETWORKS)}...")
     return config, weights

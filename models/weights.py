@@ -103,15 +103,16 @@ def own_config(content: Any) -> Mapping[str, Any] | None:
     return config if isinstance(config, Mapping) and "_target_" in config else None
 
 
-def trained_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the weights of the network in a loaded checkpoint of this project; averaged ones where it can.
+def trained_weights(content: Mapping[str, Any], *, averaged: bool = True) -> dict[str, Tensor]:
+    """Return the weights of the network in a loaded checkpoint of this project; averaged ones if it has them.
 
     Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` keep the average as the state. Before its first
     update that is only a copy of the initial weights, so the raw weights are used then.
     """
     averaging = content.get("averaging_state")
-    never_updated = isinstance(averaging, Mapping) and int(averaging.get("n_averaged", 1)) == 0
-    state = content.get("current_model_state" if never_updated else "state_dict")
+    has_average = isinstance(averaging, Mapping) and int(averaging.get("n_averaged", 1)) > 0
+    raw = averaging is not None and not (averaged and has_average)
+    state = content.get("current_model_state" if raw else "state_dict")
     if not isinstance(state, Mapping):
         return {}
     return {name.split(".", 1)[1]: value for name, value in state.items() if name.startswith(NETWORKS)}

@@ -91,6 +91,7 @@ def test_lightning_checkpoints_hold_the_trained_weights_or_their_average(tmp_pat
         assert not torch.equal(raw[NAME], average[NAME])
         # an average that never began is a copy of the initial weights
         assert same(models.load_separator(path).state_dict(), average if start is None else raw)
+        assert same(models.load_separator(f"file:{path}?averaged=false").state_dict(), raw)
 
 
 def test_objects_in_a_checkpoint_are_not_run(tmp_path: Path) -> None:
