@@ -14,8 +14,8 @@ from torch import Generator
 
 from encore.callbacks.media import log_to_wandb
 from encore.callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
-from encore.inference.bridges import HasBridge
 from encore.inference.theory import bridge_path_errors, ideal_linear_errors, norms, path_errors, secant
+from encore.models.denoisers.bridge_separator import BridgeSeparator
 from encore.reporting.bridge_report import path_figure
 from encore.reporting.figures import save_png
 
@@ -92,7 +92,7 @@ class BridgeProbe(ValidationCallback):
             "separator": path_errors(f, reference, mixture, self.ratios),
             "linear": ideal_linear_errors(reference, mixture, self.ratios),
         }
-        if isinstance(separator, HasBridge):
+        if isinstance(separator, BridgeSeparator):
             generator = Generator().manual_seed(self.seed)
             errors["bridge"] = bridge_path_errors(
                 separator, reference, mixture, self.ratios, source=source, generator=generator

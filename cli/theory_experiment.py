@@ -26,7 +26,6 @@ from encore.inference import (
     linear_schedule,
     refine,
 )
-from encore.inference.bridges import HasBridge
 from encore.inference.probing import band_levels, layer_statistics, linear_probe
 from encore.inference.theory import (
     bridge_path_errors,
@@ -40,6 +39,7 @@ from encore.inference.theory import (
 )
 from encore.metrics import MetricPanel, get_metric
 from encore.models import load_separator
+from encore.models.denoisers.bridge_separator import BridgeSeparator
 from encore.models.types import permutation_groups
 from encore.models.wrappers import SelectSources
 from encore.reporting.bridge_report import write_bridge_report
@@ -144,9 +144,9 @@ class _Measurement:
     def _bridge(self) -> Any:
         separator, uri = self.subject.separator, self.plan.bridge
         if uri is None:
-            return separator if isinstance(separator, HasBridge) else None
+            return separator if isinstance(separator, BridgeSeparator) else None
         found = load_separator(uri, device=self.device)
-        if not isinstance(found, HasBridge):
+        if not isinstance(found, BridgeSeparator):
             raise UserError(f"evaluation.bridge={uri}: was not trained as a bridge; use one that was")
         if (found.sample_rate, found.channels) != (separator.sample_rate, separator.channels):
             raise UserError(

@@ -12,7 +12,6 @@ from torch import Generator, Tensor
 
 from encore.inference.bridges import (
     SAMPLERS,
-    HasBridge,
     bridge_grid,
     find_bridge,
     time_grid,
@@ -20,6 +19,7 @@ from encore.inference.bridges import (
 )
 from encore.inference.refinement import Refined, Step
 from encore.inference.wrappers import aligned, separate_each
+from encore.models.denoisers.bridge_separator import BridgeSeparator
 from encore.models.processes.bridge import Bridge, LinearBridge
 from encore.models.types import LoadedSeparator, Separator, permutation_groups
 from encore.models.wrappers import match_channels
@@ -118,7 +118,7 @@ class BridgeSampler:
 
     def _sample(
         self,
-        bridge: HasBridge,
+        bridge: BridgeSeparator | as_bridge,
         chosen: list[int],
         mixture: Tensor,
         batch: int,
@@ -167,7 +167,7 @@ class BridgeSampler:
 
     def _read(
         self, separator: LoadedSeparator, mixture: Tensor, references: Tensor | None
-    ) -> tuple[HasBridge, list[int], Tensor]:
+    ) -> tuple[BridgeSeparator | as_bridge, list[int], Tensor]:
         """Return the separator as a bridge, the indices of its sources there, and the bridge's mixtures."""
         trained = find_bridge(separator)
         if trained is not None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count, pairwise
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from encore.inference.wrappers import Wrapper
+from encore.models.denoisers.bridge_separator import BridgeSeparator
 from encore.models.processes.bridge import Bridge
 from encore.models.types import Denoiser, LoadedSeparator
 from encore.models.wrappers import SelectSources
@@ -217,34 +218,10 @@ SAMPLERS: dict[str, Callable[[Denoiser, Tensor, Grid, Noise, Callback | None], T
 """The samplers by the names that configurations use."""
 
 
-@runtime_checkable
-class HasBridge(Protocol):
-    """A separator that was trained as a bridge's data predictor, with the domain of its states."""
-
-    bridge: Bridge
-    sources: tuple[str, ...]
-
-    def level(self, mixture: Tensor) -> Tensor:
-        """Return the unit of the states of ``(b, c, t)``, ``(b, 1, 1, 1)``."""
-        ...
-
-    def encode(self, waveforms: Tensor, level: Tensor) -> Tensor:
-        """Return the states of waveforms ``(b, n, c, t)``."""
-        ...
-
-    def decode(self, states: Tensor, level: Tensor, time: int) -> Tensor:
-        """Return the waveforms ``(b, n, c, time)`` of states."""
-        ...
-
-    def denoise(self, state: Tensor, t: Tensor, mixture: Tensor) -> Tensor:
-        """Estimate the sources in a state."""
-        ...
-
-
-def find_bridge(separator: LoadedSeparator) -> tuple[HasBridge, list[int]] | None:
+def find_bridge(separator: LoadedSeparator) -> tuple[BridgeSeparator, list[int]] | None:
     """Return the bridge that a separator is or selects sources of, and their indices; None for all others."""
     inner = separator.separator if isinstance(separator, SelectSources) else separator
-    if not isinstance(inner, HasBridge):
+    if not isinstance(inner, BridgeSeparator):
         return None
     return inner, [list(inner.sources).index(name) for name in separator.sources]
 
@@ -269,7 +246,6 @@ class with_ratio(Wrapper):  # noqa: N801, used like a function
         if found is None:
             name = type(separate).__name__
             raise ValueError(f"with_ratio: {name} was not trained as a bridge, give one that was")
-        self.bridge: Any
         (self.bridge, self.indices), self.mixture = found, mixture
 
     def at_ratio(self, inputs: Tensor, ratio: Tensor) -> Tensor:

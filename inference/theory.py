@@ -17,8 +17,8 @@ from torch import Generator, Tensor
 
 from encore.common.dsp import stft
 from encore.data.mixing import blend
-from encore.inference.bridges import HasBridge
 from encore.inference.execution import forward_mode
+from encore.models.denoisers.bridge_separator import BridgeSeparator
 
 Map = Callable[[Tensor], Tensor]
 """A separator of one source, ``(n, c, t)`` to ``(n, c, t)``."""
@@ -54,7 +54,7 @@ def path_errors(f: Map, reference: Tensor, mixture: Tensor, ratios: Sequence[flo
 
 
 def bridge_path_errors(
-    bridge: HasBridge,
+    bridge: BridgeSeparator,
     reference: Tensor,
     mixture: Tensor,
     ratios: Sequence[float],

@@ -34,6 +34,7 @@ from encore.inference.consistency import sum_to_mixture
 from encore.inference.refinement import refine as readable
 from encore.inference.wrappers import Wrapper, separate_each
 from encore.metrics import oracle, si_sdr
+from encore.models.denoisers.bridge_separator import BridgeSeparator
 from encore.models.levels import normalized
 from encore.models.types import Separator
 from encore.models.wrappers import select
@@ -194,13 +195,15 @@ def test_noise_has_the_deviation_of_a_brownian_bridge_and_none_at_its_ends() -> 
         NoisyPath(-0.1)
 
 
-class Bridge:
+class Bridge(BridgeSeparator):
     """A separator that says what it separates, and takes the ratios and mixtures of its inputs."""
 
     sources, sample_rate, channels = ("speaker1", "speaker2", "sound"), 8000, 1
-    bridge = level = encode = decode = denoise = staticmethod(lambda: None)
 
-    def __call__(self, x: Tensor, ratio: Tensor | None = None, mixture: Tensor | None = None) -> Tensor:
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def forward(self, x: Tensor, ratio: Tensor | None = None, mixture: Tensor | None = None) -> Tensor:
         if ratio is not None and mixture is not None:
             x = x * (1 + ratio)[:, None, None] - 0.1 * mixture.roll(1, -1)
         return of_sources(squash, 3)(x)
