@@ -28,8 +28,6 @@ class PretrainedSeparator(SeparatorNetwork):
         ValueError: If a value is invalid.
     """
 
-    compilable = ()  # as a whole
-
     def __init__(
         self,
         sources: Sequence[str],

@@ -42,8 +42,6 @@ class HDemucs(InputNormalization, SeparatorNetwork):
     Source: A. Défossez, "Hybrid Spectrogram and Waveform Source Separation", 2021.
     """
 
-    compilable = ()  # as a whole
-
     def __init__(
         self,
         sources: Sequence[str],
