@@ -131,6 +131,17 @@ def test_the_fast_loop_equals_the_readable_one(number: int) -> None:
     assert taken > 20
 
 
+def test_searches_by_slopes_do_not_depend_on_parts() -> None:
+    """The readable loop has no slopes."""
+    for search in (search for search in SEARCHES if search.needs_gradient):
+        for path in PATHS.values():
+            mixture, references = signals(1, sources=2)
+            arguments = (of_sources(squash, 2), mixture, oracle(closeness, references), search)
+            whole = refine(*arguments, path=path)
+            same(in_parts(*arguments, path=path), whole, rtol=1e-6, atol=1e-6)
+            assert (whole.ratios < 1).any()
+
+
 def test_every_search_of_the_package_is_among_them() -> None:
     public = {
         name

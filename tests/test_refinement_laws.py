@@ -148,6 +148,12 @@ def test_a_plain_quality_is_called_with_the_whole_batch() -> None:
         same(found, expected)
 
 
+def test_every_candidate_is_a_call_per_source_and_the_first_call_serves_all() -> None:
+    mixture, references = signals(sources=2)
+    found = refine(two_sources, mixture, oracle(closeness, references), AnnealedGridSearch(K, steps=3))
+    assert found.evaluations.tolist() == [1 + 2 * (3 * K - 1)] * 4
+
+
 def test_ratio_one_costs_no_call_and_no_score() -> None:
     counting, quality = Counting(one_source), Scored(distance, signals()[1])
     found = run(counting, quality, GridSearch(1, steps=STEPS, keep_best=False))
