@@ -39,7 +39,7 @@ from encore.metrics.reference import si_sdr
 from encore.models import load_separator
 from encore.models.types import permutation_groups
 from encore.reporting.plots import solver_traces_figure
-from encore.reporting.summary import statistics
+from encore.reporting.statistics import statistics
 from encore.reporting.tables import interval_cell, number
 
 GROUPS: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
@@ -131,9 +131,9 @@ def cells(rows: pd.DataFrame, variants: list[str]) -> list[dict[str, str]]:
     scores, table = rows.pivot(index="mixture", columns="variant", values="si_sdr"), []
     for variant in variants:
         own = rows[rows["variant"] == variant]
-        gain = statistics(scores[variant] - scores[variants[0]])
+        gain = statistics(scores[variant] - scores[variants[0]]).interval
         row = {"variant": variant, "mixtures": str(len(own))}
-        row |= {f"over {variants[0]} (dB)": interval_cell((gain.mean, gain.low, gain.high), 2)}
+        row |= {f"over {variants[0]} (dB)": interval_cell(gain, 2)}
         row |= {title: number(float(own[column].mean()), digits) for title, column, digits in COLUMNS}
         table.append(row | {"failed": f"{float((own['si_sdr'] < 0).mean()):.0%}"})
     return table

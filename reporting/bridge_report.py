@@ -22,7 +22,7 @@ from encore.reporting.figures import (
     styled,
 )
 from encore.reporting.page import Block, Section, write_pages
-from encore.reporting.summary import statistics
+from encore.reporting.statistics import statistics
 from encore.reporting.tables import NO_VALUE, interval_cell, number
 
 TOLERANCE = 1e-3
@@ -325,5 +325,4 @@ def _items(items: pd.DataFrame) -> Section:
 
 
 def _mean(values: pd.Series) -> str:
-    found = statistics(values)
-    return interval_cell((found.mean, found.low, found.high), 2)
+    return interval_cell(statistics(values).interval, 2)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from encore.reporting.labels import decimals, title
-from encore.reporting.summary import final_steps, guided, rank, statistics
+from encore.reporting.statistics import statistics
+from encore.reporting.summary import final_steps, guided, rank
 from encore.reporting.tables import interval_cell, number, quantity
 
 

@@ -82,57 +82,47 @@ def _convert(path: Path, key: str, value: Any) -> Any:
     return value
 
 
-def load_runs(path: str | Path) -> list[Run]:
-    """Load the run or runs of a score table.
+def load_all(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
+    """Load runs, each path once.
 
     Args:
-        path: Folder that holds `SCORE_FILES` and perhaps ``run.json``, or the score file itself.
+        paths: Folders that hold one of `SCORE_FILES` and perhaps ``run.json``, or score files.
 
     Returns:
-        Usually one run, named by its record, else by its table. A table of several runs gives one each; the
-        record then belongs to the run that it names.
-
-    Raises:
-        RunError: If there is no table, or it has no row.
-        ScoreTableError: If the table is invalid.
+        The runs, with distinct names, and one line for every path that could not be read. A run is named by
+        its record, else by its table; a table of several runs gives one each, and the record then belongs to
+        the run that it names.
     """
-    path = Path(path)
+    runs: list[Run] = []
+    errors: list[str] = []
+    for path in {Path(path).resolve(): Path(path) for path in paths}.values():
+        try:
+            runs.extend(_load(path))
+        except (RunError, ScoreTableError) as error:
+            errors.append(str(error))
+    return distinct_names(runs), errors
+
+
+def _load(path: Path) -> list[Run]:
+    """Load the runs of one path; raise a `RunError` or a `ScoreTableError`."""
     if not path.exists():
         raise RunError(f"{path}: no such run folder or score file")
-    file = path
-    if path.is_dir():
-        found = [path / name for name in SCORE_FILES if (path / name).is_file()]
-        if not found:
-            raise RunError(f"{path}: holds neither {' nor '.join(SCORE_FILES)}; was the run scored?")
-        file = found[0]
+    candidates = [path / name for name in SCORE_FILES] if path.is_dir() else [path]
+    file = next((each for each in candidates if each.is_file()), None)
+    if file is None:
+        raise RunError(f"{path}: holds neither {' nor '.join(SCORE_FILES)}; was the run scored?")
     scores = read_scores(file)
     if scores.empty:
         raise RunError(f"{file}: has no row; was the run scored?")
     record = read_record(file.parent / RECORD_FILE)
-    names = list(scores["run"].unique())
-    if len(names) == 1:
-        return [Run(name=record.name or names[0], path=file, record=record, scores=scores)]
-    runs = []
-    for name, rows in scores.groupby("run", sort=False):
-        own = record if record.name == name else RunRecord()
-        runs.append(Run(name=str(name), path=file, record=own, scores=rows.reset_index(drop=True)))
-    return runs
-
-
-def load_all(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
-    """Load several runs, each path once.
-
-    Returns:
-        The runs, with distinct names, and one line for every path that could not be read.
-    """
-    runs: list[Run] = []
-    errors: list[str] = []
-    for path in {Path(path).resolve(): path for path in paths}.values():
-        try:
-            runs.extend(load_runs(path))
-        except (RunError, ScoreTableError) as error:
-            errors.append(str(error))
-    return distinct_names(runs), errors
+    tables = {str(name): rows.reset_index(drop=True) for name, rows in scores.groupby("run", sort=False)}
+    if len(tables) == 1:
+        return [Run(name=record.name or min(tables), path=file, record=record, scores=scores)]
+    records = {record.name: record}
+    return [
+        Run(name=name, path=file, record=records.get(name, RunRecord()), scores=rows)
+        for name, rows in tables.items()
+    ]
 
 
 def distinct_names(runs: Sequence[Run]) -> list[Run]:

@@ -1,4 +1,4 @@
-"""Summaries of score columns: mean, median, a confidence interval, and the number of failed items."""
+"""Statistics of score columns: mean, median, a confidence interval, and the number of failed items."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ _SLICE = 2_000_000
 _LEVEL = 0.95
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
+@dataclass(frozen=True, slots=True)
+class Statistics:
     """Statistics of the ``count`` items that were scored and the ``failed`` ones, NaN or infinite.
 
     Mean and median need one item, else they are NaN; ``low`` and ``high``, the ends of the 95 % confidence
     interval of the mean, need two.
     """
 
-    count: int
-    failed: int
     mean: float
-    median: float
     low: float
     high: float
+    median: float
+    count: int
+    failed: int
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """Mean and ends of its interval."""
+        return self.mean, self.low, self.high
 
 
-def summarise(values: ArrayLike, *, seed: int = 0) -> Summary:
-    """Summarise the scores ``(item,)`` of one metric, NaN for an item that could not be scored.
+def statistics(values: ArrayLike, *, seed: int = 0) -> Statistics:
+    """Compute the statistics of scores ``(item,)``, NaN for an item that could not be scored.
 
-    The interval is that of the percentile bootstrap over items, seeded by ``seed``.
+    The interval is that of the percentile bootstrap over items, seeded by ``seed``; it does not depend on
+    their order.
 
     Source: B. Efron, R. Tibshirani, "An introduction to the bootstrap", 1993, section 13.3.
 
     Example:
-        >>> summary = summarise([1.0, 2.0, 6.0, float("nan")])
-        >>> summary.mean, summary.median, summary.count, summary.failed
+        >>> found = statistics([1.0, 2.0, 6.0, float("nan")])
+        >>> found.mean, found.median, found.count, found.failed
         (3.0, 2.0, 3, 1)
     """
-    column = np.asarray(values, dtype=np.float64).reshape(-1)
+    column = np.sort(np.asarray(values, dtype=np.float64).reshape(-1))
     scored = column[np.isfinite(column)]
+    mean, median = (float(of(scored)) if len(scored) else np.nan for of in (np.mean, np.median))
     low, high = (
         _bootstrap_interval(scored, np.random.default_rng(seed)) if len(scored) > 1 else (np.nan, np.nan)
     )
-    return Summary(
-        count=len(scored),
-        failed=len(column) - len(scored),
-        mean=float(scored.mean()) if len(scored) else np.nan,
-        median=float(np.median(scored)) if len(scored) else np.nan,
-        low=float(low),
-        high=float(high),
-    )
+    return Statistics(mean, float(low), float(high), median, len(scored), len(column) - len(scored))
 
 
 def _bootstrap_interval(

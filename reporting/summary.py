@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 
 from encore.reporting.scores import KINDS, column_name
-from encore.reporting.statistics import Summary
-from encore.reporting.statistics import summarise as summarise_column
+from encore.reporting.statistics import statistics
 
 GROUP = ["run", "guide", "kind", "metric", "step"]
 """Columns that identify a row of a summary, a mean over items."""
@@ -61,12 +62,6 @@ def guided(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[~frame["kind"].isin(UNGUIDED)]
 
 
-def statistics(values: pd.Series, *, seed: int = 0) -> Summary:
-    """Compute mean, median and bootstrap interval of one column; NaN and infinite values count as failed."""
-    # sorted, so that the interval does not depend on the order of the rows
-    return summarise_column(np.sort(values.to_numpy(dtype="float64")), seed=seed)
-
-
 def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Average a score table over its items.
 
@@ -96,11 +91,13 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         unmoved = labels["step"] == 0 or labels["kind"] in UNGUIDED
         cells = {
             "column": group["column"].iloc[0],
-            **{name: getattr(value, name) for name in ("mean", "low", "high", "median", "count", "failed")},
+            **asdict(value),
             "improvement": group["improvement"].mean(),
             "improvement_count": group["improvement"].count(),
             "gain": gain.mean,
-            **{f"gain_{name}": getattr(gain, name) for name in ("low", "high", "count")},
+            "gain_low": gain.low,
+            "gain_high": gain.high,
+            "gain_count": gain.count,
             "evaluations": group["evaluations"].mean(),
             "ratio": group["ratio"].mean(),
             "kept": np.nan if unmoved else group["ratio"].isna().mean(),

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from encore.reporting.statistics import summarise
+from encore.reporting.statistics import statistics
 
 
 def test_failed_items_are_counted_and_left_out() -> None:
-    summary = summarise([1.0, math.nan, 3.0, 8.0, math.inf])
+    summary = statistics([1.0, math.nan, 3.0, 8.0, math.inf])
     assert (summary.count, summary.failed) == (3, 2)
     assert summary.mean == pytest.approx(4.0)
     assert summary.median == 3.0
@@ -21,7 +21,7 @@ def test_failed_items_are_counted_and_left_out() -> None:
 
 def test_interval_agrees_with_scipy_and_with_the_normal_law() -> None:
     scores = np.random.default_rng(1).normal(10.0, 2.0, 400)
-    summary = summarise(scores)
+    summary = statistics(scores)
     interval = scipy.stats.bootstrap(
         (scores,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
@@ -32,19 +32,19 @@ def test_interval_agrees_with_scipy_and_with_the_normal_law() -> None:
 
 def test_interval_covers_the_true_mean_as_often_as_it_says() -> None:
     generator = np.random.default_rng(3)
-    summaries = [summarise(generator.exponential(1.0, 60), seed=trial) for trial in range(60)]
+    summaries = [statistics(generator.exponential(1.0, 60), seed=trial) for trial in range(60)]
     covered = sum(summary.low <= 1.0 <= summary.high for summary in summaries)
     assert 50 <= covered <= 59
 
 
 def test_same_seed_same_interval() -> None:
     scores = np.random.default_rng(4).normal(size=30)
-    assert summarise(scores, seed=5) == summarise(scores, seed=5)
-    assert summarise(scores, seed=5).low != summarise(scores, seed=6).low
+    assert statistics(scores, seed=5) == statistics(scores, seed=5)
+    assert statistics(scores, seed=5).low != statistics(scores, seed=6).low
 
 
 def test_too_few_items_give_nan_not_an_error() -> None:
-    empty, one = summarise([]), summarise([2.0])
+    empty, one = statistics([]), statistics([2.0])
     assert (empty.count, empty.failed) == (0, 0)
     assert math.isnan(empty.mean)
     assert math.isnan(empty.median)
