@@ -286,20 +286,16 @@ class _Measurement:
             keep_best=False,
             workers=workers,
         )
-        schedules = {"fitted": torch.tensor(fitted), "even": linear_schedule(self.plan.steps + 1)}
         methods = {
-            number: RefineOptions(search=ratios, level="own", label=name)
-            for number, (name, ratios) in enumerate(schedules.items())
+            0: RefineOptions(search=torch.tensor(fitted), level="own", label="fitted"),
+            1: RefineOptions(search=linear_schedule(self.plan.steps + 1), level="own", label="even"),
         }
 
         def gains(sample: Any) -> list[Row]:
             mixture, reference = self.signals(sample)
-            options: dict[str, Any] = {
-                "items": [sample["name"]],
-                "references": reference[:, None],
-                "at_once": workers,
-            }
-            rows = evaluate(self.separate, mixture, methods, self.panel, run="", **options).rows
+            own: dict[str, Any] = {"items": [sample["name"]], "references": reference[:, None]}
+            found = evaluate(self.separate, mixture, methods, self.panel, run="", at_once=workers, **own)
+            rows = found.rows
             (first,) = (row["value"] for row in rows if row["kind"] == "one_step")
             return [
                 {"item": row["item"], "schedule": row["guide"], "step": row["step"]}
