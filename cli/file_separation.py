@@ -100,6 +100,7 @@ class FileSeparator:
         if job.info.frames < 2:
             raise AudioFileError(f"{job.path}: one sample only: record it again")
         match_channels(self.separator, job.info.channels)
+        self.segments(job)
         container = CONTAINERS[job.outputs[0].suffix.lower()]
         if self.subtype is not None and not soundfile.check_format(container, self.subtype):
             raise ValueError(
@@ -109,7 +110,7 @@ class FileSeparator:
             job.references = find_references(job, self.references, self.separator.sources)
 
     def segments(self, job: Job) -> int:
-        """Segments that a file is refined in."""
+        """Return the number of segments of a file; a ValueError if they are too short for their fades."""
         rate = self.separator.sample_rate
         frames = resampled_length(job.info.frames, job.info.sample_rate, rate)
         return self.method.segments(frames, rate)

@@ -75,7 +75,7 @@ def check_complete(config: DictConfig) -> None:
     """Refuse a configuration with mandatory values that nobody gave.
 
     Raises:
-        UserError: Names the first of them. (OmegaConf's own check fails at whatever refers to it.)
+        UserError: Names the first of them. (OmegaConf's own check fails at what refers to it.)
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     for key, value in _flat(plain):

@@ -115,8 +115,8 @@ def refine_segments(
 ) -> Iterator[tuple[LongItem, Chunk | Exception]]:
     """Refine long items segment by segment, and yield every part of them as soon as it is finished.
 
-    Each segment chooses ratios of its own; the channels of an item share them. An item that is no longer than
-    a segment gives one chunk. With several workers one more segment than workers is in work or waiting,
+    Each segment chooses ratios of its own, which hold for all channels of an item. An item that is no longer
+    than a segment gives one chunk. With several workers one more segment than workers is in work or waiting,
     never more, however slowly the chunks are consumed.
 
     Args:

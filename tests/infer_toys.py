@@ -1,4 +1,4 @@
-"""Separators, signals and calls that the tests of infer.py share."""
+"""Separators, signals and calls for the tests of infer.py."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_several_sources_lie_in_a_folder_of_each_file(tmp_path: Path, two: str) 
 
 def test_channels_are_folded_into_a_mono_separator_and_doubled_for_stereo(mono: str) -> None:
     class Mean:
-        """Adds to each channel the mean over channels, so that duplication can be told apart."""
+        """Adds to each channel the mean over channels, so that duplication is seen."""
 
         sources, sample_rate, channels = ("speech",), RATE, 2
 

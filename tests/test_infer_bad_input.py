@@ -99,6 +99,10 @@ def test_references_that_do_not_fit_are_errors_of_their_file(tmp_path: Path, mon
         (["--set", "method.segment_seconds=0"], "segment_seconds=0: must be above 0"),
         (["--set", "method.overlap_seconds=30"], "overlap_seconds=30: must be"),
         (["--set", "method.overlap_seconds=-1"], "overlap_seconds=-1: must be"),
+        (
+            ["--no-scores", "--segment", "2e-4", "--set", "method.overlap_seconds=19e-5"],
+            "segment=3, overlap=3",
+        ),
         (["--set", "method.wiener=both"], "wiener=both: choose single or multi"),
         (["--set", "method.level=loud"], "level=loud: choose mixture or own"),
         (["--set", "method.noise=-1"], "noise=-1: give 0 or more"),

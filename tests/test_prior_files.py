@@ -116,7 +116,7 @@ def test_what_is_left_of_a_file_can_be_shared(tmp_path: Path, priors: tuple[str,
         assert len(estimates) == 2
         return float(abs(mixture - sum(estimates)).max())
 
-    assert rest("shared", "--set", "method.consistency=uniform") < 1e-6 < 1e-3 < rest("plain")
+    assert rest("divided", "--set", "method.consistency=uniform") < 1e-6 < 1e-3 < rest("plain")
 
 
 def test_the_shipped_priors_are_asked_by_their_names() -> None:

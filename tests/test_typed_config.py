@@ -19,11 +19,11 @@ OmegaConf.register_new_resolver("run_id", run_id, replace=True)
 GROUPS = ("data", "model", "module", "logger", "method", "trainer")
 
 
-class Whatever:
+class Built:
     def __init__(
         self,
         count: int,
-        share: float = 0.5,
+        part: float = 0.5,
         name: str | None = None,
         path: str | Path = "a",
         choice: Literal["a", "b"] = "a",
@@ -37,7 +37,7 @@ class Whatever:
 
 
 def node(**values: Any) -> dict[str, Any]:
-    return {"_target_": f"{__name__}.Whatever", **values}
+    return {"_target_": f"{__name__}.Built", **values}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def node(**values: Any) -> dict[str, Any]:
     [
         {
             "count": 3,
-            "share": 1,
+            "part": 1,
             "name": None,
             "path": "b",
             "choice": "b",
@@ -68,7 +68,7 @@ def test_what_fits_passes(values: dict[str, Any]) -> None:
         ({"count": 2.5}, r"a\.b\.count=2\.5: give a whole number$"),
         ({"count": None}, r"count=None: give a whole number$"),
         ({"count": True}, r"count=True: give a whole number$"),
-        ({"share": "x"}, r"share=x: give a number$"),
+        ({"part": "x"}, r"part=x: give a number$"),
         ({"name": 3}, r"name=3: give a name or null$"),
         ({"choice": "c"}, r"choice=c: choose a or b$"),
         ({"many": "a"}, r"many=a: give a list such as \[A,B\]"),
