@@ -218,14 +218,8 @@ class FileSeparator:
     ) -> Separation:
         """Write the chunks of one file."""
         statistics, tables = ChunkStatistics(), []
-        with open_outputs(
-            file.job,
-            file.audio.take_original,
-            sources=len(self.separator.sources),
-            sample_rate=self.separator.sample_rate,
-            subtype=self.subtype,
-            clip=self.clip,
-        ) as outputs:
+        sources = len(self.separator.sources)
+        with open_outputs(file.audio, sources=sources, subtype=self.subtype, clip=self.clip) as outputs:
             for _, chunk, scores in results:
                 if isinstance(chunk, Exception):
                     raise chunk

@@ -220,7 +220,7 @@ def test_an_interrupted_run_keeps_its_finished_files_and_scores(
     write: Callable[..., None] = Outputs.write
 
     def interrupted(self: Outputs, estimates: Tensor, *, last: bool) -> None:
-        if self.job.name == "b.wav":
+        if self.audio.job.name == "b.wav":
             raise KeyboardInterrupt
         write(self, estimates, last=last)
 
