@@ -142,7 +142,7 @@ def test_every_separator_of_the_package_is_tested_here() -> None:
 def test_any_length_comes_out_as_it_went_in_and_depends_on_the_mixture(name: str) -> None:
     separator = small(name)
     assert isinstance(separator, LoadedSeparator)
-    for length in (1, 2, 33, 127, 512, 997):
+    for length in (1, 2, 33, 127, 128, 129, 241, 384, 513, 997, 4001):
         mixture = noise(2, 1, length)
         estimates = separator(mixture)
         assert estimates.shape == (2, 2, 1, length)
@@ -184,7 +184,7 @@ def test_batch_mates_do_not_matter_even_in_training(name: str) -> None:
     mixture[2] = 0
     together = separator(mixture)
     for item in range(2):
-        close(together[item], separator(mixture[item : item + 1])[0])
+        close(together[item], separator(mixture[item : item + 1])[0], 1e-5 if name in ASTEROID else 1e-4)
 
 
 @EVERY
@@ -231,10 +231,11 @@ def test_silence_gives_silence_and_finite_gradients(name: str) -> None:
 @pytest.mark.parametrize("name", SPECTRAL)
 @torch.no_grad()
 def test_every_rate_will_do(name: str, rate: int) -> None:
-    separator, mixture = small(name, sample_rate=rate, channels=2), noise(1, 2, 3001)
+    channels = 2 if name == "BSRoFormer" else 3
+    separator, mixture = small(name, sample_rate=rate, channels=channels), noise(1, channels, 3001)
     estimates = separator(mixture)
     assert separator.sample_rate == rate
-    assert estimates.shape == (1, 2, 2, 3001)
+    assert estimates.shape == (1, 2, channels, 3001)
     close(separator(2 * mixture), 2 * estimates, 2e-3)
 
 
@@ -246,7 +247,11 @@ def test_saved_and_loaded_it_is_the_same(name: str, tmp_path: Path) -> None:
     assert not [key for key in separator.state_dict() if "window" in key]
     save_separator(tmp_path / "saved.safetensors", separator, config)
     # matrix products round differently where a file's weights lie in memory
-    close(load_separator(tmp_path / "saved.safetensors")(mixture), separator(mixture), 1e-5)
+    loaded = load_separator(tmp_path / "saved.safetensors")
+    close(loaded(mixture), separator(mixture), 1e-5)
+    state = loaded.state_dict()
+    assert all(torch.equal(state.pop(key), tensor) for key, tensor in separator.state_dict().items())
+    assert not state
 
 
 @EVERY
@@ -267,7 +272,7 @@ def test_it_runs_in_bfloat16_and_trains(name: str) -> None:
     accelerate(separator, precision="bf16")
     estimates = separator(mixture)
     assert estimates.dtype == torch.float32
-    assert 1e-6 < (estimates - expected).norm() / expected.norm() < 0.1
+    assert 1e-6 < (estimates - expected).norm() / expected.norm() < 0.05
     estimates.square().sum().backward()
     learning = [weight.grad for weight in separator.parameters() if weight.grad is not None]
     assert learning
@@ -295,7 +300,8 @@ def test_it_learns(name: str) -> None:
         error.backward()
         optimizer.step()
         errors.append(error.item())
-    assert errors[-1] < 0.3 * errors[0]
+    slow = name in ("DPTNet", "LSTMTasNet", "DTTNet", "HDemucs")
+    assert errors[-1] < (0.3 if slow else 0.05) * errors[0]
 
 
 @EVERY
