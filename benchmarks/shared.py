@@ -1,4 +1,4 @@
-"""The command lines, noisy speech and timing that these scripts share."""
+"""The command lines, noisy speech and timing of these scripts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Score tables, their summaries, figures and the one-page report.
 
-Shared by ``report.py``, ``infer.py``, the callbacks and notebooks; further figures are in
+Used by ``report.py``, ``infer.py``, the callbacks and notebooks; further figures are in
 `encore.reporting.plots`, tables in `encore.reporting.tables`.
 """
 

@@ -79,7 +79,7 @@ def panels(
     heights: Sequence[float] = (1.0,),
     columns: int = 1,
     size: tuple[float, float] = (2.7, 1.85),
-    shared: bool = False,
+    same_axes: bool = False,
 ) -> tuple[Figure, list[list[Axes]]]:
     """Create a figure with a column of panels for every title.
 
@@ -90,7 +90,7 @@ def panels(
         heights: Relative heights of the panels of a column, from top to bottom.
         columns: Most columns beside each other; the others go below.
         size: Width and height of a panel of height 1, in inches.
-        shared: Whether all columns have the same axes.
+        same_axes: Whether all columns have the same axes.
 
     Returns:
         The figure and the panels of every column.
@@ -100,16 +100,16 @@ def panels(
     inches = (max(size[0] * width + 0.6, 5.2), size[1] * sum(heights) * bands + 0.5)
     figure = Figure(figsize=inches, layout="constrained")
     grid = figure.subplots(
-        rows * bands, width, squeeze=False, sharex=shared, height_ratios=[*heights] * bands
+        rows * bands, width, squeeze=False, sharex=same_axes, height_ratios=[*heights] * bands
     )
     # columns of the grid, band by band
     found = [list(grid[rows * (n // width) :][:rows, n % width]) for n in range(bands * width)]
     for index, own in enumerate(found):
         for panel, first, label in zip(own, found[0], ylabels, strict=True):
             panel.set_visible(index < len(titles))
-            if shared and panel is not first:
+            if same_axes and panel is not first:
                 panel.sharey(first)
-            if shared:
+            if same_axes:
                 panel.tick_params(labelleft=index % width == 0, labelbottom=panel is own[-1])
             if index % width == 0:
                 panel.set_ylabel(label)

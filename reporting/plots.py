@@ -64,7 +64,7 @@ def step_figure(summary: pd.DataFrame, metric: str, *, looks: Looks | None = Non
     runs = list(rows["run"].unique())
     ylabels = (axis_label(metric), f"Gain over one\nstep{unit_suffix(metric)}")
     figure, pairs = panels(
-        runs, xlabel="Refinement step", ylabels=ylabels, heights=(1.5, 1.0), columns=4, shared=True
+        runs, xlabel="Refinement step", ylabels=ylabels, heights=(1.5, 1.0), columns=4, same_axes=True
     )
     for run, (upper, lower) in zip(runs, pairs, strict=True):
         for _, row in rows[(rows["run"] == run) & rows["kind"].isin(list(BASELINES))].iterrows():
@@ -95,7 +95,7 @@ def ratio_figure(summary: pd.DataFrame, *, looks: Looks | None = None) -> Figure
     runs = list(steps["run"].unique())
     ylabels = ("Mixing ratio chosen", "Items that kept the\nprevious estimate (%)")
     figure, pairs = panels(
-        runs, xlabel="Refinement step", ylabels=ylabels, heights=(1.0, 1.0), columns=4, shared=True
+        runs, xlabel="Refinement step", ylabels=ylabels, heights=(1.0, 1.0), columns=4, same_axes=True
     )
     for run, (upper, lower) in zip(runs, pairs, strict=True):
         curves(upper, steps[steps["run"] == run], "step", "ratio", "column", looks)
@@ -152,7 +152,7 @@ def _scale_panel(panel: Axes, group: pd.DataFrame, looks: Looks) -> None:
     panel.set_xscale("log")
     panel.margins(x=0.12, y=0.12)
     low, high = panel.get_xlim()
-    panel.set_xlim(low / 4, high)  # room for the names left of the points
+    panel.set_xlim(low / 4, high)  # space for the names left of the points
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
     panel.xaxis.set_minor_formatter(NullFormatter())
 

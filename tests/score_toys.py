@@ -25,7 +25,7 @@ def oracle(item: str, value: float, step: int, **cells) -> dict:
 
 
 def tiny_rows() -> list[dict]:
-    """Means that can be told by hand: item z fails once refined, item y has no mixture score."""
+    """Means that can be computed by hand: item z fails once refined, item y has no mixture score."""
     rows = [row("x", 1.0, "mixture"), row("y", NAN, "mixture"), row("z", 2.0, "mixture")]
     rows += [row("x", 2.0), row("y", 3.0), row("z", 7.0)]
     rows += [oracle("x", 2.5, 1, ratio=0.5), oracle("y", 4.5, 1), oracle("z", NAN, 1, ratio=0.1)]
