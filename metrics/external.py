@@ -27,8 +27,6 @@ from encore.common.uri import Uri, check_scheme, convert_options, parse_uri
 from encore.common.user_code import import_object, instantiate_class
 from encore.metrics.quality import Metric
 
-_PROBE_SECONDS = 1.5
-
 
 def is_external(name: str) -> bool:
     """Return whether a name is for `open_metric`: a URI, a path, or ``"utmos"``.
@@ -225,7 +223,8 @@ class OwnScorer:
     def _find_layout(self) -> Layout:
         """Return the first layout in which noise is scored, item by item if a batch changes its scores."""
         generator = torch.Generator().manual_seed(0)
-        shape = (3, 1, round(_PROBE_SECONDS * self.rate))
+        # a graph may take one second and no other length; PESQ refuses a second that is cut to its utterances
+        shape = (3, 1, round((1.0 if self.is_graph else 1.5) * self.rate))
         # with pauses, as PESQ refuses signals without utterances; at levels that differ, as mixed items would
         pulses = torch.sin(6 * math.pi * torch.arange(shape[-1]) / self.rate).clamp(min=0)
         levels = torch.tensor([0.2, 0.1, 0.05])[:, None, None]

@@ -73,9 +73,14 @@ def test_long_signals_are_scored_in_the_same_pieces() -> None:
     assert torch.equal(pesq(estimate, reference, workers=1), pesq(estimate, reference))
 
 
-def test_nothing_is_started_for_what_cannot_be_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_started_for_what_runs_in_torch_or_cannot_be_scored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(subprocess, "Popen", None)
     close_score_pools()
+    reference = voices(1, 1)
+    for name in ("si_sdr", "sdr", "dnsmos_p808"):
+        assert get_metric(name, sample_rate=RATE, workers=2).score(noisy(reference), reference).isfinite()
     assert pesq(torch.zeros(3, RATE), torch.zeros(3, RATE), workers=2).isnan().all()
 
 
@@ -112,7 +117,9 @@ def test_all_metrics_of_one_count_share_its_processes() -> None:
     reference = voices(4, 1)
     for name in POOLED:
         get_metric(name, sample_rate=RATE, workers=2).score(noisy(reference), reference)
-    MetricPanel(POOLED, sample_rate=RATE, workers=2)(noisy(reference), reference)
+    scores = MetricPanel(POOLED, sample_rate=RATE, workers=2)(noisy(reference), reference)
+    expected = MetricPanel(POOLED, sample_rate=RATE)(noisy(reference), reference)
+    assert all(torch.equal(scores[name], expected[name]) for name in POOLED)
     first = process_ids(2)
     assert 1 <= len(first) <= 2
     close_score_pools()
