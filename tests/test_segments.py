@@ -128,23 +128,17 @@ def joined(
     return torch.cat(waveforms, dim=-1), statistics
 
 
-def test_an_identity_gives_the_mixture_back() -> None:
-    items = [(length, SEGMENT, OVERLAP) for length in LENGTHS] + [(61, *cut) for cut in CUTS[1:]]
-    for length, segment, overlap in items:
+def test_neither_an_identity_nor_a_separator_without_memory_depends_on_segments() -> None:
+    for length, segment, overlap in [(length, *CUTS[0]) for length in LENGTHS] + [(61, *cut) for cut in CUTS]:
         mixture = noise(2, 2, length)
-        refine_one = fixed(identity, [0.5, 0.75])
-        waveforms, statistics = joined(refine_one, mixture, segment=segment, overlap=overlap)
+        options = {"segment": segment, "overlap": overlap}
+        waveforms, statistics = joined(fixed(identity, [0.5, 0.75]), mixture, **options)
         assert waveforms.shape == (3, 2, 1, 2, length)
         assert torch.equal(waveforms[0, :, 0], mixture)
         expected = mixture[None, :, None].expand_as(waveforms)
         torch.testing.assert_close(waveforms, expected, rtol=0, atol=1e-6)
         torch.testing.assert_close(statistics.ratios, torch.tensor([[0.5, 0.5], [0.75, 0.75]]))
-
-
-def test_a_separator_without_memory_does_not_depend_on_segments() -> None:
-    for length in LENGTHS:
-        mixture = noise(1, 2, length)
-        waveforms, _ = joined(fixed(squash, [0.5, 0.7]), mixture)
+        waveforms, _ = joined(fixed(squash, [0.5, 0.7]), mixture, **options)
         whole = refine_fixed(squash, mixture, [0.5, 0.7]).estimates
         torch.testing.assert_close(waveforms[-1], whole, rtol=0, atol=1e-6)
 
@@ -301,12 +295,6 @@ def test_chunks_hold_no_more_than_their_own_samples() -> None:
     # one-step and last estimate
     sizes = {chunk.waveforms.untyped_storage().nbytes() // 4 for chunk in chunks}
     assert max(sizes) <= 2 * SEGMENT
-
-
-def test_lengths_that_do_not_fit_are_named() -> None:
-    for segment, overlap in ((0, 0), (4, 4), (4, -1)):
-        with pytest.raises(ValueError, match=f"segment={segment}, overlap={overlap}"):
-            joined(made(torch.clone), noise(1, 1, 100), segment=segment, overlap=overlap)
 
 
 def test_speakers_keep_their_positions_from_segment_to_segment() -> None:
