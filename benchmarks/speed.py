@@ -151,10 +151,11 @@ def models(
     channels: int = 0,
     sources: int = 0,
 ) -> None:
-    """Count, and time, networks by their configurations, names of configs/model or patterns of them.
+    """Count, and time, separators by their configurations, names of configs/model or patterns of them.
 
-    Those for music by default with four sources of stereo at 44.1 kHz, the others with one of one channel at
-    16 kHz; arithmetic as of `models/costs.py`. ``--time`` calls them.
+    Bridges and priors, whose configurations Hydra completes, are left out. Those for music by default with
+    four sources of stereo at 44.1 kHz, the others with one of one channel at 16 kHz; arithmetic as of
+    `models/costs.py`. ``--time`` calls them.
     """
     files = [sorted((CONFIGS / "model").glob(f"{pattern}.yaml")) for pattern in model or ["*"]]
     if not all(files):
@@ -165,7 +166,10 @@ def models(
         rate, width, count = (given[key] or usual[key] for key in usual)
         names = [f"source{number + 1}" for number in range(count)]
         data = {"sample_rate": rate, "channels": width, "sources": names}
-        node = OmegaConf.create({"data": data, "model": OmegaConf.load(path)})
+        loaded = OmegaConf.load(path)
+        if "defaults" in loaded:
+            continue
+        node = OmegaConf.create({"data": data, "model": loaded})
         config: Any = OmegaConf.to_container(node.model, resolve=True)
         with torch.device("meta"):
             network = instantiate(config)

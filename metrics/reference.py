@@ -34,8 +34,8 @@ SDR_TAPS = 512
 def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     """Return the scale-invariant signal-to-distortion ratio; no mean is removed.
 
-    In dB, whatever both gains, within +-138 dB in float32 and +-313 dB in float64, the samples' precision: a
-    perfect estimate has a finite score.
+    In dB, for any gain of either, within +-138 dB in float32 and +-313 dB in float64, the samples' precision:
+    a perfect estimate has a finite score.
 
     Source: J. Le Roux et al., "SDR - half-baked or well done?", 2019, eq. (3).
 
@@ -65,7 +65,7 @@ def snr(estimate: Tensor, reference: Tensor) -> Tensor:
 def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     """Return the SDR of BSSEval, which forgives any filter of 512 taps; computed in float64.
 
-    In dB, whatever both gains, within +-156 dB; NaN also with fewer than 512 samples, and for a reference
+    In dB, for any gain of either, within +-156 dB; NaN also with fewer than 512 samples, and for a reference
     whose 512 delays are linearly dependent.
 
     Source: E. Vincent, R. Gribonval, C. Fevotte, "Performance measurement in blind audio source separation",
