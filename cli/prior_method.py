@@ -75,26 +75,15 @@ def prior_separator(
     for name in names:
         path, label = _split(name)
         if path not in loaded:
-            try:
-                loaded[path] = load_prior(path, device=device)
-            except (ValueError, OSError) as error:
-                raise UserError(f"--priors {name}: {error}") from error
+            loaded[path] = _load(name, path, device)
             if checkpointing:
                 loaded[path].enable_checkpointing()
-        model, number = loaded[path], None
-        if label is not None:
-            if label not in model.classes:
-                near = " or ".join(nearest(label, model.classes)) or name.rpartition(":")[0]
-                raise UserError(f"--priors {name}: the prior has no class {label!r}; use {near}")
-            number = model.classes.index(label)
-        guidance = 0.0 if number is None else class_guidance
-        priors.append(SourcePrior(model=model, label=number, class_guidance=guidance))
-        wanted.append((model.source if label is None else label.lower(), path))
+        priors.append(_source_prior(name, loaded[path], label, class_guidance))
+        wanted.append((loaded[path].source if label is None else label.lower(), path))
     sources, sample_rate = _source_names(wanted), loaded[wanted[0][1]].sample_rate
     fitting = _fitting_chain(loaded, chain)
-    if levels is None or spacing == "even":
-        chosen = fitting.levels(levels)
-    else:
+    chosen = fitting.levels(levels)
+    if levels is not None and spacing != "even":
         chosen = fitting.levels().respaced(levels, spacing)
     first = None if estimate is None else _first(estimate, sources, sample_rate, device)
     try:
@@ -120,6 +109,23 @@ def prior_separator_of(separator: LoadedSeparator) -> PriorSeparator | None:
     """Return the separator of priors that this one is or selects sources of; None for all others."""
     inner = separator.separator if isinstance(separator, SelectSources) else separator
     return inner if isinstance(inner, PriorSeparator) else None
+
+
+def _load(name: str, path: Path, device: torch.device) -> DiffusionPrior:
+    try:
+        return load_prior(path, device=device)
+    except (ValueError, OSError) as error:
+        raise UserError(f"--priors {name}: {error}") from error
+
+
+def _source_prior(name: str, model: DiffusionPrior, label: str | None, class_guidance: float) -> SourcePrior:
+    """Return the prior of one source, of a class if one is named."""
+    if label is None:
+        return SourcePrior(model=model, label=None, class_guidance=0.0)
+    if label not in model.classes:
+        near = " or ".join(nearest(label, model.classes)) or name.rpartition(":")[0]
+        raise UserError(f"--priors {name}: the prior has no class {label!r}; use {near}")
+    return SourcePrior(model=model, label=model.classes.index(label), class_guidance=class_guidance)
 
 
 def shipped_priors() -> dict[str, Path]:
