@@ -6,10 +6,11 @@ import torch
 from gaussian_sources import GaussianSources
 from torch import Tensor
 
-from encore.inference.posterior import SeparationProblem
+from encore.inference.posterior import SeparationProblem, Start
 from encore.inference.posterior_log import PosteriorSample
 from encore.models.checkpoint import instantiate
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
+from encore.models.processes.diffusion import DiscreteDiffusion
 
 CLASSES = ["Bark", "Flute", "Gong"]
 
@@ -81,3 +82,15 @@ def smooth_and_rough() -> tuple[GaussianSources, Tensor]:
 
 def solved(solver, priors, mixture: Tensor, levels, **options) -> PosteriorSample:
     return solver(SeparationProblem(priors=priors, mixture=mixture, levels=levels, **options))
+
+
+def problem(start: Start, estimate: Tensor | None = None, sources: int = 2) -> SeparationProblem:
+    """Pose the separation of two drawn mixtures of white sources."""
+    return SeparationProblem(
+        priors=white_sources(*[1.0] * sources, length=10).priors,
+        mixture=torch.randn(2, 1, 10, generator=generator(1)),
+        levels=DiscreteDiffusion().levels(),
+        generator=generator(),
+        start=start,
+        estimate=estimate,
+    )

@@ -133,8 +133,3 @@ def test_only_recurrent_networks_on_cpus_need_bfloat16_lstms(monkeypatch) -> Non
         acceleration.check_bfloat16(bsrnn(), cpu)
     with pytest.raises(ValueError, match="use precision=32"):
         accelerate(bsrnn(), precision="bf16")
-
-
-def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match="precision='16'"):
-        accelerate(bsrnn(), precision="16")

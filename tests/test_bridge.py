@@ -184,22 +184,3 @@ def test_scaled_noise_leaves_the_mean() -> None:
     scaled = Scaled(BBED(), 0.5)
     assert at(scaled, 0.4) == (a, b, pytest.approx(0.5 * c))
     assert (scaled.start, scaled.noiseless) == (0.999, False)
-
-
-@pytest.mark.parametrize(
-    ("make", "fault"),
-    [
-        (lambda: BrownianBridge(g=0), "g=0"),
-        (lambda: SchroedingerVE(k=1), "k=1"),
-        (lambda: SchroedingerVE(c=-1), "c=-1"),
-        (lambda: I2SB(steps=3), "steps=3"),
-        (lambda: DDBMVE(sigma_max=0), "sigma_max=0"),
-        (lambda: DDBMVP(beta_d=-1), "beta_d=-1"),
-        (lambda: BBED(theta=0), "theta=0"),
-        (lambda: OUVE(sigma_max=0.05), "sigma_max=0.05"),
-        (lambda: Scaled(LinearBridge(), 0), "scale=0"),
-    ],
-)
-def test_wrong_constants_are_named(make: Callable, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        make()

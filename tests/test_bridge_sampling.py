@@ -205,22 +205,6 @@ def test_complex_states_get_complex_noise_of_unit_power() -> None:
     assert power(1.0, 0.5, 0.25) == pytest.approx(at(bridge, 0.25)[2] ** 2, rel=0.02)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "fault"),
-    [
-        (lambda: bridge_grid(BrownianBridge(), torch.tensor([0.5, 1.0])), "falling"),
-        (lambda: bridge_grid(BrownianBridge(), torch.tensor([1.0])), "at least two"),
-        (lambda: bridge_grid(BrownianBridge(), torch.tensor([1.5, 0.5])), r"\[0, 1\]"),
-        (lambda: bridge_grid(BBED(), torch.tensor([1.0, 0.9995, 0.5])), "below 0.999"),
-        (lambda: time_grid(0), "steps=0"),
-        (lambda: white_noise(torch.ones(1, 4), None)(), "generator=None"),
-    ],
-)
-def test_what_cannot_be_sampled_is_named(wrong: Callable[[], object], fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        wrong()
-
-
 @pytest.mark.parametrize("kind", [kind for kind in NOISY if kind is not OUVE])
 @pytest.mark.parametrize("path", ["sde", "ode", "ode2"])
 def test_gaussian_data_end_in_mean_and_covariance_of_their_posterior(kind: type[Bridge], path: str) -> None:

@@ -212,22 +212,6 @@ def test_samplers_stand_beside_refinements_in_the_score_table() -> None:
     assert ("none", "one_step", 0, 1) in found
 
 
-@pytest.mark.parametrize(
-    ("options", "fault"),
-    [
-        ({"steps": 0}, "steps=0"),
-        ({"t_min": 1.0}, "t_min=1.0"),
-        ({"path": "x"}, "path='x'"),
-        ({"start": "middle"}, "start='middle'"),
-        ({"start": "mean", "path": "consistency"}, "start='mean', path='consistency'"),
-        ({"path": "sde"}, "path='sde': LinearBridge has no noise; choose endpoint or state"),
-    ],
-)
-def test_wrong_options_of_a_sampler_are_named(options: dict, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        BridgeSampler(**options)(Counted(), noise(1, 1, 100), generator=generator())
-
-
 @pytest.fixture(scope="module")
 def bridge_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bridge") / "bridge.safetensors"

@@ -192,20 +192,3 @@ def test_speakers_keep_their_positions_from_shift_to_shift() -> None:
     upper = estimates.sum((2, 3), keepdim=True) > 0
     torch.testing.assert_close(estimates.where(upper, 0).sum(1), mixture.clamp_min(0))
     torch.testing.assert_close(estimates.where(~upper, 0).sum(1), mixture.clamp_max(0))
-
-
-def test_what_does_not_fit_is_named() -> None:
-    for segment, overlap, context in ((0, 0, 0), (4, 4, 0), (4, -1, 0), (4, 1, -1), (10, 2, 4)):
-        with pytest.raises(ValueError, match=f"segment={segment}, overlap={overlap}, context={context}"):
-            segment_bounds(100, segment=segment, overlap=overlap, context=context)
-    with pytest.raises(ValueError, match="overlap=1"):
-        overlap_add(squash, segment=10, overlap=1.0)
-    with pytest.raises(ValueError, match="segment=10, overlap=5, context=3"):
-        overlap_add(squash, segment=10, overlap=0.5, context=3)
-    for shifts, most in ((0, 10), (2, -1)):
-        with pytest.raises(ValueError, match=f"shifts={shifts}, max_shift={most}"):
-            shift_average(squash, shifts=shifts, max_shift=most, generator=Generator())
-    with pytest.raises(ValueError, match="max_batch=0"):
-        overlap_add(squash, segment=10, max_batch=0)
-    with pytest.raises(ValueError, match="gave 9 samples for 10"):
-        overlap_add(lambda x: squash(x)[..., 1:], segment=10)(noise(1, 1, 30))

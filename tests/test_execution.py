@@ -172,17 +172,6 @@ def test_parts_are_balanced_and_enough_for_the_workers() -> None:
     assert lengths(9, 2, 1) == [2, 2, 2, 2, 1]
 
 
-def test_numbers_below_one_are_named() -> None:
-    with pytest.raises(ValueError, match="limit=0 and samples=None"):
-        BatchSize(0)
-    with pytest.raises(ValueError, match="limit=256 and samples=0"):
-        BatchSize(samples=0)
-    with pytest.raises(ValueError, match="workers=0"):
-        batched(load_separator(), workers=0)
-    with pytest.raises(ValueError, match="size=0"):
-        batched(load_separator(), 0)
-
-
 def test_slopes_of_a_network_are_the_derivative_of_the_score_by_the_ratio(noisy) -> None:
     """Against central differences in float64, through transforms, recurrences and the metric."""
     separator = load_separator().double()

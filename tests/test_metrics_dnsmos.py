@@ -100,15 +100,6 @@ def test_what_cannot_be_scored_is_nan_and_leaves_the_batch_alone() -> None:
     assert all(scores.isfinite() for scores in dnsmos(voice(0.1)).values())
 
 
-def test_wrong_rates_and_names_are_errors() -> None:
-    with pytest.raises(ValueError, match="sample_rate=8000 is not the 16000 Hz of DNSMOS: resample"):
-        dnsmos(voice(1), 8000)
-    with pytest.raises(
-        ValueError, match=r"names=\['ovrl'\] are no scores of DNSMOS: choose from dnsmos_p808"
-    ):
-        dnsmos(voice(1), names=("ovrl",))
-
-
 @pytest.fixture(scope="module", params=[PrimaryScorer, P808Scorer])
 def scorer(request: pytest.FixtureRequest) -> Iterator[PrimaryScorer | P808Scorer]:
     with torch.no_grad():

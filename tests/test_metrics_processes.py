@@ -213,10 +213,3 @@ def test_without_pesq_a_process_computes_stoi_and_says_what_is_missing(
     with pytest.raises(ModuleNotFoundError, match="pesq"):
         score_pairs("pesq", pair, workers=1, mode="wb")
     close_score_pools()
-
-
-def test_numbers_of_processes_that_cannot_be_are_errors() -> None:
-    with pytest.raises(ValueError, match="workers=-1 is negative: give 0 to score in this process"):
-        get_metric("pesq", sample_rate=RATE, workers=-1)
-    with pytest.raises(ValueError, match="workers=-1 is no number of processes: give 1 or more"):
-        pesq(torch.ones(RATE), torch.ones(RATE), workers=-1)

@@ -177,13 +177,3 @@ def test_panel_runs_each_network_once_also_published_ones(monkeypatch: pytest.Mo
     assert list(scores) == names
     assert calls == [("dnsmos_sig", "dnsmos_ovrl"), ("squim_stoi", "squim_pesq")]
     assert scores["squim_stoi"].tolist() == [10.0]
-
-
-def test_panels_refuse_what_does_not_fit() -> None:
-    for words, names, options in (
-        (r"names=\[\] is empty", [], {}),
-        ("workers=-1 is negative", ["snr"], {"workers": -1}),
-        (r"names=\['fixed_point'\] need the mixture", ["snr", "fixed_point"], {}),
-    ):
-        with pytest.raises(ValueError, match=words):
-            MetricPanel(names, sample_rate=RATE, **options)

@@ -11,6 +11,7 @@ from gaussian_sources import ExactPosterior, GaussianSources
 from prior_toys import (
     alike_sources,
     generator,
+    problem,
     smooth_and_rough,
     solved,
     unlike_sources,
@@ -252,17 +253,6 @@ def test_the_dirac_flow_sums_to_the_mixture_exactly() -> None:
     torch.testing.assert_close(sample.estimates.sum(dim=1), mixture)
 
 
-def problem(start: Start, estimate: Tensor | None = None, sources: int = 2) -> SeparationProblem:
-    return SeparationProblem(
-        priors=white_sources(*[1.0] * sources, length=10).priors,
-        mixture=torch.randn(2, 1, 10, generator=generator(1)),
-        levels=DiscreteDiffusion().levels(),
-        generator=generator(),
-        start=start,
-        estimate=estimate,
-    )
-
-
 def test_starts() -> None:
     made, own = problem(Start()), torch.randn(2, 2, 1, 10)
     levels, noise = made.levels, problem(Start()).noise()
@@ -362,23 +352,3 @@ def test_converged_items_keep_their_estimates_and_the_others_go_on() -> None:
     torch.testing.assert_close(loose.estimates, seen[3])
     with pytest.raises(ValueError, match="stop=0"):
         run(0.0)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "fault"),
-    [
-        (lambda: LossGuidance(schedule=hybrid(), normalise="both"), "normalise='both'"),
-        (lambda: hybrid(sharpness=0.0), r"sharpness=0\.0"),
-        (lambda: SourceFlow(width=0.0), r"width=0\.0"),
-        (lambda: RedDiff(rate=0.0), r"rate=0\.0"),
-        (lambda: Start(kind="silence"), "kind='silence'"),
-        (lambda: Start(at=0.0), r"at=0\.0"),
-        (lambda: problem(Start(kind="estimate")), "kind='estimate'"),
-        (lambda: problem(Start(), torch.zeros(2, 2, 1, 10)), "kind='mixture'"),
-        (lambda: problem(Start(kind="noise"), torch.zeros(2, 2, 1, 10)), "kind='noise'"),
-        (lambda: problem(Start(kind="estimate"), torch.zeros(2, 2, 1, 10), sources=3), "give 3 sources"),
-    ],
-)
-def test_wrong_options_are_named(wrong, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        wrong()

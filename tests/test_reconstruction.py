@@ -43,19 +43,3 @@ def test_gradients_are_finite_where_nothing_is_missing_and_in_silence() -> None:
     estimate = mixture.clone().requires_grad_(True)
     ReconstructionLoss()(estimate, mixture).sum().backward()
     assert bool(torch.isfinite(estimate.grad).all())
-
-
-@pytest.mark.parametrize(
-    ("options", "fault"),
-    [
-        ({"time": -1.0}, r"time=-1\.0"),
-        ({"time": 0.0, "chunks": 0.0, "spectral": 0.0}, "one above 0"),
-        ({"chunk": 0}, "chunk=0"),
-        ({"hop": 600}, "hop=600"),
-    ],
-)
-def test_what_makes_no_sense_is_named(options: dict, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        ReconstructionLoss(**options)
-    with pytest.raises(ValueError, match="differ"):
-        ReconstructionLoss()(noise(1, 1, 100), noise(1, 1, 99))

@@ -185,14 +185,3 @@ def test_a_schedule_needs_no_quality_always_moves_and_counts_its_calls() -> None
         # ratio 1 goes back to the one-step estimate, ratio 0 separates it again
         expected = torch.stack([separate(found.one_step[:, k])[:, k] for k in range(2)], dim=1)
         assert torch.equal(found.estimates, expected)
-
-
-def test_mistakes_of_a_schedule_are_named() -> None:
-    mixture, separate = signals(2)[0], of_sources(shrink)
-    for ratios in ([], [0.5, 1.5], [[0.5]], [torch.nan]):
-        with pytest.raises(ValueError, match=r"ratios=\[.*each in \[0, 1\]"):
-            refine_fixed(separate, mixture, ratios)
-    with pytest.raises(ValueError, match=r"mixture has shape \(3, 40\)"):
-        refine_fixed(separate, mixture[:, 0], [0.5])
-    with pytest.raises(ValueError, match=r"separate returned shape \(3, 2, 40\)"):
-        refine_fixed(lambda x: x, mixture, [0.5])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from prior_toys import CLASSES, generator, solved, toy_prior
 from torch import Tensor
@@ -62,21 +61,3 @@ def test_checkpointed_gradients_are_the_same_and_keep_less() -> None:
         kept[again], found[again] = sum(sizes), sample.estimates
     torch.testing.assert_close(found[False], found[True])
     assert kept[True] < 0.5 * kept[False]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "fault"),
-    [
-        (lambda: PriorBank([]), "priors is empty"),
-        (
-            lambda: PriorBank([lambda x, s: x])(torch.zeros(1, 2, 1, 9), 0.5),
-            "states of 2 sources for 1 priors",
-        ),
-        (lambda: PriorBank([lambda x, s: x[..., 1:]])(torch.zeros(1, 1, 1, 9), 0.5), "must keep it"),
-        (lambda: SourcePrior(model=toy_prior(), label=0), "has 0 classes"),
-        (lambda: SourcePrior(model=toy_prior(), class_guidance=1.0), r"class_guidance=1\.0"),
-    ],
-)
-def test_wrong_options_are_named(wrong, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        wrong()

@@ -103,25 +103,3 @@ def test_positions_count_by_their_distance_only() -> None:
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-4, rtol=1e-4)
     assert float(scores[0].std()) > 0.01
     torch.testing.assert_close(turned_q.norm(dim=-1), q.norm(dim=-1).expand(1, 1, 12))
-
-
-@pytest.mark.parametrize(
-    ("options", "fault"),
-    [
-        ({"widths": (8, 12, 8)}, r"widths=\(8, 12, 8\)"),
-        ({"depths": (1, 0, 1)}, r"depths=\(1, 0, 1\)"),
-        ({"window": 60}, "window=60: .* such as 62"),
-        ({"heads": 3}, "heads=3"),
-        ({"classes": -1}, "classes=-1"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_named(options: dict, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        tiny(**options)
-
-
-def test_wrong_input_is_named() -> None:
-    with pytest.raises(ValueError, match="give \\(batch, 1, time\\)"):
-        tiny()(noise(1, 2, 300), torch.zeros(1))
-    with pytest.raises(ValueError, match=r"labels=\[4\]"):
-        tiny(classes=3)(noise(1, 1, 300), torch.zeros(1), torch.tensor([4]))

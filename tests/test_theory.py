@@ -69,8 +69,6 @@ def test_the_worst_gain_is_the_largest_singular_value(shape: tuple[int, ...]) ->
 def test_the_worst_gain_of_a_curve_is_its_steepest_slope_where_it_stands() -> None:
     found = worst_gain(torch.tanh, torch.tensor([[[0.0, 2.0]]]), iterations=20, generator=generator())
     assert float(found) == pytest.approx(1, rel=1e-4)
-    with pytest.raises(ValueError, match="iterations=0"):
-        worst_gain(torch.tanh, torch.ones(1, 1, 2), iterations=0, generator=generator())
 
 
 def test_a_secant_of_a_gain_is_the_gain() -> None:
@@ -157,17 +155,6 @@ def test_a_probe_reads_what_is_there_and_nothing_else() -> None:
         linear_probe(known[:5], target[:5], items[:5])
 
 
-class Idle(torch.nn.Module):
-    """A network none of whose layers is run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
 def test_layers_are_recorded_once_in_their_order() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.LSTM(4, 2))
     found = layer_statistics(network, torch.ones(3, 4))
@@ -176,8 +163,6 @@ def test_layers_are_recorded_once_in_their_order() -> None:
     size = float(given.square().mean().sqrt())
     assert found[:2].tolist() == pytest.approx([float(given.mean()) / size, float(given.abs().mean()) / size])
     assert not any(layer._forward_hooks for layer in network)
-    with pytest.raises(ValueError, match="no layer"):
-        layer_statistics(Idle(), torch.ones(3, 4))
 
 
 def test_band_levels_ignore_the_level() -> None:
