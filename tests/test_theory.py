@@ -1,4 +1,4 @@
-"""Constants and bounds on maps where they are known."""
+"""Constants and bounds on maps where they are known, and what a refinement guarantees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from separator_toys import close, noise
 from torch import Tensor
 
-from encore.inference import GridSearch, Trajectory, refine
+from encore.inference import GridSearch, Trajectory, refine, refine_fixed
 from encore.inference.probing import band_levels, layer_statistics, linear_probe
 from encore.inference.theory import (
     check_refinement,
@@ -89,7 +89,7 @@ def uneven(x: Tensor) -> Tensor:
 def test_bounds_hold_on_an_uneven_map(seed: int, candidates: int) -> None:
     reference = noise(1, 2, 64, seed=seed) * 10
     mixture = reference + noise(1, 2, 64, seed=seed + 100) * 8
-    checks = checked(uneven, mixture, reference, candidates)
+    checks = checked(uneven, mixture, reference, candidates, keep_best=seed % 2 == 0)
     assert len(checks) == 3
     for check in checks:
         assert check.score >= check.grid_bound - 1e-6
@@ -99,8 +99,8 @@ def test_bounds_hold_on_an_uneven_map(seed: int, candidates: int) -> None:
             assert check.error == pytest.approx(10 ** (-check.score / 20), rel=1e-5)
 
 
-def checked(f, mixture: Tensor, reference: Tensor, candidates: int, steps: int = 3):
-    search = GridSearch(candidates - 1, include_estimate=True, steps=steps)
+def checked(f, mixture: Tensor, reference: Tensor, candidates: int, steps: int = 3, keep_best: bool = True):
+    search = GridSearch(candidates - 1, include_estimate=True, steps=steps, keep_best=keep_best)
     trajectory = Trajectory()
     refined = refine(
         lambda x: f(x)[:, None],
@@ -135,6 +135,68 @@ def test_constants_of_a_gain_are_known() -> None:
     shrinks = 0.5 * (1 - check.ratio)
     far = float(norms(mixture - reference) / norms(reference))
     assert check.limit == pytest.approx((0.5 + 0.5 * check.ratio * far) / (1 - shrinks), rel=1e-4)
+
+
+def in_noise(batch: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return references and mixtures ``(b, 1, 30)`` in float64."""
+    reference, other = torch.randn(2, batch, 1, 30, generator=generator(seed), dtype=torch.float64)
+    return reference, reference + 0.7 * other
+
+
+@pytest.mark.parametrize("error", [0.0, 0.3])
+def test_scores_rise_and_truth_falls_by_no_more_than_twice_the_qualitys_error(error: float) -> None:
+    reference, mixture = in_noise(40, seed=1)
+
+    def truth(estimates: Tensor) -> Tensor:
+        return -norms((estimates[..., 0, :, :] - reference).flatten(0, -3)).unflatten(0, estimates.shape[:-3])
+
+    def score(estimates: Tensor) -> Tensor:
+        return truth(estimates) + error * torch.sin(1e4 * truth(estimates))  # an error that looks random
+
+    falls = []
+    for keep_best in (True, False):
+        steps, search = Trajectory(), GridSearch(10, steps=10, keep_best=keep_best)
+        found = refine(lambda x: torch.tanh(0.8 * x)[:, None], mixture, score, search, callback=steps)
+        true = torch.stack([truth(estimates) for estimates in (found.one_step, *steps.estimates)])
+        assert (found.scores >= found.scores[0]).all()
+        assert (true >= true[0] - 2 * error - 1e-6).all()
+        if keep_best:
+            assert (found.scores.diff(dim=0) >= 0).all()
+            # in total, from any step to any later one
+            assert (true >= true.cummax(dim=0).values - 2 * error - 1e-6).all()
+        falls.append(float((true.cummax(dim=0).values - true).max()))
+    assert (falls[0] > error / 2) == (error > 0)
+
+
+def test_a_constant_ratio_ends_within_the_limit_and_the_limit_is_attained() -> None:
+    """``limsup ||e_t|| <= (delta + L_f r ||n||) / (1 - q)``, ``q = L_f (1 - r) < 1``."""
+    ratio, ratios = 0.4, torch.full((300,), 0.4)
+    reference, mixture = in_noise(8, seed=3)
+    for gain in (0.9, 1.5):
+
+        def steep(x: Tensor, gain: float = gain) -> Tensor:
+            return torch.tanh(gain * x)[:, None]
+
+        delta = norms(steep(reference)[:, 0] - reference)
+        limit = (delta + gain * ratio * norms(mixture - reference)) / (1 - gain * (1 - ratio))
+        assert (norms(refine_fixed(steep, mixture, ratios).estimates[:, 0] - reference) <= limit).all()
+    # f(x) = L x with s = 0 has delta = 0 and reaches it
+    found = refine_fixed(lambda x: 1.5 * x[:, None], mixture, ratios).estimates[:, 0]
+    limit = 1.5 * ratio * norms(mixture) / (1 - 1.5 * (1 - ratio))
+    torch.testing.assert_close(norms(found), limit, rtol=1e-6, atol=0)
+
+
+def test_the_constant_must_hold_between_inputs_and_reference_too() -> None:
+    """``f(x) = 5 min(x, 1)``, s = 0, x_0 = 2, y = 1: flat on the inputs, yet the error is not 0."""
+    x0, r = torch.full((1, 1, 1), 2.0), torch.linspace(0, 1, 101)[:, None, None]
+
+    def separate(x: Tensor) -> Tensor:
+        return 5 * x.clamp_max(1)[:, None]
+
+    # delta = 0 and a slope of 0 would promise the truth itself; a secant that reaches to s does not
+    assert (separate(r * x0 + (1 - r)) == 5).all()
+    assert (5 * (r * x0 + (1 - r)) >= 5).all()
+    assert (refine_fixed(separate, x0, torch.full((4,), 0.5)).estimates == 5).all()
 
 
 def test_the_error_of_a_guide_is_the_distance_from_the_best_line() -> None:
