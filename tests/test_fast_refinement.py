@@ -1,4 +1,4 @@
-"""The fast loop against the readable one in random cases, and its slopes."""
+"""The fast loop against the readable one in random cases, its slopes, and schedules written out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import torch
 from refinement_toys import (
+    NOISE,
+    NOISE_SEED,
     PATHS,
     SEARCHES,
+    Counting,
     TwoRounds,
     check_slopes,
     closeness,
@@ -33,10 +36,13 @@ from encore.inference import (
     Refined,
     Search,
     SearchState,
+    Trajectory,
     aligned,
     at_level_of,
+    batched,
     mixture_consistent,
     refine,
+    refine_fixed,
 )
 from encore.inference.refinement import refine as readable
 from encore.metrics import get_metric, guarded, joint, oracle
@@ -166,3 +172,37 @@ def test_slopes_are_those_of_a_finite_difference(path: str) -> None:
 
                 found = check_slopes(run, [0.2, 0.8, 0.5, 1.0], h=1e-3, rtol=1e-2, atol=2e-3)
                 assert found.evaluations.tolist() == [1 + 2 * 4 * sources] * 3
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_fixed_schedule_is_its_recursion_written_out(path: str) -> None:
+    mixture, _ = signals(1, sources=2)
+    separate, ratios = of_sources(shrink, 2), [0.875, 0.75, 1.0, 0.25, 0.0]
+    drawn = torch.randn(2, *mixture.shape[1:], generator=Generator().manual_seed(NOISE_SEED)).double()
+    level = mixture.square().mean((1, 2)).sqrt()[:, None, None, None]
+    anchor, expected = mixture[:, None].expand(-1, 2, -1, -1), [separate(mixture)]
+    for r in ratios:
+        inputs = r * anchor + (1 - r) * expected[-1]
+        if path == "noisy":
+            inputs = inputs + float(NOISE * torch.tensor(r * (1 - r)).sqrt()) * level * drawn
+        expected.append(torch.stack([separate(inputs[:, k])[:, k] for k in range(2)], dim=1))
+        anchor = inputs if path == "state" else anchor
+    for wrapped in (separate, batched(separate, 2, workers=2)):
+        steps = Trajectory()
+        found = refine_fixed(wrapped, mixture, ratios, path=PATHS[path], callback=steps)
+        torch.testing.assert_close(
+            torch.stack([found.one_step, *steps.estimates]), torch.stack(expected), rtol=1e-7, atol=1e-7
+        )
+        assert torch.equal(found.estimates, steps.estimates[-1])
+
+
+def test_a_schedule_needs_no_quality_always_moves_and_counts_its_calls() -> None:
+    mixture, separate, ratios = signals(2)[0], of_sources(shrink, 2), [0.75, 1.0, 0.0]
+    for size in (None, 2):
+        counting = Counting(separate)
+        found = refine_fixed(counting if size is None else batched(counting, size), mixture, ratios)
+        assert torch.equal(found.ratios, torch.tensor(ratios)[:, None].expand(3, 3))
+        assert found.scores.shape == (4, 3)
+        assert found.scores.isnan().all()
+        assert found.evaluations.tolist() == [1 + 2 * 2] * 3
+        assert counting.rows == int(found.evaluations.sum())

@@ -148,10 +148,26 @@ def test_a_plain_quality_is_called_with_the_whole_batch() -> None:
         same(found, expected)
 
 
-def test_every_candidate_is_a_call_per_source_and_the_first_call_serves_all() -> None:
-    mixture, references = signals(sources=2)
-    found = refine(two_sources, mixture, oracle(closeness, references), AnnealedGridSearch(K, steps=3))
-    assert found.evaluations.tolist() == [1 + 2 * (3 * K - 1)] * 4
+@either_loop
+@every_path
+@pytest.mark.parametrize("keep", [True, False])
+def test_every_step_takes_the_best_of_its_candidates(keep: bool, path: Any, loop: Any) -> None:
+    mixture, references = signals()
+    steps, search = Trajectory(), GridSearch(K, include_estimate=True, steps=STEPS, keep_best=keep)
+    found = run(search=search, loop=loop, callback=steps, path=path)
+    last, anchor, moved = found.one_step[:, 0], mixture, ~found.ratios.isnan()
+    for number, after in enumerate(steps.estimates):
+        candidates = [one_source(r * anchor + (1 - r) * last) for r in search.ratios()]
+        scores = torch.stack([distance(y, references) for y in (last[:, None], *candidates)])
+        best, place = scores[int(not keep) :].max(dim=0)
+        torch.testing.assert_close(found.scores[number + 1], best)
+        assert torch.equal(moved[number], place > 0) or not keep
+        if path is state:  # the input that led to the estimate
+            taken = found.ratios[number].nan_to_num(1)[:, None, None]
+            anchor = taken * anchor + (1 - taken) * last
+        last = after[:, 0]
+    assert moved.any()
+    assert moved.all() != keep
 
 
 def test_ratio_one_costs_no_call_and_no_score() -> None:
