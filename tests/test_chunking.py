@@ -20,8 +20,8 @@ CUTS = [(SEGMENT, 8, 3), (SEGMENT, 0, 5), (SEGMENT, 39, 0), (SEGMENT, 1, 19), (7
 every_cut = pytest.mark.parametrize(("segment", "overlap", "context"), CUTS)
 
 
-def noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=Generator().manual_seed(sum(shape)))
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=Generator().manual_seed(sum(shape) + seed))
 
 
 def squash(mixture: Tensor) -> Tensor:

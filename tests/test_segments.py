@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 from refinement_toys import cut_out
+from test_chunking import local_mean, noise, squash, swapping
 from torch import Generator, Tensor
 
 from encore.inference import GridSearch, Refined, Trajectory, WorkerPool, refine, refine_fixed
-from encore.inference.chunking import segment_bounds
+from encore.inference.chunking import overlap_add, segment_bounds
 from encore.inference.segments import (
     Chunk,
     ChunkStatistics,
@@ -32,24 +33,6 @@ HOP = SEGMENT - OVERLAP
 LENGTHS = [1, SEGMENT - 1, SEGMENT, SEGMENT + 1, SEGMENT + OVERLAP]
 LENGTHS += [n * SEGMENT - (n - 1) * OVERLAP + more for n in (2, 3, 5) for more in (-1, 0, 1)]
 CUTS = [(SEGMENT, OVERLAP), (SEGMENT, 0), (SEGMENT, 1), (SEGMENT, SEGMENT - 1), (7, 5), (1, 0)]
-
-
-def identity(mixture: Tensor) -> Tensor:
-    return mixture[:, None]
-
-
-def squash(mixture: Tensor) -> Tensor:
-    return torch.stack((torch.tanh(mixture), 0.5 * mixture.cos()), dim=1)
-
-
-def swapping(segment: Tensor) -> Tensor:
-    """Separate two speakers, one above and one below 0, in an order that the first sample decides."""
-    parts = torch.stack((segment.clamp_min(0), segment.clamp_max(0)), dim=1)
-    return torch.where((segment[:, 0, 0] > 0)[:, None, None, None], parts.flip(1), parts)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=Generator().manual_seed(sum(shape) + seed))
 
 
 def fixed(separate: Callable[[Tensor], Tensor], ratios: Sequence[float]) -> RefineOne:
@@ -128,19 +111,30 @@ def joined(
     return torch.cat(waveforms, dim=-1), statistics
 
 
-def test_neither_an_identity_nor_a_separator_without_memory_depends_on_segments() -> None:
-    for length, segment, overlap in [(length, *CUTS[0]) for length in LENGTHS] + [(61, *cut) for cut in CUTS]:
-        mixture = noise(2, 2, length)
-        options = {"segment": segment, "overlap": overlap}
-        waveforms, statistics = joined(fixed(identity, [0.5, 0.75]), mixture, **options)
-        assert waveforms.shape == (3, 2, 1, 2, length)
-        assert torch.equal(waveforms[0, :, 0], mixture)
-        expected = mixture[None, :, None].expand_as(waveforms)
-        torch.testing.assert_close(waveforms, expected, rtol=0, atol=1e-6)
-        torch.testing.assert_close(statistics.ratios, torch.tensor([[0.5, 0.5], [0.75, 0.75]]))
-        waveforms, _ = joined(fixed(squash, [0.5, 0.7]), mixture, **options)
-        whole = refine_fixed(squash, mixture, [0.5, 0.7]).estimates
-        torch.testing.assert_close(waveforms[-1], whole, rtol=0, atol=1e-6)
+def identity(mixture: Tensor) -> Tensor:
+    return mixture[:, None]
+
+
+def test_estimates_are_faded_as_by_overlap_add_and_an_identity_is_kept_in_every_step() -> None:
+    items = [(length, SEGMENT, OVERLAP) for length in LENGTHS] + [(61, *cut) for cut in CUTS[1:]]
+    for length, segment, overlap in items:
+        for separate, groups in ((identity, []), (squash, []), (local_mean, []), (swapping, [[0, 1]])):
+            mixture = noise(2, 1 if groups else 2, length)
+            context = 4 if groups and segment - overlap > 8 else 0
+            options = {"segment": segment, "context": context, "groups": groups}
+            expected = overlap_add(separate, overlap=overlap / segment, **options)(mixture)
+            waveforms, found = joined(fixed(separate, [0.5, 0.75]), mixture, overlap=overlap, **options)
+            assert torch.equal(waveforms[0], expected)
+            if separate is identity:
+                torch.testing.assert_close(
+                    waveforms, mixture[None, :, None].expand_as(waveforms), rtol=0, atol=1e-6
+                )
+            if separate is squash:
+                whole = refine_fixed(squash, mixture, [0.5, 0.75]).estimates
+                torch.testing.assert_close(waveforms[-1], whole, rtol=0, atol=1e-6)
+            if context:
+                torch.testing.assert_close(waveforms, swapping(mixture).expand_as(waveforms))
+            torch.testing.assert_close(found.ratios, torch.tensor([[0.5, 0.5], [0.75, 0.75]]))
 
 
 def test_an_item_that_fits_into_a_segment_is_one_chunk() -> None:
@@ -295,16 +289,6 @@ def test_chunks_hold_no_more_than_their_own_samples() -> None:
     # one-step and last estimate
     sizes = {chunk.waveforms.untyped_storage().nbytes() // 4 for chunk in chunks}
     assert max(sizes) <= 2 * SEGMENT
-
-
-def test_speakers_keep_their_positions_from_segment_to_segment() -> None:
-    mixture = noise(3, 1, 400)
-    refine_one = fixed(swapping, [0.5])
-    waveforms, _ = joined(refine_one, mixture, groups=[[0, 1]], context=4)
-    expected = swapping(mixture)
-    torch.testing.assert_close(waveforms, torch.stack([expected] * 2))
-    mixed_up, _ = joined(refine_one, mixture, context=4)
-    assert not torch.allclose(mixed_up[0], expected)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
