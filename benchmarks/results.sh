@@ -15,8 +15,11 @@ train() { # name, experiment, steps, options...
     trainer.enable_progress_bar=false callbacks.progress=null "${@:4}"
 }
 
-evaluate() { # name, corpus, options...
-  $python benchmarks/corpus_scores.py outputs/$1/checkpoints/last.ckpt --data $2 -o $results/$1 "${@:3}"
+evaluate() { # separator, corpus, name of the result, options...
+  local out=$results/$3 options=("${@:4}")
+  grep -q '"finished": true' $out/run.json 2>/dev/null && return
+  $python train.py experiment=corpus_scores separator=$(last $1) data.root=$2 data.num_workers=0 name=$3 \
+    hydra.run.dir=$out ckpt=last "${options[@]/#/evaluation.}"
 }
 
 corpus() { # folder, options...
@@ -26,6 +29,10 @@ corpus() { # folder, options...
 last() {
   echo outputs/$1/checkpoints/last.ckpt
 }
+
+no_pesq="methods.pesq=null"
+only_si_sdr="$no_pesq methods.dnsmos_ovrl=null metrics=[si_sdr]"
+few_metrics="$no_pesq metrics=[si_sdr,pesq,stoi,dnsmos_ovrl]"
 
 corpus $data --train 1200 --test 60 --seed 0
 # a synthesiser that training never hears, and rooms; the former needs the program flite
@@ -41,18 +48,17 @@ train speech_denoiser speech_denoising_guided 400 init=$(last speech_denoiser_st
 # gains more from refinement, and is worse before and after it
 train speech_denoiser_refining speech_denoising_guided 280 init=$(last speech_denoiser) module.mixing.candidates=4 \
   module.mixing.first_weight=0.1
-evaluate speech_denoiser_refining ${data}_flite --guides si_sdr fixed --metrics si_sdr
-evaluate speech_denoiser ${data}_flite -o $results/speech_denoiser_flite --blind-items 20
-evaluate speech_denoiser $data --blind-items 20
-evaluate speech_denoiser ${data}_room -o $results/speech_denoiser_room --guides si_sdr dnsmos_ovrl fixed
+evaluate speech_denoiser_refining ${data}_flite speech_denoiser_refining $only_si_sdr
+evaluate speech_denoiser ${data}_flite speech_denoiser_flite methods.dnsmos_ovrl.items=20
+evaluate speech_denoiser $data speech_denoiser methods.dnsmos_ovrl.items=20
+evaluate speech_denoiser ${data}_room speech_denoiser_room $no_pesq
 
 # a second separator, and three sizes with equal data: what refinement costs and gains with each
 MODEL=conv_tasnet_tiny train conv_tasnet_tiny speech_denoising 500 module.optimizer.lr=2e-3 \
   module.scheduler.steps=1200
 for size in 16x2 24x3 32x4; do
   train size_$size speech_denoising 600 model.features=${size%x*} model.layers=${size#*x}
-  evaluate size_$size ${data}_flite --guides si_sdr dnsmos_ovrl fixed --metrics si_sdr pesq stoi dnsmos_ovrl \
-    --items 30 --blind-items 12
+  evaluate size_$size ${data}_flite size_$size $few_metrics items=30 methods.dnsmos_ovrl.items=12
 done
 $python report.py $results/size_* -o $results/sizes
 front="$python benchmarks/search_front.py --data ${data}_flite --leave-out slopes --valid-items 5 --fitted-steps 8"
@@ -79,8 +85,8 @@ for seed in $seeds; do
   wait
   train path_estimate_seed$seed speech_denoising $steps $plain
   for path in none linear estimate; do
-    evaluate path_${path}_seed$seed $data --guides si_sdr fixed dnsmos_ovrl \
-      --metrics si_sdr pesq stoi dnsmos_ovrl --items 30 --blind-items 15
+    evaluate path_${path}_seed$seed $data path_${path}_seed$seed $few_metrics items=30 \
+      methods.dnsmos_ovrl.items=15
   done
 done
 $python benchmarks/tables.py $results/path_* --metrics si_sdr relative_delta dnsmos_ovrl --cells gain best

@@ -18,11 +18,11 @@ from tqdm import tqdm
 from encore.cli.infer_setup import choose_device
 from encore.cli.overrides import UserError
 from encore.cli.run_folder import RunFolder
+from encore.cli.run_record import costs_of
 from encore.data.datamodule import SeparationData
 from encore.inference import WorkerPool
 from encore.inference.execution import default_workers
 from encore.models import load_separator
-from encore.models.costs import parameters
 from encore.models.types import LoadedSeparator
 
 Row = dict[str, Any]
@@ -159,12 +159,11 @@ def evaluate(config: DictConfig, folder: RunFolder) -> None:
     if config.ckpt is None and any((folder.path / name).exists() for name in tables):
         raise UserError(f"{folder.path} already holds a run: go on (ckpt=last) or give another name=...")
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    opened: Any = load_separator(config.separator, device=device)
-    separator: LoadedSeparator = opened
+    separator = load_separator(config.separator, device=device)
     config.data.sources = list(separator.sources)
     config.data.sample_rate, config.data.channels = separator.sample_rate, separator.channels
     folder.describe(config)
-    folder.update(separator=config.separator, parameters=parameters(opened))
+    folder.update(separator=config.separator, model=type(separator).__name__, **costs_of(separator))
     data: SeparationData = instantiate(config.data)
     experiment: Experiment = instantiate(config.evaluation, _convert_="all")
     # as elsewhere: one batch of everything

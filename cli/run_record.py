@@ -18,6 +18,7 @@ from encore.cli.overrides import UserError
 from encore.cli.prior_method import prior_separator_of
 from encore.cli.run_folder import RunFolder
 from encore.models.costs import macs_per_second, parameters
+from encore.models.types import LoadedSeparator
 
 SETTINGS = ("separator", "priors", "sources", "sample_rate", "method", "seed")
 """Facts in which runs must agree for their scores to stand in one table."""
@@ -26,9 +27,6 @@ SETTINGS = ("separator", "priors", "sources", "sample_rate", "method", "seed")
 def describe_run(options: argparse.Namespace, files: FileSeparator) -> dict[str, Any]:
     """Return facts for ``run.json``: what ``report.py`` needs to know about the separator and its cost."""
     separator, uri = files.separator, options.separator
-    facts: dict[str, Any] = {}
-    if isinstance(separator, nn.Module):
-        facts = {"parameters": parameters(separator), "macs_per_second": _macs_per_second(separator)}
     model = "shipped" if uri is None else Path(uri).stem
     return {
         "name": options.out.resolve().name or "infer",
@@ -36,7 +34,7 @@ def describe_run(options: argparse.Namespace, files: FileSeparator) -> dict[str,
         "separator": uri,
         "priors": options.priors,
         "sources": list(separator.sources),
-        **facts,
+        **costs_of(separator),
         "sample_rate": separator.sample_rate,
         "method": files.method.describe(),
         "seed": files.seed,
@@ -78,11 +76,18 @@ def archive_previous_scores(out: Path, facts: Mapping[str, Any], *, skip_existin
     return out / f"scores.{number}.csv"
 
 
-def _macs_per_second(separator: nn.Module) -> float:
-    """Return those of one call; of priors those of all forward evaluations of their networks."""
-    made = prior_separator_of(separator)  # type: ignore[arg-type]
+def costs_of(separator: LoadedSeparator) -> dict[str, float]:
+    """Return ``parameters`` and ``macs_per_second`` of a separator; nothing of one that is no network.
+
+    The latter are those of one call; of priors those of all forward evaluations of their networks.
+    """
+    if not isinstance(separator, nn.Module):
+        return {}
+    made = prior_separator_of(separator)
     if made is None:
-        return macs_per_second(separator)
-    # one evaluation of each is counted, for all of them would take as long as a file
-    each = {id(network): macs_per_second(network) for network in made.models}
-    return made.evaluations * sum(each[id(prior.model)] for prior in made.priors) / len(made.priors)
+        cost = macs_per_second(separator)
+    else:
+        # one evaluation of each is counted, for all of them would take as long as a file
+        each = {id(network): macs_per_second(network) for network in made.models}
+        cost = made.evaluations * sum(each[id(prior.model)] for prior in made.priors) / len(made.priors)
+    return {"parameters": parameters(separator), "macs_per_second": cost}

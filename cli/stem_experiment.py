@@ -1,4 +1,4 @@
-"""One separator, one corpus, stem by stem: one step, every way to refine, and the oracle predictor."""
+"""Score a separator on a corpus source by source: one step, several methods, and the oracle predictor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from encore.cli.evaluation import Experiment, Row, Rows, Subject, Table
 from encore.cli.overrides import UserError
@@ -15,31 +16,39 @@ from encore.data.corpora import evenly_spaced
 from encore.inference import RefinementMethod
 from encore.inference.evaluation import evaluate
 from encore.inference.oracle_predictor import Form, oracle_predictor
-from encore.metrics import MetricPanel
+from encore.metrics import MetricPanel, default_metrics
+from encore.models.types import Separator, interchangeable
 from encore.models.wrappers import select
 from encore.reporting.scores import column_name
 from encore.reporting.stem_report import write_stem_report
 
 SCORES, PREDICTOR = "stem_scores.parquet", "oracle_predictor.parquet"
 
+TOGETHER = "all"
+"""Target that is all sources, refined together."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StemExperiment(Experiment):
-    """Refine every stem of every song by any number of methods, and run the oracle predictor on it.
+    """Refine every source of every item by any number of methods, and run the oracle predictor on it.
 
-    Each stem is a target by itself: only its estimate is fed back. Results are stored stem by stem in the run
-    folder, so that a run that was cut off goes on where it stopped.
+    Each source is a target by itself: only its estimate is fed back. Speakers, who come in any order, are
+    refined together and scored by the mean over them. Results are stored target by target in the run folder,
+    so that a run that was cut off goes on where it stopped.
 
     Args:
-    methods: By any key; the key lets a config override one of them, None leaves it out.
-        metrics: Names of the metrics that score every step.
+        methods: By any key; the key lets a config override one of them, None leaves it out.
+        metrics: Names of the metrics that score every step; None for all that the sampling rate allows.
+        relative_delta: Whether to score one step by the metric ``relative_delta`` too, see `relative_delta`.
         betas: Of the oracle predictor; empty for none.
         forms: Of the oracle predictor, see `encore.inference.oracle_predictor`.
-        targets: Names of the stems to refine; None for all of the separator's.
+        targets: Names of the sources to refine, ``"all"`` for all together; None for each of the separator's
+            by itself, or all together where they come in any order.
     """
 
     methods: Mapping[str, RefinementMethod | None] = field(default_factory=dict)
-    metrics: Sequence[str] = ("si_sdr", "usdr", "csdr")
+    metrics: Sequence[str] | None = ("si_sdr", "usdr", "csdr")
+    relative_delta: bool = False
     betas: Sequence[float] = ()
     forms: Sequence[Form] = ("intended", "published_code")
     targets: Sequence[str] | None = None
@@ -63,37 +72,51 @@ class StemExperiment(Experiment):
     ) -> tuple[Sequence[tuple[int, str]], Callable[[tuple[int, str]], Rows]]:
         """Return the places of songs with their targets, and what scores one of them."""
         separator, songs = subject.separator, subject.samples
-        targets = tuple(self.targets or separator.sources)
-        if unknown := [target for target in targets if target not in separator.sources]:
+        each = [TOGETHER] if interchangeable(separator.sources) else separator.sources
+        targets = tuple(self.targets or each)
+        if unknown := [target for target in targets if target not in (*separator.sources, TOGETHER)]:
             known = ", ".join(separator.sources)
             raise UserError(f"evaluation.targets: the separator has no {unknown[0]}, but {known}")
+        if self.betas and TOGETHER in targets:
+            raise UserError("evaluation.betas: are for sources one by one, not for all together; give []")
         places = evenly_spaced(len(songs), self.items)
         chosen = [{places[own] for own in evenly_spaced(len(places), method.items)} for method in self._used]
-        panel = MetricPanel(self.metrics, sample_rate=separator.sample_rate)
+        panel = MetricPanel(
+            self.metrics or default_metrics(separator.sample_rate, separator.channels),
+            sample_rate=separator.sample_rate,
+            workers=0 if subject.workers == 1 else subject.workers,
+        )
         done = {name: table.items for name, table in tables.items()}
 
         def work(job: tuple[int, str]) -> Rows:
             place, target = job
-            sample, index = songs[place], separator.sources.index(target)
+            sample, refined = songs[place], separator if target == TOGETHER else select(separator, target)
+            indices = [separator.sources.index(source) for source in refined.sources]
             item = f"{sample['name']}/{target}"
             mixture, references = (sample[key].to(subject.device) for key in ("mixture", "references"))
             rows: dict[str, list[Row]] = {}
             if item not in done[SCORES]:
                 result = evaluate(
-                    select(separator, target),
+                    refined,
                     mixture[None],
                     {n: method for n, method in enumerate(self._used) if place in chosen[n]},
                     panel,
                     run=subject.name,
                     items=[item],
-                    references=references[index][None, None],
+                    references=references[None, indices],
                     generator=torch.Generator().manual_seed(self.seed),
                     at_once=subject.workers,
                 )
                 rows[SCORES] = [row | {"source": target} for row in result.rows]
+                if self.relative_delta:
+                    value = relative_delta(separator, references[indices])
+                    delta = {"kind": "one_step", "evaluations": 1, "metric": "relative_delta", "value": value}
+                    rows[SCORES].append(rows[SCORES][0] | delta)
             if self.betas and item not in done[PREDICTOR]:
                 base = {"run": subject.name, "item": item, "target": target}
-                scores = oracle_predictor(separator, mixture, references, index, self.betas, forms=self.forms)
+                scores = oracle_predictor(
+                    separator, mixture, references, indices[0], self.betas, forms=self.forms
+                )
                 rows[PREDICTOR] = [
                     base | asdict(score) | {"source": separator.sources[score.source]} for score in scores
                 ]
@@ -104,3 +127,10 @@ class StemExperiment(Experiment):
     def report(self, subject: Subject, tables: Mapping[str, Table], folder: Path) -> None:
         """Write the tables beside the published numbers, and the figures."""
         write_stem_report(folder, tables[SCORES].frame, tables[PREDICTOR].frame)
+
+
+@torch.no_grad()
+def relative_delta(separate: Separator, references: Tensor) -> float:
+    """Return the mean over references ``(s, c, t)`` of ``||f(s) - s|| / ||s||``, of the nearest estimate."""
+    errors = (separate(references) - references[:, None]).flatten(2).norm(dim=2)
+    return float((errors.amin(dim=1) / references.flatten(1).norm(dim=1)).mean())

@@ -248,8 +248,9 @@ def _one_step_section(summary: pd.DataFrame, songs: float) -> Section:
 
 def _guided_section(summary: pd.DataFrame, metric: str) -> Section:
     note = (
-        "Every stem is refined on its own; only its estimate is mixed back. The best step of a fixed schedule"
-        " is chosen with the references. Brackets are 95 % intervals of the mean over songs."
+        "Every stem is refined on its own (`all`: all together); only its estimate is mixed back. The best"
+        " step of a fixed schedule is chosen with the references. Brackets are 95 % intervals of the mean"
+        " over songs."
     )
     caption, figure = f"{title(metric)} gained over one step, by step", schedule_curves(summary, metric)
     steps = f"{_head(metric)} at every step"

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from corpus_trees import RATE, SOURCES, musdb
+import torch
+from corpus_trees import RATE, SOURCES, libri2mix, musdb
 from infer_toys import separator_file
 from train_toys import train
 
+from encore.cli.stem_experiment import relative_delta
 from encore.reporting.scores import read_scores
 
 COMMAND = (
@@ -107,6 +109,29 @@ def test_the_predictor_alone_in_a_dry_run(work: Path) -> None:
     run = train(work, "experiment=oracle_predictor", *options, *dry)
     assert run.returncode == 0, run.stderr[-2000:]
     assert len(pd.read_parquet(work / "outputs" / "dry" / "oracle_predictor.parquet")) == 10 * 2 * 4
+
+
+def test_speakers_are_refined_together(work: Path) -> None:
+    libri2mix(work / "libri", frames=4000)
+    separator_file(work, "speakers", ("speaker1", "speaker2"), rate=8000)
+    options = ("data=librimix", "data.root=libri", "separator=speakers.safetensors", "name=speakers")
+    few = [f"evaluation.methods.{name}=null" for name in ("pesq", "dnsmos_ovrl")]
+    few += ["evaluation.methods.si_sdr.search.steps=1", "evaluation.methods.si_sdr.search.candidates=2"]
+    run = train(work, "experiment=corpus_scores", *options, *few, "evaluation.metrics=[si_sdr]")
+    assert run.returncode == 0, run.stderr[-2000:]
+    scores = read_scores(work / "outputs" / "speakers" / "scores.parquet")
+    assert set(scores["item"]) == {"5-1-1_4-1-1/all"}
+    # one call, and one for each of the two speakers in 10 steps, or for the ratios 0 and 1/2 of one step
+    calls = scores.groupby("kind")["evaluations"].max()
+    assert (calls["one_step"], calls["fixed"], calls["oracle"]) == (1, 21, 5)
+    assert scores.loc[scores["metric"] == "relative_delta", "kind"].tolist() == ["one_step"]
+    assert json.loads((work / "outputs" / "speakers" / "run.json").read_text())["macs_per_second"] > 0
+
+
+def test_the_relative_delta_is_of_the_nearest_estimate() -> None:
+    references = torch.randn(2, 1, 50, generator=torch.Generator().manual_seed(0))
+    found = relative_delta(lambda x: torch.stack((0 * x, 0.75 * x), 1), references)
+    assert found == pytest.approx(0.25)
 
 
 def test_the_training_of_stems_in_a_dry_run(work: Path) -> None:
