@@ -8,66 +8,40 @@ from encore.synthetic_corpora import Rng
 
 _WORDS = {
     "noun": """
-        apple anchor artist author bag baker balloon banker barrel basket beacon bear bell bicycle bird
-        blanket boat book bottle box branch bridge brother bucket builder butcher camel candle captain carpet
-        carriage cat chair cheese chief child church clock cloud coat coin cook cottage cousin cow cup curtain
-        daughter dentist desk doctor dog donkey door dragon dress drum duck eagle engine farmer father feather
-        fence field fish flag flower fox friend frog garden gate ghost giant glass glove goat guard guitar
-        hammer harbour hat hedge helmet hen hill horse hotel house island jacket jar jewel judge jug kettle
-        key king kitchen knife ladder lamp lawyer leaf letter lion lock machine magpie map market mayor meadow
-        mirror monkey moon mother mountain mouse mushroom neighbour nest newspaper nurse oak orange orchard
-        oven owl painter palace pencil pepper piano picture pigeon pillow pilot pipe plough pocket poet pony
-        potato prince pumpkin puzzle queen rabbit radio railway rainbow ribbon ring river robin rocket roof
-        rope rose sailor salmon sandwich saucer scarf school scissors shadow sheep shell shepherd ship shoe
-        shovel singer sister snake soldier spider spoon squirrel stable star statue stone stranger student
-        suitcase table tailor teacher telephone tent thief thunder tiger tower toy tractor train treasure
-        truck trumpet turtle uncle valley vase vegetable village violin wagon waiter wall watch whale wheel
-        whistle widow window wizard wolf worker yard zebra""",
+        anchor author balloon beacon bicycle bird boat book bridge butcher captain cat chair cheese church
+        clock cousin cup daughter desk dog dragon eagle engine farmer father fence fish friend garden ghost
+        glove guitar hammer harbour horse house island jewel judge kettle kitchen knife lamp leaf letter
+        machine map mirror monkey mother mountain mushroom neighbour nurse oak orchard owl painter picture
+        pilot pocket prince queen rabbit railway river rope sailor school shadow ship shoe singer snake
+        soldier stable stone student table tent thief thunder tower toy train treasure uncle valley village
+        violin wagon whale wheel window wizard yard zebra""",
     "adjective": """
-        ancient angry bitter blue brave bright broken calm careful cheap clever cold curious damp dark deep
-        dusty eager early empty faint famous fancy fast fierce foggy fresh friendly funny gentle giant golden
-        great green grumpy happy heavy hollow honest huge hungry icy invisible jolly kind large lazy little
-        lonely long loud lucky modern muddy narrow neat nervous noisy odd old orange patient perfect pink
-        plain polite poor proud purple quick quiet rare red rich rough round rusty sad secret shallow sharp
-        shiny short shy silent silver sleepy slow small smooth soft sour square steep stiff strange strong
-        sweet tall thick thin tiny tired tough unusual useful vast violet warm weak wet white wide wild wise
-        wooden worried yellow young""",
+        ancient angry blue brave broken calm cheap clever cold curious dark deep dusty early empty famous
+        fierce fresh friendly gentle golden green happy heavy huge icy jolly large lazy lonely loud lucky
+        modern narrow noisy old orange patient perfect plain proud quick quiet rare rough rusty sharp shiny
+        short silent slow smooth strange strong thick tiny unusual useful vast violet warm white wise
+        wooden yellow young""",
     "transitive": """
-        admired borrowed bought brought built carried caught chased checked chose cleaned climbed collected
-        counted covered described discovered drew dropped examined explained finished followed forgot found
-        gathered guarded heard hid ignored imagined joined judged kept kicked lifted liked loved measured
-        mended missed moved noticed opened ordered painted photographed picked praised printed promised pulled
-        pushed questioned remembered repaired returned reviewed saved searched sent shook showed shut sketched
-        sold stole studied taught tested threw touched traded turned understood used visited washed watched
-        weighed wrapped""",
+        admired borrowed bought brought caught checked chose cleaned counted covered described discovered
+        drew dropped explained finished forgot found guarded heard imagined judged kept lifted loved
+        measured missed noticed opened painted promised pulled pushed remembered repaired searched shook
+        sold stole studied taught threw touched understood visited washed watched""",
     "intransitive": """
-        agreed appeared argued arrived began breathed climbed coughed cried danced dreamed escaped failed fell
-        flew frowned giggled hesitated hurried jumped knelt laughed learned left listened looked paused played
-        rested returned rode sang sat shivered shouted sighed skated slept slipped smiled sneezed spoke stood
-        stumbled swam travelled trembled vanished waited walked wandered watched wept whispered whistled won
-        worked yawned""",
+        agreed arrived began breathed coughed danced escaped fell flew frowned hesitated jumped laughed
+        listened paused played returned sang shivered shouted slept smiled spoke stumbled swam travelled
+        vanished waited whispered whistled worked yawned""",
     "adverb": """
-        again alone badly barely boldly bravely briefly calmly carefully cheerfully clearly closely eagerly
-        easily finally gently gladly happily hastily honestly kindly lazily loudly nearly neatly nervously
-        often openly patiently perfectly politely promptly proudly quickly quietly rarely really safely seldom
-        sharply silently simply slowly smoothly softly steadily strangely suddenly surely swiftly together
-        truly usually warmly wisely""",
+        again boldly briefly calmly cheerfully clearly eagerly easily finally gently happily honestly
+        kindly loudly neatly often patiently politely quickly quietly rarely slowly smoothly strangely
+        suddenly together usually wisely""",
     "name": """
-        Alice Amira Arthur Beatrice Boris Carlos Charlotte Chen Clara Daniel Diego Edith Elena Emil Farid
-        Fiona George Grace Hannah Henry Igor Ingrid Jasper Joan Kenji Laura Leo Lucy Malik Margaret Mina Nadia
-        Noah Olga Oscar Patrick Priya Quentin Rachel Ravi Rosa Samuel Sofia Stefan Tara Thomas Uma Victor
-        Walter Wendy Xavier Yusuf Zoe""",
+        Alice Arthur Boris Carlos Charlotte Chen Daniel Edith Farid Fiona George Hannah Igor Jasper Kenji
+        Laura Malik Nadia Oscar Priya Quentin Rosa Sofia Thomas Uma Victor Wendy Xavier Yusuf Zoe""",
     "city": """
-        Athens Belfast Bergen Berlin Bristol Cairo Cardiff Chicago Dublin Edinburgh Florence Geneva Glasgow
-        Havana Houston Istanbul Jakarta Kingston Lagos Leeds Lima Lisbon London Madrid Melbourne Montreal
-        Mumbai Nairobi Oslo Oxford Paris Prague Quebec Rome Seattle Sydney Tokyo Toronto Tunis Vienna Warsaw
-        York Zurich""",
-    "unit": """
-        days weeks months years hours minutes miles metres pounds dollars tons feet yards seconds pages
-        steps""",
-    "preposition": """
-        above across after against along among around before behind below beneath beside between beyond by
-        near opposite outside over past through towards under with without""",
+        Athens Bristol Cairo Chicago Dublin Florence Geneva Houston Jakarta Kingston Leeds Lima Madrid
+        Montreal Nairobi Oslo Paris Quebec Seattle Tokyo Vienna Warsaw York Zurich""",
+    "unit": "days weeks months years hours minutes miles pounds dollars feet yards seconds pages",
+    "preposition": "above across after against along behind below beside between beyond past through under",
     "article": "the the the a a this that every another my your our their his her one some",
     "digit": "two three four five six seven eight nine",
     "teen": "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen",
