@@ -19,25 +19,7 @@ _MODES = {
 }
 _PROGRESSIONS = ("0453", "0534", "5304", "0343", "0656", "0234", "3045")  # degrees of the scale, from 0 on
 _LONGEST_INTRO = 5.0  # seconds: every stem sounds soon
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """Range of beats per minute, beats of a bar, eighths with a kick, and instruments of bass and chords."""
-
-    tempo: tuple[float, float]
-    beats: int
-    kicks: tuple[int, ...]
-    bass: str
-    chords: tuple[str, ...]
-
-
-STYLES = {
-    "rock": Style((105, 160), 4, (0, 4, 5), "bass", ("Acoustic_guitar", "organ")),
-    "electronic": Style((112, 138), 4, (0, 2, 4, 6), "synthetic bass", ("strings", "organ")),
-    "ballad": Style((64, 88), 4, (0, 4), "bass", ("Acoustic_guitar", "strings", "Flute")),
-    "waltz": Style((84, 150), 3, (0,), "bass", ("Acoustic_guitar", "strings", "Glockenspiel")),
-}
+_CHORDS = ("Acoustic_guitar", "Flute", "Glockenspiel", "organ", "strings")  # instruments
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +35,12 @@ class Bar:
 class Song:
     """What all stems of a song have in common; the pitch classes of ``scale`` begin with the tonic."""
 
-    style: str
     mode: str
     scale: tuple[int, ...]
     tempo: float
+    beats: int
     seconds: float
     bars: tuple[Bar, ...] = field(repr=False)
-
-    @property
-    def beats(self) -> int:
-        """Number of beats of a bar."""
-        return STYLES[self.style].beats
 
     def playing(self, stem: str) -> Iterator[Bar]:
         """Iterate over the bars in which a stem plays."""
@@ -86,9 +63,9 @@ def compose(seconds: float, rng: Rng) -> Song:
 
     All stems play from the first verse on, but one of them rests in each bridge.
     """
-    style, mode = str(rng.choice(list(STYLES))), str(rng.choice(list(_MODES)))
-    tempo, tonic = float(rng.uniform(*STYLES[style].tempo)), int(rng.integers(12))
-    length, scale = STYLES[style].beats * 60 / tempo, tuple((tonic + step) % 12 for step in _MODES[mode])
+    mode, tonic = str(rng.choice(list(_MODES))), int(rng.integers(12))
+    tempo, beats = float(rng.uniform(70, 150)), int(rng.choice([3, 4]))
+    length, scale = beats * 60 / tempo, tuple((tonic + step) % 12 for step in _MODES[mode])
     progressions = rng.choice(_PROGRESSIONS, 3)
     intro = min(int(rng.integers(1, 3)), max(1, int(_LONGEST_INTRO / length)))
     stems = frozenset(rng.permutation(["drums", "bass", "other"])[: int(rng.integers(1, 4))].tolist())
@@ -101,24 +78,22 @@ def compose(seconds: float, rng: Rng) -> Song:
         degree = int(progressions[section % 3][place])
         chord = tuple(scale[(degree + 2 * third) % 7] for third in range(3))
         bars.append(Bar(len(bars) * length, stems, chord))
-    return Song(style, mode, scale, tempo, seconds, tuple(bars))
+    return Song(mode, scale, tempo, beats, seconds, tuple(bars))
 
 
 def drums(song: Song, rng: Rng) -> Parts:
-    """Kick on the song's own eighths, snare on the off-beats and hats on every eighth."""
-    eighths, snares = range(2 * song.beats), (2, 4) if song.beats == 3 else (2, 6)
-    kicks = {*STYLES[song.style].kicks, *(eighth for eighth in eighths if rng.random() < 0.15)}
-    low, tuned = dsp.log_uniform(rng, 40, 65), dsp.log_uniform(rng, 160, 260)
-    parts: Parts = {"Bass_drum": [], "Snare_drum": [], "Hi-hat": []}
-    for bar in song.playing("drums"):
-        for eighth in eighths:
-            start = bar.start + eighth * 30 / song.tempo + float(rng.uniform(0, 0.008))
-            if eighth in kicks:
-                parts["Bass_drum"].append(Note(start, 0, low, float(rng.uniform(0.75, 1))))
-            if eighth in snares:
-                parts["Snare_drum"].append(Note(start, 0, tuned, float(rng.uniform(0.75, 1))))
-            parts["Hi-hat"].append(Note(start, 0, low, float(rng.uniform(0.4, 0.8))))
-    return parts
+    """Kick on the first and third beat and a few eighths more, snare between them, hats on every eighth."""
+    eighths = range(2 * song.beats)
+    kicks = [eighth for eighth in eighths if eighth % 4 == 0 or rng.random() < 0.2]
+    hits = {
+        "Bass_drum": (int(rng.integers(28, 37)), kicks),
+        "Snare_drum": (int(rng.integers(52, 60)), eighths[2::4]),
+        "Hi-hat": (60, eighths),
+    }
+    return {
+        name: [song.note(bar, hit / 2, hit / 2, pitch, rng) for bar in song.playing("drums") for hit in own]
+        for name, (pitch, own) in hits.items()
+    }
 
 
 def bass(song: Song, rng: Rng) -> Parts:
@@ -130,13 +105,13 @@ def bass(song: Song, rng: Rng) -> Parts:
         for start, end in zip(starts, [*starts[1:], 2 * song.beats], strict=True):
             pitch = root + int(rng.choice([0, 0, 7, 12])) * (start > 0)
             notes.append(song.note(bar, start / 2, end / 2, pitch, rng))
-    return {STYLES[song.style].bass: notes}
+    return {str(rng.choice(["bass", "synthetic bass"])): notes}
 
 
 def harmony(song: Song, rng: Rng) -> Parts:
     """Chords of two instruments, each held or broken into eighths."""
     parts: Parts = {}
-    for name in rng.permutation(STYLES[song.style].chords)[:2].tolist():
+    for name in rng.permutation(_CHORDS)[:2].tolist():
         center, broken, order = int(rng.integers(57, 68)), rng.random() < 0.5, rng.integers(0, 4, 8)
         notes = parts.setdefault(name, [])
         for bar in song.playing("other"):

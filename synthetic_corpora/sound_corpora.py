@@ -53,8 +53,8 @@ class Musdb18Hq(Corpus):
         fade *= rng.uniform(0.5, 0.9) / peak
         samples = {stem: pcm(fade * sound) for stem, sound in stems.items()}
         samples["mixture"] = np.asarray(np.sum(list(samples.values()), axis=0, dtype=np.int16))
-        name = f"{song.style.title()} Machine {index + 1} - {split.title()} Song {index + 1}"
-        entry: Entry = {"name": name, "split": split, "genre": song.style, "tempo": round(song.tempo, 3)}
+        name = f"{song.mode.title()} Machine {index + 1} - {split.title()} Song {index + 1}"
+        entry: Entry = {"name": name, "split": split, "tempo": round(song.tempo, 3)}
         entry |= {"beats": song.beats, "tonic": song.scale[0], "mode": song.mode, "seconds": self.seconds}
         return {f"{split}/{name}/{stem}.wav": sound for stem, sound in samples.items()}, entry
 

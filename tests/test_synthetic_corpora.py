@@ -260,7 +260,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, dict[str, Any]
 def test_songs_have_the_layout_of_musdb18_hq_and_mixtures_are_sums(songs: dict[Path, dict[str, Any]]) -> None:
     assert [entry["split"] for entry in songs.values()] == ["train", "train", "test"]
     for folder, entry in songs.items():
-        assert {"tempo", "tonic", "mode", "genre"} <= set(entry)
+        assert {"tempo", "tonic", "mode", "beats"} <= set(entry)
         assert folder.name.count(" - ") == 1
         assert {path.name for path in folder.iterdir()} == {f"{stem}.wav" for stem in (*STEMS, "mixture")}
         for info in map(soundfile.info, folder.iterdir()):
