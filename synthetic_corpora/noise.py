@@ -8,12 +8,9 @@ from functools import partial
 import numpy as np
 
 from encore.synthetic_corpora import FloatArray, Rng, dsp
-from encore.synthetic_corpora.instruments import Note, Struck
-from encore.synthetic_corpora.song import compose, play
+from encore.synthetic_corpora.instruments import INSTRUMENTS, Note
 from encore.synthetic_corpora.speech import VARIANTS, draw_voice
 from encore.synthetic_corpora.text import draw_sentence
-
-_KNOCK, _DROP = Struck((1,), 0.02, drawn=6), Struck((1,), 0.002, drawn=3)
 
 
 def babble(frames: int, sample_rate: int, rng: Rng, hidden: Container[str] = ()) -> FloatArray:
@@ -35,31 +32,13 @@ def comb(frames: int, sample_rate: int, rng: Rng, hertz: tuple[float, float], dr
     return dsp.tone(walk, levels * rng.lognormal(0, 0.8, number.size), sample_rate, rng)
 
 
-def gate(frames: int, sample_rate: int, rng: Rng) -> FloatArray:
-    """Modulate noise at 1 to 16 Hz, as deep as speech modulates itself, smoothly or on and off."""
-    turns = np.arange(frames) / sample_rate * rng.uniform(1, 16) + rng.random()
-    wave = np.sin(2 * np.pi * (turns + rng.uniform(0, 0.5) * dsp.slow_walk(frames, sample_rate, rng, 1.5)))
-    if rng.random() < 0.4:
-        wave = np.tanh(rng.uniform(2, 8) * (wave + rng.uniform(-0.5, 0.5)))
-    return np.asarray((0.5 + 0.5 * wave) ** 1.5 * dsp.shaped(frames, sample_rate, rng, rng.uniform(-6, 0)))
-
-
-def music(frames: int, sample_rate: int, rng: Rng) -> FloatArray:
-    """Play the end of a song without vocals."""
-    song = compose(frames / sample_rate + 6, rng)
-    drums, other = (dsp.unit(play(song, stem, sample_rate, rng)[-frames:, 0]) for stem in ("drums", "other"))
-    return np.asarray(drums + other)
-
-
-def strikes(
-    frames: int, sample_rate: int, rng: Rng, body: Struck, hertz: float, per_second: float
-) -> FloatArray:
-    """Strike three bodies at random times."""
-    pitches = [dsp.vary(rng, hertz) for _ in range(3)]
-    count = 2 + int(rng.poisson(dsp.vary(rng, per_second) * frames / sample_rate))
+def strikes(frames: int, sample_rate: int, rng: Rng) -> FloatArray:
+    """Strike three bodies at random times, 2 to 8 times a second."""
+    pitches = [dsp.vary(rng, 700) for _ in range(3)]
+    count = 2 + int(rng.poisson(dsp.vary(rng, 4) * frames / sample_rate))
     starts, pitch = rng.uniform(0, frames / sample_rate, count), rng.choice(pitches, count)
     notes = [Note(*note) for note in zip(starts, starts, pitch, rng.lognormal(0, 0.6, count), strict=True)]
-    return body.play(notes, frames, sample_rate, rng)
+    return INSTRUMENTS["Knock"].play(notes, frames, sample_rate, rng)
 
 
 Front = Callable[[int, int, Rng], FloatArray]
@@ -70,11 +49,8 @@ NOISES: dict[str, tuple[tuple[float, float], float, float, Front | None]] = {
     "babble": ((-4, -4), 0.01, 0, babble),
     "coloured": ((-7, 2.5), 1, 2, None),
     "hum": ((-4, 0), 0.15, 2, partial(comb, hertz=(50, 120), drift=0.002)),
-    "impulsive": ((-4, -4), 0.05, 1, partial(strikes, body=_KNOCK, hertz=700, per_second=4)),
+    "impulsive": ((-4, -4), 0.05, 1, strikes),
     "machine": ((-6, -1), 0.8, 2, partial(comb, hertz=(8, 90), drift=0.03)),
-    "modulated": ((-6, 0), 0.05, 0, gate),
-    "music": ((-4, -4), 0.01, 0, music),
-    "rain": ((-2, 2), 0.4, 2, partial(strikes, body=_DROP, hertz=1500, per_second=300)),
     "wind": ((-7, -3), 1, 8, None),
 }
 
