@@ -50,7 +50,6 @@ class Rhythm:
 EVENTS: dict[str, Rhythm] = {
     "Acoustic_guitar": Rhythm(160, 3, most=14, regularity=10, pitches=0),
     "Applause": Rhythm(1200, 80, most=600, single=0, regularity=1, pitches=6),
-    "Bark": Rhythm(350, 3, regularity=30),
     "Bass_drum": Rhythm(50, 2.5),
     "Cowbell": Rhythm(600, 3, most=14),
     "Flute": Rhythm(550, 2, most=10, regularity=10, pitches=0),
@@ -59,7 +58,7 @@ EVENTS: dict[str, Rhythm] = {
     "Hi-hat": Rhythm(300, 5, most=16),
     "Keys_jangling": Rhythm(2300, 18, most=80, single=0, regularity=1, pitches=5),
     "Knock": Rhythm(110, 4, most=7, single=0.05, regularity=60),
-    "Snare_drum": Rhythm(210, 5, most=30),
+    "Snare_drum": Rhythm(210, 5),
     "Telephone": Rhythm(1000, 22, most=80, single=0, pitches=2),
     "Trumpet": Rhythm(250, 3, most=12, regularity=10, pitches=0),
 }

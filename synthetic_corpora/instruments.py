@@ -67,15 +67,13 @@ class Struck:
 
 @dataclass(frozen=True, slots=True)
 class Sustained:
-    """A tone with breath: blown, bowed, sung or cried.
+    """A tone with breath: blown, bowed or sung.
 
     Attributes:
         tilt: Harmonic k has the level ``k ** -tilt``, before formants.
         attack: Seconds to full strength; the release takes 60 ms.
         formants: Sets of formants in Hz, of which each note has one.
         vibrato: Depth in semitones.
-        arch: Octaves by which the pitch rises to the middle of a note.
-        rough: Standard deviation of the pitch from one moment to the next, in octaves.
         breath: Level of the noise, where the tone has 1.
     """
 
@@ -83,25 +81,18 @@ class Sustained:
     attack: float = 0.04
     formants: tuple[tuple[float, ...], ...] = ((),)
     vibrato: float = 0.15
-    arch: float = 0.0
-    rough: float = 0.003
     breath: float = 0.01
 
     def play(self, notes: Sequence[Note], frames: int, sample_rate: int, rng: Rng) -> FloatArray:
         """Play notes, each with a set of formants of its own."""
-        track, size, tilt = (
-            np.zeros(frames),
-            dsp.log_uniform(rng, 0.85, 1.2),
-            self.tilt * rng.uniform(0.75, 1.25),
-        )
-        numbers = (self.attack, self.vibrato, self.arch, self.rough, self.breath)
-        attack, vibrato, arch, rough, breath = (dsp.vary(rng, value) for value in numbers)
+        track, size = np.zeros(frames), dsp.log_uniform(rng, 0.85, 1.2)
+        tilt = self.tilt * rng.uniform(0.75, 1.25)
+        attack, vibrato, breath = (dsp.vary(rng, x) for x in (self.attack, self.vibrato, self.breath))
         for note in notes:
             axis = np.arange(max(2, round(note.seconds * sample_rate))) / sample_rate
             strength = np.minimum(1, axis / attack) * np.clip((axis[-1] - axis) / 0.06, 0, 1)
             wobble = np.sin(2 * np.pi * rng.uniform(4.5, 6.5) * axis) * np.clip((axis - 0.15) / 0.25, 0, 1)
-            octaves = vibrato / 12 * wobble + arch * np.sin(np.pi * axis / axis[-1])
-            octaves = octaves + rough * dsp.slow_walk(axis.size, sample_rate, rng, 60.0)
+            octaves = vibrato / 12 * wobble + 0.003 * dsp.slow_walk(axis.size, sample_rate, rng, 60.0)
             formants = size * np.array(self.formants[int(rng.integers(len(self.formants)))])
             sound = dsp.tone(
                 note.hertz * 2**octaves, dsp.formed(note.hertz, formants, tilt), sample_rate, rng
@@ -123,7 +114,6 @@ _VOWELS = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2
 INSTRUMENTS: dict[str, Struck | Sustained] = {
     "Acoustic_guitar": Struck(_STRING, 0.7, 0.0008, fall=0.7),
     "Applause": Struck((1.0, 1.9), 0.0012, 0.0015, rattle=(1.0, 0.003)),
-    "Bark": Sustained(0.6, 0.01, ((800, 1450, 2700),), arch=0.5, rough=0.08, breath=0.3),
     "Bass_drum": Struck(_MEMBRANE[:2], 0.15, 0.004, fall=2.0, rattle=(0.15, 0.003)),
     "Cowbell": Struck((1.0, 1.54, 2.6, 3.7, 5.4), 0.1, 0.0006),
     "Flute": Sustained(2.4, 0.06, vibrato=0.25, breath=0.2),

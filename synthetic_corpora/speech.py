@@ -9,7 +9,6 @@ synthesiser instead of speech; a corpus by another one shows whether it has: the
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -59,7 +58,6 @@ class Voice:
         pitch: 0 to 100, the timbre's own register being 50.
         span: Pitch range, 0 (monotonous) to 100; flite ignores it.
         shift: Factor on all frequencies, formants and pitch alike; above 1 a shorter vocal tract.
-        tilt: Slope of an equalizer about 1 kHz, dB per octave.
     """
 
     base: str
@@ -68,7 +66,6 @@ class Voice:
     pitch: float = 50.0
     span: float = 50.0
     shift: float = 1.0
-    tilt: float = 0.0
 
     def vary(self, rng: Rng) -> Voice:
         """Return the same speaker with rate, pitch and range changed by up to 10 %."""
@@ -86,7 +83,7 @@ class Voice:
         rate = round(rate * self.shift / _RATE_GRID) * _RATE_GRID
         divisor = int(np.gcd(sample_rate, rate))
         resampled = resample_poly(spoken, sample_rate // divisor, rate // divisor)
-        trimmed = trim(dsp.equalize(resampled, sample_rate, self.tilt), sample_rate)
+        trimmed = trim(dsp.equalize(resampled, sample_rate), sample_rate)
         return trimmed / max(float(np.abs(trimmed).max(initial=0.0)), 1e-9)
 
 
@@ -100,33 +97,22 @@ def draw_voice(rng: Rng, timbres: Sequence[str] = VARIANTS, bases: Sequence[str]
         pitch=round(float(rng.uniform(25, 75)), 1),
         span=round(float(rng.uniform(25, 90)), 1),
         shift=round(float(rng.uniform(0.88, 1.15)), 3),
-        tilt=round(float(rng.uniform(-1.5, 1.5)), 2),
     )
 
 
-def assign_voices(
-    rng: Rng, held_out: Sequence[str], others: Sequence[str], *, sexes: str = "mf"
-) -> dict[str, Voice]:
-    """Draw espeak-ng's voices of speakers of alternating sex.
+def assign_voices(rng: Rng, held_out: Sequence[str], others: Sequence[str]) -> dict[str, Voice]:
+    """Draw espeak-ng's voices of speakers, a woman and a man in turn.
 
-    Args:
-        rng: Source of all choices.
-        held_out: Speakers who get an English accent and a variant of their own, a numbered one (they are the
-            plainest) while there are any.
-        others: Speakers who divide the remaining variants among them.
-        sexes: Of the first and the second speaker of either list.
+    A held-out speaker has an English accent and a variant of its own, a numbered one (they are the plainest)
+    while there are any; the others divide the remaining variants among them.
     """
-    names = {"m": MEN, "f": WOMEN}
-    pools = [[str(name) for name in rng.permutation(names[sex])] for sex in sexes]
-    voices = {}
-    for index, speaker in enumerate(held_out):
-        pool = pools[index % 2]
-        variant = next((name for name in pool if re.fullmatch(r"[mf]\d", name)), pool[0])
-        pool.remove(variant)
-        voices[speaker] = draw_voice(rng, (variant,), ENGLISH)
+    pools = [sorted(rng.permutation(names), key=lambda name: name[1:].isdigit()) for names in (WOMEN, MEN)]
+    voices = {
+        speaker: draw_voice(rng, (pools[index % 2].pop(),), ENGLISH) for index, speaker in enumerate(held_out)
+    }
     for index, speaker in enumerate(others):
         pool = pools[index % 2]
-        voices[speaker] = draw_voice(rng, (pool[-1 - index // 2 % len(pool)],))
+        voices[speaker] = draw_voice(rng, (pool[index // 2 % len(pool)],))
     return voices
 
 

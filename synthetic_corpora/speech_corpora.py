@@ -209,7 +209,7 @@ class Vctk(Corpus):
     def voices(self) -> dict[str, Voice]:
         """Draw the voices of all speakers, women and men in turn."""
         names, trained = VCTK_SPEAKERS[: self.speakers], self.speakers - self.test_speakers
-        voices = assign_voices(self.generator(_VOICES), names[trained:], names[:trained], sexes="fm")
+        voices = assign_voices(self.generator(_VOICES), names[trained:], names[:trained])
         return {name: voices[name] for name in names}
 
     def jobs(self) -> list[tuple[str, int]]:
