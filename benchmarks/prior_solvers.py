@@ -28,8 +28,9 @@ from tqdm import tqdm
 
 from encore.cli.evaluation import Table
 from encore.cli.method_options import load_method
+from encore.data.corpora import Item
 from encore.data.dataset import SegmentDataset
-from encore.data.mixture_recipes import TaskMixture, task_mixtures
+from encore.data.mixture_recipes import Labels, read_task
 from encore.inference import GridSearch, RefineOptions
 from encore.inference.consistency import sum_to_mixture
 from encore.inference.permutation import reference_order, reorder
@@ -59,12 +60,11 @@ COLUMNS = (
 )
 
 
-def separator_of(options: argparse.Namespace, mixture: TaskMixture, variant: dict[str, Any]) -> Any:
-    """Return the separator, or the priors of a mixture's sources as one, under a variant."""
+def separator_of(options: argparse.Namespace, labels: Labels, variant: dict[str, Any]) -> Any:
+    """Return the separator, or the priors of sources of some classes as one, under a variant."""
     if variant.get("model") == "separator":
         return load_separator(options.separator, device=options.device)
     sound = "{}:{}" if variant.get("classes", True) else "{}"
-    labels = mixture.labels
     names = [options.speech if label is None else sound.format(options.sound, label) for label in labels]
     own = [*options.set, *variant.get("overrides", ())]
     overrides = [f"method.posterior.{each.replace('SEPARATOR', str(options.separator))}" for each in own]
@@ -76,12 +76,12 @@ def separator_of(options: argparse.Namespace, mixture: TaskMixture, variant: dic
 
 
 def separated(
-    options: argparse.Namespace, mixture: TaskMixture, variant: dict[str, Any]
+    options: argparse.Namespace, item: Item, labels: Labels, variant: dict[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return scores and time of one variant on one mixture, and its trace, level by level."""
-    separator = separator_of(options, mixture, variant)
+    separator = separator_of(options, labels, variant)
     audio: dict[str, Any] = {"sample_rate": separator.sample_rate, "channels": 1, "segment": None, "seed": 0}
-    [read] = SegmentDataset([mixture.item], sources=list(mixture.item.references), **audio)
+    [read] = SegmentDataset([item], sources=list(item.references), **audio)
     given, references = read["mixture"][None], read["references"][None]
 
     def separate(given: Tensor) -> tuple[Tensor, PosteriorSample | None, int]:
@@ -170,11 +170,11 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows, traces = Table(options.out), Table(options.out.with_name(f"{options.out.stem}_traces.parquet"))
     torch.set_num_threads(1)
-    by_name = {own.item.name: own for own in task_mixtures(options.task)[: options.mixtures]}
+    by_name = {item.name: (item, labels) for item, labels in read_task(options.task)[: options.mixtures]}
     keys = [{"variant": name, "mixture": mixture} for mixture in by_name for name in options.variants]
     done = rows.frame.reindex(columns=list(keys[0])).to_dict("records")
     for key in tqdm([key for key in keys if key not in done], desc="mixtures"):
-        scores, trace = separated(options, by_name[key["mixture"]], VARIANTS[key["variant"]])
+        scores, trace = separated(options, *by_name[key["mixture"]], VARIANTS[key["variant"]])
         traces.add([key | level for level in trace])
         rows.add([key | scores])
     print(f"{len(by_name)} mixtures of {options.task.name}\n")

@@ -19,7 +19,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,31 +50,11 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 }
 """The sources of every task, in the order of their placement."""
 
+Labels = tuple[str | None, ...]
+"""The class of each source of a mixture; None for speech."""
+
 MANIFEST, LISTING = "manifest.jsonl", "sources.jsonl"
-# of the listing, and the attributes of a placement that they hold
-_COLUMNS = {
-    "first": "first",
-    "frames": "frames",
-    "offsets": "offset",
-    "onsets": "onset",
-    "level_db": "level_db",
-}
 _MOST = 10_000  # mixtures; names have four digits
-
-
-@dataclass(frozen=True, slots=True)
-class TaskMixture:
-    """A mixture of a task.
-
-    Attributes:
-        item: Its name and files; the references in the order of their placement.
-        labels: The class of each reference; None for speech.
-        speakers: The speaker of each reference; None for sounds.
-    """
-
-    item: Item
-    labels: tuple[str | None, ...]
-    speakers: tuple[str | None, ...]
 
 
 def draw_recordings(
@@ -142,52 +121,51 @@ def write_task(
         raise ValueError(f"seed={seed} is negative: give 0 or more")
     # too few recordings are an error before a folder is changed
     draw_recordings(task, speech, sounds, Generator())
-    parts = [f"s{number}" for number in range(1, len(TASKS[task]) + 1)]
-    prepare_folder(out, ("mix", *parts), overwrite=overwrite, listing=LISTING)
-    reader = Reader(sample_rate, 1)
-    items, entries = [], []
+    parts = ["mix", *(f"s{number}" for number in range(1, len(TASKS[task]) + 1))]
+    prepare_folder(out, parts, overwrite=overwrite, listing=LISTING)
+    reader, items, entries = Reader(sample_rate, 1), [], []
     for number in tqdm(range(count), desc=task, unit="mixture"):
-        # 63 bits, independent of all other mixtures
-        sequence = np.random.SeedSequence(seed, spawn_key=(list(TASKS).index(task), number))
-        own_seed = int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
-        generator = Generator().manual_seed(own_seed)
+        generator = Generator().manual_seed(_seed_of(seed, task, number))
         recordings = draw_recordings(task, speech, sounds, generator)
         signals = [_read_sound(reader, recording) for recording in recordings]
         placements = draw_placements(signals, frames=frames, generator=generator)
         sources = apply_placements(signals, placements, frames)
         name = f"{number:04d}"
-        files = [f"{part}/{name}.wav" for part in ("mix", *parts)]
+        files = [f"{part}/{name}.wav" for part in parts]
         for file, signal in zip(files, (sources.sum(0), *sources), strict=True):
             write_audio(out / file, signal[None], sample_rate, subtype="FLOAT")
         items.append({"name": name, **dict(zip(("mixture", *TASKS[task]), files, strict=True))})
-        entries.append({"name": name, "task": task, **_entry(recordings, placements), "seed": own_seed})
+        origin = {"name": name, "task": task, "seed": generator.initial_seed()}
+        entries.append({**origin, **_entry(recordings, placements)})
     write_listing(out / MANIFEST, items)
     write_listing(out / LISTING, entries)
 
 
-def task_mixtures(root: str | Path) -> list[TaskMixture]:
+def read_task(root: str | Path) -> list[tuple[Item, Labels]]:
     """Read the mixtures that `write_task` has written to a folder, sorted by name.
+
+    Returns:
+        Each mixture, its references in the order of their placement, with their classes.
 
     Raises:
         FileNotFoundError: If a list or a file is missing.
         ValueError: If a list cannot be read, or the two do not agree.
     """
     base = Path(root).expanduser()
-    items = manifest(base / MANIFEST)
-    listing = base / LISTING
+    items, listing = manifest(base / MANIFEST), base / LISTING
     if not listing.is_file():
         raise FileNotFoundError(
             f"{listing} is missing: write the task again with python -m encore.data.mixture_recipes"
         )
     try:
         lines = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()]
-        entries = {line["name"]: (tuple(line["labels"]), tuple(line["speakers"])) for line in lines}
+        labels: dict[str, Labels] = {line["name"]: tuple(line["labels"]) for line in lines}
         for item in items:
-            if any(len(values) != len(item.references) for values in entries[item.name]):
+            if len(labels[item.name]) != len(item.references):
                 raise ValueError(f"{item.name} has {len(item.references)} sources")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{listing} does not match {MANIFEST} ({error}): write the task again") from error
-    return [TaskMixture(item, *entries[item.name]) for item in items]
+    return [(item, labels[item.name]) for item in items]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -237,6 +215,12 @@ def _given(folders: Mapping[str, Path | None], argument: str, task: str) -> Path
     return folder
 
 
+def _seed_of(seed: int, task: str, number: int) -> int:
+    """Return 63 bits for one mixture, independent of all other mixtures."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(list(TASKS).index(task), number))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def _is_sound(source: str) -> bool:
     return source.startswith("sound")
 
@@ -274,7 +258,11 @@ def _entry(recordings: Sequence[Recording], placements: Sequence[Placement]) -> 
         "labels": [recording.label for recording in recordings],
         "speakers": [recording.speaker for recording in recordings],
         "files": [recording.path.as_posix() for recording in recordings],
-        **{column: [getattr(own, name) for own in placements] for column, name in _COLUMNS.items()},
+        "first": [own.first for own in placements],
+        "frames": [own.frames for own in placements],
+        "offsets": [own.offset for own in placements],
+        "onsets": [own.onset for own in placements],
+        "level_db": [own.level_db for own in placements],
     }
 
 
