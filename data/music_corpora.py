@@ -69,7 +69,6 @@ def musdb18_hq(
     *,
     sources: Grouping | None = None,
     valid_songs: Sequence[str] | int | None = None,
-    rebuild_mixture: bool = False,
 ) -> list[Item]:
     """List MUSDB18-HQ, or a corpus in its layout: ``{train,test}/<Artist - Title>/{mixture,vocals,..}.wav``.
 
@@ -83,8 +82,6 @@ def musdb18_hq(
             `MUSIC_SOURCES` if None.
         valid_songs: Titles of the songs of ``train`` that make up ``"valid"`` and are absent from
             ``"train"``; or their number, evenly spaced over the sorted titles; `VALID_SONGS` if None.
-        rebuild_mixture: Whether to use the sum of the references instead of the recorded mixture, which
-            differs by rounding.
 
     Returns:
         Items named by artist and title.
@@ -94,20 +91,17 @@ def musdb18_hq(
     base = existing_folder(root, "the MUSDB18-HQ folder", "data.root")
     check_choice("split", split, SPLITS)
     if split == "test" or (base / "valid").is_dir():
-        return song_folders(base / split, sources, rebuild_mixture=rebuild_mixture)
-    items = song_folders(base / "train", sources, rebuild_mixture=rebuild_mixture)
+        return song_folders(base / split, sources)
+    items = song_folders(base / "train", sources)
     return _hold_out(items, base / "train", split, VALID_SONGS if valid_songs is None else valid_songs)
 
 
-def song_folders(
-    root: str | Path, sources: Grouping | None = None, *, rebuild_mixture: bool = False
-) -> list[Item]:
+def song_folders(root: str | Path, sources: Grouping | None = None) -> list[Item]:
     """List a folder per song with a file, or a folder of files, per stem.
 
     Args:
         root: The folder of the songs' folders; those without audio are ignored.
         sources: The grouping of stems; the four of `MUSIC_SOURCES` if None.
-        rebuild_mixture: Whether to use the sum of the references instead of the recorded mixture.
 
     Returns:
         Items named by the songs' folders.
@@ -131,7 +125,7 @@ def song_folders(
         )
         if isinstance(mixture, tuple):
             raise ValueError(f"{base / name / _MIXTURE} is a folder: give a file as mixture, or none")
-        items.append(Item(name=name, mixture=None if rebuild_mixture else mixture, references=references))
+        items.append(Item(name=name, mixture=mixture, references=references))
     return items
 
 
