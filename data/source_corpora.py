@@ -108,14 +108,9 @@ def vctk(
     tested = choose("test_speakers", test_speakers, speakers, folder, last=True)
     others = [speaker for speaker in speakers if speaker not in tested]
     validated = choose("valid_speakers", valid_speakers, others, folder, last=True)
-    if split == "test":
-        chosen = tested
-    elif split == "valid" and validated:
-        chosen = validated
-    else:
-        chosen = [speaker for speaker in others if speaker not in validated]
+    trained = [speaker for speaker in others if speaker not in validated]
     recordings = []
-    for speaker in chosen:
+    for speaker in {"train": trained, "valid": validated or trained, "test": tested}[split]:
         own = _utterances(folder, speaker, microphone)
         if split != "test" and not validated:
             own = _every(own, valid_every, taken=split == "valid")
@@ -158,26 +153,24 @@ def fsdkaggle2018(
     Source: E. Fonseca et al., "General-purpose tagging of Freesound audio with AudioSet labels", 2018.
     """
     check_choice("split", split, SPLITS)
-    for label in classes or ():
+    labels = FSD_CLASSES if classes is None else classes
+    for label in labels:
         check_choice("classes", label, FSD_CLASSES)
-    if classes is not None and not classes:
+    if not labels:
         raise ValueError("classes is empty: name some of FSD_CLASSES, or give null for all")
     if valid_every < 2:
         raise ValueError(f"valid_every={valid_every} leaves nothing to train on: give 10, for example")
     base = existing_folder(root, "the FSDKaggle2018 folder", "root")
-    part: Literal["train", "test"] = "test" if split == "test" else "train"
-    table, folder = (
-        first_of((base,), names[part], "correct root, or complete the corpus")
-        for names in (_FSD_TABLES, _FSD_AUDIO)
-    )
+    part = "test" if split == "test" else "train"
+    table = first_of((base,), _FSD_TABLES[part], "correct root, or complete the corpus")
+    folder = first_of((base,), _FSD_AUDIO[part], "correct root, or complete the corpus")
     needs_human = verified_only and part == "train"
     rows = _fsd_rows(table, ("manually_verified",) if needs_human else ())
-    by_class = {label: sorted(file for file in rows if rows[file]["label"] == label) for label in FSD_CLASSES}
-    if empty := [label for label in classes or () if not by_class[label]]:
-        raise ValueError(f"classes: {table} lists no {empty[0]}: leave it out, or complete the corpus")
     chosen = []
-    for label in classes or FSD_CLASSES:
-        files = by_class[label]
+    for label in labels:
+        files = sorted(file for file in rows if rows[file]["label"] == label)
+        if classes and not files:
+            raise ValueError(f"classes: {table} lists no {label}: leave it out, or complete the corpus")
         if part == "train":
             files = _every(files, valid_every, taken=split == "valid")
         chosen += [file for file in files if not needs_human or rows[file]["manually_verified"] == "1"]
@@ -185,15 +178,20 @@ def fsdkaggle2018(
         raise ValueError(
             f"{table} lists no recordings for split={split!r}: change classes, valid_every or verified_only"
         )
-    if missing := sorted(set(chosen) - {path.name for path in folder.iterdir()}):
-        raise FileNotFoundError(
-            f"{folder} lacks {len(missing)} of the files that {table} lists, such as {missing[0]}: "
-            "complete the corpus"
-        )
+    _check_complete(folder, chosen, table)
     return [
         Recording(name=Path(file).stem, path=folder / file, label=rows[file]["label"])
         for file in sorted(chosen)
     ]
+
+
+def _check_complete(folder: Path, files: Sequence[str], table: Path) -> None:
+    """Raise if a folder lacks one of the files that a table lists."""
+    if missing := sorted(set(files) - {path.name for path in folder.iterdir()}):
+        raise FileNotFoundError(
+            f"{folder} lacks {len(missing)} of the files that {table} lists, such as {missing[0]}: "
+            "complete the corpus"
+        )
 
 
 def _every(members: Sequence[Member], step: int, *, taken: bool) -> list[Member]:
