@@ -1,4 +1,4 @@
-"""Check values of configurations by OmegaConf's structured configs, made of what their classes take.
+"""Check the types of a configuration's values against what the classes that it builds take.
 
 ``data.batch_size=two`` would otherwise fail somewhere inside, in the words of the code that counts with it.
 """
@@ -6,24 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass, make_dataclass
+from dataclasses import is_dataclass
 from enum import Enum
-from functools import lru_cache
 from inspect import Parameter, signature
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from encore.cli.overrides import UserError
 
-_LIST, _MAPPING = list[Any], dict[str, Any]
 
-
-@dataclass
 class _Object:
     """What only a node with a ``_target_`` makes; no value is one."""
 
@@ -33,8 +27,8 @@ _WORDS: Mapping[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "a name",
-    _LIST: "a list such as [A,B]",
-    _MAPPING: "keys and values",
+    list: "a list such as [A,B]",
+    dict: "keys and values",
     _Object: "a node {_target_: ...}",
     NoneType: "null",
 }
@@ -87,37 +81,23 @@ def arguments(target: str | None) -> dict[str, Parameter]:
 
 def _check(value: Any, hint: Any, key: str) -> None:
     allowed = _types(hint)
-    schema = _schema(allowed)
-    if schema is None:
-        return
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # 1e5
-    try:
-        schema.copy().value = value
-    except OmegaConfBaseException as error:
-        words = [_WORDS.get(own) or " or ".join(own.__members__) for own in allowed]
-        verb = "give" if _WORDS.get(allowed[0]) else "choose"
-        raise UserError(f"{key}={value}: {verb} {' or '.join(words)}") from error
-
-
-@lru_cache
-def _schema(allowed: tuple[Any, ...]) -> Any:
-    """Return a structured config with one ``value`` of these types; None if OmegaConf cannot hold them."""
-    kinds = [kind for kind in allowed if kind is not NoneType]
-    if kinds and all(kind in (bool, int, float, str) for kind in kinds):
-        # in a union OmegaConf takes no 3 for a name, and no "no" for false
-        kinds += [int] if float in kinds else [bytes]
-    kind = Union[tuple(kinds)] if kinds else Any  # noqa: UP007
-    kind = Optional[kind] if NoneType in allowed else kind  # noqa: UP045
-    try:
-        typed = make_dataclass("Typed", [("value", kind, field(default=MISSING))])
-        return OmegaConf.structured(typed)
-    except OmegaConfBaseException:
-        return None
+    # a whole number is a number, but True is none
+    fits = type(value) in allowed or (type(value) is int and float in allowed)
+    choices = [own for own in allowed if isinstance(own, tuple)]
+    if fits or Any in allowed or any(value in names for names in choices):
+        return
+    words = [" or ".join(own) if own in choices else _WORDS[own] for own in allowed]
+    verb = "choose" if allowed[0] in choices else "give"
+    raise UserError(f"{key}={value}: {verb} {' or '.join(words)}")
 
 
 def _types(hint: Any) -> tuple[Any, ...]:
-    """Return the types of an annotation as OmegaConf knows them; Any where it allows everything."""
+    """Return the types that a file can hold of an annotation, names to choose from as a tuple of them.
+
+    Any where everything is allowed.
+    """
     plain = get_origin(hint) or hint
     if plain in (Union, UnionType):
         parts = dict.fromkeys(own for part in get_args(hint) for own in _types(part))
@@ -126,7 +106,7 @@ def _types(hint: Any) -> tuple[Any, ...]:
         # a node may stand for any of them
         return tuple(own for own in parts if own is not _Object or set(parts) <= {_Object, NoneType})
     if plain is Literal and all(isinstance(value, str) for value in get_args(hint)):
-        return (Enum("Choice", {value: value for value in get_args(hint)}),)
+        return (get_args(hint),)
     if plain in _WORDS:
         return (plain,)
     if plain in (Any, object) or not isinstance(plain, type):
@@ -134,5 +114,5 @@ def _types(hint: Any) -> tuple[Any, ...]:
     if issubclass(plain, Path | Enum):
         return (str,)
     if issubclass(plain, Mapping):
-        return (_MAPPING,)
-    return (_LIST,) if issubclass(plain, Iterable) else (_Object,)
+        return (dict,)
+    return (list,) if issubclass(plain, Iterable) else (_Object,)
