@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             aside = archive_previous_scores(options.out, facts, skip_existing=options.skip_existing)
             if aside is not None:
                 messages.note(f"{aside}: scores of an earlier run, with other settings")
-            writer = ScoreWriter(options.out, files)
+            writer = ScoreWriter(options.out)
             RunFolder(options.out).update(**facts)
     except (ValueError, OSError) as error:
         messages.fault(None, error)
@@ -59,11 +59,11 @@ def run(
     start, done, interrupted = time.monotonic(), 0, False
     total = len(jobs) + len(messages.faults)
     try:
-        for job, result in files.separate(jobs, None if writer is None else writer.rows):
+        for job, result in files.separate(jobs):
             try:
                 if isinstance(result, Exception):
                     raise result
-                if writer is not None and result.rows is not None:
+                if writer is not None:
                     writer.add(result.rows)
             except (ValueError, RuntimeError, MemoryError, OSError) as error:
                 messages.fault(job.path, error)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from encore.cli.file_separation import FileSeparator
 from encore.cli.inputs import Job
-from encore.cli.prior_method import prior_separator_of
 from encore.inference.quality import relative_to
 from encore.models.types import Separator
 
@@ -36,8 +35,7 @@ def describe_plan(files: FileSeparator, jobs: Sequence[Job]) -> list[str]:
     metric = method.metric(files.separator.sample_rate)
     calls = method.max_calls(count, metric)
     scores = 0 if metric is None else calls - 1 + count
-    made = prior_separator_of(files.separator)
-    each = "" if made is None else f" of {made.evaluations} network evaluations each"
+    each = "" if files.priors is None else f" of {files.priors.evaluations} network evaluations each"
     lines, work, segmented = [], 0.0, False
     for job in jobs:
         segments = files.segments(job)
@@ -74,11 +72,11 @@ def _seconds_per_call(files: FileSeparator, clip: float) -> tuple[float, float]:
     shape = (1, files.separator.channels, max(2, round(clip * rate)))
     noise = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(files.device)
     separator: Separator = files.separator
-    made, factor = prior_separator_of(files.separator), 1.0
-    if made is not None:
+    factor = 1.0
+    if files.priors is not None:
         # all of a chain would take as long as a file
-        separator = short = made.shortened(2)
-        factor = made.steps / short.steps
+        separator = short = files.priors.shortened(2)
+        factor = files.priors.steps / short.steps
     per_call = factor * _timed(lambda: separator(noise))
     metric = files.method.metric(rate)
     if metric is None:

@@ -5,66 +5,50 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from encore.common.dsp import resample
-from encore.inference.evaluation import score_sources
-from encore.inference.segments import Chunk, mean_over_chunks
-from encore.metrics import MetricPanel, default_metrics
+from encore.inference.evaluation import score_rows, score_sources
+from encore.inference.segments import Chunk, ChunkStatistics, mean_over_chunks
+from encore.metrics import METRIC_NAMES, Metric, MetricPanel, default_metrics
+from encore.reporting import COLUMNS
 
 Scores = list[dict[str, list[float]]]
 """For each source the values of every metric: of the mixture, then of the estimates from step 0 on."""
 
 
-class ChunkScorer:
-    """Score chunks of files; thread-safe.
+def score_chunk(chunk: Chunk, active: Tensor, sample_rate: int, score_rate: int) -> Scores:
+    """Return every metric that the rate allows.
 
     Args:
-        sample_rate: Rate in Hz of the chunks.
+        chunk: Of one item, with the estimates of all steps; blind metrics only if without references.
+        active: ``(channel,)``, which of its channels are scored.
+        sample_rate: Rate in Hz of the chunk.
+        score_rate: Rate in Hz at which it is scored.
+
+    Returns:
+        NaN where something cannot be scored, as without a channel; a source has no metrics where none fits.
     """
-
-    def __init__(self, sample_rate: int) -> None:
-        self.sample_rate = sample_rate
-        self._panels: dict[tuple[int, int, bool], MetricPanel | None] = {}
-
-    def __call__(self, chunk: Chunk, active: Tensor, score_rate: int) -> Scores:
-        """Return every metric that the rate allows.
-
-        Args:
-            chunk: Of one item, with the estimates of all steps; blind metrics only if without references.
-            active: ``(channel,)``, which of its channels are scored.
-            score_rate: Rate in Hz at which they are scored.
-
-        Returns:
-            NaN where something cannot be scored, as without a channel; a source has no metrics where none
-            fits.
-        """
-        channels = int(active.sum())
-        panel = self._panel(score_rate, channels or len(active), chunk.references is not None)
-        mixture, estimates = chunk.mixture[0, active], chunk.waveforms[:, 0][:, :, active]
-        sources = range(estimates.shape[1])
-        if panel is None or not channels:
-            names = () if panel is None else panel.names
-            return [dict.fromkeys(names, [math.nan] * (1 + len(estimates))) for _ in sources]
-        signals = torch.cat([mixture.expand(1, *estimates.shape[1:]), estimates])
-        resampled = partial(resample, from_rate=self.sample_rate, to_rate=score_rate)
-        scores = []
-        for index in sources:  # one source at a time bounds the memory
-            one = slice(index, index + 1)
-            own = None if chunk.references is None else chunk.references[0, one][:, active]
-            values = score_sources(panel, signals[:, one], own, resampled)
-            scores.append({name: value[:, 0].tolist() for name, value in values.items()})
-        return scores
-
-    def _panel(self, score_rate: int, channels: int, has_references: bool) -> MetricPanel | None:
-        """Return the panel of every metric that such audio is scored with by default, built once."""
-        key = (score_rate, channels, has_references)
-        if key not in self._panels:
-            names = default_metrics(score_rate, channels, has_reference=has_references)
-            self._panels[key] = MetricPanel(names, sample_rate=score_rate) if names else None
-        return self._panels[key]
+    channels = int(active.sum())
+    names = default_metrics(score_rate, channels or len(active), has_reference=chunk.references is not None)
+    mixture, estimates = chunk.mixture[0, active], chunk.waveforms[:, 0][:, :, active]
+    sources = range(estimates.shape[1])
+    if not names or not channels:
+        return [dict.fromkeys(names, [math.nan] * (1 + len(estimates))) for _ in sources]
+    panel = MetricPanel(names, sample_rate=score_rate)
+    signals = torch.cat([mixture.expand(1, *estimates.shape[1:]), estimates])
+    resampled = partial(resample, from_rate=sample_rate, to_rate=score_rate)
+    scores = []
+    for index in sources:  # one source at a time bounds the memory
+        one = slice(index, index + 1)
+        own = None if chunk.references is None else chunk.references[0, one][:, active]
+        values = score_sources(panel, signals[:, one], own, resampled)
+        scores.append({name: value[:, 0].tolist() for name, value in values.items()})
+    return scores
 
 
 def mean_of_chunks(tables: Sequence[Scores], lengths: Sequence[int]) -> Scores:
@@ -88,3 +72,43 @@ def mean_of_chunks(tables: Sequence[Scores], lengths: Sequence[int]) -> Scores:
             means[name] = mean_over_chunks(torch.tensor(rows, dtype=torch.float64), lengths).tolist()
         found.append(means)
     return found
+
+
+def score_table(
+    name: str,
+    sources: Sequence[str],
+    scores: Scores,
+    statistics: ChunkStatistics,
+    metric: Metric | None,
+    *,
+    evaluations: int = 1,
+) -> pd.DataFrame:
+    """Return the rows of a file: for each source the mixture, one step, and every step of the method.
+
+    Args:
+        name: Of the file.
+        sources: Names of the sources.
+        scores: Of the file.
+        statistics: Guiding scores, ratios and calls.
+        metric: What steered; None for a schedule or no step.
+        evaluations: Network evaluations of a call.
+    """
+    kind, guide = ("fixed", "none") if metric is None else (metric.kind, metric.name)
+    calls, ratios = evaluations * int(statistics.evaluations[0]), statistics.ratios[:, 0].tolist()
+    rows: list[dict[str, Any]] = []
+    for source, own in zip(sources, scores, strict=True):
+        if metric is not None and metric.name not in own:
+            own = {**own, metric.name: [math.nan, *statistics.scores[:, 0].tolist()]}
+        item = name if len(sources) == 1 else f"{name}/{source}"
+        base = {"item": item, "input_si_sdr": own["si_sdr"][0] if "si_sdr" in own else math.nan}
+        # a joint guide has no score of the mixture
+        mixture = {metric: values[0] for metric, values in own.items() if metric in METRIC_NAMES}
+        by_step = {
+            step: {metric: values[step + 1] for metric, values in own.items()}
+            for step in range(len(ratios) + 1)
+        }
+        rows += score_rows(base, {0: mixture}, kind="mixture")
+        rows += score_rows(base, {0: by_step[0]}, kind="one_step", evaluations=min(calls, evaluations))
+        if ratios:
+            rows += score_rows(base, by_step, kind=kind, guide=guide, ratios=ratios, evaluations=calls)
+    return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import soundfile
@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from encore.cli.file_scores import ChunkScorer, Scores, mean_of_chunks
+from encore.cli.file_scores import Scores, mean_of_chunks, score_chunk, score_table
 from encore.cli.input_audio import InputAudio
 from encore.cli.inputs import Job
 from encore.cli.memory import malloc_trim
@@ -30,34 +30,24 @@ from encore.data.audio import AudioFileError, AudioInfo
 from encore.data.audio_writing import CONTAINERS, ClipMode
 from encore.inference import WorkerPool
 from encore.inference.execution import default_workers
+from encore.inference.prior_separation import PriorSeparator
 from encore.inference.segments import FAULTS, Chunk, ChunkStatistics, LongItem, refine_segments
 from encore.models.types import LoadedSeparator, permutation_groups
 from encore.models.wrappers import match_channels
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Separation:
-    """The result of one file.
+class Separation(NamedTuple):
+    """The result of one file, which is written."""
 
-    Attributes:
-        job: The file.
-        statistics: Guiding scores, ratios and evaluations.
-        scores: For each source, see `encore.cli.file_scores`; of a file that was refined in segments the
-            means over its chunks, weighted by their lengths. Empty if not wanted.
-        notes: What the user should know, a line each.
-        rows: Of the table of scores; None if not wanted.
-    """
-
-    job: Job
-    statistics: ChunkStatistics
-    scores: Scores
     notes: list[str]
-    rows: pd.DataFrame | None = None
+    """What the user should know, a line each."""
+
+    rows: pd.DataFrame
+    """Of the table of scores; none if not wanted. Those of a file in segments are means over its chunks."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _File(LongItem):
-    job: Job
     audio: InputAudio
 
 
@@ -78,6 +68,7 @@ class FileSeparator:
         clip: What to do beyond full scale; see `encore.data.audio_writing.AudioWriter`.
         seed: Of shifts and noise; a file's draws do not depend on the other files.
         scored: Score the estimates of all steps.
+        priors: What the separator is, or selects sources of, if it is made of priors.
     """
 
     separator: LoadedSeparator
@@ -89,6 +80,7 @@ class FileSeparator:
     clip: ClipMode = "clamp"
     seed: int = 0
     scored: bool = True
+    priors: PriorSeparator | None = None
 
     def check(self, job: Job) -> None:
         """Read the headers of a job's files, find its references, and check what can be known from them.
@@ -115,16 +107,10 @@ class FileSeparator:
         frames = resampled_length(job.info.frames, job.info.sample_rate, rate)
         return self.method.segments(frames, rate)
 
-    def separate(
-        self, jobs: Sequence[Job], table: Callable[[Separation], pd.DataFrame] | None = None
-    ) -> Iterator[tuple[Job, Separation | Exception]]:
+    def separate(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Separation | Exception]]:
         """Separate, refine, score and write checked files; those that fail leave no outputs.
 
         On a CPU as many segments at a time as there are cores, of one or of several files.
-
-        Args:
-            jobs: The files.
-            table: Makes rows of a result before its files are there, so that they never are without.
 
         Yields:
             Every file in order, and its result or the error.
@@ -139,10 +125,10 @@ class FileSeparator:
             for file, chunks in groupby(bar, key=itemgetter(0)):
                 result: Separation | Exception
                 try:
-                    result = self._write(file, chunks, table)
+                    result = self._write(file, chunks)
                 except FAULTS as error:
                     file.failed, result = True, error
-                yield file.job, result
+                yield file.audio.job, result
 
     def _open(self, job: Job) -> _File:
         audio = InputAudio(
@@ -151,7 +137,6 @@ class FileSeparator:
         digest = hashlib.blake2b(f"{self.seed} {job.name}".encode(), digest_size=7).digest()
         bounds: dict[str, Any] = self.method.bounds(audio.frames, self.separator.sample_rate)
         return _File(
-            job=job,
             audio=audio,
             read=audio.read,
             length=audio.frames,
@@ -197,14 +182,11 @@ class FileSeparator:
         if isinstance(chunk, Exception) or not self.scored:
             return file, chunk, []
         try:
-            scores = self._scorer(chunk, self._active(chunk.mixture), self.score_rate(file.job.info))
+            rates = self.separator.sample_rate, self.score_rate(file.audio.job.info)
+            scores = score_chunk(chunk, self._active(chunk.mixture), *rates)
         except FAULTS as error:
             return file, error, []
         return file, replace(chunk, waveforms=chunk.waveforms[-1:]), scores
-
-    @cached_property
-    def _scorer(self) -> ChunkScorer:
-        return ChunkScorer(self.separator.sample_rate)
 
     def score_rate(self, info: AudioInfo) -> int:
         """Return the rate in Hz at which a file is scored: upsampling adds nothing that a metric could judge.
@@ -213,13 +195,11 @@ class FileSeparator:
         """
         return min(info.sample_rate, self.separator.sample_rate)
 
-    def _write(
-        self, file: _File, results: Iterable[_Result], table: Callable[[Separation], pd.DataFrame] | None
-    ) -> Separation:
-        """Write the chunks of one file."""
+    def _write(self, file: _File, results: Iterable[_Result]) -> Separation:
+        """Write the chunks of one file; its rows are made before it is there, so that it never is without."""
         statistics, tables = ChunkStatistics(), []
-        sources = len(self.separator.sources)
-        with open_outputs(file.audio, sources=sources, subtype=self.subtype, clip=self.clip) as outputs:
+        sources = self.separator.sources
+        with open_outputs(file.audio, sources=len(sources), subtype=self.subtype, clip=self.clip) as outputs:
             for _, chunk, scores in results:
                 if isinstance(chunk, Exception):
                     raise chunk
@@ -232,18 +212,23 @@ class FileSeparator:
                 malloc_trim()
             scores = mean_of_chunks(tables, statistics.lengths)
             notes = file.audio.notes + self._refinement_notes(file, statistics, scores) + outputs.notes
-            result = Separation(job=file.job, statistics=statistics, scores=scores, notes=notes)
-            return result if table is None else replace(result, rows=table(result))
+            if not self.scored:
+                return Separation(notes, pd.DataFrame())
+            metric, name = self.method.metric(self.separator.sample_rate), file.audio.job.name
+            # a call of a separator of priors costs many network evaluations
+            each = 1 if self.priors is None else self.priors.evaluations
+            return Separation(notes, score_table(name, sources, scores, statistics, metric, evaluations=each))
 
     def _refinement_notes(self, file: _File, statistics: ChunkStatistics, scores: Scores) -> list[str]:
         """Return notes on the guide and the segments of a file."""
         if not file.audio.sounds:
             return []
-        notes, method, rate = [], self.method, file.job.info.sample_rate
+        notes, method, info = [], self.method, file.audio.job.info
         metric = method.metric(self.separator.sample_rate)
-        if metric is not None and self.score_rate(file.job.info) < metric.minimum_rate:
+        if metric is not None and self.score_rate(info) < metric.minimum_rate:
             notes.append(
-                f"the guide scores it upsampled from {rate} Hz: its scores compare within this file only"
+                f"the guide scores it upsampled from {info.sample_rate} Hz: its scores compare within this "
+                "file only"
             )
         count = len(statistics.lengths)
         unscored = int(statistics.unscored) if method.guided else 0

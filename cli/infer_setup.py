@@ -20,7 +20,7 @@ from encore.cli.method import Method
 from encore.cli.method_options import load_method
 from encore.cli.output_names import OutputNames
 from encore.cli.overrides import UserError
-from encore.cli.prior_method import prior_separator_of
+from encore.inference.prior_separation import PriorSeparator
 from encore.models import load_separator
 from encore.models.acceleration import accelerate
 from encore.models.types import LoadedSeparator
@@ -113,11 +113,11 @@ def build(options: argparse.Namespace) -> FileSeparator:
     )
     disable_malloc_trim()
     device = choose_device(options.device)
-    separator = _separator(options, method, device)
-    made = prior_separator_of(separator)
-    if made is not None and method.segment_seconds is None:
-        method = replace(method, segment_seconds=made.segment_seconds)
-    networks: list[Any] = [separator] if made is None else list(made.models)
+    whole, separator = _separator(options, method, device)
+    priors = whole if isinstance(whole, PriorSeparator) else None
+    if priors is not None and method.segment_seconds is None:
+        method = replace(method, segment_seconds=priors.segment_seconds)
+    networks: list[Any] = [separator] if priors is None else list(priors.models)
     for network in networks:
         accelerate(network, precision=options.precision, compiled=options.compile)
     if method.guided:
@@ -143,11 +143,14 @@ def build(options: argparse.Namespace) -> FileSeparator:
         clip=options.clip,
         seed=options.seed,
         scored=not options.no_scores,
+        priors=priors,
     )
 
 
-def _separator(options: argparse.Namespace, method: Method, device: torch.device) -> LoadedSeparator:
-    """Return the separator that is named, or one made of priors, with the chosen sources.
+def _separator(
+    options: argparse.Namespace, method: Method, device: torch.device
+) -> tuple[LoadedSeparator, LoadedSeparator]:
+    """Return the separator that is named, or one made of priors, and the same with the chosen sources.
 
     Raises:
         UserError: If an option does not fit the method or the separator.
@@ -167,14 +170,14 @@ def _separator(options: argparse.Namespace, method: Method, device: torch.device
     else:
         separator = method.posterior(options.priors or [], device=device, seed=options.seed)
     if options.sources is None:
-        return separator
+        return separator, separator
     if method.consistency is not None:
         raise UserError(
             f"--sources {options.sources}: consistency={method.consistency} moves all sources to sum to the "
             "mixture; leave one of them out"
         )
     try:
-        return SelectSources(separator, [name.strip() for name in options.sources.split(",")])
+        return separator, SelectSources(separator, [name.strip() for name in options.sources.split(",")])
     except ValueError as error:
         raise UserError(f"--{str(error).replace('=', ' ', 1)}") from error
 

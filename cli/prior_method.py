@@ -21,7 +21,6 @@ from encore.models.denoisers.diffusion_prior import DiffusionPrior
 from encore.models.loading import SHIPPED
 from encore.models.processes.diffusion import Diffusion, DiscreteDiffusion, Spacing
 from encore.models.types import LoadedSeparator
-from encore.models.wrappers import SelectSources
 
 
 def prior_separator(
@@ -103,12 +102,6 @@ def prior_separator(
         )
     except (ValueError, OSError) as error:
         raise UserError(f"--method diffusion_prior: {error}") from error
-
-
-def prior_separator_of(separator: LoadedSeparator) -> PriorSeparator | None:
-    """Return the separator of priors that this one is or selects sources of; None for all others."""
-    inner = separator.separator if isinstance(separator, SelectSources) else separator
-    return inner if isinstance(inner, PriorSeparator) else None
 
 
 def _load(name: str, path: Path, device: torch.device) -> DiffusionPrior:

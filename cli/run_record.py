@@ -15,8 +15,8 @@ from torch import nn
 
 from encore.cli.file_separation import FileSeparator
 from encore.cli.overrides import UserError
-from encore.cli.prior_method import prior_separator_of
 from encore.cli.run_folder import RunFolder
+from encore.inference.prior_separation import PriorSeparator
 from encore.models.costs import macs_per_second, parameters
 from encore.models.types import LoadedSeparator
 
@@ -30,11 +30,11 @@ def describe_run(options: argparse.Namespace, files: FileSeparator) -> dict[str,
     model = "shipped" if uri is None else Path(uri).stem
     return {
         "name": options.out.resolve().name or "infer",
-        "model": model if prior_separator_of(separator) is None else "diffusion_prior",
+        "model": model if files.priors is None else "diffusion_prior",
         "separator": uri,
         "priors": options.priors,
         "sources": list(separator.sources),
-        **costs_of(separator),
+        **costs_of(separator, files.priors),
         "sample_rate": separator.sample_rate,
         "method": files.method.describe(),
         "seed": files.seed,
@@ -76,18 +76,17 @@ def archive_previous_scores(out: Path, facts: Mapping[str, Any], *, skip_existin
     return out / f"scores.{number}.csv"
 
 
-def costs_of(separator: LoadedSeparator) -> dict[str, float]:
+def costs_of(separator: LoadedSeparator, priors: PriorSeparator | None = None) -> dict[str, float]:
     """Return ``parameters`` and ``macs_per_second`` of a separator; nothing of one that is no network.
 
     The latter are those of one call; of priors those of all forward evaluations of their networks.
     """
     if not isinstance(separator, nn.Module):
         return {}
-    made = prior_separator_of(separator)
-    if made is None:
+    if priors is None:
         cost = macs_per_second(separator)
     else:
         # one evaluation of each is counted, for all of them would take as long as a file
-        each = {id(network): macs_per_second(network) for network in made.models}
-        cost = made.evaluations * sum(each[id(prior.model)] for prior in made.priors) / len(made.priors)
+        each = {id(network): macs_per_second(network) for network in priors.models}
+        cost = priors.evaluations * sum(each[id(prior.model)] for prior in priors.priors) / len(priors.priors)
     return {"parameters": parameters(separator), "macs_per_second": cost}

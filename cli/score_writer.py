@@ -10,11 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from encore.cli.file_separation import FileSeparator, Separation
-from encore.cli.prior_method import prior_separator_of
-from encore.inference.evaluation import score_rows, step_rows
-from encore.inference.segments import ChunkStatistics
-from encore.metrics import METRIC_NAMES
 from encore.reporting import COLUMNS, final_steps, read_scores, summarise, write_scores
 from encore.reporting.labels import decimals, title
 
@@ -28,28 +23,16 @@ class ScoreWriter:
 
     Args:
         out: The output folder; rows of other files in a table that is already there are kept.
-        files: What separates them.
 
     Raises:
         ScoreTableError: If there is a table and it cannot be read.
     """
 
-    def __init__(self, out: Path, files: FileSeparator) -> None:
-        self.path, self.run, self.files = out / "scores.csv", out.resolve().name or "infer", files
+    def __init__(self, out: Path) -> None:
+        self.path, self.run = out / "scores.csv", out.resolve().name or "infer"
         self._earlier = read_scores(self.path) if self.path.exists() else None
         self._tables: list[pd.DataFrame] = []
         self._written = time.monotonic()
-
-    def rows(self, separation: Separation) -> pd.DataFrame:
-        """Return the rows of one file."""
-        name, sources = separation.job.name, self.files.separator.sources
-        items = [name] if len(sources) == 1 else [f"{name}/{source}" for source in sources]
-        rows = [
-            {"run": self.run, "item": item, **row}
-            for item, scores in zip(items, separation.scores, strict=True)
-            for row in _source_rows(self.files, separation.statistics, scores)
-        ]
-        return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def add(self, rows: pd.DataFrame) -> None:
         """Add the rows of one file; rows of the same items from an earlier run are replaced."""
@@ -105,31 +88,6 @@ def headline(summary: dict[str, Any]) -> list[str]:
         if values:
             lines.append(f"  {title(metric):<14} {'   '.join(values)}")
     return lines
-
-
-def _source_rows(
-    files: FileSeparator, found: ChunkStatistics, scores: dict[str, list[float]]
-) -> list[dict[str, Any]]:
-    """Return the rows of one source: the mixture, the one-step estimate, and every step of the method."""
-    metric = files.method.metric(files.separator.sample_rate)
-    kind, guide = ("fixed", "none") if metric is None else (metric.kind, metric.name)
-    if metric is not None and metric.name not in scores:
-        scores = {**scores, metric.name: [math.nan, *found.scores[:, 0].tolist()]}
-    base = {"input_si_sdr": scores["si_sdr"][0] if "si_sdr" in scores else math.nan}
-    made = prior_separator_of(files.separator)
-    # one call of a separator of priors costs many network evaluations
-    each = 1 if made is None else made.evaluations
-    calls = each * int(found.evaluations[0])
-    # a joint guide has no score of the mixture
-    mixture = {name: values[0] for name, values in scores.items() if name in METRIC_NAMES}
-    steps = range(files.method.steps + 1)
-    by_step = {step: {name: values[step + 1] for name, values in scores.items()} for step in steps}
-    rows = score_rows(base, mixture, guide="none", kind="mixture")
-    rows += score_rows(base, by_step[0], guide="none", kind="one_step", evaluations=min(calls, each))
-    if files.method.steps:
-        ratios = found.ratios[:, 0].tolist()
-        rows += step_rows(base, by_step, guide=guide, kind=kind, ratios=ratios, evaluations=calls)
-    return rows
 
 
 def _without_nan(value: Any) -> Any:

@@ -83,10 +83,6 @@ class BridgeSampler:
         """Network calls of an item; per source and step, but the first, where each has its own state."""
         return 2 * self.steps - 1 if self.path == "ode2" else self.steps
 
-    def usable(self, *, has_references: bool) -> bool:
-        """Return that items can be sampled with and without references."""
-        return True
-
     @torch.no_grad()
     def __call__(
         self,

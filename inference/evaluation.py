@@ -5,58 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from encore.inference.bridge_separation import BridgeSampler
 from encore.inference.options import RefineOptions
-from encore.inference.refinement import Refined, Step, Trajectory
+from encore.inference.refinement import Refined, Trajectory
 from encore.inference.search import GridSearch
 from encore.metrics.panel import MetricPanel
 from encore.metrics.reference import si_sdr
 from encore.models.types import LoadedSeparator
 
-
-class RefinementMethod(Protocol):
-    """A method that goes on from the one-step estimate: `RefineOptions`, or a sampler of bridges."""
-
-    @property
-    def name(self) -> str:
-        """Name in tables."""
-        ...
-
-    @property
-    def plain(self) -> bool:
-        """Whether its first estimate is the separator's own."""
-        ...
-
-    @property
-    def items(self) -> int | None:
-        """How many items it is for; None for all."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """``"oracle"``, ``"blind"`` or ``"fixed"``."""
-        ...
-
-    def usable(self, *, has_references: bool) -> bool:
-        """Return whether it is for items with or without references."""
-        ...
-
-    def __call__(
-        self,
-        separator: LoadedSeparator,
-        mixture: Tensor,
-        *,
-        references: Tensor | None = None,
-        generator: Generator | None = None,
-        callback: Callable[[Step], None] | None = None,
-        at_once: int = 1,
-    ) -> Refined:
-        """Separate ``(b, c, t)`` in several steps."""
-        ...
+RefinementMethod = RefineOptions | BridgeSampler
+"""A method that goes on from the one-step estimate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +63,7 @@ def evaluate(
     refined: dict[int, Refined] = {}
     trajectories: dict[int, Trajectory] = {}
     for number, method in methods.items():
-        if method.usable(has_references=references is not None):
+        if references is not None or method.kind != "oracle":
             steps = trajectories[number] = Trajectory()
             refined[number] = method(separator, mixture, callback=steps, **options)
     # one step is the separator as it is
@@ -121,10 +84,10 @@ def evaluate(
         if own_references is not None:
             input_si_sdr = float(si_sdr(own_mixture, own_references).mean())
         base = {"run": run, "item": item, "input_si_sdr": input_si_sdr}
-        rows += score_rows(base, next(scores), guide="none", kind="mixture")
-        rows += score_rows(base, next(scores), guide="none", kind="one_step", evaluations=1)
+        rows += score_rows(base, {0: next(scores)}, kind="mixture")
+        rows += score_rows(base, {0: next(scores)}, kind="one_step", evaluations=1)
         for number, found in refined.items():
-            rows += step_rows(
+            rows += score_rows(
                 base,
                 dict(zip((0, *trajectories[number].numbers), scores, strict=False)),
                 guide=methods[number].name,
@@ -177,49 +140,29 @@ def distinct(signals: Tensor) -> tuple[Tensor, list[int]]:
     return signals[kept], places
 
 
-def step_rows(
+def score_rows(
     base: Mapping[str, Any],
     scores: Mapping[int, Mapping[str, float]],
     *,
-    guide: str,
     kind: str,
-    ratios: Sequence[float],
-    evaluations: int,
-) -> list[dict[str, Any]]:
-    """Return the rows of the steps of one refined item, 0 for the one-step estimate; see `score_rows`."""
-    chosen = [math.nan, *ratios]
-    return [
-        row
-        for step, own in scores.items()
-        for row in score_rows(
-            base, own, guide=guide, kind=kind, step=step, evaluations=evaluations, ratio=chosen[step]
-        )
-    ]
-
-
-def score_rows(
-    base: Mapping[str, Any],
-    scores: Mapping[str, float],
-    *,
-    guide: str,
-    kind: str,
-    step: int = 0,
+    guide: str = "none",
+    ratios: Sequence[float] = (),
     evaluations: int = 0,
-    ratio: float = math.nan,
 ) -> list[dict[str, Any]]:
-    """Return the rows of the score table for one estimate of one item, a row per metric.
+    """Return the rows of the score table for the estimates of one item, a row per step and metric.
 
     Args:
         base: The columns ``run``, ``item`` and ``input_si_sdr``.
-        scores: Values by metric.
-        guide: Quality that steered, or ``"none"``.
+        scores: Values by metric, by number of the step; 0 for the mixture and for the one-step estimate.
         kind: ``"mixture"``, ``"one_step"``, ``"fixed"``, ``"blind"`` or ``"oracle"``.
-        step: Number of the step, 0 for the mixture and for the one-step estimate.
+        guide: Quality that steered, or ``"none"``.
+        ratios: Mixing ratios chosen at the steps from 1 on, NaN where none was.
         evaluations: Separator calls of the whole refinement.
-        ratio: Mixing ratio chosen at this step, NaN where none was.
     """
-    columns = {"step": step, "guide": guide, "kind": kind}
+    chosen = [math.nan, *ratios]
     return [
-        {**base, **columns, "metric": metric, "value": value, "ratio": ratio, "evaluations": evaluations}
-        for metric, value in scores.items()
+        {**base, "step": step, "guide": guide, "kind": kind, "metric": metric, "value": value}
+        | {"ratio": chosen[step], "evaluations": evaluations}
+        for step, own in scores.items()
+        for metric, value in own.items()
     ]

@@ -168,10 +168,6 @@ class RefineOptions:
         metric = self.metric(_ANY_RATE)
         return "fixed" if metric is None else metric.kind
 
-    def usable(self, *, has_references: bool) -> bool:
-        """Return whether an item with or without references can be refined."""
-        return has_references or self.kind != "oracle"
-
     def __call__(
         self,
         separator: LoadedSeparator,

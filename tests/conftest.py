@@ -9,7 +9,7 @@ import torch
 from infer_toys import separator_file
 from torch import Generator
 
-from encore.cli import file_scores, score_writer
+from encore.cli import file_scores
 
 RATE = 16000
 
@@ -72,5 +72,5 @@ def few_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(_rate: int, _channels: int, *, has_reference: bool) -> list[str]:
         return ["si_sdr", "stoi"] if has_reference else []
 
-    monkeypatch.setattr(score_writer, "METRIC_NAMES", ("si_sdr", "stoi"))
+    monkeypatch.setattr(file_scores, "METRIC_NAMES", ("si_sdr", "stoi"))
     monkeypatch.setattr(file_scores, "default_metrics", few)

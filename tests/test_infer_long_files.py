@@ -14,8 +14,7 @@ from infer_toys import RATE, oracle, read, run, scores, signals, write_pair
 from refinement_toys import cut_out
 from torch import Tensor
 
-from encore.cli import dry_run, input_audio
-from encore.cli.file_scores import ChunkScorer
+from encore.cli import dry_run, file_separation, input_audio
 from encore.cli.file_separation import FileSeparator
 from encore.cli.input_audio import InputAudio
 from encore.cli.inputs import Job
@@ -38,14 +37,14 @@ def test_a_long_file_is_refined_and_scored_in_segments(
     for name, frames in (("long.wav", 8000), ("short.wav", 3200)):
         write_pair(tmp_path, name, frames, channels=2, subtype="FLOAT")
     scored: list[int] = []
-    score = ChunkScorer.__call__
+    score = file_separation.score_chunk
 
-    def watched(self: ChunkScorer, chunk: Chunk, *rest: object) -> object:
+    def watched(chunk: Chunk, *rest: Any) -> Any:
         scored.append(chunk.length)
         assert chunk.mixture.shape[-1] == chunk.references.shape[-1] == chunk.length
-        return score(self, chunk, *rest)
+        return score(chunk, *rest)
 
-    monkeypatch.setattr(ChunkScorer, "__call__", watched)
+    monkeypatch.setattr(file_separation, "score_chunk", watched)
     assert run(*oracle(tmp_path, mono, scored=True), *SEGMENTS) == 0
     notes = capsys.readouterr().err
     assert "long.wav: refined in 4 segments of 0.2 s, its scores are means over them" in notes

@@ -272,9 +272,6 @@ def test_names_kinds_and_uses() -> None:
     assert kinds == ["fixed", "blind", "oracle", "oracle", "fixed"]
     assert [o.guided for o in (schedule, blind, one_step)] == [False, True, False]
     assert [o.steps for o in (schedule, blind, combined, one_step)] == [3, 20, 3, 0]
-    for options, without in ((schedule, True), (blind, True), (oracle, False), (combined, False)):
-        assert options.usable(has_references=True)
-        assert options.usable(has_references=False) == without
     changes: list[dict[str, Any]] = [{"consistency": "uniform"}, {"wiener": "multi"}, {"shifts": 1}]
     assert [replace(blind, **change).plain for change in ({}, *changes)] == [True, False, False, False]
     assert isinstance(blind.search, GreedySearch)
