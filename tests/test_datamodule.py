@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
 from encore.data.audio_writing import write_audio
-from encore.data.corpora import blind_folder, mixed_folders, paired_folders
+from encore.data.corpora import mixed_folders, paired_folders
 from encore.data.datamodule import SeparationData
 from encore.data.loaders import DrawSampler, ShardSampler
 from encore.data.music_corpora import song_folders
@@ -72,15 +72,6 @@ def test_three_validation_items_are_counted_once(world_size: int) -> None:
     assert [len(part) for part in parts] == [len(list(part)) for part in parts]
 
 
-def test_training_batches(pairs: Path) -> None:
-    loader = _data(pairs).train_dataloader()
-    batches = list(loader)
-    assert len(batches) == len(loader) == 5
-    assert all(batch["mixture"].shape == (2, 1, 800) for batch in batches)
-    assert all(batch["references"].shape == (2, 1, 1, 800) for batch in batches)
-    assert sorted(name for batch in batches for name in batch["names"]) == [f"{n:02d}" for n in range(10)]
-
-
 def test_same_seed_same_batches_and_workers_change_nothing(pairs: Path) -> None:
     first, again = list(_data(pairs).train_dataloader()), list(_data(pairs, num_workers=2).train_dataloader())
     other = list(_data(pairs, seed=4).train_dataloader())
@@ -115,12 +106,6 @@ def test_validation_is_whole_ordered_and_can_be_limited(pairs: Path) -> None:
     assert {batch["mixture"].shape[-1] for batch in limited} == {1600}
     tested = list(_data(pairs, limit_valid=3, valid_seconds=0.2).test_dataloader())
     assert [batch["mixture"].shape[-1] for batch in tested] == [1600 + 40 * n for n in range(10)]
-
-
-def test_blind_batches_have_no_references(pairs: Path) -> None:
-    data = SeparationData(test=partial(blind_folder, pairs / "noisy"), sample_rate=RATE)
-    batch = next(iter(data.test_dataloader()))
-    assert set(batch) == {"mixture", "names"}
 
 
 def test_pools_validate_on_the_same_mixtures_in_every_run(pairs: Path) -> None:
@@ -248,29 +233,6 @@ def test_a_resumed_run_goes_on_with_the_very_next_batch(
             limit=limit,
         )
         assert rest == whole[stop:], stop
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"segment_seconds": -1.0}, "segment_seconds=-1.0"),
-        ({"limit_valid": 0}, "limit_valid=0"),
-        ({"test_seconds": 0}, "test_seconds=0"),
-        ({"mix": "pools"}, "mix='pools' is unknown: use one of items, songs"),
-    ],
-)
-def test_options_out_of_range(pairs: Path, options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        _data(pairs, **options)
-
-
-def test_missing_corpora_and_folders(pairs: Path) -> None:
-    with pytest.raises(ValueError, match=r"train=None.*give data\.train"):
-        SeparationData().train_dataloader()
-    assert SeparationData().val_dataloader() == []
-    with pytest.raises(FileNotFoundError, match=r"nowhere is not a folder: point data\.root"):
-        SeparationData(root=pairs / "nowhere").setup("fit")
 
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
