@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import check_frequency
 from torch import Generator, Tensor
 
 from encore.data.augmentation import (
@@ -44,12 +45,6 @@ def gains_of(references: Tensor, before: Tensor) -> Tensor:
     return gains
 
 
-def near(actual: Tensor, expected: float) -> None:
-    """A relative frequency within four standard deviations."""
-    spread = 4 * math.sqrt(expected * (1 - expected) / COUNT)
-    assert float(actual.float().mean()) == pytest.approx(expected, abs=spread)
-
-
 def test_with_everything_off_nothing_changes() -> None:
     mixture, references = signals()
     mixed, kept = mix(DataMixing(), (mixture, references))
@@ -77,8 +72,8 @@ def test_the_linear_path_moves_its_fraction_of_items_and_either_source() -> None
     mixed, targets = mix(DataMixing(linear_path=0.3, ratio_beta=2.0), (mixture, references))
     gains = gains_of(targets, references)
     moved = (gains - 1).abs().amax(1) > 1e-4
-    near(moved, 0.3)
-    near(moved & ((gains[:, 0] - 1).abs() < 1e-4), 0.15)
+    check_frequency(moved, 0.3)
+    check_frequency(moved & ((gains[:, 0] - 1).abs() < 1e-4), 0.15)
     ratio = gains[moved].amin(1)
     assert ratio.mean() == pytest.approx(2 / 3, abs=4 * math.sqrt(1 / 18 / len(ratio)))
     # what the mixture holds besides the references shrinks with them
@@ -99,15 +94,15 @@ def test_the_estimate_path_separates_only_its_items() -> None:
     mixed, targets = mix(DataMixing(linear_path=0.2, estimate_path=0.5), (mixture, references), separate)
     assert len(seen) == 1
     far = (mixed - mixture).abs().mean((1, 2)) > 30
-    near(far, 0.5)
+    check_frequency(far, 0.5)
     # those with less than about 0.03 of the estimate look as if they had none
     rows = [int((mixture == inputs).all((1, 2)).nonzero()) for inputs in seen[0]]
     chosen = torch.zeros(COUNT, dtype=torch.bool)
     chosen[rows] = True
-    near(chosen, 0.5)
+    check_frequency(chosen, 0.5)
     assert (chosen | ~far).all()
     gains = gains_of(targets, references)
-    near(~chosen & ((gains - 1).abs().amax(1) > 1e-4), 0.2)
+    check_frequency(~chosen & ((gains - 1).abs().amax(1) > 1e-4), 0.2)
     # the blend is r x_0 + (1 - r) y, with r the gain of the source that is not refined
     ratio, kept = gains[chosen].min(1)
     estimate = torch.where(kept == 1, 1000.0, -1000.0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from corpus_trees import RATE, tone, write
+from draws import check_uniform
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -72,10 +73,7 @@ def test_segments_of_mixture_and_references_lie_at_one_place(tmp_path: Path) -> 
         assert torch.equal(sample["mixture"], whole["mixture"][:, start : start + 300])
         assert torch.equal(sample["references"], whole["references"][..., start : start + 300])
         starts.append(start)
-    # uniform on 0..700: mean 350, standard error 202 / sqrt(300) = 11.7
-    assert abs(np.mean(starts) - 350) < 4 * 11.7
-    assert 0 <= min(starts) < 35
-    assert 665 < max(starts) <= 700
+    check_uniform(starts, 0, 700)
 
 
 def test_short_items_are_padded_with_zeros_at_the_end(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from corpus_trees import RATE, SOURCES, audio, hertz, song, songs, tone, write
+from draws import check_frequency, check_uniform
 from torch import Tensor
 
 from encore.data.audio import read_audio
@@ -34,19 +35,6 @@ def draws(mixtures: MixingDataset, count: int = COUNT) -> Tensor:
         for sample in samples:
             torch.testing.assert_close(sample["mixture"], sample["references"].sum(0), rtol=0, atol=1e-6)
     return torch.stack([sample["references"] for sample in samples])
-
-
-def near(found: int, ratio: float, count: int = COUNT) -> None:
-    assert found / count == pytest.approx(ratio, abs=4 * np.sqrt(ratio * (1 - ratio) / count))
-
-
-def check_uniform(values: Any, low: float, high: float, tolerance: float = 1e-3) -> None:
-    """Check range, extremes and mean of draws."""
-    values = np.asarray(values)
-    width = high - low
-    assert low - tolerance <= values.min() < low + 0.03 * width
-    assert high - 0.03 * width < values.max() <= high + tolerance
-    assert values.mean() == pytest.approx((low + high) / 2, abs=4 * width / np.sqrt(12 * values.size))
 
 
 def pitch(reference: Tensor) -> int:
@@ -120,7 +108,7 @@ def test_no_mixture_has_one_speaker_twice_and_all_pairs_occur(voices: Path, tmp_
     assert len(pairs) == 20
     assert all(first != second for first, second in pairs)
     for speaker in range(5):
-        near(sum(pairs[pair] for pair in pairs if pair[0] == 500 + 250 * speaker), 1 / 5, 500)
+        check_frequency([pitch(first) == 500 + 250 * speaker for first, _, _ in drawn], 1 / 5)
     assert {pitch(noise) for _, _, noise in drawn} == {3500}
     five = draws(dataset(speaker_pools(voices, speakers=5), [f"speaker{n}" for n in range(1, 6)]), 1)[0]
     assert sorted(map(pitch, five)) == [500, 750, 1000, 1250, 1500]
@@ -138,8 +126,8 @@ def test_every_source_comes_from_a_song_and_a_time_of_its_own_or_all_from_one(
         ]
         for stem in range(4):
             for number in range(3):
-                near(sum(row[stem] == number for row in drawn), 1 / 3)
-        near(sum(len(set(row)) == 1 for row in drawn), same_song + (1 - same_song) / 27)
+                check_frequency([row[stem] == number for row in drawn], 1 / 3)
+        check_frequency([len(set(row)) == 1 for row in drawn], same_song + (1 - same_song) / 27)
     # stems that are ramps say where they begin by their first sample
     files = {stem: write(tmp_path / f"{stem}.wav", np.arange(4000.0)[:, None] / 4000) for stem in "ab"}
     ramps = [Item(name="ramps", mixture=None, references=files)]
@@ -173,7 +161,7 @@ def test_silent_segments_are_drawn_anew_up_to_ten_times(tmp_path: Path, kind: st
     for skip, ratio in ((False, 5200 / 7200), (True, (5200 / 7200) ** 10)):
         options = {"skip_silent": skip, "same_song": float(kind == "together")}
         vocals = draws(dataset(made, ("vocals", "drums"), **options))[:, 0]
-        near(int((~vocals.flatten(1).any(1)).sum()), ratio)
+        check_frequency(~vocals.flatten(1).any(1), ratio)
 
 
 def test_short_and_silent_files_are_padded_and_end_the_draws(tmp_path: Path) -> None:
@@ -210,4 +198,4 @@ def test_songs_that_lack_a_source_are_left_out_of_its_draws_or_silent(tmp_path: 
     assert len({pitch(drums) for drums in apart[:50, 1]}) == 2
     for options in ({"same_song": 1.0, "skip_silent": True}, {"same_song": 0.0, "skip_silent": False}):
         vocals = draws(dataset([full, instrumental], both, **options))[:, 0]
-        near(int(vocals.flatten(1).any(1).sum()), 0.5)
+        check_frequency(vocals.flatten(1).any(1), 0.5)

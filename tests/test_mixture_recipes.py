@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from corpus_trees import audio
+from draws import check_uniform
 from torch import Generator, Tensor
 
 from encore.data.audio import read_audio
@@ -57,12 +58,7 @@ def many(count: int) -> list[Generator]:
 def test_a_source_lies_whole_anywhere_in_the_mixture() -> None:
     spans = [span(place([event(16_000)], FRAMES, draw)[1][0]) for draw in many(300)]
     assert {end - begin for begin, end in spans} == {16_000}
-    begins = np.array([begin for begin, _ in spans]) / (FRAMES - 16_000)
-    assert begins.min() >= 0
-    assert begins.max() <= 1
-    # uniform: mean 1/2, standard deviation 1/sqrt(12), of 300 draws
-    assert begins.mean() == pytest.approx(0.5, abs=3 / np.sqrt(12 * 300))
-    assert begins.std() == pytest.approx(1 / np.sqrt(12), abs=0.03)
+    check_uniform([begin for begin, _ in spans], 0, FRAMES - 16_000)
 
 
 def test_a_later_source_begins_to_sound_while_the_one_before_it_sounds() -> None:
@@ -75,9 +71,8 @@ def test_a_later_source_begins_to_sound_while_the_one_before_it_sounds() -> None
         assert [end - begin for begin, end in spans] == [12_800, 2560, 25_600]
         assert all(begin <= later < end for (begin, end), (later, _) in pairwise(spans))
         gaps.append([(spans[1][0] - spans[0][0]) / 12_800, (spans[2][0] - spans[1][0]) / 2560])
-    # in any part of it, first to last
-    assert np.min(gaps, 0).max() < 0.03
-    assert np.max(gaps, 0).min() > 0.97
+    for column in np.transpose(gaps):
+        check_uniform(column, 0, 1)
     same, again, other = (place(events, FRAMES, Generator().manual_seed(seed))[1] for seed in (0, 0, 1))
     assert torch.equal(same, again)
     assert not torch.equal(same, other)
@@ -89,8 +84,8 @@ def test_levels_are_exact_over_the_mixture_evenly_drawn_and_nothing_is_clipped()
         placements, rows = place(events, FRAMES, draw)
         levels.append((10 * rows.double().square().mean(1).log10()).tolist())
         assert levels[-1] == pytest.approx([placement.level_db for placement in placements], abs=1e-4)
-    assert -25 - 1e-4 <= np.min(levels) <= np.max(levels) <= -20 + 1e-4
-    assert np.mean(levels, 0) == pytest.approx([-22.5, -22.5], abs=0.4)
+    for column in np.transpose(levels):
+        check_uniform(column, -25, -20)
     assert float(place([event(32)] * 2, FRAMES, Generator())[1].abs().max()) > 2
 
 
