@@ -35,25 +35,22 @@ def composed(*overrides: str) -> DictConfig:
     return config
 
 
-@pytest.mark.parametrize(
-    ("hardware", "accelerator", "devices", "strategy", "precision", "workers"),
-    [
-        ("auto", "auto", 1, "auto", "32-true", 2),
-        ("cpu", "cpu", 1, "auto", "32-true", 2),
-        ("gpu", "gpu", 1, "auto", "bf16-mixed", 8),
-        ("ddp", "gpu", -1, "ddp", "bf16-mixed", 8),
-    ],
-)
-def test_hardware_sets_trainer_and_loader(
-    hardware: str, accelerator: str, devices: int, strategy: str, precision: str, workers: int
-) -> None:
-    config = composed(f"hardware={hardware}")
-    trainer = config.trainer
-    assert (trainer.accelerator, trainer.devices, trainer.strategy) == (accelerator, devices, strategy)
-    assert (trainer.precision, config.data.num_workers) == (precision, workers)
+HARDWARE = {
+    "auto": ("auto", 1, "auto", "32-true", 2),
+    "cpu": ("cpu", 1, "auto", "32-true", 2),
+    "gpu": ("gpu", 1, "auto", "bf16-mixed", 8),
+    "ddp": ("gpu", -1, "ddp", "bf16-mixed", 8),
+}
+"""Accelerator, devices, strategy and precision of the trainer, and workers of each loader."""
 
 
-def test_without_a_choice_nothing_is_chosen_for_the_user() -> None:
+def test_hardware_sets_trainer_and_loader() -> None:
+    for hardware, expected in HARDWARE.items():
+        config = composed(f"hardware={hardware}")
+        trainer = config.trainer
+        found = (trainer.accelerator, trainer.devices, trainer.strategy, trainer.precision)
+        assert (*found, config.data.num_workers) == expected
+    # nothing is chosen for the user
     assert composed() == composed("hardware=auto")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from toys import toy_data, toy_module, toy_trainer
 from encore.callbacks.multi_step_inference import MultiStepInference
 from encore.data.audio import read_audio
 from encore.data.audio_writing import write_audio
-from encore.data.corpora import Item
 from encore.data.datamodule import SeparationData
+from encore.data.music_corpora import song_folders
 from encore.inference import GridSearch, RefineOptions, refine
 from encore.lightning_modules.losses import PermutationInvariant, negative_snr
 from encore.lightning_modules.separation import SeparationModule
@@ -163,24 +164,13 @@ class Halves(nn.Module):
 
 def speakers(corpus: Path) -> SeparationData:
     """Items whose speakers are the upper and the lower half of their waveforms, in turn."""
-    folder = corpus / "clean_trainset_28spk_wav"
-    items = []
-    for number, path in enumerate(sorted(folder.glob("*.wav"))[:4]):
+    for number, path in enumerate(sorted((corpus / "clean_trainset_28spk_wav").glob("*.wav"))[:4]):
         waveform, rate = read_audio(path)
-        for name, part in (
-            ("mix", waveform),
-            ("upper", waveform.clamp_min(0)),
-            ("lower", waveform.clamp_max(0)),
-        ):
-            write_audio(corpus / "speakers" / f"{number}_{name}.wav", part, rate)
-        names = ("upper", "lower") if number % 2 else ("lower", "upper")
-        references = {
-            f"speaker{place}": corpus / "speakers" / f"{number}_{name}.wav"
-            for place, name in enumerate(names, start=1)
-        }
-        mixture = corpus / "speakers" / f"{number}_mix.wav"
-        items.append(Item(name=str(number), mixture=mixture, references=references))
-    return SeparationData(train=lambda: items, valid=lambda: items, sources=Halves.sources, batch_size=2)
+        halves = [waveform.clamp_min(0), waveform.clamp_max(0)][:: 1 if number % 2 else -1]
+        for name, part in zip(("mixture", *Halves.sources), (waveform, *halves), strict=True):
+            write_audio(corpus / "speakers" / str(number) / f"{name}.wav", part, rate)
+    items = partial(song_folders, corpus / "speakers", Halves.sources)
+    return SeparationData(train=items, valid=items, sources=Halves.sources, batch_size=2)
 
 
 def test_speakers_are_refined_together_and_scored_in_the_order_of_their_references(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 import soundfile
 import torch
+from corpus_trees import of_config
 from gaussian_sources import GaussianSources
 from lightning.pytorch.callbacks import ModelCheckpoint
 from prior_toys import CLASSES, prior_config, toy_prior
@@ -187,30 +188,14 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         load_prior(CONFIGS.parent / "models" / "shipped" / "speech_denoiser.safetensors")
 
 
-@pytest.mark.parametrize("experiment", ["prior_speech", "prior_sound"])
-def test_the_experiments_run_a_fast_dev_run(experiment: str, tmp_path: Path) -> None:
-    corpus = tmp_path / "corpus"
-    if experiment == "prior_speech":
-        for speaker in ("p225", "p226"):
-            for number in (1, 2):
-                path = corpus / "wav48_silence_trimmed" / speaker / f"{speaker}_00{number}_mic1.flac"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                soundfile.write(path, 0.1 * noise(1, 1, 4000, seed=number)[0, 0].numpy(), 16000)
-        options = ["data.train.test_speakers=1", "data.train.valid_every=2"]
-    else:
-        (corpus / "audio_train").mkdir(parents=True)
-        rows = ["fname,label,manually_verified"]
-        for number in range(4):
-            path = corpus / "audio_train" / f"{number}.wav"
-            soundfile.write(path, 0.1 * noise(1, 1, 4000, seed=number)[0, 0].numpy(), 16000)
-            rows.append(f"{number}.wav,{'Flute' if number % 2 else 'Bark'},1")
-        (corpus / "train.csv").write_text("\n".join(rows))
-        options = ["data.train.valid_every=2", "data.classes=[Bark,Flute]"]
+@pytest.mark.parametrize(("experiment", "data"), [("prior_speech", "vctk"), ("prior_sound", "fsdkaggle2018")])
+def test_the_experiments_run_a_fast_dev_run(experiment: str, data: str, tmp_path: Path) -> None:
+    of_config(data, tmp_path / "corpus")
     done = train(
         tmp_path,
-        *(f"experiment={experiment}", f"data.root={corpus}", "model=prior_tiny", "data.segment_seconds=0.1"),
+        *(f"experiment={experiment}", "data.root=corpus", "model=prior_tiny", "data.segment_seconds=0.1"),
         *("data.num_workers=0", "data.batch_size=1", "module.scheduler.warmup=1"),
-        *("trainer.fast_dev_run=true", "name=run", *options),
+        *("trainer.fast_dev_run=true", "name=run"),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((tmp_path / "outputs" / "run" / "run.json").read_text())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 import torch
 import wandb
 from corpus_trees import libri2mix
-from train_toys import SMALL, train, train_alone
+from train_toys import SMALL, train
 
 from encore.cli.overrides import CONFIGS, UserError, check_overrides
 from encore.cli.run_folder import RunFolder, run_id
@@ -30,7 +31,11 @@ def test_a_run_folder_says_what_was_built_and_how_it_scored(first_run: Path) -> 
     record = json.loads((run / "run.json").read_text())
     assert record["training_steps"] == 2
     assert record["finished"] is True
-    assert record["parameters"] == parameters(load_separator(run / "checkpoints" / "last.ckpt"))
+    torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    separator = load_separator(run / "checkpoints" / "last.ckpt")
+    assert record["parameters"] == parameters(separator)
+    assert separator.sources == ("speech",)
+    assert separator(torch.randn(1, 1, 1000)).shape == (1, 1, 1, 1000)
     assert record["model"] == "conv_tasnet_tiny"
     assert record["run_id"] == run_id(run)
     assert "torch==" in (run / "environment.txt").read_text()
@@ -42,32 +47,15 @@ def test_a_run_folder_says_what_was_built_and_how_it_scored(first_run: Path) -> 
     assert logged["val/multi_step/si_sdr_oracle/snr"].notna().sum() == 1
 
 
-def test_its_checkpoint_is_safe_and_loads(first_run: Path) -> None:
-    path = first_run / "outputs" / "run" / "checkpoints" / "last.ckpt"
-    torch.load(path, weights_only=True)
-    separator = load_separator(path)
-    assert separator.sources == ("speech",)
-    assert separator(torch.randn(1, 1, 1000)).shape == (1, 1, 1, 1000)
-
-
-def test_a_second_run_does_not_overwrite_the_first(first_run: Path, corpus: Path) -> None:
-    done = train(first_run, *SMALL, f"data.root={corpus}", "trainer.max_steps=4", "name=run")
+def test_a_second_run_does_not_overwrite_the_first_but_goes_on_where_it_stopped(
+    first_run: Path, corpus: Path
+) -> None:
+    command = (*SMALL, f"data.root={corpus}", "trainer.max_steps=4", "name=run", "logger=none")
+    done = train(first_run, *command)
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
-    assert "ckpt=last" in done.stderr
+    assert re.search("^error: .*ckpt=last", done.stderr.strip().splitlines()[-1])
     assert "Traceback" not in done.stderr
-
-
-def test_resuming_goes_on_where_the_run_stopped(first_run: Path, corpus: Path) -> None:
-    done = train(
-        first_run,
-        *SMALL,
-        f"data.root={corpus}",
-        "trainer.max_steps=4",
-        "name=run",
-        "ckpt=last",
-        "logger=none",
-    )
+    done = train(first_run, *command, "ckpt=last")
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((first_run / "outputs" / "run" / "run.json").read_text())
     assert record["training_steps"] == 4
@@ -133,12 +121,6 @@ def test_right_overrides_and_sweeps_pass() -> None:
     check_overrides(["-m", "model=bsrnn_xtiny,bsrnn_tiny", "seed=1,2", "data.root=a b"], config_name="train")
 
 
-def test_a_missing_value_is_named(tmp_path: Path) -> None:
-    done = train_alone(tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.strip() == "error: data.root is not set: give data.root=..."
-
-
 def test_checkpoints_to_go_on_from(tmp_path: Path) -> None:
     """The newest of our last one and that of a requeue; none in a new folder; never one that was cut off."""
     folder = RunFolder(tmp_path / "run")
@@ -167,6 +149,7 @@ BFLOAT16 = ("model=bsrnn_xtiny", "trainer.precision=bf16-mixed", "trainer.accele
     ("overrides", "fault"),
     [
         (["data.root=nowhere"], "nowhere"),
+        (["data.root=???"], "data.root is not set: give data.root=...$"),
         (["data.sample_rate=abc"], "data.sample_rate=abc: give a whole number"),
         (["trainer.max_steps=two"], "trainer.max_steps=two: give a whole number"),
         (["trainer.max_steps=-5"], "`max_steps` must be a non-negative integer"),
@@ -180,6 +163,5 @@ def test_what_cannot_be_trained_is_one_line(
     done = train(tmp_path, *SMALL, f"data.root={corpus}", "name=run", *overrides)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ")
-    assert fault in last
+    assert re.search(f"^error: .*{fault}", last)
     assert "Traceback" not in done.stderr

@@ -59,13 +59,6 @@ def test_the_schedule_counts_optimiser_steps_not_batches() -> None:
     assert rates == pytest.approx([0.05, 0.1, 0.1, 0.1 * (0.02 + 0.98 * 0.5)])
 
 
-def test_accumulated_batches_weigh_as_one_large_one() -> None:
-    trained = module()
-    fitted(trained, batches(1.0, 2.0), accumulate_grad_batches=2, max_steps=1)
-    # mean of the gradients 2 x (0.5 x - 1) at x = 1 and 2
-    assert float(trained.separator.weight.detach()) == pytest.approx(0.5 - 0.1 * (-1 + 0) / 2)
-
-
 def test_a_step_that_is_not_finite_raises_unless_it_may_be_skipped() -> None:
     with pytest.raises(ValueError, match=r"loss is nan at step 1 \(items a\)"):
         fitted(module(), batches(1.0, float("nan")), max_steps=2)
