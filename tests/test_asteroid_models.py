@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from separator_toys import configured, noise
-from torch import Tensor, nn
+from torch import nn
 
 from encore.common.packages import MissingPackageError
 from encore.models.checkpoint import instantiate
@@ -51,18 +51,6 @@ def test_each_size_is_more_than_twice_the_one_before(family: str) -> None:
     assert 1e5 <= tiny <= 3e5
     assert small > 2 * tiny
     assert medium > 2 * small
-
-
-def test_a_network_already_built_is_wrapped() -> None:
-    class Halves(nn.Module):
-        def forward(self, waveform: Tensor) -> Tensor:
-            return waveform.repeat(1, 2, 1) / 2
-
-    mixture = noise(2, 3, 7)
-    estimates = AsteroidSeparator(Halves(), ["a", "b"], 8000, 3)(mixture)
-    torch.testing.assert_close(estimates.sum(dim=1), mixture, rtol=0, atol=0)
-    with pytest.raises(ValueError, match="names 1, but the network estimates 2"):
-        AsteroidSeparator(Halves(), ["a"], 8000, 3)(mixture)
 
 
 def test_without_asteroid_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ from encore.models.export import Extent, largest_difference, write
 from encore.models.export.__main__ import main
 from encore.models.export.spectral import RealValuedBSRNN
 from encore.models.loading import load_separator
-from encore.models.separators.asteroid import AsteroidSeparator
+from encore.models.separators.asteroid import frames
 from encore.models.separators.bsrnn import BSRNN
+from encore.models.separators.contract import AdaptedSeparator
 
 BSRNN_CONFIG = {
     "_target_": "encore.models.separators.bsrnn.BSRNN",
@@ -77,7 +78,9 @@ def test_graphs_keep_any_length(name: str, shortest: int, suffix: str, tmp_path:
 def test_a_network_as_asteroid_built_it_keeps_any_length(suffix: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = ConvTasNet(n_src=2, norm_type="fgLN", sample_rate=8000, **ASTEROID["ConvTasNet"])
-    separator = AsteroidSeparator(network, ["a", "b"], 8000).eval().requires_grad_(False)
+    shortest, step = frames(network)
+    separator = AdaptedSeparator(["a", "b"], 8000, 1, network, shortest=shortest, step=step)
+    separator.eval().requires_grad_(False)
     run, _ = write(tmp_path / f"a{suffix}", separator)
     for shape in ((1, 1, 4001), (3, 1, 8000)):
         torch.testing.assert_close(run(noise(*shape)), separator(noise(*shape)), rtol=1e-4, atol=1e-5)

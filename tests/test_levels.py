@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from encore.inference import GridSearch, RefineOptions, at_level_of, refine
 from encore.metrics import oracle, si_sdr
 from encore.models.levels import normalized, without_normalization
-from encore.models.pretrained.base import PretrainedSeparator
+from encore.models.separators.contract import AdaptedSeparator
 from encore.models.separators.hdemucs import HDemucs
 from encore.models.wrappers import LeastSquares, Resampled, Standardised
 
 
-class Squash(PretrainedSeparator):
+class Squash(AdaptedSeparator):
     """A separator whose estimates depend on the level of its input."""
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ from encore.inference.bridges import with_ratio
 from encore.inference.quality import cost_of
 from encore.metrics import Metric, get_metric
 from encore.models.levels import without_normalization
-from encore.models.pretrained.base import PretrainedSeparator
+from encore.models.separators.contract import AdaptedSeparator
 from encore.models.wrappers import Standardised, match_channels
 
 RATE, GROUPS = 8000, [[0, 1]]
@@ -50,7 +50,7 @@ FIXED_POINT = get_metric("fixed_point", sample_rate=RATE)
 SEARCH = GridSearch(4, steps=3)
 
 
-class Net(PretrainedSeparator):
+class Net(AdaptedSeparator):
     """Two sources; what comes out depends on the level of what goes in."""
 
     def __init__(self, sources: tuple[str, ...] = ("a", "b"), channels: int = 2) -> None:

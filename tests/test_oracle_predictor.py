@@ -7,7 +7,7 @@ from torch import Tensor
 
 from encore.inference.oracle_predictor import accompaniment_gain, oracle_predictor
 from encore.metrics.reference import si_sdr
-from encore.models.pretrained.base import PretrainedSeparator
+from encore.models.separators.contract import AdaptedSeparator
 from encore.models.wrappers import Standardised
 
 PUBLISHED = (1, 0.964, 0.923, 0.875, 0.818, 0.75, 0.667, 0.563, 0.429, 0.25)
@@ -71,7 +71,7 @@ def test_what_is_no_named_source_fades_with_the_others() -> None:
 
 
 def test_remixes_are_normalized_by_the_original_mixture() -> None:
-    class Recorded(PretrainedSeparator):
+    class Recorded(AdaptedSeparator):
         def __init__(self) -> None:
             super().__init__(("a", "b"), 8000, 1)
             self.levels: list[float] = []

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from encore.models import load_separator, select
 from encore.models.levels import normalized, without_normalization
-from encore.models.pretrained.base import PretrainedSeparator
+from encore.models.separators.contract import AdaptedSeparator
 from encore.models.wrappers import PerSource, SelectSources, Standardised
 
 
-class Counting(PretrainedSeparator):
+class Counting(AdaptedSeparator):
     def __init__(self, *sources: str, rate: int = 8000) -> None:
         super().__init__(sources, rate, 1)
         self.calls = 0

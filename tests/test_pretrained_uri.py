@@ -16,8 +16,8 @@ from encore.common.uri import parse_uri
 from encore.metrics import EXTERNAL_METRICS
 from encore.models import load_separator
 from encore.models.pretrained import registry
-from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.pretrained.registry import LOADERS, Loader
+from encore.models.separators.contract import AdaptedSeparator
 from encore.models.wrappers import LeastSquares, Resampled
 
 ROOT = Path(infer.__file__).parent
@@ -129,7 +129,7 @@ def test_prefetching_metrics_says_what_failed(
     assert captured.out == "".join(f"{name}: /cache/{name}\n" for name in EXTERNAL_METRICS[1:])
 
 
-HALVES = PretrainedSeparator(("a", "b"), 8000, 1, lambda x: torch.stack([0.5 * x, -0.25 * x], dim=1))
+HALVES = AdaptedSeparator(("a", "b"), 8000, 1, lambda x: torch.stack([0.5 * x, -0.25 * x], dim=1))
 
 
 def test_another_rate_is_the_input_that_a_file_of_that_rate_would_be(generator: Generator) -> None:

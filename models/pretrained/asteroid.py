@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from encore.common.errors import one_line
 from encore.common.files import read_safely
 from encore.common.names import nearest
-from encore.models.pretrained.base import PretrainedSeparator, default_names
 from encore.models.pretrained.downloads import fetch
-from encore.models.separators.asteroid import ARCHITECTURES, AsteroidSeparator
+from encore.models.separators.asteroid import ARCHITECTURES, frames
+from encore.models.separators.contract import AdaptedSeparator, default_names
 
 ENHANCERS = ("DCUNet", "DeMask")
 """Classes of ``asteroid.models`` that are opened besides those that this project trains."""
@@ -65,15 +65,13 @@ def open_asteroid(name: str, *, sample_rate: int | None = None) -> nn.Module:
     if rate is None:
         raise ValueError(f"asteroid model '{name}' does not say its sampling rate: add ?sample_rate=8000")
     network = _build({**content, "model_args": arguments | {"sample_rate": float(rate)}}, path)
-    kernel, step = _frames(network)
-    count = _count_sources(network, kernel + step)
+    shortest, step = frames(network)
+    with torch.no_grad():
+        # not every class has the number as an attribute
+        count = network.eval()(torch.zeros(1, 1, shortest + step * 100)).shape[1]
     task = str(content.get("task", "")) + name
     names = ("speech", "noise") if count == 2 and "both" in task.lower() else default_names(count)
-    rate = round(float(rate))
-    if type(network).__name__ == "DCUNet":
-        # its deepest layer needs one step of frames at least
-        return PretrainedSeparator(names, rate, 1, network, shortest=kernel + step, step=step)
-    return AsteroidSeparator(network, names, rate)
+    return AdaptedSeparator(names, round(float(rate)), 1, network, shortest=shortest, step=step)
 
 
 def _find(name: str) -> Path:
@@ -99,18 +97,3 @@ def _build(content: Mapping[str, Any], path: Path) -> nn.Module:
     except (TypeError, RuntimeError, ValueError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"'{path}' does not fit asteroid's {given}: {one_line(error)}") from error
     return network
-
-
-def _frames(network: Any) -> tuple[int, int]:
-    """Return the samples of a frame, and those between lengths that the network takes."""
-    filterbank = network.encoder.filterbank
-    # the strides of a DCUNet in time want whole steps of frames
-    hops = network.masker.encoders_stride_product[1] if type(network).__name__ == "DCUNet" else 1
-    return int(filterbank.kernel_size), int(filterbank.stride * hops)
-
-
-@torch.no_grad()
-def _count_sources(network: nn.Module, length: int) -> int:
-    """Return the number of sources, from a short call: not every class has it as an attribute."""
-    estimates: Tensor = network.eval()(torch.zeros(1, 1, length))
-    return estimates.shape[1]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from encore.common.errors import one_line
 from encore.common.files import read_yaml
 from encore.common.names import nearest
-from encore.models.pretrained.base import PretrainedSeparator, round_up
+from encore.models.separators.contract import AdaptedSeparator, round_up
 from encore.models.weights import load_completely, read_state_dict
 
 _IGNORED = ("use_torch_checkpoint", "skip_connection", "linear_transformer_depth")
@@ -74,7 +74,7 @@ def open_bs_roformer(path: str, *, config: Path | None = None) -> nn.Module:
     # centred frames reflect half a window at each end, and the inverse transform returns whole hops only
     window, hop = (network.stft_kwargs[name] for name in ("n_fft", "hop_length"))
     shortest = round_up(window, hop)
-    return PretrainedSeparator(sources, rate, network.audio_channels, network, shortest=shortest, step=hop)
+    return AdaptedSeparator(sources, rate, network.audio_channels, network, shortest=shortest, step=hop)
 
 
 def _sources(training: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.pretrained.demucs_files import find_bag
+from encore.models.separators.contract import AdaptedSeparator
 from encore.models.wrappers import Standardised
 
 OVERLAP = 0.25
@@ -40,7 +40,7 @@ def open_demucs(name: str, *, repo: str | None = None) -> nn.Module:
     # a hybrid's transform reflects one and a half hops, and rounds up to a whole one
     shortest = max(1, *(5 * getattr(model, "hop_length", 0) // 2 for model in bag.models))
     return Standardised(
-        PretrainedSeparator(
+        AdaptedSeparator(
             bag.sources, bag.samplerate, bag.audio_channels, WeightedMean(bag), shortest=shortest
         )
     )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from encore.common.errors import one_line
 from encore.common.files import check_file, tensors_only
-from encore.models.pretrained.base import PretrainedSeparator, default_names
 from encore.models.pretrained.downloads import fetch
+from encore.models.separators.contract import AdaptedSeparator, default_names
 from encore.models.weights import load_completely, read_state_dict
 
 
@@ -60,7 +60,7 @@ def open_espnet(
     return EspnetSeparator(speech, rate)
 
 
-class EspnetSeparator(PretrainedSeparator):
+class EspnetSeparator(AdaptedSeparator):
     """ESPnet's ``SeparateSpeech`` on tensors; it returns arrays, so no gradients go through it.
 
     Args:

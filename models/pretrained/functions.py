@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from encore.common.errors import one_line
 from encore.common.graphs import Graph
-from encore.models.pretrained.base import PretrainedSeparator, round_up
+from encore.models.separators.contract import AdaptedSeparator, round_up
 from encore.models.types import LoadedSeparator
 
 LAYOUTS = {"bct": "(batch, channel, time)", "bt": "(batch, time)"}
@@ -68,7 +68,7 @@ def as_separator(
     return FunctionSeparator(function, **known | {"channels": known["channels"] or 1}, layout=layout)
 
 
-class FunctionSeparator(PretrainedSeparator):
+class FunctionSeparator(AdaptedSeparator):
     """A function from waveforms to waveforms, with the arguments of `as_separator`, all known but the layout.
 
     Raises:

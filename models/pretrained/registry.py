@@ -1,7 +1,7 @@
 """The registry of loaders: which scheme opens what. Nothing of another project is imported to read it.
 
 A further loader is a file with a function that builds a network, sets its weights and returns a
-`encore.models.pretrained.base.PretrainedSeparator` of it, and a row here.
+`encore.models.separators.contract.AdaptedSeparator` of it, and a row here.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from encore.common.names import nearest
-from encore.models.pretrained.base import PretrainedSeparator
 from encore.models.pretrained.downloads import fetch
+from encore.models.separators.contract import AdaptedSeparator
 from encore.models.weights import load_completely, read_state_dict
 from encore.models.wrappers import Standardised
 
@@ -50,11 +50,11 @@ def open_torchaudio(name: str, *, weights: Path | None = None) -> nn.Module:
     network: Any = bundle._model_factory_func()
     load_completely(network, read_state_dict(path), path)
     if not name.startswith("HDEMUCS"):
-        return PretrainedSeparator(BUNDLES[name], bundle.sample_rate, 1, network)
+        return AdaptedSeparator(BUNDLES[name], bundle.sample_rate, 1, network)
     # its transform reflects one and a half hops, and rounds up to a whole one
     shortest = 5 * network.hop_length // 2
     return Standardised(
-        PretrainedSeparator(
+        AdaptedSeparator(
             BUNDLES[name], bundle.sample_rate, network.audio_channels, network, shortest=shortest
         )
     )

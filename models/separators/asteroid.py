@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from encore.common.names import similar
 from encore.common.packages import require
-from encore.models.separators.contract import SeparatorNetwork
+from encore.models.separators.contract import AdaptedSeparator
 
 ARCHITECTURES = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
 """The classes of ``asteroid.models`` that map waveforms to waveforms and build on today's torch."""
@@ -24,7 +24,7 @@ _PAD_THEMSELVES = frozenset({"SuDORMRFImprovedNet", "SuDORMRFNet"})
 _SET_BY_THE_ADAPTER = {"n_src": "sources", "sample_rate": "sample_rate"}
 
 
-class AsteroidSeparator(SeparatorNetwork):
+class AsteroidSeparator(AdaptedSeparator):
     """One of asteroid's networks as a separator.
 
     Three things are added to the network:
@@ -37,12 +37,11 @@ class AsteroidSeparator(SeparatorNetwork):
       weights; the networks see one channel only.
     - *Level.* Nothing is normalised, before or after.
 
-    A network built here computes asteroid's global layer norm by torch's own kernel: the same numbers up to
+    It computes asteroid's global layer norm by torch's own kernel: the same numbers up to
     rounding, under the same parameter names, in less time (docs/results.md).
 
     Args:
-        architecture: Name of a class in ``asteroid.models``, one of `ARCHITECTURES`; or a network
-            already built that maps ``(batch, 1, time)`` to ``(batch, source, time)``.
+        architecture: Name of a class in ``asteroid.models``, one of `ARCHITECTURES`.
         sources: Names of the estimated sources, in the order of the source axis.
         sample_rate: Rate in Hz of mixture and estimates.
         channels: Channels of mixture and estimates.
@@ -57,47 +56,33 @@ class AsteroidSeparator(SeparatorNetwork):
 
     def __init__(
         self,
-        architecture: str | nn.Module,
+        architecture: str,
         sources: Sequence[str],
         sample_rate: int,
         channels: int = 1,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(sources, sample_rate, channels)
-        if isinstance(architecture, nn.Module):
-            if options:
-                raise ValueError(
-                    f"options={dict(options)!r}: a network already built takes none, leave it out"
-                )
-            self.network = architecture
-        else:
-            self.network = _build(architecture, len(self.sources), self.sample_rate, dict(options or {}))
+        self.network = _build(architecture, len(self.sources), self.sample_rate, dict(options or {}))
+        self.shortest, self.step = frames(self.network)
 
-    def separate(self, mixture: Tensor) -> Tensor:
-        """See `SeparatorNetwork`."""
-        length = mixture.shape[-1]
-        single = rearrange(mixture, "b c t -> (b c) 1 t")
-        single = F.pad(single, (0, self._whole_frames(length) - length))
-        estimates: Tensor = self.network(single)[..., :length]
-        if estimates.shape[1] != len(self.sources):
-            raise ValueError(
-                f"sources={self.sources!r} names {len(self.sources)}, but the network "
-                f"estimates {estimates.shape[1]}: give one name for each"
-            )
-        # under autocast the decoder gives bfloat16, too coarse to take a loss or a score of
-        return rearrange(estimates.to(mixture.dtype), "(b c) s t -> b s c t", c=self.channels)
+    def estimate(self, mixture: Tensor) -> Tensor:
+        """Call the network on every channel."""
+        estimates: Tensor = self.network(rearrange(mixture, "b c t -> (b c) 1 t"))
+        return rearrange(estimates, "(b c) s t -> b s c t", c=self.channels)
 
-    def _whole_frames(self, length: int) -> int:
-        """Samples of the shortest whole number of encoder frames that holds ``length`` samples."""
-        filterbank = getattr(getattr(self.network, "encoder", None), "filterbank", None)
-        if filterbank is None or type(self.network).__name__ in _PAD_THEMSELVES:
-            return length
-        kernel, stride = int(filterbank.kernel_size), int(filterbank.stride)
-        beyond = length - kernel
-        # TorchScript's tracer, which gives tensors, would decide a comparison for all lengths
-        beyond = (beyond + abs(beyond)) // 2 if isinstance(beyond, Tensor) else max(beyond, 0)
-        # rounded up; no negative number is divided, as ONNX would round that towards zero
-        return kernel + (beyond + stride - 1) // stride * stride
+
+def frames(network: Any) -> tuple[int, int]:
+    """Return the fewest samples that a network of asteroid's takes, and the step to the next such length."""
+    name, filterbank = type(network).__name__, network.encoder.filterbank
+    if name in _PAD_THEMSELVES:
+        return 1, 1
+    kernel, stride = int(filterbank.kernel_size), int(filterbank.stride)
+    if name != "DCUNet":
+        return kernel, stride
+    # its strides in time want whole steps of frames, and its deepest layer one of them at least
+    step = stride * int(network.masker.encoders_stride_product[1])
+    return kernel + step, step
 
 
 def _build(architecture: str, number_of_sources: int, sample_rate: int, options: dict[str, Any]) -> nn.Module:

@@ -1,10 +1,12 @@
-"""Base classes of this project's networks, and the checks that adapters of other projects share with them."""
+"""Base classes of this project's networks and of adapters to those of others, and their checks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class AudioNetwork(nn.Module):
@@ -58,6 +60,88 @@ class SeparatorNetwork(AudioNetwork):
     def separate(self, mixture: Tensor) -> Tensor:
         """Separate a mixture whose shape has been checked; see `forward`."""
         raise NotImplementedError
+
+
+class AdaptedSeparator(SeparatorNetwork):
+    """A network of another project under this project's contract.
+
+    Args:
+        sources: Names of the estimated sources, in the order of the source axis.
+        sample_rate: Rate in Hz of mixture and estimates.
+        channels: Channels of mixture and estimates.
+        network: From ``(batch, channel, time)`` to ``(batch, source, channel, time or more)``, where the axis
+            of one source or of one channel may be missing. Subclasses that implement `estimate` need none.
+        shortest: Samples that it takes at least.
+        step: Samples that lengths which it takes are apart. Mixtures are padded with zeros at their end, to
+            ``shortest`` or whole steps more, and the estimates cut back.
+
+    Raises:
+        ValueError: If a value is invalid.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        sample_rate: int,
+        channels: int,
+        network: Callable[[Tensor], Any] | None = None,
+        *,
+        shortest: int = 1,
+        step: int = 1,
+    ) -> None:
+        super().__init__(sources, sample_rate, channels)
+        self.network: Any = network
+        self.shortest, self.step = shortest, step
+
+    def separate(self, mixture: Tensor) -> Tensor:
+        """Separate a mixture whose shape has been checked.
+
+        Raises:
+            ValueError: If the shape of the network's estimates is wrong.
+        """
+        batch, _, length = mixture.shape
+        beyond = length - self.shortest
+        # TorchScript's tracer, which gives tensors, would decide a comparison for all lengths
+        beyond = (beyond + abs(beyond)) // 2 if isinstance(beyond, Tensor) else max(beyond, 0)
+        # no negative number is divided, as ONNX would round that towards zero
+        padded = self.shortest + round_up(beyond, self.step)
+        estimates = self.estimate(F.pad(mixture, (0, padded - length)))
+        expected = (batch, len(self.sources), self.channels)
+        if estimates.shape[:-1] != expected or estimates.shape[-1] < length:
+            raise ValueError(
+                f"estimates are {tuple(estimates.shape)}, not (batch, source, channel, time) = "
+                f"{(*expected, length)}: check sources={','.join(self.sources)} and channels={self.channels}"
+            )
+        # under autocast some networks give bfloat16, too coarse to take a loss or a score of
+        return estimates[..., :length].to(mixture.dtype)
+
+    def estimate(self, mixture: Tensor) -> Tensor:
+        """Call the network: ``(batch, channel, time)`` to ``(batch, source, channel, time or more)``."""
+        return self.with_all_axes(self.network(mixture))
+
+    def with_all_axes(self, estimates: Any) -> Tensor:
+        """Return estimates with the axis of their one source or channel where it is missing."""
+        if not isinstance(estimates, Tensor):
+            raise ValueError(f"it returns a {type(estimates).__name__}, not a tensor")
+        sources, channels = len(self.sources), self.channels
+        given = estimates.shape[1:-1].numel()
+        if 2 <= estimates.ndim <= 3 and given == sources * channels == max(sources, channels):
+            return estimates.reshape(estimates.shape[0], sources, channels, estimates.shape[-1])
+        return estimates
+
+
+def round_up(length: int, step: int) -> int:
+    """Return the least multiple of ``step`` that is not below ``length``, 0 or more."""
+    return (length + step - 1) // step * step
+
+
+def default_names(count: int) -> tuple[str, ...]:
+    """Return names for the sources of a speech separator that does not name them.
+
+    >>> default_names(1), default_names(2)
+    (('speech',), ('speaker1', 'speaker2'))
+    """
+    return ("speech",) if count == 1 else tuple(f"speaker{number}" for number in range(1, count + 1))
 
 
 def check_description(sources: Sequence[str], sample_rate: int, channels: int) -> None:

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 from torchaudio import models as torchaudio_models
 
 from encore.models.levels import InputNormalization
-from encore.models.separators.contract import SeparatorNetwork
+from encore.models.separators.contract import AdaptedSeparator
 
 FFT_LENGTHS = (256, 1024, 2048, 4096, 16384)
 """Lengths at whose hop, a quarter of them, both branches of torchaudio's network have equally many steps."""
 
 
-class HDemucs(InputNormalization, SeparatorNetwork):
+class HDemucs(InputNormalization, AdaptedSeparator):
     """Separate by ``torchaudio.models.HDemucs``, at any rate, length and level.
 
     - *Rate.* The FFT length is the one of `FFT_LENGTHS` nearest to ``window_seconds``: with the default 1024
@@ -55,7 +54,8 @@ class HDemucs(InputNormalization, SeparatorNetwork):
         super().__init__(sources, sample_rate, channels)
         fft_length = nearest_fft_length(window_seconds, sample_rate)
         _check_layers(width, depth, growth, fft_length)
-        self.hop_length = fft_length // 4
+        # without whole hops it miscounts the frames of short mixtures
+        self.shortest = self.step = fft_length // 4
         self.network: Any = torchaudio_models.HDemucs(
             list(self.sources),
             audio_channels=self.channels,
@@ -70,13 +70,7 @@ class HDemucs(InputNormalization, SeparatorNetwork):
 
     def separate(self, mixture: Tensor) -> Tensor:
         """See `SeparatorNetwork`."""
-        return self.at_own_level(self._pad_and_separate, mixture)
-
-    def _pad_and_separate(self, mixture: Tensor) -> Tensor:
-        """Call the network on whole hops, without which it miscounts the frames of short mixtures."""
-        length = mixture.shape[-1]
-        estimates: Tensor = self.network(F.pad(mixture, (0, -length % self.hop_length)))[..., :length]
-        return estimates
+        return self.at_own_level(super().separate, mixture)
 
 
 def nearest_fft_length(window_seconds: float, sample_rate: int) -> int:
