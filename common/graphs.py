@@ -52,6 +52,7 @@ class Graph(nn.Module):
         batch: Items that it takes, if it takes no other number.
         length: Samples that it takes, if it takes no other number.
         shortest: Samples that it takes at least.
+        call: Returns all outputs, or the only one.
     """
 
     metadata: str = ""
@@ -60,6 +61,15 @@ class Graph(nn.Module):
     batch: int | None = None
     length: int | None = None
     shortest: int = 1
+    call: Callable[..., Any]
+
+    def forward(self, *signals: Tensor) -> Tensor:
+        """Return the first output."""
+        outputs = self.call(*signals)
+        first = outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs
+        if not isinstance(first, Tensor):
+            raise ValueError(f"the graph returns a {type(first).__name__}, not a tensor")
+        return first
 
 
 class ScriptGraph(Graph):
@@ -75,11 +85,7 @@ class ScriptGraph(Graph):
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"'{path}' is not a TorchScript file: {one_line(error)}") from error
         self.metadata = _text(extra)
-        self.script = script.eval()
-
-    def forward(self, *signals: Tensor) -> Tensor:
-        """Call the script."""
-        return _first(self.script(*signals))
+        self.call = script.eval()
 
 
 class ExportedGraph(Graph):
@@ -107,16 +113,12 @@ class ExportedGraph(Graph):
         self.length = length if isinstance(length, int) else None
         if self.length is None and (bounds := program.range_constraints.get(length.node.expr)) is not None:
             self.shortest = int(bounds.lower)
-        self.program = program.module()
+        self.call = program.module()
 
     def train(self, mode: bool = True) -> ExportedGraph:
         """Set the flag alone: the export fixed evaluation or training, and the program refuses to change."""
         self.training = mode
         return self
-
-    def forward(self, *signals: Tensor) -> Tensor:
-        """Call the program."""
-        return _first(self.program(*signals))
 
 
 class OnnxGraph(Graph):
@@ -134,7 +136,7 @@ class OnnxGraph(Graph):
         # a tensor to move, so that the device of this module is known
         self.register_buffer("placeholder", torch.zeros(0), persistent=False)
 
-    def forward(self, *signals: Tensor) -> Tensor:
+    def call(self, *signals: Tensor) -> list[Tensor]:
         """Run a session; one is opened for each kind of device.
 
         Raises:
@@ -149,7 +151,7 @@ class OnnxGraph(Graph):
         names = [put.name for put in session.get_inputs()]
         values = [signal.detach().float().contiguous().cpu().numpy() for signal in signals]
         outputs = session.run(None, dict(zip(names, values, strict=True)))
-        return torch.from_numpy(outputs[0]).to(signals[0])
+        return [torch.from_numpy(output).to(signals[0]) for output in outputs]
 
     def _open(self, kind: str) -> Any:
         onnxruntime: Any = require("onnxruntime", needed_by=f"'{self.path}'", extra="onnx")
@@ -190,13 +192,6 @@ def load_graph(path: str | Path, kind: str) -> Graph:
         ValueError: If it is of another kind, could run code, or needs a package that is not installed.
     """
     return GRAPHS[kind](check_file(path))
-
-
-def _first(outputs: Any) -> Tensor:
-    first = outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs
-    if not isinstance(first, Tensor):
-        raise ValueError(f"the graph returns a {type(first).__name__}, not a tensor")
-    return first
 
 
 def _text(extra: dict[str, Any]) -> str:

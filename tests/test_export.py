@@ -203,13 +203,13 @@ def test_a_file_that_differs_is_deleted(checkpoint: Path, capsys, monkeypatch) -
 def test_a_file_that_fails_is_deleted(checkpoint: Path, capsys, monkeypatch) -> None:
     out = checkpoint.parent / "out.pt"
 
-    def only_one_length(path: str) -> object:
+    def only_one_length(path: Path, kind: str) -> object:
         def run(mixture: Tensor) -> Tensor:
             raise RuntimeError("Traceback of TorchScript\nit has 4000 samples")
 
         return run
 
-    monkeypatch.setattr(torch.jit, "load", only_one_length)
+    monkeypatch.setattr("encore.models.export.files.load_graph", only_one_length)
     assert main([str(checkpoint), str(out)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "(1, 2, 2961): it has 4000 samples; fix the length by --seconds S" in line

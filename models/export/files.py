@@ -13,17 +13,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from encore.common.errors import one_line
+from encore.common.files import file_kind
+from encore.common.graphs import METADATA, load_graph
 from encore.common.packages import require
 from encore.models.export.spectral import RealValuedBSRNN, transform_parameters
 from encore.models.export.tracing import traceable
 from encore.models.separators.bsrnn import BSRNN
 from encore.models.types import Separator
-
-METADATA_FILE = "encore.yaml"
-"""Name of the extra file, in ``.pt2`` and ``.pt``, that says what a graph separates."""
-
-METADATA_KEY = "encore"
-"""Key of the same in an ONNX file's ``metadata_props``."""
 
 _EXAMPLE_SECONDS = 0.51
 
@@ -82,29 +79,31 @@ def write(
     if seconds is not None and not seconds * int(separator.sample_rate) >= 1:  # type: ignore[arg-type]
         raise ValueError(f"--seconds {seconds:g} is no sample: give a positive length")
     path.parent.mkdir(parents=True, exist_ok=True)
-    return SUFFIXES[path.suffix](path, separator, whole, seconds)
+    extent = SUFFIXES[path.suffix](path, separator, whole, seconds)
+    graph = load_graph(path, file_kind(path))
+    if extent.part == "whole":
+        return graph, extent
+    # the separator with its core replaced by the written one
+    around: Any = copy.copy(separator)
+    around._predict = graph.call
+    return around, extent
 
 
-def write_program(
-    path: Path, separator: nn.Module, _whole: bool, seconds: float | None
-) -> tuple[Separator, Extent]:
+def write_program(path: Path, separator: nn.Module, _whole: bool, seconds: float | None) -> Extent:
     """Write ``torch.export``'s ``.pt2``; see `write`."""
     example = _example(separator, seconds)
     program, extent = _export(separator, example, seconds, time_axis=2)
     if extent.time is None:
         extent = replace(extent, shortest=_shortest(program.module(), example))
     with traceable(separator, "cannot be saved"):
-        files = {METADATA_FILE: _metadata(separator, extent)}
-        torch.export.save(program, path, extra_files=files)
-        return torch.export.load(path).module(), extent
+        torch.export.save(program, path, extra_files=_metadata(separator, extent))
+    return extent
 
 
-def write_onnx(
-    path: Path, separator: nn.Module, whole: bool, seconds: float | None
-) -> tuple[Separator, Extent]:
+def write_onnx(path: Path, separator: nn.Module, whole: bool, seconds: float | None) -> Extent:
     """Write ``.onnx``; see `write`."""
     # onnxscript is what torch converts with, onnxruntime opens the file again
-    onnx, _, onnxruntime = (
+    onnx, *_ = (
         require(name, needed_by=f"'{path}'", extra="onnx") for name in ("onnx", "onnxscript", "onnxruntime")
     )
     example = _example(separator, seconds)
@@ -128,38 +127,23 @@ def write_onnx(
         )
     assert converted is not None
     model = converted.model_proto
-    onnx.helper.set_model_props(model, {METADATA_KEY: _metadata(separator, extent, description)})
+    (about,) = _metadata(separator, extent, description).values()
+    onnx.helper.set_model_props(model, {METADATA: about})
     onnx.save(model, path)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def run(x: Tensor) -> tuple[Tensor, ...]:
-        found = session.run(None, {names[0][0]: x.contiguous().numpy()})
-        return tuple(torch.from_numpy(out) for out in found)
-
-    if extent.part == "whole":
-        return lambda mixture: run(mixture)[0], extent
-    # the separator with its core replaced by the written one
-    around: Any = copy.copy(separator)
-    around._predict = run
-    return around, extent
+    return extent
 
 
-def write_torchscript(
-    path: Path, separator: nn.Module, _whole: bool, seconds: float | None
-) -> tuple[Separator, Extent]:
+def write_torchscript(path: Path, separator: nn.Module, _whole: bool, seconds: float | None) -> Extent:
     """Write TorchScript's ``.pt``, which torch calls deprecated; see `write`."""
     example = _example(separator, seconds)
     extent = Extent(time=None if seconds is None else example.shape[-1])
-    files = {METADATA_FILE: _metadata(separator, extent)}
     with traceable(separator, "cannot be traced", script=True):
         traced = torch.jit.trace(separator, (example,), check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, str(path), _extra_files=files)
-        return torch.jit.load(str(path)), extent  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, str(path), _extra_files=_metadata(separator, extent))
+    return extent
 
 
-SUFFIXES: Mapping[str, Callable[[Path, nn.Module, bool, float | None], tuple[Separator, Extent]]] = {
+SUFFIXES: Mapping[str, Callable[[Path, nn.Module, bool, float | None], Extent]] = {
     ".pt2": write_program,
     ".onnx": write_onnx,
     ".pt": write_torchscript,
@@ -211,7 +195,8 @@ def _example(separator: Any, seconds: float | None) -> Tensor:
     return _noise(2, int(separator.channels), time)
 
 
-def _metadata(separator: Any, extent: Extent, description: Mapping[str, Any] | None = None) -> str:
+def _metadata(separator: Any, extent: Extent, description: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Return the file of YAML in a graph that says what it separates."""
     content = {
         "sources": list(separator.sources),
         "sample_rate": int(separator.sample_rate),
@@ -220,7 +205,7 @@ def _metadata(separator: Any, extent: Extent, description: Mapping[str, Any] | N
         **asdict(extent),
         **(description or {}),
     }
-    return yaml.safe_dump(content, sort_keys=False)
+    return {f"{METADATA}.yaml": yaml.safe_dump(content, sort_keys=False)}
 
 
 def largest_difference(written: Separator, separator: Any, extent: Extent) -> float:
@@ -256,10 +241,9 @@ def _difference(written: Separator, separator: Separator, mixture: Tensor) -> fl
     try:
         estimates = written(mixture)
     except Exception as error:  # each runtime has exceptions of its own
-        # the last line, which in TorchScript's tracebacks is the reason
-        shape, reason = tuple(mixture.shape), str(error).strip().splitlines()[-1]
         raise ValueError(
-            f"the file fails on a mixture of shape {shape}: {reason}; fix the length by --seconds S"
+            f"the file fails on a mixture of shape {tuple(mixture.shape)}: {one_line(error)}; fix the length "
+            "by --seconds S"
         ) from error
     if estimates.shape != expected.shape:
         return math.inf

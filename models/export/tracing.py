@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as symbolic_shapes_config
 from torch.nn import functional as F
 
+from encore.common.errors import one_line
+
 
 @contextmanager
 def traceable(module: nn.Module, failure: str, *, script: bool = False) -> Iterator[None]:
@@ -47,20 +49,16 @@ def traceable(module: nn.Module, failure: str, *, script: bool = False) -> Itera
         try:
             yield
         except Exception as error:  # a network's own code runs here, and exporters raise many types
-            raise ValueError(f"{_name(module)} {failure}: {_reason(error)}") from error
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # converters wrap theirs
+                cause = cause.__cause__
+            raise ValueError(f"{_name(module)} {failure}: {one_line(cause)}") from error
 
 
 def _name(module: nn.Module) -> str:
     network = getattr(module, "separator", module)
     inner = getattr(network, "network", None)
     return type(network if inner is None else inner).__name__
-
-
-def _reason(error: BaseException) -> str:
-    """Return the first line of an exception, of the innermost one: converters wrap theirs."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager
