@@ -34,7 +34,7 @@ from encore.data.mixture_recipes import Labels, read_task
 from encore.inference import GridSearch, RefineOptions
 from encore.inference.consistency import sum_to_mixture
 from encore.inference.permutation import reference_order, reorder
-from encore.inference.posterior_log import PosteriorSample
+from encore.inference.posterior import PosteriorSample
 from encore.metrics import MetricPanel
 from encore.metrics.reference import si_sdr
 from encore.models import load_separator

@@ -19,12 +19,11 @@ from tqdm import tqdm
 
 from encore.cli.file_scores import Scores, mean_of_chunks, score_chunk, score_table
 from encore.cli.input_audio import InputAudio
-from encore.cli.inputs import Job
+from encore.cli.inputs import Job, find_references
 from encore.cli.memory import malloc_trim
 from encore.cli.method import Method
 from encore.cli.output_names import OutputNames
 from encore.cli.outputs import open_outputs
-from encore.cli.references import find_references
 from encore.common.dsp import resampled_length
 from encore.data.audio import AudioFileError, AudioInfo
 from encore.data.audio_writing import CONTAINERS, ClipMode

@@ -13,8 +13,7 @@ from einops import rearrange
 from torch import Generator, Tensor, nn
 
 from encore.inference.permutation import matching_order, reorder
-from encore.inference.posterior import SeparationProblem, Solver, Start
-from encore.inference.posterior_log import PosteriorSample
+from encore.inference.posterior import PosteriorSample, SeparationProblem, Solver, Start
 from encore.inference.source_priors import PriorBank, SourcePrior
 from encore.models.processes.diffusion import NoiseLevels
 from encore.models.types import Separator, permutation_groups

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from encore.inference.posterior import SeparationProblem
-from encore.inference.posterior_log import PosteriorSample, SamplerLog
+from encore.inference.posterior import PosteriorSample, SamplerLog, SeparationProblem
 from encore.inference.source_priors import PriorBank
 
 

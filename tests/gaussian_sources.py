@@ -8,8 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from encore.inference.posterior import SeparationProblem
-from encore.inference.posterior_log import PosteriorSample, SamplerLog
+from encore.inference.posterior import PosteriorSample, SamplerLog, SeparationProblem
 from encore.inference.source_priors import PriorBank
 from encore.models.processes.diffusion import NoiseStep
 from encore.models.types import Denoiser

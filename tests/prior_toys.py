@@ -6,8 +6,7 @@ import torch
 from gaussian_sources import GaussianSources
 from torch import Tensor
 
-from encore.inference.posterior import SeparationProblem, Start
-from encore.inference.posterior_log import PosteriorSample
+from encore.inference.posterior import PosteriorSample, SeparationProblem, Start
 from encore.models.checkpoint import instantiate
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
 from encore.models.processes.diffusion import DiscreteDiffusion

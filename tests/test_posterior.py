@@ -28,9 +28,8 @@ from encore.inference.guidance import (
     hybrid,
     proportional,
 )
-from encore.inference.posterior import Ancestral, SeparationProblem, Start
+from encore.inference.posterior import Ancestral, PosteriorSample, SeparationProblem, Start
 from encore.inference.posterior_flow import SourceFlow
-from encore.inference.posterior_log import PosteriorSample
 from encore.inference.reconstruction import ReconstructionLoss
 from encore.inference.red_diff import RedDiff
 from encore.inference.source_priors import PriorBank

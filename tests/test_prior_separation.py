@@ -11,8 +11,7 @@ from torch import Tensor
 
 from encore.inference import GridSearch, refine
 from encore.inference.guidance import LossGuidance, Projection, hybrid
-from encore.inference.posterior import Ancestral, SeparationProblem, Start
-from encore.inference.posterior_log import PosteriorSample
+from encore.inference.posterior import Ancestral, PosteriorSample, SeparationProblem, Start
 from encore.inference.prior_separation import PriorSeparator
 from encore.inference.source_priors import SourcePrior
 from encore.metrics import oracle, si_sdr
