@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from tqdm import tqdm
 from encore import inference
 from encore.cli.memory import disable_malloc_trim
 from encore.inference import EarlyStopping, GreedySearch, GridSearch, LocalSearch, Search, WorkerPool, batched
+from encore.inference.refinement import Step
 from encore.metrics import Metric, get_metric
 from encore.models import load_separator
 from encore.models.types import LoadedSeparator
@@ -62,34 +62,16 @@ def methods(fitted: list[float], unguided: list[float], minimum_gain: float) -> 
     }
 
 
-class Counted:
-    """A search that notes the calls of its item before each step."""
-
-    def __init__(self, search: Search) -> None:
-        self.search = search
-        self.calls: list[int] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.search, name)
-
-    def propose(self, state: inference.SearchState) -> Sequence[float]:
-        if len(self.calls) < state.step:
-            self.calls.append(state.evaluations)
-        return self.search.propose(state)
-
-
 def follow(separate: batched, metric: Metric, method: Search | Tensor, item: Pair) -> pd.DataFrame:
     """Refine one item; return calls and gain after each step."""
-    quality = metric.bind(references=item[1][:, None])
+    quality, steps = metric.bind(references=item[1][:, None]), list[Step]()
     if isinstance(method, Tensor):
-        path = inference.Trajectory()
-        result = inference.refine_fixed(separate, item[0], method, callback=path)
-        scores = torch.cat([quality(estimates) for estimates in (result.one_step, *path.estimates)])
-        calls = [1, *(1 + (method < 1).cumsum(0)).tolist()]
+        result = inference.refine_fixed(separate, item[0], method, callback=steps.append)
+        scores = torch.cat([quality(found) for found in (result.one_step, *(s.estimates for s in steps))])
     else:
-        counted: Any = Counted(method)
-        result = inference.refine(separate, item[0], quality, counted)
-        scores, calls = result.scores[:, 0], [*counted.calls, int(result.evaluations)]
+        result = inference.refine(separate, item[0], quality, method, callback=steps.append)
+        scores = result.scores[:, 0]
+    calls = [1, *(int(step.evaluations) for step in steps)]
     return pd.DataFrame({"step": range(len(calls)), "calls": calls, "gain": (scores - scores[0]).numpy()})
 
 

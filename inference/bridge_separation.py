@@ -141,24 +141,26 @@ class BridgeSampler:
             if number == 0:
                 first = states
             elif callback is not None and (self.every_step or number == self.steps):
-                estimates, score, ratio = waveforms(states), scores[number], ratios[number - 1]
-                callback(Step(number=number, estimates=estimates, scores=score, ratios=ratio))
+                callback(Step(number, waveforms(states), scores[number], ratios[number - 1], evaluations()))
 
         def denoise(state: Tensor, t: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
             return bridge.denoise(state, t, end)
 
+        def evaluations() -> Tensor:
+            made = bridge.evaluations if isinstance(bridge, as_bridge) else calls
+            return torch.full((batch,), made, device=mixture.device)
+
         noise = white_noise(initial, generator, first=self.start == "noise")
         state = sample(denoise, initial, grid, noise, lambda point, state, estimate: report(estimate))
         report(state)
-        evaluations = bridge.evaluations if isinstance(bridge, as_bridge) else calls
         return Refined(
             estimates=waveforms(state),
             one_step=waveforms(first),
             scores=scores,
             ratios=ratios,
-            evaluations=torch.full((batch,), evaluations, device=mixture.device),
+            evaluations=evaluations(),
         )
 
     def _read(

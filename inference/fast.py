@@ -92,7 +92,7 @@ def refine(
         estimates, score = best.estimates, best.score
         progress.end_step(best.ratio, score)
         if callback is not None:
-            callback(Step(number=number, estimates=estimates, scores=score, ratios=best.ratio))
+            callback(Step(number, estimates, score, best.ratio, progress.evaluations))
     return Refined(estimates, one_step, progress.scores, progress.ratios, progress.evaluations)
 
 

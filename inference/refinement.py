@@ -68,7 +68,7 @@ def refine(
         estimates, score = best, best_score.where(taken, score)
         progress.end_step(best_ratio, score)
         if callback is not None:
-            callback(Step(number=number, estimates=estimates, scores=score, ratios=best_ratio))
+            callback(Step(number, estimates, score, best_ratio, progress.evaluations))
     return Refined(estimates, one_step, progress.scores, progress.ratios, progress.evaluations)
 
 
@@ -104,6 +104,7 @@ def refine_fixed(
     one_step = estimates = check_estimates(separate(mixture), mixture).clone()
     anchor = mixture[:, None].expand_as(one_step)
     unknown = torch.full((len(mixture),), torch.nan, device=mixture.device)
+    calls = (1 + one_step.shape[1] * (schedule < 1).cumsum(0))[:, None].expand(-1, len(mixture))
     for number, ratio in enumerate(schedule, start=1):
         ratio = ratio.expand(len(mixture))
         inputs = path(anchor, estimates, ratio)
@@ -113,14 +114,13 @@ def refine_fixed(
             estimates = one_step
         anchor = inputs if moves_anchor(path) else anchor
         if callback is not None:
-            callback(Step(number=number, estimates=estimates, scores=unknown, ratios=ratio))
-    calls = 1 + one_step.shape[1] * int((schedule < 1).sum())
+            callback(Step(number, estimates, unknown, ratio, calls[number - 1]))
     return Refined(
         estimates,
         one_step,
         unknown.expand(len(schedule) + 1, -1),
         schedule[:, None].expand(-1, len(mixture)),
-        torch.full_like(unknown, calls, dtype=torch.long),
+        calls[-1],
     )
 
 
@@ -144,7 +144,7 @@ class Refined:
     evaluations: Tensor
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """The result of one step, given to the callback.
 
@@ -153,12 +153,14 @@ class Step:
         estimates: ``(b, s, c, t)``.
         scores: ``(b,)``.
         ratios: ``(b,)`` chosen; NaN where the previous estimate was kept.
+        evaluations: ``(b,)`` separator calls made for each item so far.
     """
 
     number: int
     estimates: Tensor
     scores: Tensor
     ratios: Tensor
+    evaluations: Tensor
 
 
 class Trajectory:

@@ -266,6 +266,8 @@ def test_the_callback_gets_what_the_result_holds(loop: Any) -> None:
     chosen = torch.stack([step.ratios for step in seen])
     torch.testing.assert_close(chosen, found.ratios, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(seen[-1].estimates, found.estimates)
+    assert torch.equal(seen[-1].evaluations, found.evaluations)
+    assert (torch.stack([step.evaluations for step in seen]).diff(dim=0) >= 0).all()
     for step in seen:
         torch.testing.assert_close(step.scores, distance(step.estimates, references))
 
