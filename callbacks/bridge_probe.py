@@ -14,7 +14,7 @@ from torch import Generator
 
 from encore.callbacks.media import log_to_wandb
 from encore.callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
-from encore.inference.theory import bridge_path_errors, ideal_linear_errors, norms, path_errors, secant
+from encore.inference.theory import norms, path_rows, secant
 from encore.models.denoisers.bridge_separator import BridgeSeparator
 from encore.reporting.bridge_report import path_figure
 from encore.reporting.figures import save_png
@@ -88,21 +88,11 @@ class BridgeProbe(ValidationCallback):
             estimates: torch.Tensor = separator(x)
             return estimates[:, source]
 
-        errors = {
-            "separator": path_errors(f, reference, mixture, self.ratios),
-            "linear": ideal_linear_errors(reference, mixture, self.ratios),
-        }
-        if isinstance(separator, BridgeSeparator):
-            generator = Generator().manual_seed(self.seed)
-            errors["bridge"] = bridge_path_errors(
-                separator, reference, mixture, self.ratios, source=source, generator=generator
-            )
         item = sample["names"][0]
-        rows = [
-            {"item": item, "what": what, "ratio": ratio, "error": float(error)}
-            for what, found in errors.items()
-            for ratio, error in zip(self.ratios, found, strict=True)
-        ]
+        bridge = separator if isinstance(separator, BridgeSeparator) else None
+        generator = Generator().manual_seed(self.seed)
+        path: dict[str, Any] = {"bridge": bridge, "source": source, "generator": generator}
+        rows = [{"item": item} | row for row in path_rows(f, reference, mixture, self.ratios, **path)]
         delta = norms(f(reference) - reference) / norms(reference)
         for name, value in (("delta", delta), ("secant", secant(f, mixture, reference))):
             rows.append({"item": item, "what": "constant", "name": name, "error": float(value)})

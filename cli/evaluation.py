@@ -29,6 +29,9 @@ Row = dict[str, Any]
 Rows = Mapping[str, Sequence[Row]]
 """New rows of tables, by the names of the tables."""
 
+Plan = tuple[Sequence[Any], Callable[[Any], Rows], Callable[[Path], None]]
+"""The jobs that tables lack, what makes the rows of one, and what writes the page and its figures."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
@@ -77,18 +80,12 @@ class Experiment(ABC):
     """Tables that grow job by job, from which an interrupted run resumes."""
 
     @abstractmethod
-    def plan(
-        self, subject: Subject, tables: Mapping[str, Table]
-    ) -> tuple[Sequence[Any], Callable[[Any], Rows]]:
-        """Return the jobs that the tables lack, and what makes the rows of one.
+    def plan(self, subject: Subject, tables: Mapping[str, Table]) -> Plan:
+        """Return what is left to do, what does it, and what then writes the page into a folder.
 
         Raises:
             UserError: If options do not fit the separator.
         """
-
-    @abstractmethod
-    def report(self, subject: Subject, tables: Mapping[str, Table], folder: Path) -> None:
-        """Write the page and its figures."""
 
     def run(
         self,
@@ -103,12 +100,12 @@ class Experiment(ABC):
         workers = self.workers or default_workers(device)
         subject = Subject(separator=separator, data=data, device=device, name=name, workers=workers)
         tables = {table: Table(folder / table) for table in self.tables}
-        jobs, work = self.plan(subject, tables)
+        jobs, work, report = self.plan(subject, tables)
         with WorkerPool(workers) as pool:
             for rows in tqdm(pool.map(work, jobs), total=len(jobs), desc="items", unit="item"):
                 for table, own in rows.items():
                     tables[table].add(own)
-        self.report(subject, tables, folder)
+        report(folder)
 
 
 class Table:

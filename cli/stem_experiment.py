@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from encore.cli.evaluation import Experiment, Row, Rows, Subject, Table
+from encore.cli.evaluation import Experiment, Plan, Row, Rows, Subject, Table
 from encore.cli.overrides import UserError
 from encore.data.corpora import evenly_spaced
 from encore.inference import RefinementMethod
@@ -67,10 +67,8 @@ class StemExperiment(Experiment):
     def _used(self) -> list[RefinementMethod]:
         return [method for method in self.methods.values() if method is not None]
 
-    def plan(
-        self, subject: Subject, tables: Mapping[str, Table]
-    ) -> tuple[Sequence[tuple[int, str]], Callable[[tuple[int, str]], Rows]]:
-        """Return the places of songs with their targets, and what scores one of them."""
+    def plan(self, subject: Subject, tables: Mapping[str, Table]) -> Plan:
+        """Return the places of songs with their targets, what scores one of them, and the report."""
         separator, songs = subject.separator, subject.samples
         each = [TOGETHER] if interchangeable(separator.sources) else separator.sources
         targets = tuple(self.targets or each)
@@ -122,11 +120,10 @@ class StemExperiment(Experiment):
                 ]
             return rows
 
-        return [(place, target) for place in places for target in targets], work
+        def report(folder: Path) -> None:
+            write_stem_report(folder, tables[SCORES].frame, tables[PREDICTOR].frame)
 
-    def report(self, subject: Subject, tables: Mapping[str, Table], folder: Path) -> None:
-        """Write the tables beside the published numbers, and the figures."""
-        write_stem_report(folder, tables[SCORES].frame, tables[PREDICTOR].frame)
+        return [(place, target) for place in places for target in targets], work, report
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from encore.cli.evaluation import Experiment, Row, Rows, Subject, Table
+from encore.cli.evaluation import Experiment, Plan, Row, Subject, Table
 from encore.cli.overrides import UserError
 from encore.data.corpora import evenly_spaced
 from encore.inference import (
@@ -28,12 +28,10 @@ from encore.inference import (
 )
 from encore.inference.probing import band_levels, layer_statistics, linear_probe
 from encore.inference.theory import (
-    bridge_path_errors,
     check_refinement,
     guide_error,
-    ideal_linear_errors,
     norms,
-    path_errors,
+    path_rows,
     secant,
     worst_gain,
 )
@@ -81,39 +79,29 @@ class TheoryExperiment(Experiment):
     page: ClassVar[str] = "bridge.md"
     tables: ClassVar[tuple[str, ...]] = (PATH, STEPS, ITEMS, SCHEDULES, PROBE)
 
-    def plan(
-        self, subject: Subject, tables: Mapping[str, Table]
-    ) -> tuple[Sequence[int], Callable[[int], Rows]]:
-        """Return the indices of items without rows, and what measures one of them.
+    def plan(self, subject: Subject, tables: Mapping[str, Table]) -> Plan:
+        """Return the indices of items without rows, what measures one of them, and the report.
 
         Raises:
             UserError: If there is no such source or sources are interchangeable, or the bridge was not
-                trained as one or is for other audio.
+                trained as one or is for other audio; by the report if there are no items to fit on.
         """
         work, samples = _Measurement(self, subject), subject.samples
         for table in (PATH, STEPS):
             # drop rows of an item that an earlier run did not finish
             tables[table].keep(tables[ITEMS].items)
-        left = [n for n in self._chosen(subject) if samples[n]["name"] not in tables[ITEMS].items]
-        return left, lambda index: work.measure(samples[index])
+        chosen = evenly_spaced(len(samples), self.items)
 
-    def report(self, subject: Subject, tables: Mapping[str, Table], folder: Path) -> None:
-        """Probe the time, fit a schedule, and write the report.
+        def report(folder: Path) -> None:
+            if tables[PROBE].frame.empty:
+                tables[PROBE].add(work.probe(samples[n] for n in tqdm(chosen, desc="time", unit="item")))
+            if self.fitting and tables[SCHEDULES].frame.empty:
+                tables[SCHEDULES].add(work.schedules([samples[n] for n in chosen]))
+            frames = {table: own.frame for table, own in tables.items()}
+            write_bridge_report(folder, frames, name=subject.name)
 
-        Raises:
-            UserError: If there are no items to fit a schedule on.
-        """
-        work, samples = _Measurement(self, subject), subject.samples
-        chosen = self._chosen(subject)
-        if tables[PROBE].frame.empty:
-            tables[PROBE].add(work.probe(samples[n] for n in tqdm(chosen, desc="time", unit="item")))
-        if self.fitting and tables[SCHEDULES].frame.empty:
-            tables[SCHEDULES].add(work.schedules([samples[n] for n in chosen]))
-        frames = {table: own.frame for table, own in tables.items()}
-        write_bridge_report(folder, frames, name=subject.name)
-
-    def _chosen(self, subject: Subject) -> Sequence[int]:
-        return evenly_spaced(len(subject.samples), self.items)
+        left = [n for n in chosen if samples[n]["name"] not in tables[ITEMS].items]
+        return left, lambda index: work.measure(samples[index]), report
 
 
 class _Measurement:
@@ -183,31 +171,13 @@ class _Measurement:
             candidates=self.plan.candidates,
             finer=self.plan.finer,
         )
+        generator = Generator(device=self.device).manual_seed(self.plan.seed)
+        path: dict[str, Any] = {"bridge": self.bridge, "source": self.source, "generator": generator}
         return {
-            PATH: [item | row for row in self.path(mixture, reference)],
+            PATH: [item | row for row in path_rows(self.f, reference, mixture, self.plan.ratios, **path)],
             STEPS: [item | asdict(check) for check in checks],
             ITEMS: [item | {"silent": False} | self.constants(mixture, reference, refined)],
         }
-
-    def path(self, mixture: Tensor, reference: Tensor) -> Iterator[Row]:
-        """Yield relative errors along the path: of the separator, the ideal linear filter, the bridge."""
-        ratios = self.plan.ratios
-        noise = float(norms(mixture - reference) / norms(reference))
-        rows = {
-            "separator": path_errors(self.f, reference, mixture, ratios),
-            "linear": ideal_linear_errors(reference, mixture, ratios),
-            "input": torch.tensor([ratio * noise for ratio in ratios]),
-        }
-        if self.bridge is not None:
-            generator = Generator(device=self.device).manual_seed(self.plan.seed)
-            path = (self.bridge, reference, mixture, ratios)
-            rows |= {
-                "bridge": bridge_path_errors(*path, source=self.source, generator=generator),
-                "bridge_mean": bridge_path_errors(*path, source=self.source),
-            }
-        for what, errors in rows.items():
-            for ratio, error in zip(ratios, errors, strict=True):
-                yield {"what": what, "ratio": ratio, "error": float(error)}
 
     def constants(self, mixture: Tensor, reference: Tensor, refined: Refined) -> Row:
         """Return the constants of the item, the checks, and the gains of refinement."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -118,6 +119,37 @@ def ideal_linear_errors(
         gain = (source * given.conj()).sum(1, keepdim=True) / power.clamp_min(1e-20)
         errors.append(((source - gain * given).abs().square().sum() / energy).sqrt())
     return torch.stack(errors)
+
+
+def path_rows(
+    f: Map,
+    reference: Tensor,
+    mixture: Tensor,
+    ratios: Sequence[float],
+    *,
+    bridge: BridgeSeparator | None,
+    source: int,
+    generator: Generator,
+) -> list[dict[str, Any]]:
+    """Return rows ``what, ratio, error`` of all errors along the path; see `bridge_path_errors`.
+
+    ``what`` is the ``separator``, the ideal ``linear`` filter, the ``input`` itself, and of a bridge
+    ``bridge`` in noisy states and ``bridge_mean`` in those without noise.
+    """
+    errors = {
+        "separator": path_errors(f, reference, mixture, ratios),
+        "linear": ideal_linear_errors(reference, mixture, ratios),
+        "input": path_errors(lambda x: x, reference, mixture, ratios),
+    }
+    if bridge is not None:
+        path = (bridge, reference, mixture, ratios)
+        errors["bridge"] = bridge_path_errors(*path, source=source, generator=generator)
+        errors["bridge_mean"] = bridge_path_errors(*path, source=source)
+    return [
+        {"what": what, "ratio": ratio, "error": float(error)}
+        for what, found in errors.items()
+        for ratio, error in zip(ratios, found, strict=True)
+    ]
 
 
 def secant(f: Map, x: Tensor, y: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def test_training_lowers_the_loss_along_the_whole_path_and_is_probed(
     # a bridge is conditioned on the time
     assert {"val/bridge/conditioned_error_r50", "val/bridge/error_r50"} <= set(trainer.callback_metrics)
     frame = pd.read_parquet(tmp_path / "bridge_path.parquet")
-    assert set(frame["what"]) == {"separator", "linear", "bridge", "constant"}
+    assert set(frame["what"]) == {"separator", "linear", "input", "bridge", "bridge_mean", "constant"}
 
 
 def test_states_have_the_moments_of_the_bridge() -> None:
