@@ -32,11 +32,6 @@ def test_one_set_of_weights_runs_at_every_rate(sample_rate: int) -> None:
     weights = built(sample_rate=16000).state_dict()
     separator = built(seed=1, sample_rate=sample_rate)
     separator.load_state_dict(weights)
-    mixture = noise(1, 1, sample_rate // 4)
-    with torch.no_grad():
-        estimates = separator(mixture)
-    assert estimates.shape == (1, 1, 1, sample_rate // 4)
-    assert estimates.isfinite().all()
     assert sum(separator.band_bins) == separator.transform.window_length // 2 + 1
     widths = bins_per_band(PUBLISHED_BANDS, 0.02, 48000)
     assert separator.band_bins[:-1] == widths[: len(separator.band_bins) - 1]
@@ -87,12 +82,3 @@ def test_mask_one_and_residual_zero_give_the_mixture() -> None:
             last.bias.data[2 * head.bins :] = 100
     with torch.no_grad():
         close(separator(mixture)[:, 0], mixture)
-
-
-@pytest.mark.parametrize("rate", [8000, 16000, 48000])
-def test_every_trainable_parameter_gets_a_gradient(rate: int) -> None:
-    """Distributed training waits for each of them."""
-    separator = built(sample_rate=rate)
-    separator(noise(1, 1, rate // 4)).square().sum().backward()
-    assert all((p.grad is not None) == p.requires_grad for p in separator.parameters())
-    assert all(p.requires_grad for p in separator.parameters()) == (rate == 48000)

@@ -31,18 +31,6 @@ def test_states_of_any_length_come_back(network: dict, domain: str, length: int)
 
 @NETWORKS
 @DOMAINS
-def test_estimates_follow_the_level_and_keep_items_apart(network: dict, domain: str) -> None:
-    separator = toy_bridge(network, domain=domain, sources=("speech", "noise"), channels=2)
-    mixture = noise(3, 2, 3000)
-    estimates = separator(mixture)
-    assert estimates.shape == (3, 2, 2, 3000)
-    close(separator(1e-3 * mixture), 1e-3 * estimates, relative=2e-3)
-    close(separator(mixture[1:2]), estimates[1:2])
-    assert bool(torch.isfinite(separator(torch.zeros(1, 2, 500))).all())
-
-
-@NETWORKS
-@DOMAINS
 def test_the_time_is_heard(network: dict, domain: str) -> None:
     separator = toy_bridge(network, domain=domain)
     mixture = noise(2, 1, 2000)

@@ -37,17 +37,6 @@ def refined(noisy: tuple[Tensor, Tensor], separate: Separator, search: Any = Non
     return refine(separate, mixture, oracle(si_sdr, references), search)
 
 
-@pytest.mark.parametrize(("size", "workers"), [(None, 2), (1, 3), (BatchSize(), 2)])
-def test_workers_and_batches_change_nothing_but_rounding(noisy, workers, size) -> None:
-    expected = refined(noisy, batched(load_separator(), 1))
-    result = refined(noisy, batched(load_separator(), size, workers))
-    assert torch.allclose(result.scores, expected.scores, atol=1e-3)
-    assert torch.allclose(result.ratios, expected.ratios, equal_nan=True)
-    assert torch.allclose(result.estimates, expected.estimates, atol=1e-5)
-    assert torch.equal(result.evaluations, expected.evaluations)
-    assert result.evaluations.sum() > 2 * 4  # the separator is really called again
-
-
 def test_workers_are_threads_of_one_core_and_leave_the_setting_alone() -> None:
     before = torch.get_num_threads()
     meeting = threading.Barrier(3, timeout=10)
