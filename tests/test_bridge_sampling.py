@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from prior_toys import generator
 from test_bridge import ALL, NOISY, at
 from torch import Tensor
 
@@ -57,10 +58,6 @@ class GaussianData:
     def marginal(self, t: float) -> tuple[Tensor, float]:
         a, b, c = at(self.bridge, t)
         return a * self.gain * self.mixture + b * self.mixture, math.sqrt(a * a * self.variance + c * c)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

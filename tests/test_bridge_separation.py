@@ -9,27 +9,22 @@ import soundfile
 import torch
 from bridge_toys import BSRNN, bridge_config, toy_bridge
 from infer_toys import run, write_pair
+from prior_toys import generator
 from separator_toys import close, noise
 from torch import Tensor
 
 from encore.inference import (
     BridgeSampler,
-    GridSearch,
     RefineOptions,
     Trajectory,
     evaluate,
-    refine,
     refine_fixed,
 )
 from encore.inference.bridges import SAMPLERS, bridge_grid, time_grid, white_noise, with_ratio
-from encore.metrics import MetricPanel, oracle, si_sdr
+from encore.metrics import MetricPanel
 from encore.models.checkpoint import instantiate, save_separator
 from encore.models.processes.bridge import BrownianBridge
 from encore.models.wrappers import select
-
-
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 class Counted:
@@ -149,17 +144,6 @@ def test_some_sources_of_a_bridge_are_sampled_with_the_others() -> None:
             for one in (separator, select(separator, "noise"))
         )
     assert torch.equal(part, whole[:, [1]])
-    with pytest.raises(ValueError, match="Counted was not trained as a bridge"):
-        with_ratio(Counted(), noise(1, 1, 100))
-
-
-def test_a_ratio_conditioned_batch_is_its_items() -> None:
-    separator, mixture = toy_bridge(), noise(3, 1, 2000)
-    ratio, item = torch.tensor([0.2, 0.5, 0.9]), torch.tensor([1])
-    with torch.no_grad():
-        whole = with_ratio(separator, mixture).at_ratio(0.5 * mixture, ratio)
-        alone = with_ratio(separator, mixture).at(item).at_ratio(0.5 * mixture[item], ratio[item])
-    close(alone, whole[item])
 
 
 def test_a_mono_bridge_samples_every_channel_alone() -> None:
@@ -171,21 +155,6 @@ def test_a_mono_bridge_samples_every_channel_alone() -> None:
         close(found.estimates[:, :, [channel]], alone.estimates)
     with pytest.raises(ValueError, match="mixture has 3 channels, the bridge 2"):
         BridgeSampler(steps=2)(toy_bridge(channels=2), mixture, generator=generator())
-
-
-def test_mixing_ratios_condition_the_network_as_its_time() -> None:
-    separator, mixture, references = toy_bridge(), noise(1, 1, 2000), noise(1, 1, 1, 2000, seed=2)
-    quality, search = oracle(si_sdr, references), GridSearch(candidates=2, steps=1, keep_best=False)
-    with torch.no_grad():
-        conditioned = refine(with_ratio(separator, mixture), mixture, quality, search)
-        first = separator(mixture)
-        mixed = 0.5 * mixture + 0.5 * first[:, 0]
-        candidate = separator(mixed, torch.tensor([0.5]), mixture)
-    best = max((first, candidate), key=lambda y: float(quality(y)))
-    close(conditioned.estimates, best)
-    assert conditioned.evaluations.tolist() == [2]
-    plain = refine(separator, mixture, quality, search)
-    assert not torch.equal(plain.scores[1], conditioned.scores[1]) or torch.equal(best, first)
 
 
 def test_samplers_stand_beside_refinements_in_the_score_table() -> None:

@@ -90,6 +90,9 @@ def test_bsrnn_in_every_format(tmp_path: Path) -> None:
     }["encore"]
     assert (described["sources"], described["sample_rate"], described["channels"]) == (["speech"], 8000, 2)
     assert described["transform"]["hop_length"] == 80
+    for name, names in (("whole", ["mixture", "estimates"]), ("core", ["spectrum", "masks", "residuals"])):
+        graph = onnx.load(tmp_path / f"{name}.onnx").graph
+        assert [value.name for value in (*graph.input, *graph.output)] == names
     files = {"encore.yaml": ""}
     torch.export.load(tmp_path / "a.pt2", extra_files=files)
     assert yaml.safe_load(files["encore.yaml"])["sample_rate"] == 8000

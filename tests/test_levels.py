@@ -5,8 +5,7 @@ import torch
 from separator_toys import close, noise
 from torch import Tensor, nn
 
-from encore.inference import GridSearch, RefineOptions, at_level_of, refine
-from encore.metrics import oracle, si_sdr
+from encore.inference import RefineOptions
 from encore.models.levels import normalized, without_normalization
 from encore.models.separators.contract import AdaptedSeparator
 from encore.models.separators.hdemucs import HDemucs
@@ -93,16 +92,3 @@ def test_by_their_own_all_inputs_have_one_level() -> None:
     assert len(separator.separator.inputs) == 5
     for inputs in separator.separator.inputs:
         assert float(inputs.std()) == pytest.approx(1, abs=0.01)
-
-
-def test_items_keep_their_own_levels_in_a_batch() -> None:
-    bare, mixture = Squash(), torch.cat((0.01 * noise(1, 1, 400), 5 * noise(1, 1, 400, seed=1)))
-    references = torch.stack((mixture.roll(1, -1), mixture.roll(2, -1)), dim=1)
-    search = GridSearch(4, steps=3)
-    together = refine(at_level_of(bare, mixture), mixture, oracle(si_sdr, references), search)
-    for item in range(2):
-        own = slice(item, item + 1)
-        separate = at_level_of(bare, mixture[own])
-        alone = refine(separate, mixture[own], oracle(si_sdr, references[own]), search)
-        close(together.estimates[own], alone.estimates, 1e-5)
-        assert torch.equal(together.ratios[:, own].nan_to_num(-1), alone.ratios.nan_to_num(-1))

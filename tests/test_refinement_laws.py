@@ -109,19 +109,26 @@ def test_an_item_is_refined_alone_as_in_its_batch_and_its_calls_are_counted(
 @every_search
 def test_the_calls_of_the_quality_and_of_all_sources_are_counted(search: Search) -> None:
     mixture, references = signals(sources=2)
-    close = oracle(closeness, references)
+    again = get_metric("fixed_point", sample_rate=8000)  # bound to mixtures and separator by the refinement
     for build in (
-        lambda again: close,
-        lambda again: again,
-        lambda again: joint([again, close], scales=(1.0, 1.0)),
-        lambda again: guarded(close, [again]),
-        lambda again: guarded(again, [joint([close, again], scales=(1.0, 1.0))]),
+        lambda close: close,
+        lambda close: again,
+        lambda close: joint([again, close], scales=(1.0, 1.0)),
+        lambda close: guarded(close, [again]),
+        lambda close: guarded(again, [joint([close, again], scales=(1.0, 1.0))]),
     ):
-        counting = Counting(two_sources)
-        again = get_metric("fixed_point", sample_rate=8000).bind(mixture=mixture, separate=counting)
-        found = refine(counting, mixture, build(again), search)
-        assert int(found.evaluations.sum()) == counting.rows
-        assert found.evaluations.min() > 1
+        for separate in (one_source, two_sources):
+            counting, close = (
+                Counting(separate),
+                oracle(closeness, references[:, : separate(mixture).shape[1]]),
+            )
+            found = refine(counting, mixture, build(close), search)
+            assert int(found.evaluations.sum()) == counting.rows
+            assert found.evaluations.min() > 1
+            for index in range(len(mixture)):
+                counting.rows, items = 0, torch.tensor([index])
+                own = refine(counting, mixture[items], build(close.at(items)), search)
+                assert own.evaluations.tolist() == [counting.rows] == [int(found.evaluations[index])]
 
 
 @every_search

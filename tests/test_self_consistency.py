@@ -155,19 +155,6 @@ def test_scores_and_comparisons_cost_the_calls_that_they_state(kind: str) -> Non
         assert separator.seen == quality.separator_calls * 2 * len(items)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sources", [1, 2])
-def test_every_call_is_counted_where_it_belongs(sources: int, kind: str) -> None:
-    separator, quality, search = Counting(sources), steering(kind), GridSearch(steps=3, candidates=3)
-    mixture = torch.cat((LOW + HIGH, 0.3 * LOW + HIGH, noise(1, 1, FRAMES)))
-    found = refine(separator, mixture, quality, search)
-    assert int(found.evaluations.sum()) == separator.seen
-    for item in range(3):
-        separator.seen = 0
-        own = refine(separator, mixture[item : item + 1], quality, search)
-        assert int(own.evaluations) == separator.seen == int(found.evaluations[item])
-
-
 def test_under_the_guide_what_was_left_is_taken_out() -> None:
     search = GridSearch(steps=5, candidates=4, include_estimate=True)
     found = refine(Counting(1), LOW + HIGH, metric("remix_agreement"), search)

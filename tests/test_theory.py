@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from prior_toys import generator
 from separator_toys import close, noise
 from torch import Tensor
 
@@ -21,10 +22,6 @@ from encore.inference.theory import (
     worst_gain,
 )
 from encore.metrics import get_metric
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_errors_along_the_path_of_a_gain_are_written_out() -> None:
