@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from encore.common.errors import one_line
 from encore.common.graphs import Graph
 from encore.models.separators.contract import AdaptedSeparator, round_up
-from encore.models.types import LoadedSeparator
 
 LAYOUTS = {"bct": "(batch, channel, time)", "bt": "(batch, time)"}
 """What a function may take; its estimates may have a source axis after the batch, a channel axis, or both."""
@@ -24,14 +23,7 @@ LONGEST_STEP = 2**14
 """Samples of the longest frame that is tried for functions of whole frames."""
 
 
-def as_separator(
-    function: Callable[..., Any],
-    *,
-    sources: Sequence[str] | None = None,
-    sample_rate: int | None = None,
-    channels: int | None = None,
-    layout: str | None = None,
-) -> LoadedSeparator:
+class as_separator(AdaptedSeparator):  # noqa: N801, used like a function
     """Make a separator of a network or function of one's own.
 
     It is called on a second of soft noise to find out which shapes it takes and returns, whether it takes
@@ -47,9 +39,6 @@ def as_separator(
         channels: Channels of mixture and estimates; by default ``function.channels``, or else 1.
         layout: ``"bct"`` or ``"bt"``, for a function that takes both shapes with different results.
 
-    Returns:
-        The separator, a module with ``sources``, ``sample_rate`` and ``channels``.
-
     Raises:
         ValueError: If something is not known, or the function does not return such estimates.
 
@@ -58,33 +47,24 @@ def as_separator(
         >>> separate(torch.ones(2, 1, 100)).shape
         torch.Size([2, 1, 1, 100])
     """
-    given = {"sources": sources, "sample_rate": sample_rate, "channels": channels}
-    known: dict[str, Any] = {
-        name: getattr(function, name, None) if value is None else value for name, value in given.items()
-    }
-    for name, example in EXAMPLES.items():
-        if known[name] is None:
-            raise ValueError(f"{_name(function)} does not say its {name}: add {name}={example}")
-    return FunctionSeparator(function, **known | {"channels": known["channels"] or 1}, layout=layout)
-
-
-class FunctionSeparator(AdaptedSeparator):
-    """A function from waveforms to waveforms, with the arguments of `as_separator`, all known but the layout.
-
-    Raises:
-        ValueError: If the layout is unknown, needs one channel or is ambiguous, or none works.
-    """
 
     def __init__(
         self,
         function: Callable[..., Any],
-        sources: Sequence[str],
-        sample_rate: int,
-        channels: int,
+        *,
+        sources: Sequence[str] | None = None,
+        sample_rate: int | None = None,
+        channels: int | None = None,
         layout: str | None = None,
     ) -> None:
+        known: dict[str, Any] = {"sources": sources, "sample_rate": sample_rate, "channels": channels}
+        known = {n: getattr(function, n, None) if value is None else value for n, value in known.items()}
+        for name, example in EXAMPLES.items():
+            if known[name] is None:
+                raise ValueError(f"{_name(function)} does not say its {name}: add {name}={example}")
+        known["channels"] = channels = known["channels"] or 1
         fixed = function if isinstance(function, Graph) else Graph
-        super().__init__(sources, sample_rate, channels, function, shortest=fixed.length or fixed.shortest)
+        super().__init__(**known, network=function, shortest=fixed.length or fixed.shortest)
         if layout is not None and layout not in LAYOUTS:
             raise ValueError(f"layout={layout}: choose one of {', '.join(LAYOUTS)}")
         if layout == "bt" and channels > 1:
@@ -93,7 +73,8 @@ class FunctionSeparator(AdaptedSeparator):
             raise ValueError(
                 f"the graph takes batches of {fixed.batch} only: export it with a free batch axis, or with 1"
             )
-        self.network: Callable[..., Any] = function.eval() if isinstance(function, nn.Module) else function
+        if isinstance(function, nn.Module):
+            function.eval()
         self.batch, self.length = fixed.batch, fixed.length
         # a function may draw random numbers, from a generator of the caller's
         with torch.random.fork_rng(devices=[]), torch.no_grad():

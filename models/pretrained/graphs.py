@@ -10,7 +10,7 @@ from torch import nn
 
 from encore.common.errors import one_line
 from encore.common.graphs import METADATA, load_graph
-from encore.models.pretrained.functions import EXAMPLES, FunctionSeparator
+from encore.models.pretrained.functions import EXAMPLES, as_separator
 
 
 def open_graph(
@@ -65,7 +65,7 @@ def open_graph(
         )
     if not isinstance(known["sample_rate"], int) or not isinstance(known["channels"], int):
         raise ValueError(f"'{path}': sample_rate or channels in its metadata '{METADATA}' is no whole number")
-    return FunctionSeparator(graph, **known, layout=layout)
+    return as_separator(graph, **known, layout=layout)
 
 
 open_torchscript, open_exported, open_onnx = (

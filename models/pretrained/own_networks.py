@@ -58,8 +58,7 @@ def open_python(
         if not isinstance(network, nn.Module):
             raise ValueError(f"option weights={weights} is for a network, and '{name}' is none: leave it out")
         load_completely(network, read_state_dict(weights), weights)
-    separator: Any = as_separator(network, **given, layout=layout)
-    return separator
+    return as_separator(network, **given, layout=layout)
 
 
 def open_weights(
