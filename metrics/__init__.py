@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from encore.metrics.blind import dnsmos
 from encore.metrics.combined import guarded, joint
-from encore.metrics.external import is_external
 from encore.metrics.music import bss_eval, csdr, usdr
 from encore.metrics.panel import MetricPanel
 from encore.metrics.quality import Metric, Quality, oracle
@@ -31,7 +30,6 @@ __all__ = [
     "estoi",
     "get_metric",
     "guarded",
-    "is_external",
     "joint",
     "oracle",
     "pesq",

@@ -8,13 +8,12 @@ See docs/measures.md.
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from dataclasses import astuple, dataclass
-from itertools import product, starmap
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,16 +115,8 @@ def own_metric(
     )
 
 
-class Layout(NamedTuple):
-    """How a function takes its signals: if one item at a time, if as NumPy arrays, and their axes."""
-
-    one_by_one: bool
-    arrays: bool
-    axes: int
-
-    def __str__(self) -> str:
-        items, kind = "1" if self.one_by_one else "n", "arrays" if self.arrays else "tensors"
-        return f"{kind} ({items}, {'t' if self.axes == 2 else 'c, t'})"
+Layout = tuple[bool, bool, int]
+"""How a function takes its signals: if one item at a time, if as NumPy arrays, and their axes."""
 
 
 @dataclass(eq=False)
@@ -159,7 +150,7 @@ class OwnScorer:
             called = instantiate_class(import_object(self.source), {})
         if not callable(called):
             raise ValueError(f"'{self.source}' is not callable ({type(called).__name__}): name a function")
-        self.copies = {torch.device("cpu"): called}
+        self.called = called
         self.layout = self._find_layout()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -193,14 +184,16 @@ class OwnScorer:
 
     def _scores(self, signals: list[Tensor], layout: Layout) -> Tensor:
         """Return the numbers ``(n,)`` of ``(n, c, t)``."""
+        one_by_one, arrays, axes = layout
         items, device = len(signals[0]), torch.device("cpu") if self.kind == "onnx" else signals[0].device
-        rows: list[Any] = [(x if layout.axes == 3 else x.flatten(0, 1)).to(device) for x in signals]
-        if layout.arrays:
+        called = self.called.to(device) if self.is_graph else self.called
+        rows: list[Any] = [(x if axes == 3 else x.flatten(0, 1)).to(device) for x in signals]
+        if arrays:
             rows = [x.cpu().numpy() for x in rows]
         count = len(rows[0])
-        size = 1 if layout.one_by_one else count
+        size = 1 if one_by_one else count
         batches = [[x[first : first + size] for x in rows] for first in range(0, count, size)]
-        results = [torch.as_tensor(self._on(device)(*batch)).detach().float().flatten() for batch in batches]
+        results = [torch.as_tensor(called(*batch)).detach().float().flatten() for batch in batches]
         numbers = torch.cat([result.cpu() for result in results])
         if len(numbers) % count:
             raise ValueError(f"it returns {len(numbers)} numbers for {count} signals")
@@ -211,13 +204,6 @@ class OwnScorer:
         if (index := self.output or 0) >= numbers.shape[1]:
             raise ValueError(f"output={index}: it returns {numbers.shape[1]} numbers, counted from 0")
         return numbers[:, index].reshape(items, -1).mean(1)
-
-    def _on(self, device: torch.device) -> Any:
-        """Return a graph on a device, or the function."""
-        original = self.copies[torch.device("cpu")]
-        if self.is_graph and device not in self.copies:
-            self.copies[device] = copy.deepcopy(original).to(device)
-        return self.copies.get(device, original)
 
     @torch.no_grad()
     def _find_layout(self) -> Layout:
@@ -231,19 +217,19 @@ class OwnScorer:
         signals = [levels * pulses * torch.randn(shape, generator=generator)]
         if self.inputs == 2:
             signals.append(signals[0] + 0.01 * torch.randn(shape, generator=generator))
-        faults = {}
+        faults = []
         choices = ((True,), (False,)) if self.is_graph else ((False, True), (False, True))
-        for layout in starmap(Layout, product(*choices, (2, 3))):
+        for one_by_one, arrays, axes in product(*choices, (2, 3)):
             try:
-                scores = self._scores(signals, layout)
-                alone = self._scores([x[:1] for x in signals], layout)
+                scores = self._scores(signals, (one_by_one, arrays, axes))
+                alone = self._scores([x[:1] for x in signals], (one_by_one, arrays, axes))
             except Exception as error:  # as in __call__
-                faults[layout] = one_line(error)
+                axes_given = f"({1 if one_by_one else 'n'}, {'t' if axes == 2 else 'c, t'})"
+                faults.append(f"{'arrays' if arrays else 'tensors'} {axes_given}: {one_line(error)}")
                 continue
             mixed = not torch.allclose(scores[:1], alone, rtol=1e-4, atol=1e-6, equal_nan=True)
-            return layout._replace(one_by_one=layout.one_by_one or mixed)
-        reasons = "; ".join(f"{layout}: {fault}" for layout, fault in list(faults.items())[:4])
-        raise ValueError(f"'{self.source}' scores no noise at {self.rate} Hz; {reasons}")
+            return one_by_one or mixed, arrays, axes
+        raise ValueError(f"'{self.source}' scores no noise at {self.rate} Hz; {'; '.join(faults[:4])}")
 
 
 def _scheme_of_file(uri: Uri) -> str:
