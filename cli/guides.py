@@ -11,15 +11,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from encore.cli.overrides import CONFIGS, UserError
+from encore.common.errors import one_line
+from encore.common.files import check_file
 from encore.common.names import nearest
-from encore.metrics import (
-    EXTERNAL_METRICS,
-    METRIC_NAMES,
-    SELF_CONSISTENCY_METRICS,
-    Metric,
-    get_metric,
-    is_external,
-)
+from encore.metrics import Metric, get_metric
 
 
 def build_guide(guide: Any, sample_rate: int, separator: str | None = None) -> Metric:
@@ -33,24 +28,19 @@ def build_guide(guide: Any, sample_rate: int, separator: str | None = None) -> M
     Raises:
         UserError: If there is none, it cannot be built, or the rate is below its own.
     """
-    if isinstance(guide, str):
-        own = sorted(path.stem for path in (CONFIGS / "quality").glob("*.yaml"))
-        path = CONFIGS / "quality" / f"{guide}.yaml" if guide in own else Path(guide)
-        known = (*METRIC_NAMES, *SELF_CONSISTENCY_METRICS, "pesq_wb")
-        if path.suffix in (".yaml", ".yml"):
-            if not path.is_file():
-                raise UserError(f"--guide {guide}: there is no such file; use one of {', '.join(own)}")
-            guide = OmegaConf.load(path)
-        elif guide not in known and not is_external(guide):
-            near = ", ".join(nearest(guide, (*known[:-1], *EXTERNAL_METRICS, *own), 3))
-            raise UserError(f"--guide {guide}: there is no such guide; use {near}")
+    own = {path.stem: path for path in (CONFIGS / "quality").glob("*.yaml")}
     try:
         if isinstance(guide, str):
-            return get_metric(guide, sample_rate=sample_rate)
+            path = own.get(guide, Path(guide))
+            if path.suffix not in (".yaml", ".yml"):
+                return get_metric(guide, sample_rate=sample_rate)
+            guide = OmegaConf.load(check_file(path))
         tree = OmegaConf.create({"data": {"sample_rate": sample_rate}, "quality": guide})
         built = instantiate(tree, _convert_="all")["quality"]
     except (HydraException, OmegaConfBaseException, TypeError, ValueError, OSError) as error:
         reason = cause(error)
+        if "is no known metric" in reason:
+            reason += f", or of configs/quality: {', '.join(nearest(guide, sorted(own), 3))}"
         if separator is not None and f"sample_rate={sample_rate} is below" in reason:
             reason += (
                 f"; --separator '{separator}?sample_rate=16000' works on audio resampled to another rate"
@@ -67,4 +57,4 @@ def cause(error: BaseException) -> str:
     """Return the first line of the root cause: Hydra wraps errors in its own."""
     while isinstance(error, HydraException | OmegaConfBaseException) and error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return one_line(error)
