@@ -10,7 +10,6 @@ from encore.synthetic_corpora import FloatArray, Rng
 
 _TABLE = 4096
 _BUMPS = np.arange(-4, 5)  # octaves from 1 kHz
-_EARLY_SECONDS = 0.03
 
 
 def unit(signal: FloatArray) -> FloatArray:
@@ -126,16 +125,15 @@ def formed(hertz: float, formants: FloatArray, tilt: float) -> FloatArray:
 
 
 def room_response(sample_rate: int, rng: Rng, rt60: float, direct_to_reverberant_db: float) -> FloatArray:
-    """Draw a room's impulse response: direct path, early reflections and an exponential tail.
+    """Draw a room's impulse response: the direct path and a tail of decaying noise.
 
     The tail falls by 60 dB in ``rt60`` seconds. The direct path is the first sample, with gain 1; its energy
     is ``direct_to_reverberant_db`` above that of all else.
+
+    Source: J.-D. Polack, "La transmission de l'énergie sonore dans les salles", 1988.
     """
     time = np.arange(round(rt60 * sample_rate)) / sample_rate
-    decay = 10 ** (-3 * time / rt60)
-    tail = rng.standard_normal(time.size) * decay * np.clip(time / _EARLY_SECONDS, 0, 1)
-    early = rng.integers(sample_rate // 500, round(_EARLY_SECONDS * sample_rate), int(rng.integers(5, 10)))
-    tail[early] += rng.choice([-1.0, 1.0], early.size) * rng.uniform(1, 4, early.size) * decay[early]
+    tail = rng.standard_normal(time.size) * 10 ** (-3 * time / rt60)
     tail[0] = 0.0
     tail *= 10 ** (-direct_to_reverberant_db / 20) / np.sqrt((tail**2).sum())
     tail[0] = 1.0

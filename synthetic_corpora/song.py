@@ -18,7 +18,6 @@ _MODES = {
     "mixolydian": (0, 2, 4, 5, 7, 9, 10),
 }
 _PROGRESSIONS = ("0453", "0534", "5304", "0343", "0656", "0234", "3045")  # degrees of the scale, from 0 on
-_LONGEST_INTRO = 5.0  # seconds: every stem sounds soon
 _CHORDS = ("Acoustic_guitar", "Flute", "Glockenspiel", "organ", "strings")  # instruments
 
 
@@ -59,19 +58,15 @@ Parts = dict[str, list[Note]]
 
 
 def compose(seconds: float, rng: Rng) -> Song:
-    """Compose a song: an intro of up to 5 s, then verse, chorus and bridge of four bars in turn.
-
-    All stems play from the first verse on, but one of them rests in each bridge.
-    """
+    """Compose a song: verse, chorus and bridge of four bars in turn; one stem rests in each bridge."""
     mode, tonic = str(rng.choice(list(_MODES))), int(rng.integers(12))
     tempo, beats = float(rng.uniform(70, 150)), int(rng.choice([3, 4]))
     length, scale = beats * 60 / tempo, tuple((tonic + step) % 12 for step in _MODES[mode])
     progressions = rng.choice(_PROGRESSIONS, 3)
-    intro = min(int(rng.integers(1, 3)), max(1, int(_LONGEST_INTRO / length)))
-    stems = frozenset(rng.permutation(["drums", "bass", "other"])[: int(rng.integers(1, 4))].tolist())
+    stems = frozenset(STEMS)
     bars: list[Bar] = []
     while len(bars) * length < seconds:
-        section, place = divmod(len(bars) - intro, 4)
+        section, place = divmod(len(bars), 4)
         if place == 0:
             resting = str(rng.choice(STEMS)) if section % 3 == 2 else ""
             stems = frozenset(STEMS) - {resting}
