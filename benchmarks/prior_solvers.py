@@ -16,6 +16,7 @@ strength to cancel a step. Both are stored level by level, and plotted.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from encore.cli.evaluation import Table
 from encore.cli.method_options import load_method
 from encore.data.corpora import Item
 from encore.data.dataset import SegmentDataset
-from encore.data.mixture_recipes import Labels, read_task
+from encore.data.manifest import manifest
+from encore.data.mixture_recipes import LISTING, MANIFEST
 from encore.inference import GridSearch, RefineOptions
 from encore.inference.consistency import sum_to_mixture
 from encore.inference.permutation import reference_order, reorder
@@ -60,7 +62,7 @@ COLUMNS = (
 )
 
 
-def separator_of(options: argparse.Namespace, labels: Labels, variant: dict[str, Any]) -> Any:
+def separator_of(options: argparse.Namespace, labels: Sequence[str | None], variant: dict[str, Any]) -> Any:
     """Return the separator, or the priors of sources of some classes as one, under a variant."""
     if variant.get("model") == "separator":
         return load_separator(options.separator, device=options.device)
@@ -76,7 +78,7 @@ def separator_of(options: argparse.Namespace, labels: Labels, variant: dict[str,
 
 
 def separated(
-    options: argparse.Namespace, item: Item, labels: Labels, variant: dict[str, Any]
+    options: argparse.Namespace, item: Item, labels: Sequence[str | None], variant: dict[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return scores and time of one variant on one mixture, and its trace, level by level."""
     separator = separator_of(options, labels, variant)
@@ -170,11 +172,13 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows, traces = Table(options.out), Table(options.out.with_name(f"{options.out.stem}_traces.parquet"))
     torch.set_num_threads(1)
-    by_name = {item.name: (item, labels) for item, labels in read_task(options.task)[: options.mixtures]}
+    by_name = {item.name: item for item in manifest(options.task / MANIFEST)[: options.mixtures]}
+    labels = pd.read_json(options.task / LISTING, lines=True, dtype=False).set_index("name")["labels"]
     keys = [{"variant": name, "mixture": mixture} for mixture in by_name for name in options.variants]
     done = rows.frame.reindex(columns=list(keys[0])).to_dict("records")
     for key in tqdm([key for key in keys if key not in done], desc="mixtures"):
-        scores, trace = separated(options, *by_name[key["mixture"]], VARIANTS[key["variant"]])
+        name = key["mixture"]
+        scores, trace = separated(options, by_name[name], labels[name], VARIANTS[key["variant"]])
         traces.add([key | level for level in trace])
         rows.add([key | scores])
     print(f"{len(by_name)} mixtures of {options.task.name}\n")

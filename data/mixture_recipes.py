@@ -16,7 +16,6 @@ Source: R. Shi et al., "Unsupervised Single-Channel Audio Separation with Diffus
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,9 +26,8 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from encore.data.audio_writing import write_audio
-from encore.data.corpora import Item, check_choice
+from encore.data.corpora import check_choice
 from encore.data.corpus_folder import prepare_folder, write_listing
-from encore.data.manifest import manifest
 from encore.data.placement import (
     BLOCK,
     Placement,
@@ -49,9 +47,6 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "2speech": ("speaker1", "speaker2"),
 }
 """The sources of every task, in the order of their placement."""
-
-Labels = tuple[str | None, ...]
-"""The class of each source of a mixture; None for speech."""
 
 MANIFEST, LISTING = "manifest.jsonl", "sources.jsonl"
 _MOST = 10_000  # mixtures; names have four digits
@@ -139,33 +134,6 @@ def write_task(
         entries.append({**origin, **_entry(recordings, placements)})
     write_listing(out / MANIFEST, items)
     write_listing(out / LISTING, entries)
-
-
-def read_task(root: str | Path) -> list[tuple[Item, Labels]]:
-    """Read the mixtures that `write_task` has written to a folder, sorted by name.
-
-    Returns:
-        Each mixture, its references in the order of their placement, with their classes.
-
-    Raises:
-        FileNotFoundError: If a list or a file is missing.
-        ValueError: If a list cannot be read, or the two do not agree.
-    """
-    base = Path(root).expanduser()
-    items, listing = manifest(base / MANIFEST), base / LISTING
-    if not listing.is_file():
-        raise FileNotFoundError(
-            f"{listing} is missing: write the task again with python -m encore.data.mixture_recipes"
-        )
-    try:
-        lines = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()]
-        labels: dict[str, Labels] = {line["name"]: tuple(line["labels"]) for line in lines}
-        for item in items:
-            if len(labels[item.name]) != len(item.references):
-                raise ValueError(f"{item.name} has {len(item.references)} sources")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{listing} does not match {MANIFEST} ({error}): write the task again") from error
-    return [(item, labels[item.name]) for item in items]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
