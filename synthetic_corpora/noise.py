@@ -23,13 +23,10 @@ def babble(frames: int, sample_rate: int, rng: Rng, hidden: Container[str] = ())
     return crowd
 
 
-def comb(frames: int, sample_rate: int, rng: Rng, hertz: tuple[float, float], drift: float) -> FloatArray:
-    """Sum harmonics of a drifting fundamental, weak below 150 Hz as a small casing radiates them."""
-    fundamental = dsp.log_uniform(rng, *hertz)
-    number = np.arange(1, max(4, int(rng.uniform(600, 3500) / fundamental)))
-    levels = np.minimum(number * fundamental / 150, 1) * number ** -rng.uniform(0.2, 1)
-    walk = fundamental * (1 + drift * dsp.slow_walk(frames, sample_rate, rng, 0.8))
-    return dsp.tone(walk, levels * rng.lognormal(0, 0.8, number.size), sample_rate, rng)
+def drone(frames: int, sample_rate: int, rng: Rng, hertz: tuple[float, float]) -> FloatArray:
+    """Hold one note, its harmonics around 450 Hz strongest, as a small casing radiates them."""
+    note = Note(0, frames / sample_rate, dsp.log_uniform(rng, *hertz))
+    return INSTRUMENTS["strings"].play([note], frames, sample_rate, rng)
 
 
 def strikes(frames: int, sample_rate: int, rng: Rng) -> FloatArray:
@@ -48,9 +45,9 @@ Front = Callable[[int, int, Rng], FloatArray]
 NOISES: dict[str, tuple[tuple[float, float], float, float, Front | None]] = {
     "babble": ((-4, -4), 0.01, 0, babble),
     "coloured": ((-7, 2.5), 1, 2, None),
-    "hum": ((-4, 0), 0.15, 2, partial(comb, hertz=(50, 120), drift=0.002)),
+    "hum": ((-4, 0), 0.15, 2, partial(drone, hertz=(50, 120))),
     "impulsive": ((-4, -4), 0.05, 1, strikes),
-    "machine": ((-6, -1), 0.8, 2, partial(comb, hertz=(8, 90), drift=0.03)),
+    "machine": ((-6, -1), 0.8, 2, partial(drone, hertz=(90, 300))),
     "wind": ((-7, -3), 1, 8, None),
 }
 

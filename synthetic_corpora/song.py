@@ -104,18 +104,16 @@ def bass(song: Song, rng: Rng) -> Parts:
 
 
 def harmony(song: Song, rng: Rng) -> Parts:
-    """Chords of two instruments, each held or broken into eighths."""
+    """Chords of two instruments, each held for a bar or repeated on every beat."""
     parts: Parts = {}
     for name in rng.permutation(_CHORDS)[:2].tolist():
-        center, broken, order = int(rng.integers(57, 68)), rng.random() < 0.5, rng.integers(0, 4, 8)
-        notes = parts.setdefault(name, [])
-        for bar in song.playing("other"):
-            voicing = _pitches(bar.chord, center - 9, center + 9)[:4]  # there are four within 19 semitones
-            if broken:
-                picked = [voicing[int(place)] for place in order[: 2 * song.beats]]
-                notes += [song.note(bar, n / 2, n / 2 + 1, pitch, rng) for n, pitch in enumerate(picked)]
-            else:
-                notes += [song.note(bar, 0, song.beats, pitch, rng) for pitch in voicing]
+        center, every = int(rng.integers(57, 68)), int(rng.choice([1, song.beats]))
+        parts[name] = [
+            song.note(bar, beat, beat + every, pitch, rng)
+            for bar in song.playing("other")
+            for beat in range(0, song.beats, every)
+            for pitch in _pitches(bar.chord, center - 9, center + 9)[:4]
+        ]
     return parts
 
 

@@ -43,13 +43,7 @@ _WORDS = {
     "ten": "twenty thirty forty fifty sixty seventy eighty ninety",
     "month": "January February March April May June July August September October November December",
     "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
-    "question": "where when why how",
     "linker": "and but because while although before after until since whenever unless so",
-    "modal": "can could may might must should will would cannot",
-    "bare": """
-        answer ask begin believe build call carry change choose close cook draw explain find follow help
-        hide hold join know laugh leave listen open paint play push read remember return sell share sing
-        sleep speak stop teach travel wait wash watch win write""",
 }
 _RULES = {
     "number": "{digit}|{teen}|{ten}|{ten} {digit}|{digit} hundred and {ten} {digit}|{digit} thousand",
@@ -59,16 +53,12 @@ _RULES = {
     "when": "on {day}|in {month}|at {teen} o'clock|{number} {unit} ago|last {day}|every {day}",
     "act": """
         {transitive} {thing} | {transitive} {thing} {where} | {intransitive} {where}
-        | {adverb} {transitive} {thing} | {intransitive} {adverb} | {modal} {bare} {where}
-        | {modal} {bare} with {who}""",
+        | {adverb} {transitive} {thing} | {intransitive} {adverb}""",
     "sentence": """
         {who} {act} {when}. | {when}, {who} {act}. | {who} {act} {linker} {who} {act}.
-        | {adverb}, {who} {act} {where}. | {question} did {who} {bare} {thing}?
-        | do you think that {who} {act}? | please {bare} {thing} and {bare} {where}.
+        | {adverb}, {who} {act} {where}. | do you think that {who} {act}?
         | there were {number} {adjective} things {where}, {name} said.
-        | it took {number} {unit} to {bare} the {adjective} {noun}.
-        | if {who} {act}, {name} {modal} {bare} {when}. | {who}, who {act}, {modal} not {bare} {thing}.
-        | the {noun} costs {number} pounds and {number} pence. | never {bare} {thing} {where} {when}!""",
+        | the {noun} costs {number} pounds and {number} pence.""",
 }
 _OPTIONS = {
     **{kind: words.split() for kind, words in _WORDS.items()},
