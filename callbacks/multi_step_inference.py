@@ -21,7 +21,7 @@ from encore.callbacks.validation_items import (
     validation_items,
 )
 from encore.data.corpora import evenly_spaced
-from encore.inference.evaluation import Evaluation, RefinementMethod, evaluate
+from encore.inference.evaluation import Evaluation, RefinementMethod, distinct_methods, evaluate
 from encore.inference.execution import WorkerPool, default_workers
 from encore.metrics import MetricPanel, default_metrics
 from encore.models.types import LoadedSeparator, interchangeable
@@ -31,6 +31,9 @@ from encore.reporting.plots import step_figure
 from encore.reporting.scores import column_name, write_scores
 from encore.reporting.summary import chosen_ratios, final_steps, summarise
 from encore.reporting.tables import overview_table, to_markdown
+
+Group = tuple[dict[str, Any], dict[int, RefinementMethod]]
+"""A batch of the items of one length, and the methods by which they are refined."""
 
 
 class MultiStepInference(ValidationCallback):
@@ -80,10 +83,7 @@ class MultiStepInference(ValidationCallback):
         super().__init__(every_n_epochs, items)
         if batch < 1:
             raise ValueError(f"batch={batch}: use 1 or more")
-        self.methods = [method for method in methods.values() if method is not None]
-        columns = [column_name(method.name, method.kind) for method in self.methods]
-        if len(set(columns)) < len(columns):
-            raise ValueError(f"methods={columns}: two have one name; tell them apart by label=...")
+        self.methods = distinct_methods(methods)
         self.metrics, self.batch, self.source = metrics, batch, source
         self.workers, self.score_workers, self.seed, self.run = workers, score_workers, seed, run
 
@@ -101,14 +101,16 @@ class MultiStepInference(ValidationCallback):
         folder = Path(trainer.default_root_dir)
 
         def refine(group: Group) -> tuple[Group, Evaluation]:
+            batch, methods = group
+            references = batch.get("references")
             return group, evaluate(
                 separator,
-                group.mixture.to(module.device),
-                group.methods,
+                batch["mixture"].to(module.device),
+                methods,
                 panel,
                 run=self.run or folder.name,
-                items=group.names,
-                references=None if group.references is None else group.references.to(module.device),
+                items=batch["names"],
+                references=None if references is None else references.to(module.device),
                 generator=torch.Generator().manual_seed(self.seed),
                 at_once=workers,
             )
@@ -149,30 +151,11 @@ class MultiStepInference(ValidationCallback):
         items = validation_items(trainer, self.items, "multi-step validation")
         for (_, has_references, chosen), alike in groupby(items, kind):
             while samples := [item.sample for item in islice(alike, self.batch)]:
-                references = [sample["references"][:, places] for sample in samples if has_references]
-                yield Group(
-                    names=[name for sample in samples for name in sample["names"]],
-                    mixture=torch.cat([sample["mixture"] for sample in samples]),
-                    references=torch.cat(references) if has_references else None,
-                    methods={number: method for number, method in enumerate(self.methods) if chosen[number]},
-                )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
-    """Items of one length that are refined together.
-
-    Attributes:
-        names: Of the items.
-        mixture: ``(b, c, t)``.
-        references: ``(b, s, c, t)`` of the refined sources, or None.
-        methods: By which they are refined.
-    """
-
-    names: list[str]
-    mixture: Tensor
-    references: Tensor | None
-    methods: dict[int, RefinementMethod]
+                batch: dict[str, Any] = {"names": [name for sample in samples for name in sample["names"]]}
+                batch["mixture"] = torch.cat([sample["mixture"] for sample in samples])
+                if has_references:
+                    batch["references"] = torch.cat([sample["references"][:, places] for sample in samples])
+                yield batch, {number: each for number, each in enumerate(self.methods) if chosen[number]}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,17 +191,17 @@ def logged_values(summary: pd.DataFrame) -> dict[str, float]:
 def _examples(group: Group, sources: Sequence[str], result: Evaluation) -> list[Example]:
     """Return one candidate example for every item and method that scored it."""
     examples = []
+    batch, methods = group
     for number, refined in result.refined.items():
         gains = (refined.scores[-1] - refined.scores[0]).tolist()
-        method = group.methods[number]
-        label = column_name(method.name, method.kind)
-        for place, (item, gain) in enumerate(zip(group.names, gains, strict=True)):
+        label = column_name(methods[number].name, methods[number].kind)
+        for place, (item, gain) in enumerate(zip(batch["names"], gains, strict=True)):
             if gain != gain:  # schedules and failed items have no score
                 continue
-            waveforms = {"mixture": group.mixture[place].cpu()}
+            waveforms = {"mixture": batch["mixture"][place].cpu()}
             parts = {"one step": refined.one_step[place], "multi-step": refined.estimates[place]}
-            if group.references is not None:
-                parts["reference"] = group.references[place]
+            if "references" in batch:
+                parts["reference"] = batch["references"][place]
             for name, part in parts.items():
                 names = [name] if len(sources) == 1 else [f"{name} {source}" for source in sources]
                 waveforms |= dict(zip(names, part.cpu(), strict=True))

@@ -14,12 +14,11 @@ from encore.cli.evaluation import Experiment, Plan, Row, Rows, Subject, Table
 from encore.cli.overrides import UserError
 from encore.data.corpora import evenly_spaced
 from encore.inference import RefinementMethod
-from encore.inference.evaluation import evaluate
+from encore.inference.evaluation import distinct_methods, evaluate
 from encore.inference.oracle_predictor import Form, oracle_predictor
 from encore.metrics import MetricPanel, default_metrics
 from encore.models.types import Separator, interchangeable
 from encore.models.wrappers import select
-from encore.reporting.scores import column_name
 from encore.reporting.stem_report import write_stem_report
 
 SCORES, PREDICTOR = "stem_scores.parquet", "oracle_predictor.parquet"
@@ -57,19 +56,12 @@ class StemExperiment(Experiment):
     tables: ClassVar[tuple[str, ...]] = (SCORES, PREDICTOR)
 
     def __post_init__(self) -> None:
-        columns = [column_name(method.name, method.kind) for method in self._used]
-        if twice := {column for column in columns if columns.count(column) > 1}:
-            raise UserError(f"evaluation.methods: two are called {min(twice)}; tell them apart by label=...")
         if wrong := [beta for beta in self.betas if not 0 <= beta < 1]:
             raise UserError(f"evaluation.betas: {wrong[0]} is outside [0, 1)")
 
-    @property
-    def _used(self) -> list[RefinementMethod]:
-        return [method for method in self.methods.values() if method is not None]
-
     def plan(self, subject: Subject, tables: Mapping[str, Table]) -> Plan:
         """Return the places of songs with their targets, what scores one of them, and the report."""
-        separator, songs = subject.separator, subject.samples
+        separator, songs, methods = subject.separator, subject.samples, distinct_methods(self.methods)
         each = [TOGETHER] if interchangeable(separator.sources) else separator.sources
         targets = tuple(self.targets or each)
         if unknown := [target for target in targets if target not in (*separator.sources, TOGETHER)]:
@@ -78,7 +70,7 @@ class StemExperiment(Experiment):
         if self.betas and TOGETHER in targets:
             raise UserError("evaluation.betas: are for sources one by one, not for all together; give []")
         places = evenly_spaced(len(songs), self.items)
-        chosen = [{places[own] for own in evenly_spaced(len(places), method.items)} for method in self._used]
+        chosen = [{places[own] for own in evenly_spaced(len(places), method.items)} for method in methods]
         panel = MetricPanel(
             self.metrics or default_metrics(separator.sample_rate, separator.channels),
             sample_rate=separator.sample_rate,
@@ -97,7 +89,7 @@ class StemExperiment(Experiment):
                 result = evaluate(
                     refined,
                     mixture[None],
-                    {n: method for n, method in enumerate(self._used) if place in chosen[n]},
+                    {n: method for n, method in enumerate(methods) if place in chosen[n]},
                     panel,
                     run=subject.name,
                     items=[item],

@@ -22,6 +22,19 @@ RefinementMethod = RefineOptions | BridgeSampler
 """A method that goes on from the one-step estimate."""
 
 
+def distinct_methods(methods: Mapping[str, RefinementMethod | None]) -> list[RefinementMethod]:
+    """Return the methods that are not None.
+
+    Raises:
+        ValueError: If two of them have one name, and would have one row in a table.
+    """
+    used = [method for method in methods.values() if method is not None]
+    names = [f"{method.name}_{method.kind}" for method in used]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"methods: two are called {min(twice)}; tell them apart by label=...")
+    return used
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """Rows of the score table of some items, and the refinements they describe, by number of the method."""

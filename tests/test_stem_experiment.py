@@ -162,7 +162,7 @@ def test_the_training_of_stems_in_a_dry_run(work: Path) -> None:
         (("separator=stems.safetensors", "evaluation.betas=[1.0]"), "evaluation.betas: 1.0 is outside"),
         (
             ("separator=stems.safetensors", "evaluation.methods.noise.label=wiener"),
-            "evaluation.methods: two are called wiener_fixed",
+            "methods: two are called wiener_fixed",
         ),
         (("separator=stems.safetensors", "data.root=nowhere"), "nowhere"),
     ],
