@@ -73,7 +73,7 @@ def separator_of(options: argparse.Namespace, labels: Sequence[str | None], vari
     posterior = load_method("diffusion_prior", overrides=overrides).posterior
     assert posterior is not None
     separator = posterior(names, device=torch.device(options.device), seed=0)
-    separator.progress = None
+    separator.progress = iter
     return separator
 
 

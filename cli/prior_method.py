@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -98,7 +98,8 @@ def prior_separator(
             choose=choose,
             seed=seed,
             first=first,
-            progress=_bar,
+            # without a terminal there is no bar
+            progress=partial(tqdm, unit="level", leave=False, disable=None),
         )
     except (ValueError, OSError) as error:
         raise UserError(f"--method diffusion_prior: {error}") from error
@@ -217,14 +218,3 @@ def _first(uri: str, sources: Sequence[str], sample_rate: int, device: torch.dev
             "give --priors for the same sources in the same order"
         )
     return first
-
-
-@contextmanager
-def _bar(levels: int) -> Iterator[Callable[[], None]]:
-    """Open a progress bar of the levels of one segment, where there is a terminal."""
-    with tqdm(total=levels, unit="level", leave=False, disable=None) as bar:
-
-        def advance() -> None:
-            bar.update()
-
-        yield advance

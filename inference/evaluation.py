@@ -93,10 +93,8 @@ def evaluate(
         by_metric = score_sources(panel, torch.stack(signals), own_references)
         means = {name: scores.mean(1).tolist() for name, scores in by_metric.items()}
         scores = iter({name: own[n] for name, own in means.items()} for n in range(len(signals)))
-        input_si_sdr = math.nan
-        if own_references is not None:
-            input_si_sdr = float(si_sdr(own_mixture, own_references).mean())
-        base = {"run": run, "item": item, "input_si_sdr": input_si_sdr}
+        before = math.nan if own_references is None else float(si_sdr(own_mixture, own_references).mean())
+        base = {"run": run, "item": item, "input_si_sdr": before}
         rows += score_rows(base, {0: next(scores)}, kind="mixture")
         rows += score_rows(base, {0: next(scores)}, kind="one_step", evaluations=1)
         for number, found in refined.items():

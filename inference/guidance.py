@@ -19,23 +19,6 @@ FLOOR, SHARPNESS, STRENGTH = 0.002, 1000.0, 0.09
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SamplerState:
-    """The state of a chain of all sources.
-
-    Attributes:
-        step: From this level to the next cleaner one.
-        states: ``(b, k, c, t)``, requiring gradients where the guidance differentiates.
-        estimates: ``(b, k, c, t)``, of the clean sources in these states.
-        mixture: ``(b, c, t)``.
-    """
-
-    step: NoiseStep
-    states: Tensor
-    estimates: Tensor
-    mixture: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class GuidanceUpdate:
     """The change of a step by guidance; None where there is none.
 
@@ -61,8 +44,15 @@ class Guidance(Protocol):
 
     differentiates: ClassVar[bool]
 
-    def __call__(self, state: SamplerState) -> GuidanceUpdate:
-        """Return the change of a step."""
+    def __call__(self, step: NoiseStep, states: Tensor, estimates: Tensor, mixture: Tensor) -> GuidanceUpdate:
+        """Return the change of a step.
+
+        Args:
+            step: From this level to the next cleaner one.
+            states: ``(b, k, c, t)``, requiring gradients where the guidance differentiates.
+            estimates: ``(b, k, c, t)``, of the clean sources in these states.
+            mixture: ``(b, c, t)``.
+        """
         ...
 
 
@@ -71,7 +61,7 @@ class Unguided:
 
     differentiates: ClassVar[bool] = False
 
-    def __call__(self, state: SamplerState) -> GuidanceUpdate:
+    def __call__(self, step: NoiseStep, states: Tensor, estimates: Tensor, mixture: Tensor) -> GuidanceUpdate:
         """Return no change."""
         return GuidanceUpdate()
 
@@ -112,12 +102,12 @@ class LossGuidance:
         if self.shortened not in ("summed", "own"):
             raise ValueError(f"shortened={self.shortened!r}: choose summed or own")
 
-    def __call__(self, state: SamplerState) -> GuidanceUpdate:
+    def __call__(self, step: NoiseStep, states: Tensor, estimates: Tensor, mixture: Tensor) -> GuidanceUpdate:
         """Return the step down the gradient."""
-        loss = self.loss(state.estimates.sum(dim=1), state.mixture)
+        loss = self.loss(estimates.sum(dim=1), mixture)
         # the sum over items: each is only in its own term
-        (gradient,) = torch.autograd.grad(loss.sum(), state.states)
-        steps = state.step.substeps if self.shortened == "summed" else [state.step]
+        (gradient,) = torch.autograd.grad(loss.sum(), states)
+        steps = step.substeps if self.shortened == "summed" else [step]
         move = -self._step(gradient, sum(map(self.schedule, steps)))
         return GuidanceUpdate(move=move, gradient=gradient, loss=loss.detach())
 
@@ -189,23 +179,23 @@ class PseudoInverse:
 
     differentiates: ClassVar[bool] = True
 
-    def __call__(self, state: SamplerState) -> GuidanceUpdate:
+    def __call__(self, step: NoiseStep, states: Tensor, estimates: Tensor, mixture: Tensor) -> GuidanceUpdate:
         """Return the moved estimates."""
-        step, count = state.step, state.states.shape[1]
+        count = states.shape[1]
         if self.powers is not None and len(self.powers) != count:
             raise ValueError(f"powers={list(self.powers)}: give one for each of {count} sources")
         variance = step.sigma**2
         powers: Sequence[float | Tensor] | None = self.powers
         if powers is None:
-            power = state.mixture.square().mean(dim=(1, 2)) - self.noise**2
+            power = mixture.square().mean(dim=(1, 2)) - self.noise**2
             # silence has no power, but rounding errors
             powers = [power.clamp_min(1e-12)[:, None, None, None] / count] * count
         off = sum(power * variance / (power + variance) for power in powers)
-        residual = (state.mixture - state.estimates.sum(dim=1))[:, None]
-        wanted = (residual / (off + self.noise**2)).detach().expand_as(state.estimates)
-        (pulled,) = torch.autograd.grad(state.estimates, state.states, wanted)
+        residual = (mixture - estimates.sum(dim=1))[:, None]
+        wanted = (residual / (off + self.noise**2)).detach().expand_as(estimates)
+        (pulled,) = torch.autograd.grad(estimates, states, wanted)
         factor = (1 - step.alpha_bar) / step.alpha_bar**0.5
-        return GuidanceUpdate(estimates=state.estimates.detach() + factor * pulled)
+        return GuidanceUpdate(estimates=estimates.detach() + factor * pulled)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,6 +208,6 @@ class Projection:
 
     differentiates: ClassVar[bool] = False
 
-    def __call__(self, state: SamplerState) -> GuidanceUpdate:
+    def __call__(self, step: NoiseStep, states: Tensor, estimates: Tensor, mixture: Tensor) -> GuidanceUpdate:
         """Return the estimates moved to where they sum to the mixture."""
-        return GuidanceUpdate(estimates=sum_to_mixture(state.estimates, state.mixture))
+        return GuidanceUpdate(estimates=sum_to_mixture(estimates, mixture))

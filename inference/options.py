@@ -35,6 +35,8 @@ The calls of refinements that run at the same time may hold as much together, an
 
 _ANY_RATE = 48_000  # every metric scores audio of this rate
 
+_named_metric = lru_cache(maxsize=16)(get_metric)  # some hold a network
+
 
 @dataclass(frozen=True, kw_only=True)
 class RefineOptions:
@@ -151,7 +153,7 @@ class RefineOptions:
         if not self.guided:
             return None
         if isinstance(self.guide, str):
-            return _named_metric(self.guide, sample_rate)
+            return _named_metric(self.guide, sample_rate=sample_rate)
         return self.guide
 
     def max_calls(self, sources: int, metric: Metric | None = None) -> int:
@@ -249,9 +251,3 @@ class RefineOptions:
         if self.consistency is not None:
             separate = mixture_consistent(separate, mixture, self.consistency)
         return separate
-
-
-@lru_cache(maxsize=16)
-def _named_metric(name: str, sample_rate: int) -> Metric:
-    """Return a metric by its name, built once: some hold a network."""
-    return get_metric(name, sample_rate=sample_rate)

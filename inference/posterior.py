@@ -7,14 +7,14 @@ have the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 
-from encore.inference.guidance import Guidance, SamplerState
+from encore.inference.guidance import Guidance
 from encore.inference.source_priors import PriorBank
 from encore.models.processes.diffusion import NoiseLevels, NoiseStep
 from encore.models.types import Denoiser
@@ -74,7 +74,7 @@ class SeparationProblem:
         start: Where the chain starts.
         estimate: ``(b, k, c, t)``, for a start from an estimate, and only then.
         draws: The batch is this many repetitions of the mixtures, one after the other, each with own noise.
-        progress: Called after every level.
+        progress: Wraps the numbers of the levels that are run, as `tqdm` does.
 
     Raises:
         ValueError: If the estimate does not fit.
@@ -87,7 +87,7 @@ class SeparationProblem:
     start: Start = field(default_factory=Start)
     estimate: Tensor | None = None
     draws: int = 1
-    progress: Callable[[], None] | None = None
+    progress: Callable[[range], Iterable[int]] = iter
 
     def __post_init__(self) -> None:
         if (self.estimate is None) != (self.start.kind != "estimate"):
@@ -123,11 +123,9 @@ class SeparationProblem:
         return self.levels.step(self.start.first(self.levels))
 
     def steps(self) -> Iterator[NoiseStep]:
-        """Yield the steps of the chain from the first level down, and report each one that is done."""
-        for number in range(self.start.first(self.levels), -1, -1):
+        """Yield the steps of the chain from the first level down."""
+        for number in self.progress(range(self.start.first(self.levels), -1, -1)):
             yield self.levels.step(number)
-            if self.progress is not None:
-                self.progress()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,9 +266,7 @@ class Ancestral:
             with torch.set_grad_enabled(self.guidance.differentiates):
                 states = states.detach().requires_grad_(self.guidance.differentiates)
                 estimates = bank(states, step.alpha_bar)
-                update = self.guidance(
-                    SamplerState(step=step, states=states, estimates=estimates, mixture=problem.mixture)
-                )
+                update = self.guidance(step, states, estimates, problem.mixture)
             with torch.no_grad():
                 used = (estimates if update.estimates is None else update.estimates).detach()
                 following = step.estimate_weight * used + step.state_weight * states

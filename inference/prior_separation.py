@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -20,9 +19,6 @@ from encore.models.types import Separator, permutation_groups
 
 Choice = Literal["consistency", "likelihood", "both", "mean"]
 """How several draws become one estimate, see `PriorSeparator`."""
-
-Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
-"""Open a progress bar of that many levels, and return what to call after each."""
 
 DEFAULT_SECONDS = 4.0
 """Published segment length, for priors that do not state the one they were trained on."""
@@ -53,7 +49,7 @@ class PriorSeparator(nn.Module):
         choose: See above.
         seed: Of all noise: the same for every item and call.
         first: A separator of the same sources whose estimate the chain starts from.
-        progress: Opens a progress bar for each call.
+        progress: Wraps the numbers of the levels of each call, as `tqdm` does.
 
     Attributes:
         segment_seconds: Segment length for long mixtures: the shortest that a prior was trained on.
@@ -80,7 +76,7 @@ class PriorSeparator(nn.Module):
         choose: Choice = "both",
         seed: int = 0,
         first: Separator | None = None,
-        progress: Progress | None = None,
+        progress: Callable[[range], Iterable[int]] = iter,
     ) -> None:
         super().__init__()
         if len(priors) != len(sources) or len(set(sources)) != len(sources):
@@ -123,7 +119,7 @@ class PriorSeparator(nn.Module):
     def shortened(self, steps: int) -> PriorSeparator:
         """Return a copy with a chain of ``steps`` levels and no progress bar, to measure the time of one."""
         short = copy.copy(self)
-        short.levels, short.progress = self.levels.respaced(min(steps, len(self.levels))), None
+        short.levels, short.progress = self.levels.respaced(min(steps, len(self.levels))), iter
         return short
 
     def forward(self, mixture: Tensor) -> Tensor:
@@ -144,30 +140,25 @@ class PriorSeparator(nn.Module):
             raise ValueError(f"mixture has shape {tuple(mixture.shape)}: give (batch, 1, time)")
         # solvers need gradients in any mode of the caller
         with torch.inference_mode(False), torch.no_grad():
-            return self._sample(mixture.clone())
-
-    def _sample(self, mixture: Tensor) -> tuple[Tensor, PosteriorSample]:
-        gain = self._gain(mixture)
-        scaled = (gain * mixture).repeat(self.draws, 1, 1)
-        estimate = None if self.first is None else gain[:, None] * self.first(mixture)
-        opened = nullcontext(None) if self.progress is None else self.progress(self.steps)
-        with opened as advance:
+            mixture = mixture.clone()
+            gain = self._gain(mixture)
+            estimate = None if self.first is None else gain[:, None] * self.first(mixture)
             sample = self.solver(
                 SeparationProblem(
                     priors=self.priors,
-                    mixture=scaled,
+                    mixture=(gain * mixture).repeat(self.draws, 1, 1),
                     levels=self.levels,
                     generator=Generator().manual_seed(self.seed),
                     start=self.start,
                     estimate=None if estimate is None else estimate.repeat(self.draws, 1, 1, 1),
                     draws=self.draws,
-                    progress=advance,
+                    progress=self.progress,
                 )
             )
-        found = rearrange(sample.estimates, "(d b) s c t -> d b s c t", d=self.draws)
-        evaluations = self.draws * sample.evaluations + self._other_evaluations
-        kept = self._chosen(found, gain * mixture) / gain[:, None]
-        return kept, replace(sample, evaluations=evaluations)
+            found = rearrange(sample.estimates, "(d b) s c t -> d b s c t", d=self.draws)
+            evaluations = self.draws * sample.evaluations + self._other_evaluations
+            kept = self._chosen(found, gain * mixture) / gain[:, None]
+            return kept, replace(sample, evaluations=evaluations)
 
     def _gain(self, mixture: Tensor) -> Tensor:
         """Return the gain ``(b, 1, 1)`` to the priors' level; 1 for silence."""

@@ -147,9 +147,9 @@ def test_every_sources_step_has_the_exact_length(kind: str, shortened: str) -> N
     lengths = []
 
     class Watched(LossGuidance):
-        def __call__(self, state):
-            update = rule(state)
-            lengths.append((state.step, update.move.norm(dim=(2, 3))))
+        def __call__(self, step, *signals):
+            update = rule(step, *signals)
+            lengths.append((step, update.move.norm(dim=(2, 3))))
             return update
 
     mixture = 0.1 * torch.randn(2, 1, 4000, generator=generator())
@@ -295,9 +295,9 @@ def test_conflict_is_the_strength_that_cancels_a_step() -> None:
     seen = {}
 
     class Watched(LossGuidance):
-        def __call__(self, state):
-            seen["before"] = state.states.detach()
-            update = LossGuidance(schedule=hybrid())(state)
+        def __call__(self, step, states, *rest):
+            seen["before"] = states.detach()
+            update = LossGuidance(schedule=hybrid())(step, states, *rest)
             seen["gradient"] = update.gradient
             return replace(update, move=torch.zeros_like(update.move))
 
@@ -322,8 +322,8 @@ def test_converged_items_keep_their_estimates_and_the_others_go_on() -> None:
     seen: list[Tensor] = []
 
     class Watched(Projection):
-        def __call__(self, state):
-            update = Projection()(state)
+        def __call__(self, *state):
+            update = Projection()(*state)
             seen.append(update.estimates)
             return update
 
