@@ -21,7 +21,7 @@ from encore.cli.run_folder import RunFolder, run_id
 from encore.cli.typed_config import check_types
 from encore.models.acceleration import check_bfloat16, compile_blocks
 from encore.models.costs import macs_per_second, parameters
-from encore.models.weights import load_completely, load_partially, read_state_dict
+from encore.models.weights import load_weights, read_state_dict
 
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)
 
@@ -31,10 +31,11 @@ def build(config: DictConfig) -> tuple[Trainer, Any, Any, Any]:
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data)
     network = instantiate(config.model)
-    if config.init is not None and config.init_partial:
-        print(load_partially(network, read_state_dict(config.init)).describe())
-    elif config.init is not None:
-        load_completely(network, read_state_dict(config.init), config.init)
+    if config.init is not None:
+        weights, partial = read_state_dict(config.init), config.init_partial
+        report = load_weights(network, weights, config.init, partial=partial)
+        if partial:
+            print(report)
     plain = OmegaConf.to_container(config.model, resolve=True)
     module = instantiate(config.module)(network, model_config=plain)
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]

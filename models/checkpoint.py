@@ -21,7 +21,7 @@ from encore.common.files import check_file, file_kind, read_safely, read_yaml
 from encore.models.denoisers.preconditioning import Preconditioning
 from encore.models.processes.bridge import Bridge
 from encore.models.processes.diffusion import Diffusion
-from encore.models.weights import NETWORKS, load_completely, own_config, read_state_dict, trained_weights
+from encore.models.weights import NETWORKS, load_weights, own_config, read_state_dict, trained_weights
 
 ALLOWED_PREFIXES = ("encore.models.separators.", "encore.models.denoisers.", "encore.models.processes.")
 """Packages of the classes that a configuration may name."""
@@ -79,7 +79,7 @@ def load_checkpoint(path: str | Path, *, averaged: bool = True) -> nn.Module:
         module = instantiate(config)
     except ValueError as error:
         raise ValueError(f"configuration of '{path}': {error}") from error
-    load_completely(module, weights, path)
+    load_weights(module, weights, path)
     return module
 
 

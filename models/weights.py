@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +17,6 @@ NESTS = ("state_dict", "model_state_dict", "state", "model")
 
 NETWORKS = ("separator.", "prior.")
 """Prefixes of the weights of a network in this project's Lightning modules."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadReport:
-    """Which weights were loaded, and which were not.
-
-    Attributes:
-        loaded: Names that were found in the file and set in the network.
-        faults: Names that were left as they were: ``"missing"``, which the file does not have;
-            ``"unexpected"``, which the network does not have; and ``"of another shape"``, with both shapes.
-    """
-
-    loaded: Sequence[str]
-    faults: Mapping[str, Sequence[str]]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every weight of file and network found its counterpart."""
-        return not any(self.faults.values())
-
-    def describe(self) -> str:
-        """Return a line of counts, and a line for each weight that was not loaded."""
-        counts = [f"{len(names)} {kind}" for kind, names in self.faults.items()]
-        lines = [f"weights: {', '.join([f'{len(self.loaded)} loaded', *counts])}"]
-        return "\n".join(lines + [f"{kind}: {name}" for kind, names in self.faults.items() for name in names])
-
-    def summary(self) -> str:
-        """Return the faults in one line, with the first names of each kind."""
-        kinds = [(kind, names) for kind, names in self.faults.items() if names]
-        return (
-            "; ".join(f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in kinds) or "all fit"
-        )
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -118,16 +85,23 @@ def trained_weights(content: Mapping[str, Any], *, averaged: bool = True) -> dic
     return {name.split(".", 1)[1]: value for name, value in state.items() if name.startswith(NETWORKS)}
 
 
-def load_partially(module: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
+def load_weights(
+    module: nn.Module, weights: Mapping[str, Tensor], origin: object, *, partial: bool = False
+) -> str:
     """Set the weights of a network that a state dictionary has under the same name and in the same shape.
 
     Args:
         module: The network, changed in place.
         weights: Tensors by name. Wrappers of networks put prefixes before names, such as ``module.``: the one
             is removed that makes the most names fit.
+        origin: Their file, for the error.
+        partial: Whether to leave the weights as they are that do not fit; without it, all must fit.
 
     Returns:
-        Which weights were loaded.
+        A line of counts, and a line for each weight that was not loaded.
+
+    Raises:
+        ValueError: If a weight is missing, unexpected or of another shape; with ``partial``, if none fits.
     """
     expected = module.state_dict()
     named = _without_prefix(weights, expected)
@@ -137,33 +111,18 @@ def load_partially(module: nn.Module, weights: Mapping[str, Tensor]) -> LoadRepo
         if name in named and named[name].shape != weight.shape
     }
     loaded = {name: named[name] for name in expected if name in named and name not in mismatched}
+    faults = {
+        "missing": [name for name in expected if name not in named],
+        "unexpected": [name for name in named if name not in expected],
+        "of another shape": list(mismatched.values()),
+    }
+    first = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in faults.items() if names]
+    if first and not (partial and loaded):
+        raise ValueError(f"weights of '{origin}' do not fit {type(module).__name__}: {'; '.join(first)}")
     module.load_state_dict(loaded, strict=False)
-    missing = [name for name in expected if name not in named]
-    unexpected = [name for name in named if name not in expected]
-    return LoadReport(
-        loaded=list(loaded),
-        faults={
-            "missing": missing,
-            "unexpected": unexpected,
-            "of another shape": list(mismatched.values()),
-        },
-    )
-
-
-def load_completely(module: nn.Module, weights: Mapping[str, Tensor], origin: object) -> None:
-    """Set all weights of a network, like `load_partially`.
-
-    Args:
-        module: The network, changed in place.
-        weights: Tensors by name.
-        origin: Their file, for the error.
-
-    Raises:
-        ValueError: If a weight is missing, unexpected or of another shape.
-    """
-    report = load_partially(module, weights)
-    if not report.complete:
-        raise ValueError(f"weights of '{origin}' do not fit {type(module).__name__}: {report.summary()}")
+    counts = [f"{len(names)} {kind}" for kind, names in faults.items()]
+    lines = [f"weights: {', '.join([f'{len(loaded)} loaded', *counts])}"]
+    return "\n".join(lines + [f"{kind}: {name}" for kind, names in faults.items() for name in names])
 
 
 def _without_prefix(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

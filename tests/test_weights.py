@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from encore.common.files import read_safely, tensors_only
-from encore.models.weights import load_completely, load_partially, read_state_dict
+from encore.models.weights import load_weights, read_state_dict
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -36,12 +36,12 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
 def test_a_prefix_is_left_out_where_that_makes_names_fit(prefix: str) -> None:
     target = network(1)
     weights = {prefix + name: value for name, value in network().state_dict().items()}
-    load_completely(target, weights, "a.pt")
+    load_weights(target, weights, "a.pt")
     assert same(dict(target.state_dict()), dict(network().state_dict()))
     # one that the network has itself stays
     outer = nn.ModuleDict({"module": nn.ModuleDict({"_orig_mod": network(1)})})
     weights = {f"module._orig_mod.{name}": value for name, value in network().state_dict().items()}
-    load_completely(outer, weights, "a.pt")
+    load_weights(outer, weights, "a.pt")
     assert same(dict(outer.state_dict()), weights)
 
 
@@ -51,10 +51,7 @@ def test_partial_loading_accounts_for_every_name() -> None:
     weights["model.1.weight"] = torch.ones(5, 4)
     del weights["model.0.bias"]
     weights["loss.scale"] = torch.ones(1)
-    report = load_partially(target, weights)
-    assert report.loaded == ["0.weight", "1.bias"]
-    assert not report.complete
-    assert report.describe().split("\n") == [
+    assert load_weights(target, weights, "a.pt", partial=True).split("\n") == [
         "weights: 2 loaded, 1 missing, 1 unexpected, 1 of another shape",
         "missing: 0.bias",
         "unexpected: loss.scale",
@@ -63,10 +60,11 @@ def test_partial_loading_accounts_for_every_name() -> None:
     after = target.state_dict()
     assert torch.equal(after["0.weight"], weights["model.0.weight"])
     assert torch.equal(after["1.weight"], before["1.weight"])
+    assert torch.equal(after["1.bias"], weights["model.1.bias"])
     with pytest.raises(
         ValueError, match=re.escape("'a.pt' do not fit Sequential: 1 missing (0.bias); 1 unexpected (loss")
     ):
-        load_completely(target, weights, "a.pt")
+        load_weights(target, weights, "a.pt")
 
 
 def test_training_starts_from_ours_or_from_anybodys_weights(tmp_path: Path) -> None:

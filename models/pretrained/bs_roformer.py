@@ -17,7 +17,7 @@ from encore.common.errors import one_line
 from encore.common.files import read_yaml
 from encore.common.names import nearest
 from encore.models.separators.contract import AdaptedSeparator, round_up
-from encore.models.weights import load_completely, read_state_dict
+from encore.models.weights import load_weights, read_state_dict
 
 _IGNORED = ("use_torch_checkpoint", "skip_connection", "linear_transformer_depth")
 """Keywords of other forks of the networks that change nothing where they are false or zero."""
@@ -67,7 +67,7 @@ def open_bs_roformer(path: str, *, config: Path | None = None) -> nn.Module:
     model, training = content["model"], content["training"]
     sources = _sources(training, int(model.get("num_stems", 1)), yaml_path)
     network, weights = _fit(model, read_state_dict(path), yaml_path)
-    load_completely(network, weights, path)
+    load_weights(network, weights, path)
     rate = content.get("audio", {}).get("sample_rate") or model.get("sample_rate")
     if not isinstance(rate, int):
         raise ValueError(f"'{yaml_path}' does not say audio.sample_rate: add it")

@@ -14,7 +14,7 @@ from encore.common.errors import one_line
 from encore.common.files import check_file, tensors_only
 from encore.models.pretrained.downloads import fetch
 from encore.models.separators.contract import AdaptedSeparator, default_names
-from encore.models.weights import load_completely, read_state_dict
+from encore.models.weights import load_weights, read_state_dict
 
 
 def open_espnet(
@@ -51,7 +51,7 @@ def open_espnet(
             speech = enhancement.SeparateSpeech(train_config=str(config), model_file=None)
     except Exception as error:  # of any class: a configuration builds anything that it names
         raise ValueError(f"espnet cannot build '{config}': {one_line(error)}") from error
-    load_completely(speech.enh_model, state, weights)
+    load_weights(speech.enh_model, state, weights)
     rate = sample_rate or _rate(speech)
     if rate is None:
         raise ValueError(

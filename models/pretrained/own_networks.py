@@ -16,7 +16,7 @@ from encore.common.names import nearest
 from encore.common.user_code import import_object, instantiate_class
 from encore.models.checkpoint import instantiate
 from encore.models.pretrained.functions import as_separator
-from encore.models.weights import load_completely, load_partially, read_state_dict
+from encore.models.weights import load_weights, read_state_dict
 
 
 def open_python(
@@ -57,7 +57,7 @@ def open_python(
     if weights is not None:
         if not isinstance(network, nn.Module):
             raise ValueError(f"option weights={weights} is for a network, and '{name}' is none: leave it out")
-        load_completely(network, read_state_dict(weights), weights)
+        load_weights(network, read_state_dict(weights), weights)
     return as_separator(network, **given, layout=layout)
 
 
@@ -89,14 +89,9 @@ def open_weights(
     """
     values = {"sources": sources, "sample_rate": sample_rate, "channels": channels}
     network = instantiate(_read_config(model, values))
-    weights = read_state_dict(path)
-    if not partial:
-        load_completely(network, weights, path)
-        return network
-    report = load_partially(network, weights)
-    if not report.loaded:
-        raise ValueError(f"weights of '{path}' do not fit {model} at all: {report.summary()}")
-    print(report.describe(), file=sys.stderr)
+    report = load_weights(network, read_state_dict(path), path, partial=partial)
+    if partial:
+        print(report, file=sys.stderr)
     return network
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from encore.common.names import nearest
 from encore.models.pretrained.downloads import fetch
 from encore.models.separators.contract import AdaptedSeparator
-from encore.models.weights import load_completely, read_state_dict
+from encore.models.weights import load_weights, read_state_dict
 from encore.models.wrappers import Standardised
 
 BUNDLES = {
@@ -48,7 +48,7 @@ def open_torchaudio(name: str, *, weights: Path | None = None) -> nn.Module:
         f"torchaudio bundle '{name}'", lambda: torchaudio.utils._download_asset(bundle._model_path)
     )
     network: Any = bundle._model_factory_func()
-    load_completely(network, read_state_dict(path), path)
+    load_weights(network, read_state_dict(path), path)
     if not name.startswith("HDEMUCS"):
         return AdaptedSeparator(BUNDLES[name], bundle.sample_rate, 1, network)
     # its transform reflects one and a half hops, and rounds up to a whole one
