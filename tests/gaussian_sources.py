@@ -5,11 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
-from encore.inference.posterior import PosteriorSample, SamplerLog, SeparationProblem
-from encore.inference.source_priors import PriorBank
 from encore.models.processes.diffusion import NoiseStep
 from encore.models.types import Denoiser
 
@@ -70,45 +67,3 @@ class GaussianSources:
         power, own = float(alpha_bar[0]), self.covariances[number]
         gain = power**0.5 * own @ torch.linalg.inv(power * own + (1 - power) * self._eye)
         return state @ gain.T.to(state)
-
-
-class ExactPosterior:
-    """Solver with the exact reverse kernel of Gaussian sources given their mixture.
-
-    ``x0hat^k + C_k C^-1 r`` instead of the estimates, and noise of covariance
-    ``betatilde delta_kl I + c1^2 (delta_kl C_k - C_k C^-1 C_l)``, also in the last step; it starts from
-    ``p(x_t | y)`` of the first level.
-
-    Args:
-        sources: The sources.
-    """
-
-    def __init__(self, sources: GaussianSources) -> None:
-        self.sources = sources
-
-    @torch.no_grad()
-    def __call__(self, problem: SeparationProblem) -> PosteriorSample:
-        """Sample the sources; of the start only the first level counts."""
-        sources, mixture = self.sources, problem.mixture
-        bank, log = PriorBank(problem.priors), SamplerLog(mixture)
-
-        def coloured(covariance: Tensor) -> Tensor:
-            values, vectors = torch.linalg.eigh(covariance)
-            root = vectors * values.clamp_min(0).sqrt()
-            flat = rearrange(problem.noise(), "b k c t -> b c (k t)").double()
-            return rearrange(flat @ root.T, "b c (k t) -> b k c t", k=sources.count).to(mixture)
-
-        first = problem.first_step
-        white = (1 - first.alpha_bar) * torch.eye(sources.count * sources.length, dtype=torch.float64)
-        states = first.alpha_bar**0.5 * sources.mean(mixture).to(mixture)
-        states = states + coloured(first.alpha_bar * sources.covariance() + white)
-        for step in problem.steps():
-            own, total = sources.conditional(step)
-            found = bank(states, step.alpha_bar)
-            residual = mixture - found.sum(dim=1)
-            gains = own @ torch.linalg.inv(total)
-            found = found + torch.einsum("kts,bcs->bkct", gains.to(mixture), residual)
-            log.add(found)
-            mean = step.estimate_weight * found + step.state_weight * states
-            states = mean + coloured(sources.kernel(step))
-        return log.sample(states, bank.evaluations)

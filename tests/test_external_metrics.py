@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from separator_toys import noise
 from torch import Tensor, nn
 
 from encore.cli.guides import build_guide
@@ -75,10 +76,6 @@ def onnx_file(folder: Path) -> str:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, folder / "range.onnx")
     return f"onnx:{folder / 'range.onnx'}"
-
-
-def noise(*shape: int) -> Tensor:
-    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 OWN_METRICS = """

@@ -9,15 +9,12 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from separator_toys import noise
 from torch import Tensor
 
 from encore.metrics import MetricPanel, get_metric, networks
 
 RATE = 16000
-
-
-def noise(*shape: int) -> Tensor:
-    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
