@@ -20,24 +20,6 @@ def like(*ratios: float) -> object:
     return pytest.approx(list(ratios), nan_ok=True, abs=1e-6)
 
 
-def test_greedy_search_tries_neighbours_of_the_last_ratio_taken_after_failures() -> None:
-    search = GreedySearch(first=0.3, width=0.2, patience=5)
-    for failures, ratio in enumerate([0.3, 0.1, 0.5, 0.2, 0.4]):
-        assert proposed(search, *[NAN] * failures) == like(ratio)
-        # the same around another ratio, which a later step took
-        assert proposed(search, NAN, 0.6, *[NAN] * failures) == like(ratio + 0.3)
-    assert proposed(search, NAN, 0.6, 0.4) == like(0.4)
-
-
-def test_greedy_search_leaves_out_ratios_beyond_the_ends() -> None:
-    search = GreedySearch(first=0.1, width=0.2, patience=4)
-    tried = [proposed(search, *[NAN] * failures)[0] for failures in range(4)]
-    assert tried == like(0.1, 0.3, 0.0, 0.2)
-    assert proposed(search, 0.95, NAN) == like(0.75)
-    assert proposed(search, 0.95, NAN, NAN) == like(0.85)
-    assert 0 <= proposed(search, 0.95, NAN, NAN, NAN)[0] < 1
-
-
 def test_greedy_search_ends_an_item_after_as_many_failures_as_its_patience() -> None:
     for patience in (1, 3, 4):
         # on a curve that never changes nothing beats its top, which is the first ratio
@@ -95,39 +77,46 @@ def test_a_fixed_list_takes_what_every_item_would_take_if_it_tried_all() -> None
     assert result.calls.tolist() == [3, 4]
 
 
-@pytest.mark.parametrize(
-    ("chosen", "ratios"),
-    [
-        ([0.0], [0.0, 0.2]),  # below 0 there is nothing
-        ([0.5], [0.5, 0.3]),  # the side of the estimate first
-        ([0.5, 0.3], [0.3, 0.1]),  # on along the side that won
-        ([0.5, 0.3, 0.1], [0.1, 0.0]),  # not beyond the end
-        ([0.5, 0.5], [0.5, 0.7]),  # the other side
-        ([0.5, 0.5, 0.7], [0.7, 0.9]),
-        ([0.5, 0.5, 0.5], [0.5]),  # both sides have lost
-        ([0.0, 0.0], [0.0]),  # at the end there is one
-        ([0.5, NAN], [0.6]),  # one more on the other side, half as far
-        ([0.0, NAN], [0.1]),
-        ([0.5, NAN, 0.6], [0.6, 0.7]),  # the width stays halved
-        ([0.5, NAN, NAN], []),  # no further
-        ([NAN], [0.25]),  # the mean of the first
-        ([NAN, 0.25], [0.25, 0.15]),
-        ([NAN, NAN], []),
-    ],
-)
-def test_local_search_tries_the_last_ratio_and_a_neighbour(chosen, ratios) -> None:
-    search = LocalSearch(first=[0.0, 0.5], width=0.2, shrink=0.5, probes=1)
+NEAR = LocalSearch(first=[0.0, 0.5], width=0.2, shrink=0.5, probes=1)
+WON = LocalSearch(first=[0.2, 0.4, 0.6], width=0.1)
+MEAN = LocalSearch(first=[0.3], width=0.2, shrink=0.5, probes=2)
+GREEDY = GreedySearch(first=0.3, width=0.2, patience=5)
+AT_ENDS = GreedySearch(first=0.1, width=0.2, patience=4)
+TRIED = [
+    (NEAR, [0.0], [0.0, 0.2]),  # below 0 there is nothing
+    (NEAR, [0.5], [0.5, 0.3]),  # the side of the estimate first
+    (NEAR, [0.5, 0.3], [0.3, 0.1]),  # on along the side that won
+    (NEAR, [0.5, 0.3, 0.1], [0.1, 0.0]),  # not beyond the end
+    (NEAR, [0.5, 0.5], [0.5, 0.7]),  # the other side
+    (NEAR, [0.5, 0.5, 0.7], [0.7, 0.9]),
+    (NEAR, [0.5, 0.5, 0.5], [0.5]),  # both sides have lost
+    (NEAR, [0.0, 0.0], [0.0]),  # at the end there is one
+    (NEAR, [0.5, NAN], [0.6]),  # one more on the other side, half as far
+    (NEAR, [0.0, NAN], [0.1]),
+    (NEAR, [0.5, NAN, 0.6], [0.6, 0.7]),  # the width stays halved
+    (NEAR, [0.5, NAN, NAN], []),  # no further
+    (NEAR, [NAN], [0.25]),  # the mean of the first
+    (NEAR, [NAN, 0.25], [0.25, 0.15]),
+    (NEAR, [NAN, NAN], []),
+    # both neighbours of a first ratio that won, then none
+    (WON, [], [0.2, 0.4, 0.6]),
+    (WON, [0.4], [0.4, 0.3]),
+    (WON, [0.4, 0.4], [0.4, 0.5]),
+    (WON, [0.4, 0.4, 0.4], [0.4]),
+    # a first ratio that is their mean is not tried again
+    (MEAN, [NAN], [0.2]),
+    (MEAN, [NAN, NAN], [0.35]),
+    # neighbours after failures, of the first ratio or of another one that a later step took
+    *((GREEDY, [NAN] * n, [ratio]) for n, ratio in enumerate([0.3, 0.1, 0.5, 0.2, 0.4])),
+    *((GREEDY, [NAN, 0.6, *[NAN] * n], [ratio]) for n, ratio in enumerate([0.6, 0.4, 0.8, 0.5, 0.7])),
+    (GREEDY, [NAN, 0.6, 0.4], [0.4]),
+    # ratios beyond the ends are left out
+    *((AT_ENDS, [NAN] * n, [ratio]) for n, ratio in enumerate([0.1, 0.3, 0.0, 0.2])),
+    (AT_ENDS, [0.95, NAN], [0.75]),
+    (AT_ENDS, [0.95, NAN, NAN], [0.85]),
+]
+
+
+@pytest.mark.parametrize(("search", "chosen", "ratios"), TRIED)
+def test_ratios_near_the_last_one_are_tried(search: Search, chosen: list, ratios: list) -> None:
     assert proposed(search, *chosen) == like(*ratios)
-
-
-def test_local_search_starts_with_both_neighbours_of_a_first_ratio_that_won() -> None:
-    search = LocalSearch(first=[0.2, 0.4, 0.6], width=0.1)
-    assert proposed(search) == like(0.2, 0.4, 0.6)
-    for count, ratios in ((1, [0.3]), (2, [0.5]), (3, [])):
-        assert proposed(search, *[0.4] * count) == like(0.4, *ratios)
-
-
-def test_local_search_does_not_try_a_first_ratio_again_that_is_their_mean() -> None:
-    search = LocalSearch(first=[0.3], width=0.2, shrink=0.5, probes=2)
-    assert proposed(search, NAN) == like(0.2)
-    assert proposed(search, NAN, NAN) == like(0.35)

@@ -55,16 +55,21 @@ def ends(process_id: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", POOLED)
-def test_processes_give_the_values_of_this_one_to_the_bit_in_order_and_nan(name: str) -> None:
+def test_processes_give_the_values_of_this_one_to_the_bit_in_order_and_nan_and_are_shared() -> None:
+    close_score_pools()
     reference = voices(5, 2, seconds=1)
     estimate = noisy(reference)
     estimate[1, 0], reference[3] = torch.nan, 0
-    expected = get_metric(name, sample_rate=RATE).score(estimate, reference)
-    scores = get_metric(name, sample_rate=RATE, workers=2).score(estimate, reference)
-    assert expected.isnan().tolist() == [False, True, False, True, False]
-    assert expected[[0, 2, 4]].unique().numel() == 3
-    assert torch.equal(scores.nan_to_num(-1), expected.nan_to_num(-1))
+    panel = MetricPanel(POOLED, sample_rate=RATE, workers=2)(estimate, reference)
+    for name, expected in MetricPanel(POOLED, sample_rate=RATE)(estimate, reference).items():
+        assert expected.isnan().tolist() == [False, True, False, True, False]
+        assert expected[[0, 2, 4]].unique().numel() == 3
+        for scores in (panel[name], get_metric(name, sample_rate=RATE, workers=2).score(estimate, reference)):
+            assert torch.equal(scores.nan_to_num(-1), expected.nan_to_num(-1))
+    first = process_ids(2)
+    assert 1 <= len(first) <= 2
+    close_score_pools()
+    assert not any(runs(process_id) for process_id in first)
 
 
 def test_long_signals_are_scored_in_the_same_pieces() -> None:
@@ -110,20 +115,6 @@ def test_an_exception_in_a_process_is_raised_here(workers: int) -> None:
     with pytest.raises(KeyError, match="swb"):
         score_pairs("pesq", [pair], workers=workers, mode="swb")
     assert score_pairs("pesq", [pair], workers=workers, mode="nb")  # it goes on
-
-
-def test_all_metrics_of_one_count_share_its_processes() -> None:
-    close_score_pools()
-    reference = voices(4, 1)
-    for name in POOLED:
-        get_metric(name, sample_rate=RATE, workers=2).score(noisy(reference), reference)
-    scores = MetricPanel(POOLED, sample_rate=RATE, workers=2)(noisy(reference), reference)
-    expected = MetricPanel(POOLED, sample_rate=RATE)(noisy(reference), reference)
-    assert all(torch.equal(scores[name], expected[name]) for name in POOLED)
-    first = process_ids(2)
-    assert 1 <= len(first) <= 2
-    close_score_pools()
-    assert not any(runs(process_id) for process_id in first)
 
 
 def _score_in_child(estimate: Tensor, reference: Tensor, results: multiprocessing.Queue) -> None:
