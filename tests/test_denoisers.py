@@ -47,17 +47,6 @@ def test_before_training_bsrnn_gives_about_the_mixture_at_any_time(domain: str) 
     assert float((estimate - mixture).norm() / mixture.norm()) < 0.3
 
 
-@NETWORKS
-def test_one_step_is_the_denoiser_at_the_mixture(network: dict) -> None:
-    for domain in ("waveform", "compressed"):
-        separator = toy_bridge(network, domain=domain)
-        mixture = noise(1, 1, 2000)
-        level = separator.level(mixture)
-        state = separator.encode(mixture[:, None], level)
-        found = separator.decode(separator.denoise(state, torch.ones(1), state), level, 2000)
-        close(found, separator(mixture), relative=1e-3)
-
-
 def test_checkpoints_hold_network_bridge_and_preconditioning(tmp_path: Path) -> None:
     config = bridge_config(
         preconditioning={
@@ -78,13 +67,6 @@ def test_checkpoints_hold_network_bridge_and_preconditioning(tmp_path: Path) -> 
     assert (loaded.sources, loaded.sample_rate, loaded.channels) == (("speech",), 16000, 1)
     mixture = noise(1, 1, 1000)
     assert torch.equal(load_checkpoint(path).eval()(mixture), separator(mixture))
-
-
-def test_a_part_of_a_network_is_no_checkpoint() -> None:
-    with pytest.raises(ValueError, match="it is no network"):
-        instantiate({"_target_": "encore.models.processes.bridge.BBED"})
-    with pytest.raises(ValueError, match="not allowed"):
-        instantiate(bridge_config(bridge={"_target_": "encore.models.weights.read_safely"}))
 
 
 def test_the_linear_estimate_is_that_of_least_squares() -> None:

@@ -80,15 +80,8 @@ def test_each_ratio_is_the_one_that_refinement_with_the_list_gains_most_by(keep_
         assert fitted[step] == max(ratios, key=lambda ratio, n=step: mean_score([*fitted[:n], ratio]))
 
 
-def test_items_without_a_score_are_left_out_and_mistakes_are_named() -> None:
-    items, broken, ratios = [item(2.0)], item(math.nan), [0.0, 2 / 3]
-    assert fit_schedule(towards(1.75), [*items, broken], steps=1, ratios=ratios) == [2 / 3]
+def test_items_without_a_score_are_left_out() -> None:
+    broken, ratios = item(math.nan), [0.0, 2 / 3]
+    assert fit_schedule(towards(1.75), [item(2.0), broken], steps=1, ratios=ratios) == [2 / 3]
     with pytest.raises(ValueError, match="the quality can score none of the 1"):
         fit_schedule(towards(1.75), [broken], steps=1)
-    for wrong, message in (
-        ({"ratios": [1.1]}, r"ratios=\[1.1\]"),
-        ({"ratios": []}, r"ratios=\[\]"),
-        ({"steps": 0}, "steps=0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            fit_schedule(towards(1.75), items, **{"steps": 1} | wrong)

@@ -95,20 +95,6 @@ def test_a_metric_of_ones_own_is_a_function_with_a_name() -> None:
     assert peak(ESTIMATES.double()).dtype == torch.float32
 
 
-def test_signals_that_are_missing_or_do_not_fit_are_errors_that_say_so() -> None:
-    lost = get_metric("pesq", sample_rate=RATE)
-    for words, use in {
-        "references=None: 'pesq' is an oracle and needs it, use metric.bind(reference": lambda: lost(
-            ESTIMATES
-        ),
-        "references=None: 'pesq'": lambda: lost.score(ESTIMATES[:, 0]),
-        "give the same, or quality.at(items)": lambda: oracle(si_sdr, REFERENCES)(ESTIMATES[:2]),
-        "give (item, source, channel, time)": lambda: oracle(si_sdr, REFERENCES)(ESTIMATES[:, 0]),
-    }.items():
-        with pytest.raises(ValueError, match=re.escape(words)):
-            use()
-
-
 def test_without_its_package_pesq_is_left_out_by_default_and_an_error_by_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

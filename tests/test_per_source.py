@@ -56,16 +56,3 @@ def test_levels_are_left_to_the_caller_if_all_parts_standardise() -> None:
     scaled, mean, deviation = normalized(mixture)
     close(without_normalization(both)(scaled) * deviation[:, None] + mean[:, None], both(mixture))
     assert without_normalization(PerSource([Standardised(Counting("a")), Counting("b")])) is None
-
-
-@pytest.mark.parametrize(
-    ("parts", "fault"),
-    [
-        ([], "per_source names no separator"),
-        ([Counting("a"), Counting("a")], "different names"),
-        ([Counting("a"), Counting("b", rate=16000)], r"sample_rate \[8000, 16000\]"),
-    ],
-)
-def test_what_does_not_fit_together(parts: list[Counting], fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        PerSource(parts)

@@ -196,17 +196,3 @@ def test_progress_is_reported_for_every_level() -> None:
 
     separator(progress=bar)(smooth_and_rough()[1][:1])
     assert reported == [*range(39, -1, -1)]
-
-
-@pytest.mark.parametrize(
-    ("options", "fault"),
-    [
-        ({"draws": 0}, "draws=0"),
-        ({"choose": "worst"}, "choose='worst'"),
-        ({"start": Start(kind="estimate")}, "start.kind='estimate'"),
-        ({"first": lambda x: x}, "start.kind='mixture'"),
-    ],
-)
-def test_wrong_options_are_named(options: dict, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        separator(**options)

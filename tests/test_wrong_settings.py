@@ -10,8 +10,10 @@ import pytest
 import torch
 from bridge_toys import bridge_config, toy_bridge
 from prior_toys import problem, toy_prior
+from test_prior_separation import separator as prior_separator
 from torch import Generator, Tensor, nn
 
+from encore.common.dsp import resample
 from encore.inference import (
     AnnealedGridSearch,
     BatchSize,
@@ -37,6 +39,7 @@ from encore.inference import (
 )
 from encore.inference.bridges import bridge_grid, time_grid, white_noise
 from encore.inference.chunking import segment_bounds
+from encore.inference.fitting import fit_schedule
 from encore.inference.guidance import LossGuidance, hybrid
 from encore.inference.permutation import matching_order
 from encore.inference.posterior import Start
@@ -46,7 +49,22 @@ from encore.inference.reconstruction import ReconstructionLoss
 from encore.inference.red_diff import RedDiff
 from encore.inference.source_priors import PriorBank, SourcePrior
 from encore.inference.theory import worst_gain
-from encore.metrics import MetricPanel, dnsmos, estoi, get_metric, pesq, sdr, si_sdr, snr, stoi, usdr
+from encore.metrics import (
+    Metric,
+    MetricPanel,
+    dnsmos,
+    estoi,
+    get_metric,
+    guarded,
+    joint,
+    oracle,
+    pesq,
+    sdr,
+    si_sdr,
+    snr,
+    stoi,
+    usdr,
+)
 from encore.metrics.music import bss_eval, csdr
 from encore.models.acceleration import accelerate
 from encore.models.checkpoint import instantiate
@@ -66,6 +84,7 @@ from encore.models.processes.bridge import (
     SchroedingerVE,
 )
 from encore.models.processes.diffusion import ContinuousDiffusion, DiscreteDiffusion, NoiseLevels
+from encore.models.wrappers import PerSource
 
 NAN, NONE = math.nan, torch.ones(9)
 Rows = list[tuple[Callable[[], object], str]]
@@ -75,12 +94,14 @@ def one(x: Tensor) -> Tensor:
     return x[:, None]
 
 
-class Plain:
+class Plain(nn.Module):
     """A separator that was not trained as a bridge."""
 
-    sources, sample_rate, channels = ("a",), 16000, 1
+    def __init__(self, source: str = "a", rate: int = 16000) -> None:
+        super().__init__()
+        self.sources, self.sample_rate, self.channels = (source,), rate, 1
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return x[:, None]
 
 
@@ -99,6 +120,9 @@ def sampled(**options: object) -> object:
     return BridgeSampler(**options)(Plain(), torch.ones(1, 1, 100), generator=Generator())
 
 
+PESQ, SI_SDR_48K = get_metric("pesq", sample_rate=16000), get_metric("si_sdr", sample_rate=48000)
+PEAK = Metric(name="peak", function=lambda estimates: estimates.abs().amax((1, 2)), sample_rate=16000)
+NEAR = oracle(si_sdr, torch.ones(3, 2, 2, 9))
 unet = partial(TFAttentionUNet, widths=(8, 16, 8), depths=(1, 1, 1), window=62, heads=2)
 csdr_16k = partial(csdr, sample_rate=16000)
 stoi_16k, estoi_16k = partial(stoi, sample_rate=16000), partial(estoi, sample_rate=16000)
@@ -179,6 +203,14 @@ SEPARATION: Rows = [
         lambda: worst_gain(torch.tanh, torch.ones(1, 1, 2), iterations=0, generator=Generator()),
         "iterations=0",
     ),
+    (lambda: fit_schedule(one, [(NONE[None, None], si_sdr)], steps=1, ratios=[1.1]), r"ratios=\[1.1\]"),
+    (lambda: fit_schedule(one, [(NONE[None, None], si_sdr)], steps=1, ratios=[]), r"ratios=\[\]"),
+    (lambda: fit_schedule(one, [(NONE[None, None], si_sdr)], steps=0), "steps=0"),
+    (lambda: PerSource([]), "per_source names no separator"),
+    (lambda: PerSource([Plain(), Plain()]), "different names"),
+    (lambda: PerSource([Plain(), Plain("b", rate=8000)]), r"sample_rate \[8000, 16000\]"),
+    (lambda: resample(NONE, 8000, 16000, kernel="sinc"), "kernel='sinc': choose 'kaiser_best' or 'hann'"),
+    (lambda: resample(NONE, 0, 16000), "from_rate=0, to_rate=16000: give positive rates"),
     (lambda: layer_statistics(Idle(), torch.ones(3, 4)), "no layer"),
 ]
 BRIDGES: Rows = [
@@ -211,6 +243,11 @@ BRIDGES: Rows = [
         "network=BSRNN",
     ),
     (lambda: NoisePrediction()(BrownianBridge(), torch.tensor([0.5])), "BrownianBridge has no variance"),
+    (lambda: instantiate({"_target_": "encore.models.processes.bridge.BBED"}), "it is no network"),
+    (
+        lambda: instantiate(bridge_config(bridge={"_target_": "encore.models.weights.read_safely"})),
+        "not allowed",
+    ),
     (lambda: LinearEstimate(0, 1, 0), "source=0"),
     (lambda: LinearEstimate(1, 1, 1.1), "covariance=1.1"),
     (lambda: LinearEstimate(1, -1, 0), "mixture=-1"),
@@ -232,6 +269,10 @@ PRIORS: Rows = [
     (lambda: PriorBank([lambda x, s: x[..., 1:]])(torch.zeros(1, 1, 1, 9), 0.5), "must keep it"),
     (lambda: SourcePrior(model=toy_prior(), label=0), "has 0 classes"),
     (lambda: SourcePrior(model=toy_prior(), class_guidance=1.0), r"class_guidance=1\.0"),
+    (lambda: prior_separator(draws=0), "draws=0"),
+    (lambda: prior_separator(choose="worst"), "choose='worst'"),
+    (lambda: prior_separator(start=Start(kind="estimate")), "start.kind='estimate'"),
+    (lambda: prior_separator(first=lambda x: x), "start.kind='mixture'"),
     (lambda: ReconstructionLoss(time=-1.0), r"time=-1\.0"),
     (lambda: ReconstructionLoss(time=0.0, chunks=0.0, spectral=0.0), "one above 0"),
     (lambda: ReconstructionLoss(chunk=0), "chunk=0"),
@@ -281,6 +322,27 @@ METRICS: Rows = [
     (lambda: MetricPanel(["fixed_point"], sample_rate=16000), r"names=\['fixed_point'\] need the mixture"),
     (lambda: get_metric("pesq", sample_rate=16000, workers=-1), "workers=-1 is negative: give 0 to score in"),
     (lambda: pesq(NONE, NONE, workers=-1), "workers=-1 is no number of processes: give 1 or more"),
+    (
+        lambda: PESQ(NONE.expand(1, 1, 1, 9)),
+        "references=None: 'pesq' is an oracle and needs it, use metric.b",
+    ),
+    (lambda: PESQ.score(NONE.expand(1, 1, 9)), "references=None: 'pesq'"),
+    (lambda: NEAR(torch.ones(2, 2, 2, 9)), r"give the same, or quality.at\(items\)"),
+    (lambda: NEAR(torch.ones(3, 2, 9)), r"give \(item, source, channel, time\)"),
+    (lambda: joint([SI_SDR_48K, PEAK], scales=[1, 1]), "metrics have the sample rates"),
+    (lambda: joint([]), "give at least one"),
+    (lambda: joint([PEAK]), "'peak' has no scale of its own: give scales="),
+    (lambda: joint([SI_SDR_48K], weights=(1, 2)), r"weights=\(1, 2\) does not fit 1 members"),
+    (lambda: joint([SI_SDR_48K], scales=[0.0]), "not all positive"),
+    (lambda: guarded(PEAK, []), r"guards=\[\] guard nothing"),
+    (
+        lambda: guarded(PEAK, [PEAK])(torch.ones(3, 2, 2, 9)),
+        "'peak_guarded_peak' compares with the one-step estimate: call rel",
+    ),
+    (
+        lambda: joint([PESQ, PEAK], scales=[1, 1]).bind(),
+        r"references=None: 'pesq' is an oracle and needs it, use metric.bind\(reference",
+    ),
     (lambda: macs_per_second(nn.Conv1d(1, 1, 1)), "sample_rate=None: Conv1d has none"),
     (
         lambda: macs_per_second(toy_bridge(), seconds=1e-5),
