@@ -55,12 +55,6 @@ def test_voicebank_demand_as_published(vbd: Path) -> None:
         voicebank_demand(vbd, "train", valid_speakers=["p225", "p999"])
 
 
-def test_voicebank_demand_in_sgmse_layout(tmp_path: Path) -> None:
-    for split in SPLITS:
-        tree(tmp_path / split, ("clean", "noisy"), [f"p226_{split}"])
-        assert names(voicebank_demand(tmp_path, split)) == [f"p226_{split}"]
-
-
 def dns_tree(root: Path, count: int = 6, noise: bool = True) -> None:
     for number in range(count):
         touch(root / "noisy", f"book_{count - number}_snr{number}_tl-21_fileid_{number}.wav")
@@ -75,8 +69,7 @@ def test_dns_pairs_by_file_id(tmp_path: Path, inside: str) -> None:
     for item in train + valid:
         number = item.name.rsplit("_", 1)[1]
         assert [file.name for file in item.files[1:]] == [
-            f"clean_fileid_{number}.wav",
-            f"noise_fileid_{number}.wav",
+            f"{kind}_fileid_{number}.wav" for kind in ("clean", "noise")
         ]
     # names sort by book, against the file ids
     assert [name[-1] for name in names(valid)] == ["3", "0"]
@@ -175,18 +168,15 @@ def test_tasks_choose_folders_and_tables_choose_mixtures(libri: Path, task: Any)
 def test_a_table_of_librimix_may_name_files_that_lie_elsewhere(libri: Path) -> None:
     table = libri / "Libri2Mix" / "wav8k" / "min" / "metadata" / "mixture_train-100_mix_clean.csv"
     touch(libri / "away", "m.wav", "one.wav", "two.wav")
-    columns = ("mixture_path", "source_1_path", "source_2_path")
-    paths = {
-        column: libri / "away" / f"{name}.wav"
-        for column, name in zip(columns, ("m", "one", "two"), strict=True)
-    }
-    write_table(table, [{"mixture_ID": "m", **{column: str(file) for column, file in paths.items()}}])
+    files = [libri / "away" / f"{name}.wav" for name in ("m", "one", "two")]
+    row = dict(zip(("mixture_path", "source_1_path", "source_2_path"), map(str, files), strict=True))
+    write_table(table, [{"mixture_ID": "m", **row}])
     (item,) = librimix(libri)
-    assert item.files == list(paths.values())
-    paths["source_2_path"].unlink()
+    assert item.files == files
+    files[2].unlink()
     with pytest.raises(FileNotFoundError, match=r"s2/two\.wav is missing, and so is .*csv names it"):
         librimix(libri)
-    write_table(table, [{"mixture_ID": "m", "mixture_path": str(paths["mixture_path"])}])
+    write_table(table, [{"mixture_ID": "m", "mixture_path": str(files[0])}])
     with pytest.raises(ValueError, match="source_1_path is missing; the columns are mixture_ID, mixture_pa"):
         librimix(libri)
     table.write_text("mixture_ID,mixture_path\n")
@@ -194,16 +184,18 @@ def test_a_table_of_librimix_may_name_files_that_lie_elsewhere(libri: Path) -> N
         librimix(libri)
 
 
-def test_minilibrimix(tmp_path: Path) -> None:
+def test_layouts_by_split(tmp_path: Path) -> None:
+    """VoiceBank-DEMAND as SGMSE has it, and MiniLibriMix."""
+    for split in SPLITS:
+        tree(tmp_path / split, ("clean", "noisy"), [f"p226_{split}"])
+        assert names(voicebank_demand(tmp_path, split)) == [f"p226_{split}"]
     for subset in ("train", "val"):
         tree(tmp_path / "MiniLibriMix" / subset, ("mix_clean", "mix_both", "s1", "s2", "noise"), [subset])
     assert names(librimix(tmp_path)) == ["train"]
     assert names(librimix(tmp_path / "MiniLibriMix", "valid", task="sep_noisy")) == ["val"]
     with pytest.raises(ValueError, match=r"is MiniLibriMix.*split='test'.*data\.test=null"):
         librimix(tmp_path, "test")
-    with pytest.raises(
-        FileNotFoundError, match="has no folder mix_single; it has mix_both, mix_clean, noise"
-    ):
+    with pytest.raises(FileNotFoundError, match="has no folder mix_single; it has mix_both, mix_clean, noi"):
         librimix(tmp_path, task="enh_single")
 
 
@@ -270,13 +262,10 @@ def test_a_folder_per_speaker_and_noise(tmp_path: Path) -> None:
     assert list(pools) == ["speaker1", "speaker2", "noise"]
     assert pools["noise"] == [tmp_path / "street" / "noise.wav"]
     first = dict(pools["speaker1"])  # type: ignore[call-overload]
-    assert {speaker: len(files) for speaker, files in first.items()} == {
-        "p0": 2,
-        "p1": 1,
-        "p2": 1,
-        "p3": 1,
-        "p4": 1,
-    }
+    assert [(speaker, len(files)) for speaker, files in first.items()] == [
+        ("p0", 2),
+        *((f"p{n}", 1) for n in range(1, 5)),
+    ]
     with pytest.raises(ValueError, match=r"speakers=6: give 2 .* the 5 of .* \(p0, p1, p2 and 2 more\)"):
         speaker_pools(tmp_path / "voices", speakers=6)
     touch(tmp_path / "voices", "stray.wav")
@@ -288,6 +277,11 @@ def paired(files: dict[str, tuple[str, ...]], root: Path) -> list[Item]:
     for folder, present in files.items():
         touch(root / folder, *present)
     return paired_folders(root / "n", root / "c")
+
+
+def listed(root: Path, **options: Any) -> list[Item]:
+    libri2mix(root)
+    return librimix(root, **options)
 
 
 SIX = tuple(f"{number}.wav" for number in range(6))
@@ -308,6 +302,8 @@ SIX = tuple(f"{number}.wav" for number in range(6))
         (lambda root: touch(root, "a.txt") or audio_files(root), "has no audio files: expected .wav"),
         (partial(librimix, split="dev"), "split='dev' is unknown: use one of train, valid, test"),
         (partial(librimix, speakers=4), "speakers='4' is unknown"),
+        (partial(listed, subsets=["train"]), "subsets='train' is unknown"),
+        (partial(listed, subsets=[]), "subsets is empty"),
         (partial(librimix, sample_rate=44100), "sample_rate='44100' is unknown: use one of 8000, 16000"),
         (partial(librimix, mode="mid"), "mode='mid' is unknown"),
         (partial(librimix, task="sep"), "task='sep' is unknown: use one of sep_clean"),
@@ -320,12 +316,6 @@ def test_a_mistake_is_one_line(tmp_path: Path, call: Callable[[Path], object], m
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         call(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def test_subsets_of_librimix_are_checked(libri: Path) -> None:
-    for subsets, message in ((["train"], "subsets='train' is unknown"), ([], "subsets is empty")):
-        with pytest.raises(ValueError, match=message):
-            librimix(libri, subsets=subsets)
 
 
 @pytest.mark.parametrize(("count", "limit"), [(7, 3), (3, 7), (5, None), (5, 5)])

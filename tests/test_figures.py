@@ -113,18 +113,13 @@ def test_a_guide_that_refined_fewer_items_is_drawn_by_its_paired_gain():
 
 def test_traces_are_means_by_level_from_the_noisiest_on():
     points = [
-        {
-            "variant": variant,
-            "mixture": mixture,
-            "alpha_bar": alpha_bar,
-            "residual": left,
-            "conflict": conflict,
-        }
+        (variant, mixture, alpha_bar, left, conflict)
         for variant, conflict in (("hybrid", 0.5), ("projection", float("nan")))
         for mixture, shift in (("0000", 0.0), ("0001", 0.2))
         for alpha_bar, left in ((0.2, 0.8 + shift), (0.5, 0.4 + shift))
     ]
-    left, conflict = solver_traces_figure(pd.DataFrame(points)).axes
+    columns = ["variant", "mixture", "alpha_bar", "residual", "conflict"]
+    left, conflict = solver_traces_figure(pd.DataFrame(points, columns=columns)).axes
     lines = {line.get_label(): line for line in left.get_lines()}
     assert lines.keys() == {"hybrid", "projection"}
     # sigma of abar = 0.2 and 0.5

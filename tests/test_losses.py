@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from itertools import permutations
 
 import pytest
@@ -111,14 +112,8 @@ def test_the_compressed_loss_is_written_out() -> None:
     found = CompressedL2(16000)(estimate, reference)
 
     def compressed(x: Tensor) -> Tensor:
-        spectrum = torch.stft(
-            x[:, 0].double(),
-            510,
-            127,
-            window=torch.hann_window(510).double(),
-            pad_mode="constant",
-            return_complex=True,
-        )
+        transform = partial(torch.stft, n_fft=510, hop_length=127, pad_mode="constant", return_complex=True)
+        spectrum = transform(x[:, 0].double(), window=torch.hann_window(510).double())
         return 0.15 * torch.polar(spectrum.abs().sqrt(), spectrum.angle())
 
     error = (compressed(estimate) - compressed(reference)).abs().square().mean(dim=(1, 2))

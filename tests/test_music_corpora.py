@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,11 +50,8 @@ def test_other_songs_are_held_out_by_number_or_title(root: Path) -> None:
         train, valid = (musdb18_hq(root, split, valid_songs=valid_songs) for split in ("train", "valid"))
         assert names(valid) == held_out
         assert names(train) == sorted(set(TITLES[:4]) - set(held_out))
-    assert (
-        names(musdb18_hq(root, valid_songs=0))
-        == names(musdb18_hq(root, valid_songs=[]))
-        == sorted(TITLES[:4])
-    )
+    for none in (0, []):
+        assert names(musdb18_hq(root, valid_songs=none)) == sorted(TITLES[:4])
 
 
 def test_a_folder_for_validation_is_used_as_it_is(root: Path) -> None:
@@ -118,12 +116,13 @@ def test_a_grouping_sums_stems_takes_the_rest_and_leaves_absent_ones_silent(tmp_
 def studio(tmp_path: Path) -> Path:
     """Ten songs of MoisesDB; the first has several files a stem, not all of one length."""
     base = tmp_path / "moisesdb_v0.1"
-    moises(
-        base, "00", {"vocals": [80, 60], "drums": [80], "percussion": [70], "bass": [80], "guitar": [75, 80]}
-    )
+    drums = {"drums": [80], "percussion": [70]}
+    moises(base, "00", {"vocals": [80, 60], **drums, "bass": [80], "guitar": [75, 80]})
     for number in range(1, 10):
         moises(
-            base, f"{number:02d}", {"vocals": [80], "drums": [80], "bass": [80], "piano": [80], "wind": []}
+            base,
+            f"{number:02d}",
+            {**{stem: [80] for stem in ("vocals", "drums", "bass", "piano")}, "wind": []},
         )
     (base / "03" / "wind").mkdir()
     return base
@@ -260,33 +259,23 @@ def test_song_folders_that_are_not_what_they_seem(tmp_path: Path) -> None:
 def test_groupings_and_lists_can_be_given_on_the_command_line(
     root: Path, studio: Path, tmp_path: Path
 ) -> None:
-    table = tmp_path / "list.csv"
-    table.write_text("instrum,path\nvocals,train/Ana - One/vocals.wav\n")
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-
-        def corpus(config: str, place: Path, part: str, *overrides: str) -> object:
-            common = [f"data={config}", f"data.root={place}", "name=x"]
+    def corpus(config: str, place: Path, part: str, *overrides: str) -> Any:
+        common = [f"data={config}", f"data.root={place}", "name=x"]
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return instantiate(compose("train", overrides=[*common, *overrides]).data[part])()
 
-        two = "data.train.sources={vocals:[vocals],accompaniment:null}"
-        songs_of_two = (
-            corpus("musdb18_hq", root, "valid", "data.train.valid_songs=1", two),
-            corpus("song_folders", root, "train", two),
-        )
-        keys = corpus(
-            "moisesdb", studio, "test", "data.train.groups={keys:[piano],rest:null}", "data.test.test_songs=2"
-        )
-        listed = corpus(
-            "stem_folders",
-            root,
-            "train",
-            "data.train._target_=encore.data.pools.stem_csv",
-            f"data.train.path={table}",
-        )
-    for items in songs_of_two:
-        assert {source: len(files) for source, files in items[0].references.items()} == {
-            "vocals": 1,
-            "accompaniment": 3,
-        }  # type: ignore[index]
-    assert [list(item.references) for item in keys] == 2 * [["keys", "rest"]]  # type: ignore[attr-defined]
+    two = "data.train.sources={vocals:[vocals],accompaniment:null}"
+    for songs_of_two in (
+        corpus("musdb18_hq", root, "valid", "data.train.valid_songs=1", two),
+        corpus("song_folders", root, "train", two),
+    ):
+        found = {source: len(files) for source, files in songs_of_two[0].references.items()}
+        assert found == {"vocals": 1, "accompaniment": 3}
+    groups = "data.train.groups={keys:[piano],rest:null}"
+    keys = corpus("moisesdb", studio, "test", groups, "data.test.test_songs=2")
+    assert [list(item.references) for item in keys] == 2 * [["keys", "rest"]]
+    table = tmp_path / "list.csv"
+    table.write_text("instrum,path\nvocals,train/Ana - One/vocals.wav\n")
+    by_list = ("data.train._target_=encore.data.pools.stem_csv", f"data.train.path={table}")
+    listed = corpus("stem_folders", root, "train", *by_list)
     assert listed == {"vocals": [root / "train" / "Ana - One" / "vocals.wav"]}
