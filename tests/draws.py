@@ -7,6 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Generator
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
 
 
 def check_frequency(hits: Any, expected: float) -> None:

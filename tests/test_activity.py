@@ -3,17 +3,14 @@ from __future__ import annotations
 import librosa
 import pytest
 import torch
+from separator_toys import noise
 from torch import Tensor
 
 from encore.data.activity import HOP, active_start, first_sound, is_silent
 
 
-def noise(frames: int, seed: int = 0, channels: int = 1) -> Tensor:
-    return torch.randn(channels, frames, generator=torch.Generator().manual_seed(seed)) * 0.1
-
-
 def led(lead: int, frames: int, seed: int = 0, channels: int = 1) -> Tensor:
-    signal = noise(frames, seed, channels)
+    signal = noise(channels, frames, seed=seed)
     signal[:, :lead] = 0
     return signal
 
@@ -35,7 +32,7 @@ def test_the_first_sound_is_librosas(frames: int, lead: int) -> None:
 def test_the_first_sound_of_a_rising_signal_is_librosas_at_any_slope_and_in_any_channel() -> None:
     for seed, decades in enumerate((2, 4, 5, 6)):
         fade = torch.logspace(-decades, 0, 40_000)
-        signal = noise(40_000, seed, 2) * torch.stack((fade, fade.square()))
+        signal = noise(2, 40_000, seed=seed) * torch.stack((fade, fade.square()))
         starts = [first_sound(signal), first_sound(signal.flip(0)), librosa_start(signal)]
         assert len(set(starts)) == 1
         assert (starts[0] > 0) == (decades > 3)
@@ -49,7 +46,7 @@ def test_the_level_of_a_signal_does_not_matter() -> None:
 
 def test_silence_begins_60_db_below_the_loudest_frame() -> None:
     for below, start in ((55, 0), (65, 18 * HOP)):
-        signal = noise(40_000)
+        signal = noise(1, 40_000)
         signal[:, :10_000] *= 10 ** (-below / 20)
         # the frame that reaches 1000 samples or so into the loud part
         assert first_sound(signal) == start

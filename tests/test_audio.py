@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from separator_toys import noise
 from torchaudio.functional import resample as torchaudio_resample
 
 from encore.common.dsp import resample, resampled_length
 from encore.data.audio import AudioFileError, StreamResampler, audio_info, read_audio
 from encore.data.audio_writing import AudioWriter, write_audio
-
-
-def _noise(frames: int = 5000, channels: int = 2, seed: int = 0, scale: float = 0.1) -> torch.Tensor:
-    return torch.randn(channels, frames, generator=torch.Generator().manual_seed(seed)) * scale
 
 
 def _declare_bytes(path: Path, size: int) -> None:
@@ -30,7 +27,7 @@ def _declare_bytes(path: Path, size: int) -> None:
 @pytest.mark.parametrize(("suffix", "subtype"), [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_24")])
 def test_a_segment_is_that_part_of_the_file_bit_for_bit(tmp_path: Path, suffix: str, subtype: str) -> None:
     path = tmp_path / f"a.{suffix}"
-    write_audio(path, _noise(), 16000, subtype=subtype)
+    write_audio(path, noise(2, 5000), 16000, subtype=subtype)
     whole, rate = read_audio(path)
     assert (whole.shape, whole.dtype, rate) == ((2, 5000), torch.float32, 16000)
     for start, frames in ((0, 1), (0, 5000), (123, 2048), (4999, 1)):
@@ -50,7 +47,7 @@ def test_a_resampled_segment_is_that_part_of_the_resampled_file(
     tmp_path: Path, rate: int, target: int
 ) -> None:
     path = tmp_path / "a.wav"
-    write_audio(path, _noise(4001), rate)
+    write_audio(path, noise(2, 4001), rate)
     whole, returned = read_audio(path, sample_rate=target)
     total = -(-4001 * target // rate)  # ceil in integers
     assert (whole.shape[-1], returned) == (total, target) == (resampled_length(4001, rate, target), target)
@@ -69,7 +66,7 @@ def test_a_resampled_segment_is_that_part_of_the_resampled_file(
 
 
 def test_resampling_agrees_with_torchaudio() -> None:
-    waveform = _noise(4000).double()
+    waveform = noise(2, 4000).double()
     expected = torchaudio_resample(
         waveform,
         48000,
@@ -138,13 +135,13 @@ def test_a_failed_write_leaves_what_was_there(
         raise OSError("No space left on device")
 
     path = tmp_path / "a.wav"
-    write_audio(path, _noise(), 16000)
+    write_audio(path, noise(2, 5000), 16000)
     before = path.read_bytes()
     if fails == "disk":
         monkeypatch.setattr(soundfile.SoundFile, "write", full)
     writer = AudioWriter(path, 16000, 2, frames=100, subtype="PCM_16", clip=clip)
     with pytest.raises(OSError, match="No space"), writer:
-        writer.write(_noise(50, seed=1)) or full()
+        writer.write(noise(2, 50, seed=1)) or full()
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -175,7 +172,7 @@ def test_what_cannot_be_written_is_one_line(
 
 
 def test_unusable_files_say_why_in_one_line(tmp_path: Path) -> None:
-    write_audio(tmp_path / "good.wav", _noise(), 16000, subtype="PCM_16")
+    write_audio(tmp_path / "good.wav", noise(2, 5000), 16000, subtype="PCM_16")
     content = (tmp_path / "good.wav").read_bytes()
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("this is no audio at all, but long enough to look like a header")
@@ -202,7 +199,7 @@ def test_unusable_files_say_why_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3", "rf64.wav"])
 def test_truncated_files(tmp_path: Path, name: str) -> None:
     path, container = tmp_path / name, "RF64" if name == "rf64.wav" else None
-    soundfile.write(path, _noise(100_000, channels=1).T.numpy(), 16000, format=container)
+    soundfile.write(path, noise(1, 100_000).T.numpy(), 16000, format=container)
     assert read_audio(path)[0].shape == (1, 100_000)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(AudioFileError, match=r"truncated|damaged"):
@@ -211,7 +208,7 @@ def test_truncated_files(tmp_path: Path, name: str) -> None:
 
 def test_headers_of_piped_files_are_not_taken_for_truncation(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
-    write_audio(path, _noise(), 16000, subtype="PCM_16")
+    write_audio(path, noise(2, 5000), 16000, subtype="PCM_16")
     whole, _ = read_audio(path)
     for size in (0xFFFFFFFF, 0x7FFFF000):  # ffmpeg, sox
         _declare_bytes(path, size)
@@ -242,7 +239,7 @@ def test_non_finite_samples(tmp_path: Path) -> None:
     ],
 )
 def test_resampling_part_by_part_gives_the_same(old: int, new: int, cuts: list[int]) -> None:
-    waveform = _noise(6000)
+    waveform = noise(2, 6000)
     resampler = StreamResampler(old, new)
     parts = list(waveform.split([*cuts, 6000 - sum(cuts)], dim=-1))
     results = [resampler.push(part) for part in parts[:-1]] + [resampler.push(parts[-1], last=True)]
@@ -255,7 +252,7 @@ def test_resampling_part_by_part_gives_the_same(old: int, new: int, cuts: list[i
 @pytest.mark.parametrize("clip", ["clamp", "rescale"])
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 def test_a_file_written_part_by_part_is_the_same(tmp_path: Path, subtype: str, clip: str) -> None:
-    waveform = _noise(5000, scale=2.0)
+    waveform = 20 * noise(2, 5000)
     whole = write_audio(tmp_path / "whole.wav", waveform, 16000, subtype=subtype, clip=clip)
     with AudioWriter(
         tmp_path / "parts.wav", 16000, len(waveform), frames=5000, subtype=subtype, clip=clip

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 import torch
-from draws import check_frequency, check_uniform
-from torch import Generator, Tensor
+from draws import check_frequency, check_uniform, seeded
+from torch import Tensor
 
 from encore.data.augmentation import (
     EQUALISER_BANDS,
@@ -38,10 +38,6 @@ CONTINUOUS = ("speed", "equaliser", "tempo", "pitch")  # the others have two res
 
 def draw(name: str, components: Tensor, seed: int = 0) -> Tensor:
     return DRAWS[name](components, generator=seeded(seed))
-
-
-def seeded(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
 
 
 def noise(batch: int = 3, sources: int = 2, channels: int = 2, time: int = 400) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from draws import check_frequency
-from torch import Generator, Tensor
+from draws import check_frequency, seeded
+from torch import Tensor
 
 from encore.data.augmentation import (
     random_channel_swap,
@@ -26,7 +26,7 @@ COUNT = 4000
 
 
 def signals(batch: int = COUNT, sources: int = 2, time: int = 6) -> tuple[Tensor, Tensor]:
-    components = torch.randn(batch, sources + 1, 1, time, generator=Generator().manual_seed(5))
+    components = torch.randn(batch, sources + 1, 1, time, generator=seeded(5))
     return components.sum(1), components[:, :sources]
 
 
@@ -34,8 +34,8 @@ def never(mixture: Tensor) -> Tensor:
     raise AssertionError("the separator was called")
 
 
-def mix(policy: DataMixing, batch: tuple[Tensor, Tensor], separate=never, seed: int = 0):
-    return policy(*batch, separate=separate, generator=Generator().manual_seed(seed))
+def mix(policy: DataMixing, batch: tuple[Tensor, Tensor], separate=never, seed: int = 0, **options):
+    return policy(*batch, separate=separate, generator=seeded(seed), **options)
 
 
 def gains_of(references: Tensor, before: Tensor) -> Tensor:
@@ -142,8 +142,8 @@ AUGMENTATIONS: dict[str, tuple[Callable[..., Tensor], Any]] = {
 
 @pytest.mark.parametrize("names", [*[(name,) for name in AUGMENTATIONS], tuple(AUGMENTATIONS)])
 def test_augmentations_come_in_their_order_and_components_sum_to_the_mixture(names: tuple[str, ...]) -> None:
-    components = torch.randn(6, 3, 2, 2000, generator=Generator().manual_seed(5))
-    batch, generator = (components.sum(1), components[:, :2]), Generator().manual_seed(0)
+    components = torch.randn(6, 3, 2, 2000, generator=seeded(5))
+    batch, generator = (components.sum(1), components[:, :2]), seeded(0)
     expected = components_of(*batch)
     for name in names:
         augment, option = AUGMENTATIONS[name]
@@ -219,24 +219,11 @@ def test_a_warmup_that_does_not_fit_is_refused(warmup: int, steps: int) -> None:
 
 
 def test_speakers_in_another_order_are_blended_with_their_own_references() -> None:
-    mixture, references = signals(40)
-    policy = DataMixing(estimate_path=1.0)
-
-    def near_the_references(found: Tensor) -> Tensor:
-        return 0.9 * references
-
-    ordered = mix(policy, (mixture, references), near_the_references)
-
-    def in_another_order(found: Tensor) -> Tensor:
-        return torch.cat((0.9 * references[:20].flip(1), 0.9 * references[20:]))
-
-    found = policy(
-        mixture,
-        references,
-        separate=in_another_order,
-        interchangeable=True,
-        generator=Generator().manual_seed(0),
-    )
+    batch, policy = signals(40), DataMixing(estimate_path=1.0)
+    estimates = 0.9 * batch[1]
+    swapped = torch.cat((estimates[:20].flip(1), estimates[20:]))
+    ordered = mix(policy, batch, lambda _: estimates)
+    found = mix(policy, batch, lambda _: swapped, interchangeable=True)
     assert torch.equal(found[0], ordered[0])
     assert torch.equal(found[1], ordered[1])
-    assert not torch.equal(mix(policy, (mixture, references), in_another_order)[0], ordered[0])
+    assert not torch.equal(mix(policy, batch, lambda _: swapped)[0], ordered[0])

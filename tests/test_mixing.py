@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from draws import check_uniform
-from torch import Generator, Tensor
+from draws import check_uniform, seeded
+from torch import Tensor
 
 from encore.data.mixing import (
     batch_remix,
@@ -18,10 +18,6 @@ from encore.data.mixing import (
 )
 
 CPU = torch.device("cpu")
-
-
-def seeded(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
 
 
 def signals(batch: int = 6, sources: int = 2, channels: int = 2, time: int = 300) -> tuple[Tensor, Tensor]:

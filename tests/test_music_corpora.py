@@ -119,11 +119,8 @@ def studio(tmp_path: Path) -> Path:
     drums = {"drums": [80], "percussion": [70]}
     moises(base, "00", {"vocals": [80, 60], **drums, "bass": [80], "guitar": [75, 80]})
     for number in range(1, 10):
-        moises(
-            base,
-            f"{number:02d}",
-            {**{stem: [80] for stem in ("vocals", "drums", "bass", "piano")}, "wind": []},
-        )
+        stems = {stem: [80] for stem in ("vocals", "drums", "bass", "piano")}
+        moises(base, f"{number:02d}", {**stems, "wind": []})
     (base / "03" / "wind").mkdir()
     return base
 
