@@ -7,11 +7,10 @@ import pytest
 import soundfile
 import torch
 from infer_toys import separator_file
+from speech_toys import RATE, voices
 from torch import Generator
 
 from encore.cli import file_scores
-
-RATE = 16000
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,27 +24,17 @@ def generator() -> Generator:
     return torch.Generator().manual_seed(0)
 
 
-def speech_like(seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Harmonics with syllables: enough like speech for every measure to score it."""
-    time = np.arange(round(seconds * RATE)) / RATE
-    pitch = rng.uniform(90, 220) * (1 + 0.05 * np.sin(2 * np.pi * rng.uniform(1, 3) * time))
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    voice = sum(rng.uniform(0.3, 1) / k * np.sin(k * phase) for k in range(1, 18))
-    syllables = np.clip(np.sin(2 * np.pi * rng.uniform(2.5, 4) * time + rng.uniform(0, 6)), 0, None)
-    return 0.1 * voice * syllables
-
-
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training, three validation and two test recordings in the VoiceBank-DEMAND layout."""
     root = tmp_path_factory.mktemp("vbd")
-    rng = np.random.default_rng(0)
+    rng, speech = np.random.default_rng(0), iter(voices(9, seconds=1.8).numpy())
     train = ["p228_001", "p228_002", "p230_001", "p230_002", "p226_001", "p226_002", "p287_001"]
     for part, names in (("trainset_28spk", train), ("testset", ["p232_001", "p257_001"])):
         for kind in ("clean", "noisy"):
             (root / f"{kind}_{part}_wav").mkdir()
         for name in names:
-            clean = speech_like(rng.uniform(1.2, 1.8), rng)
+            clean = next(speech)[: round(rng.uniform(1.2, 1.8) * RATE)]
             noise = rng.standard_normal(len(clean)) * 0.02
             soundfile.write(root / f"clean_{part}_wav" / f"{name}.wav", clean, RATE)
             soundfile.write(root / f"noisy_{part}_wav" / f"{name}.wav", clean + noise, RATE)

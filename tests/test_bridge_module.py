@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 import torch
 from bridge_toys import toy_bridge
 from separator_toys import noise
+from torch import Tensor
 from toys import Shrink, toy_data, toy_trainer
 
 from encore.callbacks.bridge_probe import BridgeProbe
@@ -20,9 +22,12 @@ from encore.lightning_modules.losses import CompressedL2, FixedOrder, negative_s
 def module(**options) -> BridgeModule:
     separator = options.pop("separator", None) or toy_bridge(domain=options.pop("domain", "waveform"))
     loss = options.pop("loss", None) or FixedOrder(CompressedL2(16000))
-    return BridgeModule(
-        separator, loss=loss, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3), **options
-    )
+    optimizer = partial(torch.optim.Adam, lr=3e-3)
+    return BridgeModule(separator, loss=loss, optimizer=optimizer, **options)
+
+
+def losses_at(trained: BridgeModule, t: Tensor, mixture: Tensor, references: Tensor) -> Tensor:
+    return trained._losses_at(t, mixture, references, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("domain", ["waveform", "compressed"])
@@ -35,18 +40,10 @@ def test_training_lowers_the_loss_along_the_whole_path_and_is_probed(
 
     def losses() -> list[float]:
         trained.eval()
+        times = (torch.full((2,), t) for t in (0.05, 0.5, 1.0))
+        signals = batch["mixture"], batch["references"]
         with torch.no_grad():
-            return [
-                float(
-                    trained._losses_at(
-                        torch.full((2,), t),
-                        batch["mixture"],
-                        batch["references"],
-                        torch.Generator().manual_seed(0),
-                    ).mean()
-                )
-                for t in (0.05, 0.5, 1.0)
-            ]
+            return [float(losses_at(trained, t, *signals).mean()) for t in times]
 
     before = losses()
     probe = BridgeProbe(every_n_epochs=12, items=2, ratios=(0.5,))
@@ -68,7 +65,7 @@ def test_states_have_the_moments_of_the_bridge() -> None:
     trained.separator.estimate = lambda state, t, end, level, time: seen.append(state) or state
     mixture, source = noise(1, 1, 200_000), noise(1, 1, 200_000, seed=1)
     t = torch.tensor([0.3])
-    trained._losses_at(t, mixture, source[:, None], torch.Generator().manual_seed(0))
+    losses_at(trained, t, mixture, source[:, None])
     level = float(mixture.square().mean().sqrt())
     rest = seen[0] * level - 0.7 * source - 0.3 * mixture
     assert float(rest.std()) / level == pytest.approx(0.5 * (0.3 * 0.7) ** 0.5, rel=0.01)
@@ -80,10 +77,7 @@ def test_weights_are_those_of_the_preconditioning() -> None:
     separator = toy_bridge(preconditioning=node)
     mixture, source, t = noise(2, 1, 2000), noise(2, 1, 1, 2000, seed=1), torch.tensor([0.2, 0.8])
     plain, weighted = (
-        module(separator=separator, weighted=on)._losses_at(
-            t, mixture, source, torch.Generator().manual_seed(0)
-        )
-        for on in (False, True)
+        losses_at(module(separator=separator, weighted=on), t, mixture, source) for on in (False, True)
     )
     _, out, _ = separator.preconditioning(separator.bridge, t)
     torch.testing.assert_close(weighted, plain / out.square())

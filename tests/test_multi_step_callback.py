@@ -134,7 +134,7 @@ def test_the_averaged_weights_are_scored(corpus: Path, tmp_path: Path) -> None:
 
     peek = Peek(methods(), metrics=["snr"], every_n_epochs=1, items=1)
     averaging = EMAWeightAveraging(decay=0.9999)
-    fit(corpus, tmp_path, peek, toy_module(rate=1.0), max_steps=3, callbacks=[averaging, peek])
+    fit(corpus, tmp_path, peek, toy_module(rate=0.1), max_steps=3, callbacks=[averaging, peek])
     assert seen == pytest.approx([raw[0], raw[0]], rel=1e-2)
     assert abs(raw[-1] - raw[0]) > 0.1 * abs(raw[0])
 

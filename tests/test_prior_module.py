@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import pytest
 import soundfile
 import torch
-from corpus_trees import of_config
+from corpus_trees import of_config, write
 from gaussian_sources import GaussianSources
 from lightning.pytorch.callbacks import ModelCheckpoint
 from prior_toys import CLASSES, prior_config, toy_prior
@@ -39,17 +40,11 @@ def module(prior: DiffusionPrior | None = None, **options) -> PriorModule:
 def source_data(folder: Path) -> SourceData:
     files = []
     for number, label in enumerate((*CLASSES, *CLASSES)):
-        path = folder / f"{number}.wav"
-        soundfile.write(path, 0.1 * noise(1, 1, 4000, seed=number)[0, 0].cumsum(0).sin().numpy(), 8000)
+        waveform = 0.1 * noise(1, 4000, seed=number).cumsum(-1).sin()
+        path = write(folder / f"{number}.wav", waveform.T.numpy())
         files.append(Recording(name=str(number), path=path, label=label))
-    return SourceData(
-        train=lambda: files,
-        valid=lambda: files[:2],
-        sample_rate=8000,
-        segment_seconds=0.1,
-        batch_size=3,
-        classes=CLASSES,
-    )
+    corpora = {"train": lambda: files, "valid": lambda: files[:2], "classes": CLASSES}
+    return SourceData(**corpora, sample_rate=8000, segment_seconds=0.1, batch_size=3)
 
 
 class Run(NamedTuple):
@@ -168,17 +163,15 @@ def test_estimates_are_clamped_and_the_limit_can_be_lifted() -> None:
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    prior = partial(DiffusionPrior, toy_prior().network, toy_prior().diffusion)
     for wrong, fault in (
         (lambda: PriorModule(Shrink(), optimizer=torch.optim.Adam), "model=Shrink"),
         (lambda: module(label_dropout=1.5), r"label_dropout=1\.5"),
         (lambda: PriorSamples(count=0), "count=0"),
         (lambda: PriorSamples(seconds=0.0), r"seconds=0\.0"),
         (lambda: PriorSamples(every_n_epochs=-1), "every_n_epochs=-1"),
-        (
-            lambda: DiffusionPrior(toy_prior().network, toy_prior().diffusion, 8000, classes=["a"]),
-            "classes has 1 names",
-        ),
-        (lambda: DiffusionPrior(toy_prior().network, toy_prior().diffusion, 0), "sample_rate=0"),
+        (lambda: prior(8000, classes=["a"]), "classes has 1 names"),
+        (lambda: prior(0), "sample_rate=0"),
     ):
         with pytest.raises(ValueError, match=fault):
             wrong()

@@ -72,10 +72,8 @@ def test_summary_against_hand_computation():
     summary = summarise(table(tiny_rows()))
     once, refined = cell(summary, "one_step", 0), cell(summary, "si_sdr_oracle", 1)
     assert once[["mean", "median", "count", "failed"]].tolist() == [4.0, 3.0, 3, 0]
-    assert once[["improvement", "improvement_count"]].tolist() == [
-        3.0,
-        2,
-    ]  # (1 + 5) / 2, y has no mixture score
+    # (1 + 5) / 2, y has no mixture score
+    assert once[["improvement", "improvement_count"]].tolist() == [3.0, 2]
     assert refined[["mean", "median", "count", "failed"]].tolist() == [3.5, 3.5, 2, 1]
     # Paired: (0.5 + 1.5) / 2. The difference of the means, 3.5 - 4.0, has the other sign.
     assert refined[["gain", "gain_count"]].tolist() == [1.0, 2]
@@ -160,10 +158,8 @@ def test_tables_show_the_mean_chosen_ratio_and_how_often_the_estimate_was_kept()
     (chosen,) = chosen_ratios(summary).to_dict("records")
     assert chosen["ratio"] == pytest.approx((0.2 + 0.4 + 0.9) / 3)
     assert chosen["kept"] == pytest.approx(1 / 4)
-    assert list(overview_table(summary)[["ratio", "kept"]].itertuples(index=False, name=None)) == [
-        ("-", "-"),
-        ("0.50", "25%"),
-    ]
+    shown = overview_table(summary)[["ratio", "kept"]]
+    assert shown.to_numpy().tolist() == [["-", "-"], ["0.50", "25%"]]
 
 
 def test_daggers_mark_guides_scored_by_their_own_measure():
@@ -172,10 +168,8 @@ def test_daggers_mark_guides_scored_by_their_own_measure():
     assert not is_own_metric("si_sdr", "sdr")
     assert not is_own_metric("none", "pesq")
     joint = "joint_estoi_dnsmos_p808_guarded_si_sdr"
-    assert [name for name in ("estoi", "stoi", "dnsmos_p808", "si_sdr") if is_own_metric(joint, name)] == [
-        "estoi",
-        "dnsmos_p808",
-    ]
+    own = [name for name in ("estoi", "stoi", "dnsmos_p808", "si_sdr") if is_own_metric(joint, name)]
+    assert own == ["estoi", "dnsmos_p808"]
 
 
 def test_markdown_cells_cannot_end_their_column():
@@ -267,22 +261,15 @@ def test_a_table_of_several_runs_gives_one_each(tmp_path: Path):
 def test_report_says_what_is_not_recorded_and_what_is_not_comparable(tmp_path: Path):
     other = random_scores("b", 2, items=5, metrics=("si_sdr",))
     other["item"] += "_other"
-    places = [
-        save_run(tmp_path / "a", random_scores("a", 1, items=5, metrics=("si_sdr",)), name="a"),
-        save_run(tmp_path / "b", other),
-    ]
-    runs, _ = load_all(places)
+    own = random_scores("a", 1, items=5, metrics=("si_sdr",))
+    runs, _ = load_all([save_run(tmp_path / "a", own, name="a"), save_run(tmp_path / "b", other)])
     files = write_report(runs, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert "not recorded" in text
     assert "does not record macs_per_second: a, b" in text
     assert "Caution: the runs were scored on different items (0 are common" in text
-    assert {path.name for path in files} >= {
-        "report.html",
-        "report.md",
-        "scores_summary.csv",
-        "comparison.csv",
-    }
+    tables = {"scores_summary.csv", "comparison.csv"}
+    assert {path.name for path in files} >= {"report.html", "report.md", *tables}
 
 
 def test_one_step_scores_alone_make_a_report(tmp_path: Path):

@@ -7,24 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
+from corpus_trees import RATE, write
 from draws import check_uniform
 
 from encore.data.source_corpora import Recording
 from encore.data.source_dataset import SourceData, SourceDataset, active_segment
-
-RATE = 8000
 
 
 def recordings(folder: Path, labels: tuple[str | None, ...] = ("Bark", "Gong", None)) -> list[Recording]:
     """A second each, which sounds in its last tenth only."""
     found = []
     for number, label in enumerate(labels):
-        path = folder / f"{number}.wav"
-        samples = np.zeros(RATE)
-        samples[-RATE // 10 :] = 0.01 * np.random.default_rng(number).standard_normal(RATE // 10)
-        soundfile.write(path, samples, RATE, subtype="FLOAT")
+        samples = np.zeros((RATE, 1))
+        samples[-RATE // 10 :] = 0.01 * np.random.default_rng(number).standard_normal((RATE // 10, 1))
+        path = write(folder / f"{number}.wav", samples)
         found.append(Recording(name=str(number), path=path, label=label))
     return found
 
@@ -62,7 +59,7 @@ def test_levels_are_uniform_over_the_range_and_silence_stays_silent(tmp_path: Pa
     dataset = SourceDataset(files, sample_rate=RATE, segment=2000, level_db=(-25, -20))
     levels = [10 * float(dataset[0, draw]["source"].square().mean().log10()) for draw in range(60)]
     check_uniform(levels, -25, -20)
-    soundfile.write(files[0].path, 1e-5 * np.ones(RATE), RATE, subtype="FLOAT")
+    write(files[0].path, 1e-5 * np.ones(RATE))
     quiet = SourceDataset(files[:1], sample_rate=RATE, segment=2000)[0]["source"]
     torch.testing.assert_close(quiet, torch.full((1, 2000), 1e-5))
 
@@ -77,15 +74,9 @@ def test_labels_are_places_in_the_list_of_classes(tmp_path: Path) -> None:
 
 def test_loaders(tmp_path: Path) -> None:
     files = recordings(tmp_path, ("Bark", "Gong", "Bark", "Gong"))
-    data = SourceData(
-        train=partial(list, files),
-        valid=partial(list, files),
-        sample_rate=RATE,
-        segment_seconds=0.25,
-        batch_size=2,
-        classes=["Bark", "Gong"],
-        limit_valid=2,
-    )
+    corpora = {"train": partial(list, files), "valid": partial(list, files), "limit_valid": 2}
+    options = {"sample_rate": RATE, "segment_seconds": 0.25, "batch_size": 2, "classes": ["Bark", "Gong"]}
+    data = SourceData(**corpora, **options)
     batch = next(iter(data.train_dataloader()))
     assert batch["source"].shape == (2, 1, 2000)
     assert batch["labels"].tolist() == [int(files[int(name)].label == "Gong") for name in batch["names"]]
