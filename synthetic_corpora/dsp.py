@@ -77,16 +77,13 @@ def filtered(signal: FloatArray, sample_rate: int, low: float, high: float) -> F
     return np.asarray(signal)
 
 
-def struck(
-    onsets: ArrayLike, velocities: ArrayLike, frames: int, sample_rate: int, contact: float
-) -> FloatArray:
-    """Return the force of strikes at given seconds: raised cosines of given areas, ``contact`` s long."""
+def struck(onsets: ArrayLike, velocities: ArrayLike, frames: int, sample_rate: int) -> FloatArray:
+    """Return the force of strikes at given seconds: an impulse for each."""
     force = np.zeros(frames)
     starts = np.round(np.asarray(onsets, float) * sample_rate).astype(np.int64)
     inside = (starts >= 0) & (starts < frames)
     np.add.at(force, starts[inside], np.asarray(velocities, float)[inside])
-    pulse = np.hanning(max(1, round(contact * sample_rate)) + 2)[1:-1]
-    return np.asarray(np.convolve(force, pulse / pulse.sum())[:frames])
+    return force
 
 
 def ringing(

@@ -31,9 +31,7 @@ class Struck:
 
     Attributes:
         ratios: Frequencies of the modes over that of the note.
-        ring: Seconds in which the mode of ratio 1 falls to 1/e; one of ratio r takes ``r ** -fall`` as long.
-        contact: Seconds of a strike.
-        fall: See ``ring``.
+        ring: Seconds in which the mode of ratio 1 falls to 1/e; one of ratio r takes ``r ** -0.5`` as long.
         drawn: Number of further modes, of ratios from 1.2 to 7.
         rattle: Level of the noise of a strike, where the modes have 1; and seconds in which it falls to 1/e.
         band: Of that noise, Hz.
@@ -41,8 +39,6 @@ class Struck:
 
     ratios: tuple[float, ...]
     ring: float = 0.1
-    contact: float = 0.0005
-    fall: float = 0.5
     drawn: int = 0
     rattle: tuple[float, float] = (0.0, 0.005)
     band: tuple[float, float] = (1000.0, 9000.0)
@@ -50,14 +46,14 @@ class Struck:
     def play(self, notes: Sequence[Note], frames: int, sample_rate: int, rng: Rng) -> FloatArray:
         """Play notes; they ring on beyond their length."""
         ratios = np.append(self.ratios, np.exp(rng.uniform(np.log(1.2), np.log(7), self.drawn)))
-        decays = dsp.vary(rng, self.ring) * ratios**-self.fall
+        decays = dsp.vary(rng, self.ring) * ratios**-0.5
         gains = ratios ** -rng.uniform(0.2, 0.9) * rng.uniform(0.3, 1, ratios.size)
-        contact, level, rattle_ring = (dsp.vary(rng, value) for value in (self.contact, *self.rattle))
+        level, rattle_ring = (dsp.vary(rng, value) for value in self.rattle)
         modes, force = np.zeros(frames), np.zeros(frames)
         for hertz in sorted({note.hertz for note in notes}):
             own = [note for note in notes if note.hertz == hertz]
             starts, velocities = [note.start for note in own], [note.velocity for note in own]
-            strikes = dsp.struck(starts, velocities, frames, sample_rate, contact)
+            strikes = dsp.struck(starts, velocities, frames, sample_rate)
             modes += dsp.ringing(strikes, sample_rate, hertz * ratios, decays, gains)
             force += strikes
         envelope = lfilter([1.0], [1.0, -np.exp(-1 / (rattle_ring * sample_rate))], force)
@@ -112,21 +108,21 @@ _MEMBRANE = (1.0, 1.594, 2.136)  # of a round membrane
 _VOWELS = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240))
 
 INSTRUMENTS: dict[str, Struck | Sustained] = {
-    "Acoustic_guitar": Struck(_STRING, 0.7, 0.0008, fall=0.7),
-    "Applause": Struck((1.0, 1.9), 0.0012, 0.0015, rattle=(1.0, 0.003)),
-    "Bass_drum": Struck(_MEMBRANE[:2], 0.15, 0.004, fall=2.0, rattle=(0.15, 0.003)),
-    "Cowbell": Struck((1.0, 1.54, 2.6, 3.7, 5.4), 0.1, 0.0006),
+    "Acoustic_guitar": Struck(_STRING, 0.7),
+    "Applause": Struck((1.0, 1.9), 0.0012, rattle=(1.0, 0.003)),
+    "Bass_drum": Struck(_MEMBRANE[:2], 0.15, rattle=(0.15, 0.003)),
+    "Cowbell": Struck((1.0, 1.54, 2.6, 3.7, 5.4), 0.1),
     "Flute": Sustained(2.4, 0.06, vibrato=0.25, breath=0.2),
-    "Glockenspiel": Struck(_BAR, 0.5, 0.0002, fall=0.9),
-    "Gong": Struck((1.0, 11.0, 17.0, 23.0), 2.0, 0.006, drawn=40),
+    "Glockenspiel": Struck(_BAR, 0.5),
+    "Gong": Struck((1.0, 11.0, 17.0, 23.0), 2.0, drawn=40),
     "Hi-hat": Struck((), rattle=(1.0, 0.06), band=(5500.0, np.inf)),
-    "Keys_jangling": Struck((1.0,), 0.03, 0.0001, drawn=5),
-    "Knock": Struck((1.0,), 0.02, 0.0015, drawn=8),
-    "Snare_drum": Struck(_MEMBRANE, 0.06, 0.001, rattle=(1.5, 0.06)),
-    "Telephone": Struck((1.0, 2.1, 3.4, 4.7), 0.15, 0.0002, fall=0.2),
+    "Keys_jangling": Struck((1.0,), 0.03, drawn=5),
+    "Knock": Struck((1.0,), 0.02, drawn=8),
+    "Snare_drum": Struck(_MEMBRANE, 0.06, rattle=(1.5, 0.06)),
+    "Telephone": Struck((1.0, 2.1, 3.4, 4.7), 0.15),
     "Trumpet": Sustained(0.7, 0.03, ((1200, 3000),)),
     # of songs only
-    "bass": Struck(_STRING, 0.4, 0.003, fall=1.0),
+    "bass": Struck(_STRING, 0.4),
     "organ": Sustained(1.0, 0.008, vibrato=0.05),
     "strings": Sustained(1.0, 0.12, ((450, 1000, 2700),)),
     "synthetic bass": Sustained(1.2, 0.006, vibrato=0.0),

@@ -216,7 +216,7 @@ def test_an_event_sounds_from_the_beginning_at_any_rate(label: str) -> None:
 
 
 def test_a_mode_rings_as_the_closed_form_says() -> None:
-    force = dsp.struck([0.1, 0.2], [1.0, 0.5], 8000, RATE, contact=0.003)
+    force = dsp.struck([0.1, 0.2], [1.0, 0.5], 8000, RATE)
     assert force.sum() == pytest.approx(1.5)
     assert np.flatnonzero(force)[0] == 1600
     axis, impulse = np.arange(8000) / RATE, np.eye(1, 8000)[0]
