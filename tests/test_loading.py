@@ -18,7 +18,6 @@ from encore import models
 from encore.models import loading
 from encore.models.checkpoint import instantiate, save_separator
 
-OUTER = "encore.models.separators.asteroid.AsteroidSeparator"
 NETWORK = described("BSRNN", ("speech",))
 NAME = "encoders.0.projection.weight"
 MIXTURE = 0.1 * torch.randn(2, 1, 700, generator=torch.Generator().manual_seed(0))
@@ -155,10 +154,11 @@ def test_networks_that_a_module_merely_imports_cannot_be_named(monkeypatch: pyte
 def test_nested_networks_are_built() -> None:
     inner = NETWORK | {"sources": ["a", "b"]}
     outer = {
-        "_target_": OUTER,
-        "architecture": inner,
+        "_target_": "encore.models.separators.contract.AdaptedSeparator",
+        "network": inner,
         "sources": ["a"],
         "sample_rate": 8000,
+        "channels": 1,
         "_convert_": "all",
     }
     assert type(instantiate(outer).network).__name__ == "BSRNN"
