@@ -17,7 +17,6 @@ from encore.inference.execution import batched, forward_mode
 from encore.inference.local_search import GreedySearch
 from encore.inference.paths import Path, endpoint, moves_anchor
 from encore.inference.quality import (
-    check_gradient,
     cost_of,
     relative_to,
     resolve_quality,
@@ -62,8 +61,7 @@ def refine(
     Raises:
         ValueError: If an argument does not fit the others, or the separator's output not the mixture.
 
-    Source: Zang, Li and Kong, "Training-Free Multi-Step Audio Source Separation", 2025; accounting:
-    docs/methods.md.
+    Source: Zang, Li and Kong, "Training-Free Multi-Step Audio Source Separation", 2025; docs/methods.md.
 
     >>> references = torch.tensor([[[[1.0, 0.0, 2.0, 1.0]]]])
     >>> shrink = lambda mixture: 0.5 * mixture[:, None]
@@ -76,9 +74,7 @@ def refine(
     search = resolve_search(search)
     execution = separate if isinstance(separate, batched) else batched(separate)
     one_step = estimates = check_estimates(execution(mixture), mixture)
-    quality = _unscored if quality is None and not search.steps else quality
-    steering = relative_to(resolve_quality(quality, execution.separate, mixture), one_step)
-    check_gradient(steering, search)
+    steering = relative_to(resolve_quality(quality, search, execution.separate, mixture), one_step)
     cost = cost_of(steering, search, one_step.shape[1])
     run = _Run(execution, for_items(steering, one_step), path, mixture, one_step)
     score = run.one_score
@@ -199,7 +195,3 @@ class _Best:
     def score(self) -> Tensor:
         """``(b,)`` scores of the estimates now."""
         return self._before.new_tensor(self._scores).where(~self.ratio.isnan(), self._before)
-
-
-def _unscored(estimates: Tensor) -> Tensor:
-    return estimates.new_full(estimates.shape[:1], torch.nan)

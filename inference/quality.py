@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from encore.common.names import nearest
@@ -52,18 +53,24 @@ def relative_to(quality: Quality, one_step: Tensor) -> Quality:
     return quality if bind is None else bind(one_step)
 
 
-def resolve_quality(quality: Quality | Metric | str | None, separate: Separator, mixture: Tensor) -> Quality:
+def resolve_quality(
+    quality: Quality | Metric | str | None, search: Search, separate: Separator, mixture: Tensor
+) -> Quality:
     """Return the quality that is meant.
 
     Args:
         quality: A function, which is returned; a metric, which is bound to mixture and separator; a metric's
-            name; or None for `DEFAULT_GUIDE`.
+            name; or None for `DEFAULT_GUIDE`, or for no score where the search has no step.
+        search: What it steers.
         separate: Says the sampling rate that a metric given by name scores at.
         mixture: ``(b, c, t)``.
 
     Raises:
-        ValueError: If a name is unknown, its rate is not known, or an oracle has no references.
+        ValueError: If a name is unknown, its rate is not known, an oracle has no references, or the search
+            needs slopes that the quality does not have.
     """
+    if quality is None and not search.steps:
+        return lambda estimates: estimates.new_full(estimates.shape[:1], torch.nan)
     if quality is None or isinstance(quality, str):
         name = quality or DEFAULT_GUIDE
         rate: Any = getattr(separate, "sample_rate", None)
@@ -80,7 +87,12 @@ def resolve_quality(quality: Quality | Metric | str | None, separate: Separator,
                 f"quality={quality.name!r}: is an oracle and needs the references: "
                 f"quality=encore.oracle(encore.get_metric({quality.name!r}, sample_rate=...), references)"
             )
-        return quality.bind(mixture=mixture, separate=separate) if quality.missing else quality
+        quality = quality.bind(mixture=mixture, separate=separate) if quality.missing else quality
+    if search.needs_gradient and not getattr(quality, "differentiable", True):
+        raise ValueError(
+            f"quality={getattr(quality, 'name', quality)!r} has no derivative, which {type(search).__name__} "
+            "needs: use si_sdr, snr, sdr or a DNSMOS score, or another search"
+        )
     return quality
 
 
@@ -95,12 +107,3 @@ def resolve_search(search: Search | str) -> Search:
             raise ValueError(f"search={search!r}: use {' or '.join(nearest(search, SEARCHES))}")
         return SEARCHES[search]()
     return search
-
-
-def check_gradient(quality: Quality, search: Search) -> None:
-    """Raise a ValueError if a search needs slopes that the quality does not have."""
-    if search.needs_gradient and not getattr(quality, "differentiable", True):
-        raise ValueError(
-            f"quality={getattr(quality, 'name', quality)!r} has no derivative, which {type(search).__name__} "
-            "needs: use si_sdr, snr, sdr or a DNSMOS score, or another search"
-        )
