@@ -23,7 +23,6 @@ from encore.inference.segments import (
     ChunkStatistics,
     LongItem,
     RefineOne,
-    mean_over_chunks,
     refine_segments,
 )
 from encore.metrics import oracle, snr
@@ -190,37 +189,6 @@ def test_scores_are_means_over_the_samples_of_chunks_that_have_one() -> None:
     _, silent = joined(made(torch.clone, score), 0 * mixture)
     assert silent.scores.isnan().all()
     assert silent.unscored.tolist() == [3]
-
-
-def test_a_mean_over_chunks_is_weighted_by_length_and_exact_for_one_value() -> None:
-    values = torch.tensor([[1.0, 0.1, math.nan], [4.0, math.nan, math.nan]])
-    mean = mean_over_chunks(values, [1, 2])
-    torch.testing.assert_close(mean, torch.tensor([3.0, 0.1, math.nan]).double(), equal_nan=True)
-    assert mean[1] == values[0, 1].double()
-
-
-def joined_error(error: Tensor, length: int) -> Tensor:
-    """Return what is left of an error of every segment, away from the item's own ends."""
-    waveforms, _ = joined(made(lambda segment: segment + error), torch.zeros(1, 1, length))
-    return waveforms[-1].flatten()[OVERLAP // 2 : length - OVERLAP // 2]
-
-
-@pytest.mark.parametrize("length", LENGTHS[3::3])
-def test_what_is_wrong_near_the_ends_of_segments_makes_no_jump(length: int) -> None:
-    near = OVERLAP // 2
-    sudden, slow = torch.zeros(SEGMENT), torch.zeros(SEGMENT)
-    sudden[:near] = sudden[-near:] = 1.0
-    slow[:near] = 1 - (torch.arange(near) + 0.5) / near
-    slow[-near:] = slow[:near].flip(0)
-    # an error of 1 comes in by less than a half, so a jump of 1 too
-    assert joined_error(sudden, length).abs().max() < 0.5
-    assert joined_error(sudden, length).diff().abs().max() < 0.5
-    if (length - OVERLAP) % HOP == 0:
-        # where no segment is moved one error begins as the other ends: what is left is the slope of the fade
-        assert joined_error(sudden, length).diff().abs().max() <= 1 / OVERLAP + 1e-6
-        assert joined_error(sudden, length).max() > 0.45
-    # the error's own slope, 2 / overlap, weighted by less than 1 / 2, and the fade's, 1 / overlap
-    assert joined_error(slow, length).diff().abs().max() <= 2 / OVERLAP + 1e-6
 
 
 @pytest.mark.parametrize("overlap", [OVERLAP, 1, SEGMENT // 2])
