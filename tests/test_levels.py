@@ -5,7 +5,6 @@ import torch
 from separator_toys import close, noise
 from torch import Tensor, nn
 
-from encore.inference import RefineOptions
 from encore.models.levels import normalized, without_normalization
 from encore.models.separators.contract import AdaptedSeparator
 from encore.models.separators.hdemucs import HDemucs
@@ -67,28 +66,3 @@ def test_a_twin_is_found_within_wrappers_and_architectures() -> None:
     with torch.no_grad():
         by_hand = without_normalization(network)(scaled) * deviation[:, None] + mean[:, None]
         close(by_hand, network(mixture))
-
-
-def test_by_the_mixture_all_inputs_are_normalized_alike() -> None:
-    separator = Standardised(Squash())
-    mixture = 0.3 * noise(1, 1, 400) + 0.1
-    ratios = torch.tensor([0.5, 0.1])
-    result = RefineOptions(search=ratios, max_batch=1)(separator, mixture)
-    scaled, mean, deviation = normalized(mixture)
-    estimates = Squash()(scaled)
-    for ratio in ratios:
-        inputs = ratio * scaled[:, None] + (1 - ratio) * estimates
-        estimates = torch.stack([Squash()(x)[:, k] for k, x in enumerate(inputs.unbind(1))], dim=1)
-    close(result.estimates, estimates * deviation[:, None] + mean[:, None])
-    inputs = separator.separator.inputs
-    assert float(inputs[0].std()) == pytest.approx(1, abs=0.01)
-    assert float(inputs[-2].std()) < 0.9  # the mix is quieter, and stays so
-
-
-def test_by_their_own_all_inputs_have_one_level() -> None:
-    separator = Standardised(Squash())
-    options = RefineOptions(search=torch.tensor([0.5, 0.1]), level="own", max_batch=1)
-    options(separator, noise(1, 1, 400))
-    assert len(separator.separator.inputs) == 5
-    for inputs in separator.separator.inputs:
-        assert float(inputs.std()) == pytest.approx(1, abs=0.01)

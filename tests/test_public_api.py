@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from refinement_toys import Counting, closeness, of_sources, same, signals, squash
+from refinement_toys import of_sources, same, squash
 from torch import Tensor
 
 import encore
@@ -82,17 +82,6 @@ def test_quality_and_search_are_given_by_name() -> None:
     assert len(SEARCHES) == 7
 
 
-def test_a_function_is_a_quality_and_a_separator() -> None:
-    mixture, references = signals(0, batch=4)
-    counting = Counting(of_sources(squash))
-    found = encore.refine(counting, mixture, lambda estimates: -estimates.abs().mean((1, 2, 3)), "grid")
-    assert counting.rows == int(found.evaluations.sum())
-    assert (found.scores.diff(dim=0) >= 0).all()
-    assert found.scores[-1].gt(found.scores[0]).all()
-    found = encore.refine(counting, mixture, encore.oracle(closeness, references), "greedy")
-    assert (found.scores.diff(dim=0) >= 0).all()
-
-
 @pytest.mark.parametrize(
     ("separate", "options", "message"),
     [
@@ -119,12 +108,6 @@ def test_what_the_message_about_the_rate_proposes_works() -> None:
     named = encore.refine(net, mixture, "disjointness")
     metric = encore.get_metric("disjointness", sample_rate=16000)
     same(named, encore.refine(of_sources(squash), mixture, metric), rtol=1e-5, atol=1e-6)
-
-
-def test_wrapped_separators_keep_their_rate() -> None:
-    net, mixture = Net(16000), voiced(0.2, 16000)
-    expected = encore.refine(net, mixture, "disjointness")
-    same(encore.refine(encore.batched(net, 2), mixture, "disjointness"), expected)
 
 
 def test_importing_is_quick_and_from_any_folder(tmp_path: Path) -> None:
