@@ -141,8 +141,8 @@ def overview_table(summary: pd.DataFrame) -> pd.DataFrame:
         "ratio": [number(ratio, 2) for ratio in heads["ratio"]],
         "kept": heads["kept"].map("{:.0%}".format, na_action="ignore").fillna(NO_VALUE),
     }
-    table = pd.DataFrame(cells).join(values.drop(columns=keys))
     order = ["run", "estimate"]
+    table = pd.DataFrame(cells).join(values.set_index(keys), on=order)
     return table.sort_values(order, key=lambda column: pd.factorize(column)[0], ignore_index=True)
 
 

@@ -149,6 +149,18 @@ def test_tables_name_oracle_and_blind_and_show_all_that_belongs_together():
     assert np.allclose(numbers["value"] - numbers["mixture"], numbers["improvement"])
 
 
+def test_an_overview_of_runs_with_other_guides_has_the_values_of_each():
+    """The second run has a guide that the first one lacks, and that sorts before the guide of both."""
+    rows = [row("x", 1.0), oracle("x", 2.0, 1), row("x", 3.0, run="b"), oracle("x", 4.0, 1, run="b")]
+    rows += [row("x", 5.0, "blind", run="b", guide="dnsmos_ovrl", step=1)]
+    found = overview_table(summarise(table(rows))).set_index(["run", "estimate"])["PESQ-WB"]
+    assert found.loc["b"].str.split().str[0].to_dict() == {
+        "one_step": "3.000",
+        "si_sdr_oracle": "4.000",
+        "dnsmos_ovrl_blind": "5.000",
+    }
+
+
 def test_tables_show_the_mean_chosen_ratio_and_how_often_the_estimate_was_kept():
     rows = [row("a", 1.0), row("b", 1.0)]
     for item, ratios in (("a", (0.2, np.nan)), ("b", (0.4, 0.9))):
