@@ -18,9 +18,9 @@ from encore.cli.evaluation import evaluate
 from encore.cli.memory import disable_malloc_trim
 from encore.cli.overrides import UserError, check_complete, check_overrides, one_line_errors
 from encore.cli.run_folder import RunFolder, run_id
+from encore.cli.run_record import costs_of
 from encore.cli.typed_config import check_types
 from encore.models.acceleration import check_bfloat16, compile_blocks
-from encore.models.costs import macs_per_second, parameters
 from encore.models.weights import load_weights, read_state_dict
 
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)
@@ -68,11 +68,7 @@ def run(config: DictConfig) -> None:
     checkpoint = folder.checkpoint(config.ckpt)
     folder.describe(config)
     trainer, module, network, data = build(config)
-    folder.update(
-        model=HydraConfig.get().runtime.choices["model"],
-        parameters=parameters(network),
-        macs_per_second=macs_per_second(network),
-    )
+    folder.update(model=HydraConfig.get().runtime.choices["model"], **costs_of(network))
     # not before the costs are counted: what runs first under a counter would never be compiled
     if config.compile:
         compile_blocks(network)

@@ -22,7 +22,7 @@ from shared import command_line
 from encore.reporting.labels import title
 from encore.reporting.scores import read_scores
 from encore.reporting.stem_report import stem_summary
-from encore.reporting.tables import NO_VALUE, gain_cell, number, to_markdown, value_cell
+from encore.reporting.tables import gain_cell, number, pivot, to_markdown, value_cell
 
 KEYS = ("source", "run", "column", "metric", "step")
 
@@ -40,7 +40,7 @@ def load(options: argparse.Namespace) -> pd.DataFrame:
     return summary.sort_values(options.rows, key=lambda column: pd.factorize(column)[0], kind="stable")
 
 
-def pivot(summary: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
+def table_of(summary: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
     """Return the table."""
     keys = [key for key in KEYS if key != "step" or key in options.rows]
     beside = [key for key in keys if key not in options.rows and summary[key].nunique() > 1]
@@ -51,8 +51,7 @@ def pivot(summary: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
             names = [title(named[key]) for key in beside if key != "metric" or head != "NFE"]
             heading = ", ".join(filter(None, [*names, head])) or "value"
             found.append(named | {"heading": heading, "text": text})
-    table = pd.DataFrame(found).pivot_table("text", options.rows, "heading", aggfunc="first", sort=False)
-    return table.reset_index().fillna(NO_VALUE)
+    return pivot(pd.DataFrame(found), options.rows, "heading", lambda row: str(row["text"]))
 
 
 def cells(group: pd.DataFrame, wanted: list[str]) -> dict[str, str]:
@@ -80,7 +79,7 @@ def main() -> None:
     add("--metrics", nargs="+", help="all by default")
     add("--columns", nargs="+", help="such as one_step fixed si_sdr_oracle; all but the mixture by default")
     options = parser.parse_args()
-    print(to_markdown(pivot(load(options), options)))
+    print(to_markdown(table_of(load(options), options)))
 
 
 if __name__ == "__main__":
