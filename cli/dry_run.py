@@ -36,12 +36,12 @@ def describe_plan(files: FileSeparator, jobs: Sequence[Job]) -> list[str]:
     calls = method.max_calls(count, metric)
     scores = 0 if metric is None else calls - 1 + count
     each = "" if files.priors is None else f" of {files.priors.evaluations} network evaluations each"
-    lines, work, segmented = [], 0.0, False
+    lines, work, segmented, longest = [], 0.0, False, method.segment_seconds or math.inf
     for job in jobs:
         segments = files.segments(job)
         segmented |= segments > 1
         # segments overlap
-        work += job.info.channels * (job.seconds if segments == 1 else segments * _length(files))
+        work += job.info.channels * (job.seconds if segments == 1 else segments * longest)
         parts = f" for each of {segments} segments" if segments > 1 else ""
         outputs = ", ".join(map(str, job.outputs))
         lines.append(
@@ -49,7 +49,7 @@ def describe_plan(files: FileSeparator, jobs: Sequence[Job]) -> list[str]:
         )
     # a clip as long as the usual file: the cost of a measure is no multiple of the length
     clip = min(_LONGEST_CLIP_SECONDS, sorted(job.seconds for job in jobs)[len(jobs) // 2])
-    clip = min(clip, _length(files)) if segmented else clip
+    clip = min(clip, longest) if segmented else clip
     per_call, per_score = _seconds_per_call(files, clip)
     estimate = work / clip * (calls * per_call * max(1, method.shifts) + scores * per_score)
     return [
@@ -59,11 +59,6 @@ def describe_plan(files: FileSeparator, jobs: Sequence[Job]) -> list[str]:
         f"estimated time: at most about {_readable(estimate)} (a call on {clip:.1f} s of audio takes "
         f"{per_call:.3f} s, a score {per_score:.3f} s, on {files.device})",
     ]
-
-
-def _length(files: FileSeparator) -> float:
-    """Return the seconds of a segment."""
-    return files.method.segment_seconds or math.inf
 
 
 def _seconds_per_call(files: FileSeparator, clip: float) -> tuple[float, float]:

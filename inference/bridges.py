@@ -179,11 +179,7 @@ def sample_bridge_consistency(
 
 
 def sample_bridge_endpoint(
-    denoise: Denoiser,
-    mixture: Tensor,
-    grid: Grid,
-    noise: Noise | None = None,
-    callback: Callback | None = None,
+    denoise: Denoiser, mixture: Tensor, grid: Grid, noise: Noise, callback: Callback | None = None
 ) -> Tensor:
     """Follow the mean, ``z_t = 0``: on the straight bridge a refinement by fixed mixing ratios."""
     state = mixture
@@ -193,11 +189,7 @@ def sample_bridge_endpoint(
 
 
 def sample_bridge_state(
-    denoise: Denoiser,
-    mixture: Tensor,
-    grid: Grid,
-    noise: Noise | None = None,
-    callback: Callback | None = None,
+    denoise: Denoiser, mixture: Tensor, grid: Grid, noise: Noise, callback: Callback | None = None
 ) -> Tensor:
     """Follow the mean from state to state: ``x_t = (b_t / b_u) x_u + (a_t - a_u b_t / b_u) D``."""
     state = mixture
