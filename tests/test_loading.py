@@ -121,7 +121,7 @@ def test_objects_in_a_configuration_are_not_run(tmp_path: Path) -> None:
         "encore.models.separators.bsrnn.nn.Linear",
         "encore.models.separators.bsrnn.Tensor",
         "encore.models.separators.asteroid._build",
-        "encore.models.separators.asteroid.similar",
+        "encore.models.separators.asteroid.nearest",
         "encore.models.separators.bsrnn.BSRNN.forward",
         "encore.models.separators.missing.Network",
         "encore.models.separators..bsrnn.BSRNN",

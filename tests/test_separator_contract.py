@@ -79,10 +79,10 @@ BELOW_A_MILLION = [
     ("spectrogram_unet_small", STEMS, 22050, 2),
 ]
 MISTAKES = [
-    ("ConvTasNet", {"architecture": "ConvTasnet"}, "'ConvTasnet' is unknown: did you mean ConvTasNet"),
+    ("ConvTasNet", {"architecture": "ConvTasnet"}, "'ConvTasnet' is unknown: use ConvTasNet"),
     ("ConvTasNet", {"architecture": "get"}, "architecture='get' is unknown: "),
     ("ConvTasNet", {"architecture": "DCCRNet"}, "architecture='DCCRNet' is unknown"),
-    ("ConvTasNet", {"options": {"n_filter": 4}}, "n_filter is unknown to ConvTasNet: did you mean n_filters"),
+    ("ConvTasNet", {"options": {"n_filter": 4}}, "n_filter is unknown to ConvTasNet: use n_filters"),
     ("ConvTasNet", {"options": {"n_src": 2}}, "options.n_src follows from sources"),
     ("ConvTasNet", {"sources": ["a"], "options": {"mask_act": "softmax"}}, "needs two sources or more"),
     ("SuDORMRFNet", {"sources": ["a"], "options": {}}, "needs two sources or more"),

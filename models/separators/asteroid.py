@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encore.common.names import similar
+from encore.common.names import nearest
 from encore.common.packages import require
 from encore.models.separators.contract import AdaptedSeparator
 
@@ -88,9 +88,8 @@ def frames(network: Any) -> tuple[int, int]:
 def _build(architecture: str, number_of_sources: int, sample_rate: int, options: dict[str, Any]) -> nn.Module:
     """Build a network by name, after the checks that asteroid lacks: it ignores unknown keywords."""
     if architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"architecture={architecture!r} is unknown: {_did_you_mean(architecture, ARCHITECTURES)}"
-        )
+        near = ", ".join(nearest(architecture, ARCHITECTURES, 3))
+        raise ValueError(f"architecture={architecture!r} is unknown: use {near}")
     # importing asteroid takes seconds, and most runs never need it
     asteroid_models = require("asteroid.models", needed_by=f"architecture={architecture!r}", install=INSTALL)
     network_class: type[nn.Module] = getattr(asteroid_models, architecture)
@@ -106,7 +105,8 @@ def _build(architecture: str, number_of_sources: int, sample_rate: int, options:
             )
         if name not in keywords:
             allowed = [keyword for keyword in keywords if keyword not in _SET_BY_THE_ADAPTER]
-            raise ValueError(f"options.{name} is unknown to {architecture}: {_did_you_mean(name, allowed)}")
+            near = ", ".join(nearest(str(name), allowed, 3))
+            raise ValueError(f"options.{name} is unknown to {architecture}: use {near}")
     if number_of_sources == 1 and options.get("mask_act", keywords["mask_act"]) == "softmax":
         # a softmax over one source is 1 everywhere: the network would return its input and never learn
         raise ValueError("options.mask_act='softmax' needs two sources or more: use 'sigmoid' or 'relu'")
@@ -137,9 +137,3 @@ def _fuse_norms(network: nn.Module) -> None:
         for name, child in parent.named_children():
             if type(child) is GlobLN:
                 setattr(parent, name, _GlobalNorm(child.gamma, child.beta))
-
-
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    near = similar(str(name), known)
-    listed = ", ".join(known)
-    return f"did you mean {' or '.join(near)}? Known: {listed}" if near else f"known: {listed}"
