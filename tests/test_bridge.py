@@ -45,16 +45,12 @@ def test_every_bridge_of_the_module_is_tested_here() -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_bridge_begins_at_the_source_exactly(kind: type[Bridge], dtype: torch.dtype) -> None:
+def test_a_bridge_goes_from_the_source_to_the_mixture_exactly(kind: type[Bridge], dtype: torch.dtype) -> None:
     a, b, c = kind().coefficients(torch.zeros(2, 3, dtype=dtype))
     assert a.shape == (2, 3)
     assert a.dtype == b.dtype == c.dtype == dtype
     assert bool((a == 1).all() and (b == 0).all() and (c == 0).all())
-
-
-@pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not OUVE])
-def test_a_bridge_ends_at_the_mixture_exactly(kind: type[Bridge]) -> None:
-    assert at(kind(), 1.0) == (0, 1, 0)
+    assert at(kind(), 1.0) == (0, 1, 0) or kind is OUVE
 
 
 def test_ouve_never_reaches_the_mixture() -> None:

@@ -10,12 +10,10 @@ import torch
 from prior_toys import smooth_and_rough
 from torch import Tensor
 
-from encore.inference import GridSearch, refine
 from encore.inference.guidance import LossGuidance, Projection, hybrid
 from encore.inference.posterior import Ancestral, PosteriorSample, SeparationProblem, Start
 from encore.inference.prior_separation import PriorSeparator
 from encore.inference.source_priors import SourcePrior
-from encore.metrics import oracle, si_sdr
 from encore.models.processes.diffusion import DiscreteDiffusion
 from encore.models.types import LoadedSeparator
 
@@ -132,15 +130,6 @@ def test_a_separators_estimate_can_be_the_start() -> None:
     error = (made(mixture) - true).norm() / true.norm()
     cold = (separator(start=Start(at=1 / 200, whole_chain=False))(mixture) - true).norm() / true.norm()
     assert float(error) < 0.1 < 0.3 < float(cold)
-
-
-def test_refinement_takes_it_as_any_separator() -> None:
-    sources, mixture = smooth_and_rough()
-    quality = oracle(si_sdr, sources.mean(mixture)[:2])
-    search = GridSearch(3, include_estimate=True, steps=1)
-    found = refine(separator(), mixture[:2], quality, search)
-    assert found.estimates.shape == (2, 2, 1, 100)
-    assert bool((found.scores[1] >= found.scores[0]).all())
 
 
 @pytest.mark.parametrize(

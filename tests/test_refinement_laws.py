@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from copy import copy
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from encore.inference import (
     MaxEvaluations,
     Refined,
     Search,
-    SearchState,
     Step,
     Trajectory,
     batched,
@@ -328,29 +326,6 @@ def test_channels_and_sources_have_one_ratio() -> None:
     inputs = [ratio * mixture + (1 - ratio) * found.one_step[:, k] for k in range(2)]
     expected = torch.stack([two_sources(x)[:, k] for k, x in enumerate(inputs)], dim=1)
     assert torch.equal(found.estimates, expected)
-
-
-@dataclass(frozen=True)
-class Uneven(Search):
-    """Ratio 0.5 for items that score above -0.75, and more in a second round for those above -0.7."""
-
-    def propose(self, state: SearchState) -> list[float]:
-        least, ratios = [(-0.75, [0.5]), (-0.7, [0.25, 0.0]), (0.0, [])][state.round]
-        return ratios if state.history[0] > least else []
-
-    def max_candidates(self) -> int:
-        return 3 * self.steps
-
-
-@either_loop
-def test_a_search_may_propose_each_item_other_ratios(loop: Any) -> None:
-    found = run(search=Uneven(keep_best=False, steps=3), loop=loop)
-    rounds = (found.scores[0] > -0.75).long() + 2 * (found.scores[0] > -0.7)
-    assert sorted(set(rounds.tolist())) == [0, 1, 3]
-    assert torch.equal(found.evaluations, 1 + 3 * rounds)
-    assert (found.ratios[:, rounds == 1] == 0.5).all()
-    assert found.ratios[:, rounds == 0].isnan().all()
-    assert torch.equal(found.estimates[rounds == 0], found.one_step[rounds == 0])
 
 
 PESQ = oracle(get_metric("pesq_nb", sample_rate=8000), torch.ones(4, 1, 1, 50))
