@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from encore.data.corpora import Item, Pool, check_choice, evenly_spaced
-from encore.data.dataset import Crop, DrawnDataset, Sample, SegmentDataset, as_range, check_positive
+from encore.data.dataset import Crop, DrawnDataset, Sample, SegmentDataset, check_positive
 from encore.data.loaders import EVALUATION_SEED, CorpusModule
 from encore.data.mixing_dataset import MixingDataset
 
@@ -61,9 +61,9 @@ class SeparationData(CorpusModule):
     rebuild_mixture: bool = False
     mix: Literal["items", "songs"] = "items"
     same_song: float = 0.0
-    gain_db: Sequence[float] | None = None
+    gain_db: tuple[float, float] | None = None
     skip_silent: bool = False
-    snr_db: Sequence[float] | None = (-5.0, 15.0)
+    snr_db: tuple[float, float] | None = (-5.0, 15.0)
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -86,8 +86,8 @@ class SeparationData(CorpusModule):
                 corpus,
                 segment=self.segment,
                 epoch_size=self.epoch_size if fit else limit,
-                snr_db=as_range(self.snr_db) if isinstance(corpus, Mapping) else None,
-                gain_db=as_range(self.gain_db),
+                snr_db=self.snr_db if isinstance(corpus, Mapping) else None,
+                gain_db=self.gain_db,
                 same_song=self.same_song,
                 skip_silent=self.skip_silent,
                 seed=self.seed if fit else EVALUATION_SEED,

@@ -190,13 +190,8 @@ def check_positive(options: object, *names: str) -> None:
 
 
 def check_ranges(options: object, *names: str) -> None:
-    """Raise a ``ValueError`` for attributes, if not None, whose highest number comes first."""
+    """Raise a ``ValueError`` for attributes, if not None, that are not a lowest and a highest number."""
     for name in names:
         bounds = getattr(options, name)
-        if bounds is not None and bounds[0] > bounds[1]:
-            raise ValueError(f"{name}={tuple(bounds)} is reversed: give (lowest, highest)")
-
-
-def as_range(bounds: Sequence[float] | None) -> tuple[float, float] | None:
-    """Return the two numbers of a range of a config."""
-    return None if bounds is None else (float(bounds[0]), float(bounds[1]))
+        if bounds is not None and not (len(bounds) == 2 and bounds[0] <= bounds[1]):
+            raise ValueError(f"{name}={tuple(bounds)} is reversed or no pair: give (lowest, highest)")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from encore.data.corpora import evenly_spaced
-from encore.data.dataset import DrawnDataset, as_range, check_positive, check_ranges
+from encore.data.dataset import DrawnDataset, check_positive, check_ranges
 from encore.data.loaders import EVALUATION_SEED, CorpusModule
 from encore.data.reading import Reader
 from encore.data.source_corpora import Recording
@@ -140,7 +140,7 @@ class SourceData(CorpusModule):
     segment_seconds: float = 4.0
     source: str = "source"
     classes: Sequence[str] = ()
-    level_db: Sequence[float] | None = (-25.0, -20.0)
+    level_db: tuple[float, float] | None = (-25.0, -20.0)
 
     def dataset(self, corpus: Sequence[Recording], stage: str) -> SourceDataset:
         """Return random segments of the recordings."""
@@ -150,7 +150,7 @@ class SourceData(CorpusModule):
             sample_rate=self.sample_rate,
             segment=self.segment,
             classes=tuple(self.classes),
-            level_db=as_range(self.level_db),
+            level_db=self.level_db,
             seed=self.seed if stage == "fit" else EVALUATION_SEED,
         )
 

@@ -38,6 +38,7 @@ FLITE = "flite"
 FLITE_VOICES = ("awb", "kal16", "rms", "slt")
 """A Scot, an American as diphones, an American man, an American woman."""
 
+_PROSODY = {"rate": (140, 210), "pitch": (25, 75), "span": (25, 90), "shift": (0.88, 1.15)}  # see Voice
 _ATTEMPTS = 100
 _USUAL_RATE = 175.0  # words per minute
 _RATE_GRID = 50  # Hz: keeps the ratio of sample rates a small fraction
@@ -90,14 +91,8 @@ class Voice:
 def draw_voice(rng: Rng, timbres: Sequence[str] = VARIANTS, bases: Sequence[str] = ()) -> Voice:
     """Draw a voice of the given timbres and bases, by default two times in three with an English accent."""
     usual = ENGLISH if rng.random() < 2 / 3 else FOREIGN
-    return Voice(
-        base=str(rng.choice(bases or usual)),
-        timbre=str(rng.choice(timbres)),
-        rate=round(float(rng.uniform(140, 210)), 1),
-        pitch=round(float(rng.uniform(25, 75)), 1),
-        span=round(float(rng.uniform(25, 90)), 1),
-        shift=round(float(rng.uniform(0.88, 1.15)), 3),
-    )
+    prosody = {name: round(float(rng.uniform(*bounds)), 3) for name, bounds in _PROSODY.items()}
+    return Voice(base=str(rng.choice(bases or usual)), timbre=str(rng.choice(timbres)), **prosody)
 
 
 def assign_voices(rng: Rng, held_out: Sequence[str], others: Sequence[str]) -> dict[str, Voice]:

@@ -107,7 +107,7 @@ def test_pools_validate_on_the_same_mixtures_in_every_run(pairs: Path) -> None:
     )
     assert [len(valid[0]), len(train[0])] == [4, 10]
     kept: Any = SeparationData(**options, snr_db=None, gain_db=[-3, 3]).train_dataloader().dataset
-    assert (kept.snr_db, kept.gain_db) == (None, (-3, 3))
+    assert (kept.snr_db, kept.gain_db) == (None, [-3, 3])
     assert all(torch.equal(valid[0], other) for other in (valid[1], *again))
     assert not torch.equal(*train)
 
@@ -138,7 +138,7 @@ def test_songs_are_mixed_for_training_only(songs: Path) -> None:
     assert all(bool(batch["references"].flatten(2).any(2).all()) for batch in batches)
     assert len(_music(songs, mix="songs").train_dataloader()) == 2  # as many mixtures as songs
     mixed: Any = _music(songs, mix="songs", same_song=0.5, gain_db=[-6, 6]).train_dataloader().dataset
-    assert (mixed.same_song, mixed.gain_db, mixed.snr_db, mixed.skip_silent) == (0.5, (-6, 6), None, False)
+    assert (mixed.same_song, mixed.gain_db, mixed.snr_db, mixed.skip_silent) == (0.5, [-6, 6], None, False)
     (valid,) = data.val_dataloader()
     assert valid["names"] == ["Eve - Five"]
     assert valid["mixture"].shape == (1, 1, 9600)
