@@ -21,7 +21,7 @@ from encore.common.files import check_file, file_kind, read_safely, read_yaml
 from encore.models.denoisers.preconditioning import Preconditioning
 from encore.models.processes.bridge import Bridge
 from encore.models.processes.diffusion import Diffusion
-from encore.models.weights import NETWORKS, load_weights, own_config, read_state_dict, trained_weights
+from encore.models.weights import NETWORKS, load_weights, own_config, read_state_dict, weights_in
 
 ALLOWED_PREFIXES = ("encore.models.separators.", "encore.models.denoisers.", "encore.models.processes.")
 """Packages of the classes that a configuration may name."""
@@ -65,7 +65,7 @@ def load_checkpoint(path: str | Path, *, averaged: bool = True) -> nn.Module:
 
     Args:
         path: See `read_checkpoint`.
-        averaged: Whether to use averaged weights where a ``.ckpt`` has them, see `trained_weights`.
+        averaged: Whether to use averaged weights where a ``.ckpt`` has them, see `weights_in`.
 
     Returns:
         The network, in training mode.
@@ -105,7 +105,7 @@ def read_checkpoint(
     config = own_config(content)
     if config is None:
         raise ValueError(f"'{path}' is no checkpoint of this project: hyper_parameters['model'] is missing")
-    weights = trained_weights(content, averaged=averaged)
+    weights = weights_in(content, averaged=averaged)
     if not weights:
         raise ValueError(f"'{path}' holds no network: no weight is named {' or '.join(NETWORKS)}...")
     return config, weights

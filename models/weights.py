@@ -38,7 +38,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         with opened_safetensors(path) as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     content = read_safely(path)
-    found = trained_weights(content) if own_config(content) else state_dict_in(content)
+    found = weights_in(content)
     if not found:
         held = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(
@@ -48,19 +48,29 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return found
 
 
-def state_dict_in(content: Any) -> dict[str, Tensor] | None:
-    """Return the state dictionary that a loaded file is, or holds under a key of `NESTS`; None if neither."""
-    if not isinstance(content, Mapping):
-        return None
-    nested = [content[key] for key in NESTS if key in content]
+def weights_in(content: Any, *, averaged: bool = True) -> dict[str, Tensor]:
+    """Return the weights in a loaded file; empty if there are none.
+
+    In a checkpoint of this project they are those of its network; any other file is a state dictionary, or
+    holds one under a key of `NESTS`.
+
+    Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` keep the average as the state. Before its first
+    update that is only a copy of the initial weights, so the raw weights are used then, and without
+    ``averaged``.
+    """
+    if own_config(content) is not None:
+        averaging = content.get("averaging_state")
+        has_average = isinstance(averaging, Mapping) and int(averaging.get("n_averaged", 1)) > 0
+        raw = averaging is not None and not (averaged and has_average)
+        state = content.get("current_model_state" if raw else "state_dict")
+        named = state.items() if isinstance(state, Mapping) else ()
+        return {name.split(".", 1)[1]: value for name, value in named if name.startswith(NETWORKS)}
+    nested = [content[key] for key in NESTS if key in content] if isinstance(content, Mapping) else []
     for candidate in (content, *nested):
-        if (
-            isinstance(candidate, Mapping)
-            and candidate
-            and all(isinstance(value, Tensor) for value in candidate.values())
-        ):
-            return {str(name): value for name, value in candidate.items()}
-    return None
+        items = candidate.items() if isinstance(candidate, Mapping) else ()
+        if items and all(isinstance(value, Tensor) for _, value in items):
+            return {str(name): value for name, value in items}
+    return {}
 
 
 def own_config(content: Any) -> Mapping[str, Any] | None:
@@ -68,21 +78,6 @@ def own_config(content: Any) -> Mapping[str, Any] | None:
     hyper_parameters = content.get("hyper_parameters") if isinstance(content, Mapping) else None
     config = hyper_parameters.get("model") if isinstance(hyper_parameters, Mapping) else None
     return config if isinstance(config, Mapping) and "_target_" in config else None
-
-
-def trained_weights(content: Mapping[str, Any], *, averaged: bool = True) -> dict[str, Tensor]:
-    """Return the weights of the network in a loaded checkpoint of this project; averaged ones if it has them.
-
-    Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` keep the average as the state. Before its first
-    update that is only a copy of the initial weights, so the raw weights are used then.
-    """
-    averaging = content.get("averaging_state")
-    has_average = isinstance(averaging, Mapping) and int(averaging.get("n_averaged", 1)) > 0
-    raw = averaging is not None and not (averaged and has_average)
-    state = content.get("current_model_state" if raw else "state_dict")
-    if not isinstance(state, Mapping):
-        return {}
-    return {name.split(".", 1)[1]: value for name, value in state.items() if name.startswith(NETWORKS)}
 
 
 def load_weights(

@@ -11,7 +11,7 @@ import yaml
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from encore.common.files import check_file, file_kind, opened_safetensors, read_safely, read_yaml
-from encore.models.weights import own_config, state_dict_in
+from encore.models.weights import own_config, weights_in
 
 _KINDS = "checkpoint, weights file, TorchScript, program of torch.export or ONNX graph"
 
@@ -62,7 +62,7 @@ def _pickle_scheme(path: Path) -> str:
         return "asteroid"
     if own_config(content) is not None:
         return "file"
-    if state_dict_in(content) is None:
+    if not weights_in(content):
         raise ValueError(
             f"'{path}' holds no weights, but {', '.join(map(str, list(content)[:5])) or 'nothing'}"
         )
