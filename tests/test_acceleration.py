@@ -32,20 +32,6 @@ def bsrnn() -> BSRNN:
     return small("BSRNN", layers=1).requires_grad_(False)
 
 
-@needs_lstm
-def test_bfloat16_is_used_and_estimates_come_out_as_mixtures_went_in() -> None:
-    separator, mixture = bsrnn(), noise(3, 1, 4000)
-    expected = separator(mixture)
-    seen = []
-    separator.layers[0][0].rnn.register_forward_hook(lambda module, given, out: seen.append(out[0].dtype))
-    accelerate(separator, precision="bf16")
-    estimates = separator(mixture)
-    assert seen == [torch.bfloat16]
-    assert estimates.dtype == mixture.dtype
-    difference = (estimates - expected).norm() / expected.norm()
-    assert 1e-6 < difference < 0.02
-
-
 def test_without_options_nothing_changes() -> None:
     separator, mixture = bsrnn(), noise(3, 1, 4000)
     accelerate(separator)

@@ -54,19 +54,24 @@ def test_whole_hops_give_what_the_bare_network_gives(sources: tuple[str, ...], c
         close(separator(mixture), bare[:, None] if len(sources) == 1 else bare, relative=1e-5)
 
 
-@pytest.mark.parametrize("length", [1, 100, 187, 1000])
-def test_masks_of_one_give_the_mixture(length: int) -> None:
-    """GLU halves: values from the first half, gates from the second."""
-    separator, mixture = built(channels=2), noise(2, 2, length)
-    for head in separator.network.mask_estimators[0].to_freqs:
-        last = head[0][-1]
+@pytest.mark.parametrize("length", [1, 100, 187, 1234])
+@pytest.mark.parametrize("name", ["BSRoFormer", "BSRNN"])
+def test_masks_of_one_give_the_mixture(name: str, length: int) -> None:
+    """GLU halves: values from the first half, gates from the second; a real mask of 1, and no residual."""
+    separator, mixture = small(name, ("a",), channels=2), noise(2, 2, length)
+    if name == "BSRoFormer":
+        heads = [(1, head[0][-1]) for head in separator.network.mask_estimators[0].to_freqs]
+    else:
+        heads = [(1, head.network[3]) for head in separator.masks]
+        heads += [(0, head.network[3]) for head in separator.residuals]
+    for value, last in heads:
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         half = len(last.bias) // 2
-        last.bias.data[:half:2] = 1
+        last.bias.data[:half:2] = value
         last.bias.data[half:] = 100
     with torch.no_grad():
-        close(separator(mixture)[:, 0], mixture, relative=1e-5)
+        close(separator(mixture)[:, 0], mixture, relative=1e-5 if name == "BSRoFormer" else 1e-4)
 
 
 @pytest.mark.parametrize("network", [partial(built, dropout=0.3), partial(small, "BSRNN", ("a",))])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from separator_toys import close, noise
+from separator_toys import noise
 from torch import Tensor
 
 from encore.models.costs import parameters
@@ -68,17 +68,3 @@ def test_the_last_samples_are_no_louder_than_the_others(length: int) -> None:
         with torch.no_grad():
             estimate = separator(noise(1, 1, length, seed=seed)).flatten()
         assert estimate[-40:].abs().max() < 3 * estimate[:-40].abs().max()
-
-
-def test_mask_one_and_residual_zero_give_the_mixture() -> None:
-    """GLU halves: values from the first half, gates from the second; a real mask of 1, no residual."""
-    separator, mixture = built(), noise(2, 1, 1234)
-    for heads, value in ((separator.masks, 1.0), (separator.residuals, 0.0)):
-        for head in heads:
-            last = head.network[3]
-            torch.nn.init.zeros_(last.weight)
-            torch.nn.init.zeros_(last.bias)
-            last.bias.data[: 2 * head.bins : 2] = value
-            last.bias.data[2 * head.bins :] = 100
-    with torch.no_grad():
-        close(separator(mixture)[:, 0], mixture)

@@ -146,18 +146,11 @@ def test_panel_runs_each_network_once_also_published_ones(monkeypatch: pytest.Mo
     def constant(estimates: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         return {name: torch.full(estimates.shape[:2], float(len(name))) for name in names}
 
-    rows = {
-        name: table.Row(counted_dnsmos, needs=(), rate=RATE)
-        for counted_dnsmos in [counted(dnsmos)]
-        for name in ("dnsmos_sig", "dnsmos_ovrl")
-    }
-    rows |= {
-        name: table.Row(published, needs=())
-        for published in [counted(constant)]
-        for name in ("squim_stoi", "squim_pesq")
-    }
-    for name, row in rows.items():
-        monkeypatch.setitem(table.TABLE, name, row)
+    own, published = counted(dnsmos), counted(constant)
+    for name in ("dnsmos_sig", "dnsmos_ovrl"):
+        monkeypatch.setitem(table.TABLE, name, table.Row(own, needs=(), rate=RATE))
+    for name in ("squim_stoi", "squim_pesq"):
+        monkeypatch.setitem(table.TABLE, name, table.Row(published, needs=()))
     names = ["dnsmos_sig", "squim_stoi", "snr", "dnsmos_ovrl", "squim_pesq"]
     scores = MetricPanel(names, sample_rate=RATE)(ESTIMATES[:1, 0], REFERENCES[:1, 0])
     assert list(scores) == names

@@ -274,7 +274,7 @@ def test_it_runs_in_bfloat16_and_trains(name: str) -> None:
     accelerate(separator, precision="bf16")
     estimates = separator(mixture)
     assert estimates.dtype == torch.float32
-    assert 1e-6 < (estimates - expected).norm() / expected.norm() < 0.05
+    assert 1e-6 < (estimates - expected).norm() / expected.norm() < (0.02 if name == "BSRNN" else 0.05)
     estimates.square().sum().backward()
     learning = [weight.grad for weight in separator.parameters() if weight.grad is not None]
     assert learning
