@@ -87,21 +87,11 @@ class Experiment(ABC):
             UserError: If options do not fit the separator.
         """
 
-    def run(
-        self,
-        separator: LoadedSeparator,
-        data: SeparationData,
-        folder: Path,
-        *,
-        name: str,
-        device: torch.device,
-    ) -> None:
-        """Do what ``folder`` has no rows of yet, and write tables, figures and the page; see `Subject`."""
-        workers = self.workers or default_workers(device)
-        subject = Subject(separator=separator, data=data, device=device, name=name, workers=workers)
+    def run(self, subject: Subject, folder: Path) -> None:
+        """Do what ``folder`` has no rows of yet, and write tables, figures and the page."""
         tables = {table: Table(folder / table) for table in self.tables}
         jobs, work, report = self.plan(subject, tables)
-        with WorkerPool(workers) as pool:
+        with WorkerPool(subject.workers) as pool:
             for rows in tqdm(pool.map(work, jobs), total=len(jobs), desc="items", unit="item"):
                 for table, own in rows.items():
                     tables[table].add(own)
@@ -161,12 +151,18 @@ def evaluate(config: DictConfig, folder: RunFolder) -> None:
     config.data.sample_rate, config.data.channels = separator.sample_rate, separator.channels
     folder.describe(config)
     folder.update(separator=config.separator, model=type(separator).__name__, **costs_of(separator))
-    data: SeparationData = instantiate(config.data)
     experiment: Experiment = instantiate(config.evaluation, _convert_="all")
-    # as elsewhere: one batch of everything
-    items = 1 if config.trainer.fast_dev_run else experiment.items
+    if config.trainer.fast_dev_run:  # as elsewhere: one batch of everything
+        experiment = replace(experiment, items=1)
+    subject = Subject(
+        separator=separator,
+        data=instantiate(config.data),
+        device=device,
+        name=config.name,
+        workers=experiment.workers or default_workers(device),
+    )
     started = time.monotonic()
-    replace(experiment, items=items).run(separator, data, folder.path, name=config.name, device=device)
+    experiment.run(subject, folder.path)
     folder.update(seconds=round(time.monotonic() - started, 1), finished=True)
     print((folder.path / experiment.page).read_text())
     print(f"run folder: {folder.path}")

@@ -82,7 +82,7 @@ def value_cell(row: pd.Series, *, evaluations: bool = True) -> str:
 def pivot(
     frame: pd.DataFrame, rows: Sequence[str], columns: str, cell: Callable[[pd.Series], str]
 ) -> pd.DataFrame:
-    """Arrange text cells in a table, rows and columns in their order of appearance.
+    """Arrange text cells in a table, the values of each key in their order of appearance.
 
     Args:
         frame: A summary, one row per cell.

@@ -11,7 +11,7 @@ from bridge_toys import bridge_config
 from infer_toys import separator_file
 from train_toys import train
 
-from encore.cli.evaluation import Table
+from encore.cli.evaluation import Subject, Table
 from encore.cli.overrides import UserError
 from encore.cli.theory_experiment import TheoryExperiment
 from encore.models.checkpoint import instantiate, save_separator
@@ -151,8 +151,10 @@ def test_sources_in_any_order_are_refused(tmp_path: Path) -> None:
         def __call__(self, mixture: torch.Tensor) -> torch.Tensor:
             raise AssertionError("is not called")
 
+    device = torch.device("cpu")
+    subject = Subject(separator=Speakers(), data=None, device=device, name="x", workers=1)
     with pytest.raises(UserError, match="in any order"):
-        TheoryExperiment().run(Speakers(), None, tmp_path, name="x", device=torch.device("cpu"))
+        TheoryExperiment().run(subject, tmp_path)
 
 
 def test_rows_of_an_item_that_was_cut_off_are_forgotten(tmp_path: Path) -> None:
