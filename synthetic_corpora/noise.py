@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from encore.synthetic_corpora import FloatArray, Rng, dsp
+from encore.synthetic_corpora.events import Rhythm
 from encore.synthetic_corpora.instruments import INSTRUMENTS, Note
 from encore.synthetic_corpora.speech import VARIANTS, draw_voice
 from encore.synthetic_corpora.text import draw_sentence
@@ -30,12 +31,9 @@ def drone(frames: int, sample_rate: int, rng: Rng, hertz: tuple[float, float]) -
 
 
 def strikes(frames: int, sample_rate: int, rng: Rng) -> FloatArray:
-    """Strike three bodies at random times, 2 to 8 times a second."""
-    pitches = [dsp.vary(rng, 700) for _ in range(3)]
-    count = 2 + int(rng.poisson(dsp.vary(rng, 4) * frames / sample_rate))
-    starts, pitch = rng.uniform(0, frames / sample_rate, count), rng.choice(pitches, count)
-    notes = [Note(*note) for note in zip(starts, starts, pitch, rng.lognormal(0, 0.6, count), strict=True)]
-    return INSTRUMENTS["Knock"].play(notes, frames, sample_rate, rng)
+    """Knock at three bodies at random times."""
+    rhythm = Rhythm(700, 4, most=40, single=0, regularity=1, pitches=3)
+    return INSTRUMENTS["Knock"].play(rhythm.draw(rng, frames / sample_rate), frames, sample_rate, rng)
 
 
 Front = Callable[[int, int, Rng], FloatArray]
