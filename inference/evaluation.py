@@ -73,14 +73,11 @@ def evaluate(
         Rows for the mixture, the one-step estimate and every step of every method, and the refinements.
     """
     options: dict[str, Any] = {"references": references, "generator": generator, "at_once": at_once}
-    refined: dict[int, Refined] = {}
-    trajectories: dict[int, Trajectory] = {}
-    for number, method in methods.items():
-        if references is not None or method.kind != "oracle":
-            steps = trajectories[number] = Trajectory()
-            refined[number] = method(separator, mixture, callback=steps, **options)
+    used = {n: method for n, method in methods.items() if references is not None or method.kind != "oracle"}
+    steps = {n: Trajectory() for n in used}
+    refined = {n: method(separator, mixture, callback=steps[n], **options) for n, method in used.items()}
     # one step is the separator as it is
-    first = next((own for number, own in refined.items() if methods[number].plain), None)
+    first = next((own for n, own in refined.items() if used[n].plain), None)
     if first is None:
         first = RefineOptions(search=GridSearch(1, steps=0))(separator, mixture, **options)
     rows: list[dict[str, Any]] = []
@@ -88,8 +85,8 @@ def evaluate(
         own_mixture = mixture[place].expand_as(first.one_step[place])
         own_references = None if references is None else references[place]
         signals = [own_mixture, first.one_step[place]]
-        for number, found in refined.items():
-            signals += [step[place] for step in (found.one_step, *trajectories[number].estimates)]
+        for n, found in refined.items():
+            signals += [estimates[place] for estimates in (found.one_step, *steps[n].estimates)]
         by_metric = score_sources(panel, torch.stack(signals), own_references)
         means = {name: scores.mean(1).tolist() for name, scores in by_metric.items()}
         scores = iter({name: own[n] for name, own in means.items()} for n in range(len(signals)))
@@ -97,12 +94,12 @@ def evaluate(
         base = {"run": run, "item": item, "input_si_sdr": before}
         rows += score_rows(base, {0: next(scores)}, kind="mixture")
         rows += score_rows(base, {0: next(scores)}, kind="one_step", evaluations=1)
-        for number, found in refined.items():
+        for n, found in refined.items():
             rows += score_rows(
                 base,
-                dict(zip((0, *trajectories[number].numbers), scores, strict=False)),
-                guide=methods[number].name,
-                kind=methods[number].kind,
+                dict(zip((0, *steps[n].numbers), scores, strict=False)),
+                guide=used[n].name,
+                kind=used[n].kind,
                 ratios=found.ratios[:, place].tolist(),
                 evaluations=int(found.evaluations[place]),
             )
