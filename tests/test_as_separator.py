@@ -231,8 +231,6 @@ def test_the_current_folder_is_searched_first_and_last(own_code: str, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("half", "does not say its sources: add sources=speech,noise"),
-        ("half?sources=a", "does not say its sample_rate: add sample_rate=16000"),
         ("half?sources=a&sample_rate=8000&scale=2", "option 'scale' is for a class"),
         ("half?sources=a&sample_rate=8000&weights=w.pt", "option weights=w.pt is for a network"),
         ("Scaled?sources=a&sample_rate=8000&scael=2", "Scaled cannot be made: TypeError: "),
