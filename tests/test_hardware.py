@@ -116,23 +116,12 @@ def test_the_batch_script_is_valid_and_goes_on_by_itself() -> None:
 
 def test_two_processes_train_one_run(tmp_path: Path, corpus: Path) -> None:
     """From a requeue before the first checkpoint, with averaged weights, accumulation and a guard."""
-    done = train_alone(
-        tmp_path,
-        *SMALL,
-        f"data.root={corpus}",
-        "hardware=ddp",
-        "trainer.accelerator=cpu",
-        "trainer.devices=2",
-        "trainer.max_steps=2",
-        "trainer.accumulate_grad_batches=2",
-        "data.epoch_size=8",
-        "data.num_workers=0",
-        "module.nonfinite=skip",
-        "callbacks.averaging.update_starting_at_step=0",
-        "+callbacks.probe={_target_: encore.callbacks.bridge_probe.BridgeProbe, ratios: [0.5]}",
-        "name=run",
-        "ckpt=last",
-    )
+    probe = "+callbacks.probe={_target_: encore.callbacks.bridge_probe.BridgeProbe, ratios: [0.5]}"
+    steps = ("trainer.max_steps=2", "trainer.accumulate_grad_batches=2", "data.epoch_size=8")
+    options = ("module.nonfinite=skip", "callbacks.averaging.update_starting_at_step=0", probe, "ckpt=last")
+    hardware = ("hardware=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.num_workers=0")
+    command = (*SMALL, f"data.root={corpus}", "name=run", *hardware, *steps, *options)
+    done = train_alone(tmp_path, *command)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("run folder:") == 1
     assert done.stdout.count("starting a new run") == 1

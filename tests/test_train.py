@@ -74,17 +74,9 @@ def test_wandb_offline_logs_under_the_id_of_the_folder(tmp_path: Path, corpus: P
         assert key in content
 
 
-# run in test_stem_experiment.py (songs, scores), test_theory_experiment.py (bridges) and test_prior_module.py
-ELSEWHERE = {
-    "music_separation",
-    "oracle_predictor",
-    "progressive_musdb",
-    "corpus_scores",
-    "bridge_theory",
-    "bridge_comparison",
-    "prior_speech",
-    "prior_sound",
-}
+# run above, in test_stem_experiment.py (songs, scores), test_theory_experiment.py and test_prior_module.py
+SONGS = {"music_separation", "oracle_predictor", "progressive_musdb", "corpus_scores"}
+ELSEWHERE = {"speech_denoising", "bridge_theory", "bridge_comparison", "prior_speech", "prior_sound", *SONGS}
 EXPERIMENTS = {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")}
 
 

@@ -19,7 +19,7 @@ from toys import Gain, squared_error, toy_trainer
 from encore.cli.overrides import CONFIGS
 from encore.lightning_modules.schedules import warmup_cosine
 from encore.lightning_modules.separation import SeparationModule
-from encore.models.acceleration import BLOCKS, compile_blocks, has_bfloat16_lstm, wrap_blocks
+from encore.models.acceleration import compile_blocks, has_bfloat16_lstm, wrap_blocks
 from encore.models.costs import macs_per_second
 from encore.models.separators.bsrnn import BSRNN
 
@@ -59,19 +59,15 @@ def test_the_schedule_counts_optimiser_steps_not_batches() -> None:
     assert rates == pytest.approx([0.05, 0.1, 0.1, 0.1 * (0.02 + 0.98 * 0.5)])
 
 
-def test_a_step_that_is_not_finite_raises_unless_it_may_be_skipped() -> None:
-    with pytest.raises(ValueError, match=r"loss is nan at step 1 \(items a\)"):
-        fitted(module(), batches(1.0, float("nan")), max_steps=2)
-    alone, trained = module(), module(nonfinite="skip")
-    fitted(alone, batches(1.0), max_steps=1)
-    trainer = fitted(trained, batches(1.0, float("nan")), max_steps=2)
-    assert torch.equal(trained.separator.weight, alone.separator.weight)
-    assert float(trainer.callback_metrics["train/skipped"]) == 1
-
-
-def test_too_many_skipped_steps_in_a_row_are_an_error() -> None:
+def test_a_step_that_is_not_finite_raises_unless_it_may_be_skipped_but_not_too_many_in_a_row() -> None:
     nan = float("nan")
-    fitted(module(nonfinite="skip", skip_limit=2), batches(nan, 1.0, nan, 1.0), max_steps=4)
+    with pytest.raises(ValueError, match=r"loss is nan at step 1 \(items a\)"):
+        fitted(module(), batches(1.0, nan), max_steps=2)
+    alone, trained = module(), module(nonfinite="skip", skip_limit=2)
+    fitted(alone, batches(1.0, 1.0), max_steps=2)
+    trainer = fitted(trained, batches(nan, 1.0, nan, 1.0), max_steps=4)
+    assert torch.equal(trained.separator.weight, alone.separator.weight)
+    assert float(trainer.callback_metrics["train/skipped"]) == 2
     with pytest.raises(ValueError, match="2 steps in a row, up to step 2, had gradients"):
         fitted(module(nonfinite="skip", skip_limit=2), batches(1.0, nan, nan), max_steps=3)
     with pytest.raises(ValueError, match="nonfinite='ignore'"):
@@ -103,6 +99,8 @@ def test_compiled_blocks_learn_the_same_under_the_same_names(monkeypatch: pytest
     # as train.py does; in the other order nothing would be compiled
     macs_per_second(compiled)
     assert compile_blocks(compiled) == 4
+    with pytest.raises(ValueError, match="Gain repeats none of"):
+        compile_blocks(Gain())
     assert list(compiled.state_dict()) == list(plain.state_dict())
     # averaging callbacks copy a network before it is trained
     assert list(deepcopy(compiled).state_dict()) == list(plain.state_dict())
@@ -133,12 +131,6 @@ def test_every_family_has_blocks_and_gives_float32_in_mixed_precision(model: str
     with torch.autocast("cpu", torch.bfloat16):
         estimates = separator(torch.randn(1, 1, 4000))
     assert estimates.dtype == torch.float32
-
-
-def test_a_network_without_blocks_says_so() -> None:
-    with pytest.raises(ValueError, match="Gain repeats none of"):
-        compile_blocks(Gain())
-    assert BLOCKS
 
 
 def test_the_fused_global_norm_is_asteroids() -> None:
