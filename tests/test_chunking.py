@@ -136,6 +136,18 @@ def test_what_is_wrong_near_the_ends_of_segments_is_discarded_with_context() -> 
         assert error(length, 0) > 1
 
 
+def test_what_is_wrong_within_half_an_overlap_of_the_ends_comes_in_by_less_than_half_without_a_jump() -> None:
+    near, separate = OVERLAP // 2, wrong_at_the_ends(OVERLAP // 2)
+    for length in (SEGMENT + 1, 8 * (SEGMENT - OVERLAP) + OVERLAP, 333):
+        faded = overlap_add(separate, segment=SEGMENT, overlap=OVERLAP / SEGMENT)(torch.zeros(1, 1, length))
+        errors = faded.flatten()[near : length - near]
+        assert 9 / 4 < errors.max() < 9 / 2
+        assert errors.diff().abs().max() < 9 / 2
+        if (length - OVERLAP) % (SEGMENT - OVERLAP) == 0:
+            # where no segment is moved one error begins as the other ends: what is left is the fade's slope
+            assert errors.diff().abs().max() <= 9 / OVERLAP + 1e-5
+
+
 @pytest.mark.parametrize("max_batch", [1, 3])
 def test_speakers_keep_their_positions_from_segment_to_segment(max_batch: int) -> None:
     mixture = noise(4, 1, 400)
