@@ -208,10 +208,13 @@ def grouped(sources: object) -> Callable[[Path], object]:
         (partial(musdb18_hq, valid_songs=TITLES[:4]), "valid_songs names all 4 songs"),
         (partial(musdb18_hq, split="valid", valid_songs=0), r"holds out no songs: .*data\.valid=null"),
         (partial(musdb18_hq, split="dev"), "split='dev' is unknown: use one of train, valid, test"),
-        (grouped(["vocals", "piano"]), r"Five has no piano; it has bass, .*sources=\{piano: \[piano\]\}"),
+        (
+            grouped(["vocals", "piano"]),
+            r"Eve - Five has no piano; it has bass, drums, other, vocals: .*sources=\{piano: \[piano\]\}",
+        ),
         (
             grouped({"vocals": ["voice"]}),
-            "no song of .*test has a stem for 'vocals'; the stems are bass, drums",
+            "grouping: no song of .*test has a stem for 'vocals'; the stems are bass, drums, other, vocals",
         ),
         (grouped({"a": ["bass"], "b": ["bass"]}), "grouping: the stem 'bass' is in several sources"),
         (grouped({"a": None, "b": None}), r"grouping: \['a', 'b'\] are all the rest"),
