@@ -81,8 +81,18 @@ RECORDINGS = [Recording(name="a", path=FILE, label="Bark")]
         (segments, [FULL], {"segment": 0}, "segment=0 is not positive"),
         (segments, [FULL], {"sample_rate": 0}, "sample_rate=0 is not positive"),
         (segments, [FULL], {"crop": "loudest"}, "crop='loudest' is unknown: use one of start, active"),
-        (segments, [FULL], {"rebuild_mixture": True, "residual": "b"}, "leaves nothing for residual='b'"),
-        (mixtures, POOLS, {"gain_db": (-6, 6), "snr_db": (0, 9)}, r"=\(-6, 6\) and snr_db=\(0, 9\) both set"),
+        (
+            segments,
+            [FULL],
+            {"rebuild_mixture": True, "residual": "b"},
+            "rebuild_mixture=True leaves nothing for",
+        ),
+        (
+            mixtures,
+            POOLS,
+            {"gain_db": (-6, 6), "snr_db": (0, 9)},
+            r"gain_db=\(-6, 6\) and snr_db=\(0, 9\) bo",
+        ),
         (mixtures, POOLS, {"gain_db": (6.0, -6.0)}, r"gain_db=\(6.0, -6.0\) is reversed"),
         (mixtures, POOLS, {"snr_db": (5.0, 0.0)}, r"snr_db=\(5.0, 0.0\) is reversed"),
         (
