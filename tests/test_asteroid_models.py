@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from encore.models.checkpoint import instantiate
 from encore.models.costs import parameters
 from encore.models.separators.asteroid import INSTALL, AsteroidSeparator
 
-ROOT = Path(__file__).parents[1]
 FAMILIES = ("conv_tasnet", "dprnn_tasnet", "sudormrf", "dptnet")
 
 

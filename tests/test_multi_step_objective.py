@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -25,28 +27,18 @@ def loss_of(policy: DataMixing, wanted: Tensor) -> tuple[Tensor, Tensor]:
     return loss.detach(), slope
 
 
-def drawn(policy: DataMixing, items: int) -> list[list[Tensor]]:
-    """The ratios of every pass and candidate that a policy draws."""
-    generator = torch.Generator().manual_seed(7)
-    torch.randint(1, (items,), generator=generator)
-    cpu = torch.device("cpu")
-    return [
-        [
-            random_ratios(items, policy.ratio_beta, generator=generator, device=cpu)
-            for _ in range(policy.candidates)
-        ]
-        for _ in range(policy.unroll)
-    ]
-
-
 def by_hand(policy: DataMixing, wanted: Tensor) -> tuple[Tensor, Tensor]:
     gain = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
-    estimate = gain.expand(len(wanted))
+    estimate, items = gain.expand(len(wanted)), len(wanted)
     losses, weights = [(estimate - wanted).square()], [policy.first_weight]
-    for ratios in drawn(policy, len(wanted)):
+    generator = torch.Generator().manual_seed(7)
+    torch.randint(1, (items,), generator=generator)  # the source that each item refines
+    draw = partial(random_ratios, items, policy.ratio_beta, generator=generator, device=torch.device("cpu"))
+    for _ in range(policy.unroll):
+        ratios = [draw() for _ in range(policy.candidates)]
         tries = torch.stack([gain * (r + (1 - r) * estimate) for r in ratios])
         best = (tries - wanted).square().argmin(0)
-        estimate = tries[best, torch.arange(len(wanted))]
+        estimate = tries[best, torch.arange(items)]
         losses.append((estimate - wanted).square())
         weights.append(1.0)
     loss = sum(w * x.mean() for w, x in zip(weights, losses, strict=True)) / sum(weights)
