@@ -337,15 +337,7 @@ def nowhere(ratio: Tensor, item: Tensor, moves: Tensor, score: Tensor) -> Tensor
     return ratio + NAN
 
 
-CURVES: list[Curve] = [
-    hill(torch.linspace(0, 1, 12)),
-    saturating,
-    ragged,
-    with_holes,
-    falling,
-    flat,
-    nowhere,
-]
+CURVES: list[Curve] = [hill(torch.linspace(0, 1, 12)), saturating, ragged, with_holes, falling, flat, nowhere]
 EACH = 12
 """Items on each of the curves in a batch of `all_curves`."""
 COUNT = EACH * len(CURVES)

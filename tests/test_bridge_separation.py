@@ -13,13 +13,7 @@ from prior_toys import generator
 from separator_toys import close, noise
 from torch import Tensor
 
-from encore.inference import (
-    BridgeSampler,
-    RefineOptions,
-    Trajectory,
-    evaluate,
-    refine_fixed,
-)
+from encore.inference import BridgeSampler, RefineOptions, Trajectory, evaluate, refine_fixed
 from encore.inference.bridges import SAMPLERS, bridge_grid, time_grid, white_noise, with_ratio
 from encore.metrics import MetricPanel
 from encore.models.checkpoint import instantiate, save_separator

@@ -184,39 +184,27 @@ def test_a_file_that_fails_is_deleted(checkpoint: Path, capsys, monkeypatch) -> 
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("given", "out", "options", "missing", "words"),
-    [
-        (
-            "given.safetensors",
-            "out.h5",
-            [],
-            None,
-            "ends in '.h5': choose one of .safetensors, .pt2, .onnx, .pt",
-        ),
-        ("given.safetensors", "out.pt2", ["--whole"], None, "--whole is for .onnx"),
-        ("given.safetensors", "out.pt2", ["--seconds", "0"], None, "--seconds 0 is no sample"),
-        ("no.ckpt", "out.pt2", [], None, "no.ckpt' does not exist"),
-        *(
-            (
-                "given.safetensors",
-                "out.onnx",
-                [],
-                name,
-                f'package {name}: pip install "encore-separation[onnx]"',
-            )
-            for name in ("onnx", "onnxscript", "onnxruntime")
-        ),
-    ],
-)
+INSTALL = 'pip install "encore-separation[onnx]"'
+MISTAKES = [
+    ("given.safetensors", "h5", [], None, "ends in '.h5': choose one of .safetensors, .pt2, .onnx, .pt"),
+    ("given.safetensors", "pt2", ["--whole"], None, "--whole is for .onnx"),
+    ("given.safetensors", "pt2", ["--seconds", "0"], None, "--seconds 0 is no sample"),
+    ("no.ckpt", "pt2", [], None, "no.ckpt' does not exist"),
+    ("given.safetensors", "onnx", [], "onnx", f"package onnx: {INSTALL}"),
+    ("given.safetensors", "onnx", [], "onnxscript", f"package onnxscript: {INSTALL}"),
+    ("given.safetensors", "onnx", [], "onnxruntime", f"package onnxruntime: {INSTALL}"),
+]
+
+
+@pytest.mark.parametrize(("given", "suffix", "options", "missing", "words"), MISTAKES)
 def test_mistakes_are_one_line_and_nothing_is_written(
-    given, out, options, missing, words, checkpoint: Path, capsys, monkeypatch
+    given, suffix, options, missing, words, checkpoint: Path, capsys, monkeypatch
 ) -> None:
     if missing is not None:
         monkeypatch.setitem(sys.modules, missing, None)
     folder = checkpoint.parent
-    assert main([str(folder / given), str(folder / out), *options]) == 1
+    assert main([str(folder / given), str(folder / f"out.{suffix}"), *options]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert words in line
-    assert not (folder / out).exists()
+    assert not (folder / f"out.{suffix}").exists()

@@ -32,10 +32,7 @@ def test_sources_have_their_separators_names(tmp_path: Path) -> None:
 def test_of_a_selection_only_the_separators_of_its_sources_are_called() -> None:
     parts = Counting("a", "b"), Counting("c"), Counting("d")
     mixture = noise(1, 1, 100)
-    for chosen in (
-        select(PerSource(parts), "d", "b"),
-        select(PerSource(parts), ["d", "b"]),
-    ):
+    for chosen in (select(PerSource(parts), "d", "b"), select(PerSource(parts), ["d", "b"])):
         close(chosen(mixture)[0], torch.cat((2 * mixture, 3 * mixture)))
     assert [part.calls for part in parts] == [2, 0, 2]
     with pytest.raises(ValueError, match="sources=x: 'x' is none of a, b"):

@@ -346,10 +346,7 @@ NO_SLOPES = "quality='pesq_nb' has no derivative, which Proposing needs"
         ({"quality": get_metric("si_sdr", sample_rate=8000)}, "quality='si_sdr': is an oracle and needs"),
         ({"quality": oracle(closeness, torch.zeros(4, 1, 1, 49))}, "'closeness' (4, 1, 1, 49)"),
         ({"quality": oracle(closeness, torch.zeros(4, 2, 1, 50))}, "'closeness' (4, 2, 1, 50)"),
-        (
-            {"search": Proposing(ratios=[0.5, 1.5])},
-            "search=Proposing proposed [0.5, 1.5]: give mixing",
-        ),
+        ({"search": Proposing(ratios=[0.5, 1.5])}, "search=Proposing proposed [0.5, 1.5]: give mixing"),
         ({"search": Proposing(ratios=[torch.nan])}, "search=Proposing proposed [nan]"),
         ({"search": Proposing(ratios=[0.5], needs_gradient=True), "quality": PESQ}, NO_SLOPES),
     ],

@@ -18,13 +18,7 @@ from torch import Generator, Tensor
 
 from encore.inference import GridSearch, Refined, Trajectory, WorkerPool, refine, refine_fixed
 from encore.inference.chunking import overlap_add, segment_bounds
-from encore.inference.segments import (
-    Chunk,
-    ChunkStatistics,
-    LongItem,
-    RefineOne,
-    refine_segments,
-)
+from encore.inference.segments import Chunk, ChunkStatistics, LongItem, RefineOne, refine_segments
 from encore.metrics import oracle, snr
 
 SEGMENT, OVERLAP = 40, 12
