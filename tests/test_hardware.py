@@ -50,13 +50,10 @@ def test_hardware_sets_trainer_and_loader() -> None:
         trainer = config.trainer
         found = (trainer.accelerator, trainer.devices, trainer.strategy, trainer.precision)
         assert (*found, config.data.num_workers) == expected
-    # nothing is chosen for the user
-    assert composed() == composed("hardware=auto")
-
-
-def test_an_override_wins_over_the_hardware() -> None:
     config = composed("hardware=ddp", "trainer.devices=2", "data.num_workers=1")
     assert (config.trainer.devices, config.data.num_workers) == (2, 1)
+    # nothing is chosen for the user
+    assert composed() == composed("hardware=auto")
 
 
 def test_fsdp_saves_whole_checkpoints_and_shards_by_block() -> None:
