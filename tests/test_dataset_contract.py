@@ -67,6 +67,8 @@ FULL = item("full", FILE, speech=FILE)
 SONG = item("song", vocals=FILE)
 POOLS = {"speech": [FILE], "noise": [FILE]}
 SPEAKERS = {"p0": [FILE], "p1": [FILE]}
+REBUILT = {"rebuild_mixture": True, "residual": "b"}
+TWO_LEVELS = {"gain_db": (-6, 6), "snr_db": (0, 9)}
 RECORDINGS = [Recording(name="a", path=FILE, label="Bark")]
 
 
@@ -81,18 +83,8 @@ RECORDINGS = [Recording(name="a", path=FILE, label="Bark")]
         (segments, [FULL], {"segment": 0}, "segment=0 is not positive"),
         (segments, [FULL], {"sample_rate": 0}, "sample_rate=0 is not positive"),
         (segments, [FULL], {"crop": "loudest"}, "crop='loudest' is unknown: use one of start, active"),
-        (
-            segments,
-            [FULL],
-            {"rebuild_mixture": True, "residual": "b"},
-            "rebuild_mixture=True leaves nothing for",
-        ),
-        (
-            mixtures,
-            POOLS,
-            {"gain_db": (-6, 6), "snr_db": (0, 9)},
-            r"gain_db=\(-6, 6\) and snr_db=\(0, 9\) bo",
-        ),
+        (segments, [FULL], REBUILT, "rebuild_mixture=True leaves nothing for residual='b'"),
+        (mixtures, POOLS, TWO_LEVELS, r"gain_db=\(-6, 6\) and snr_db=\(0, 9\) both set levels"),
         (mixtures, POOLS, {"gain_db": (6.0, -6.0)}, r"gain_db=\(6.0, -6.0\) is reversed"),
         (mixtures, POOLS, {"snr_db": (5.0, 0.0)}, r"snr_db=\(5.0, 0.0\) is reversed"),
         (
