@@ -112,7 +112,7 @@ class ExportedGraph(Graph):
         self.batch = batch if isinstance(batch, int) else None
         self.length = length if isinstance(length, int) else None
         if self.length is None and (bounds := program.range_constraints.get(length.node.expr)) is not None:
-            self.shortest = int(bounds.lower)
+            self.shortest = max(1, int(bounds.lower))
         self.call = program.module()
 
     def train(self, mode: bool = True) -> ExportedGraph:

@@ -26,6 +26,7 @@ from encore.models.processes.bridge import (
 )
 
 ALL = [LinearBridge, BrownianBridge, SchroedingerVE, I2SB, DDBMVE, DDBMVP, BBED, OUVE]
+NOISY = [kind for kind in ALL if kind is not LinearBridge]
 
 
 def at(bridge: Bridge, t: float) -> tuple[float, float, float]:

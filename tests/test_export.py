@@ -85,6 +85,9 @@ def test_bsrnn_in_every_format(tmp_path: Path) -> None:
         assert extent == Extent(part=part)
         for shape in ((1, 2, 4001), (3, 2, 1), (2, 2, 79), (2, 2, 160)):
             torch.testing.assert_close(run(noise(*shape)), separator(noise(*shape)), rtol=1e-4, atol=1e-5)
+    # the bounds of a program that takes every length begin at 0 samples
+    opened = load_separator(tmp_path / "a.pt2")
+    torch.testing.assert_close(opened(noise(1, 2, 1)), separator(noise(1, 2, 1)), rtol=1e-4, atol=1e-5)
     described = {
         item.key: yaml.safe_load(item.value) for item in onnx.load(tmp_path / "core.onnx").metadata_props
     }["encore"]
