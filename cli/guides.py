@@ -15,6 +15,8 @@ from encore.common.errors import one_line
 from encore.common.files import check_file
 from encore.common.names import nearest
 from encore.metrics import Metric, get_metric
+from encore.metrics.external import is_external
+from encore.metrics.table import ALIASES, TABLE
 
 
 def build_guide(guide: Any, sample_rate: int, separator: str | None = None) -> Metric:
@@ -29,26 +31,28 @@ def build_guide(guide: Any, sample_rate: int, separator: str | None = None) -> M
         UserError: If there is none, it cannot be built, or the rate is below its own.
     """
     own = {path.stem: path for path in (CONFIGS / "quality").glob("*.yaml")}
+    said = f"--guide {guide}" if isinstance(guide, str) else "guide"
     try:
         if isinstance(guide, str):
             path = own.get(guide, Path(guide))
             if path.suffix not in (".yaml", ".yml"):
+                if guide not in (*TABLE, *ALIASES) and not is_external(guide):
+                    near = ", ".join(nearest(guide, (*TABLE, *own), 3))
+                    raise ValueError(f"there is no such guide; use {near}")
                 return get_metric(guide, sample_rate=sample_rate)
             guide = OmegaConf.load(check_file(path))
         tree = OmegaConf.create({"data": {"sample_rate": sample_rate}, "quality": guide})
         built = instantiate(tree, _convert_="all")["quality"]
     except (HydraException, OmegaConfBaseException, TypeError, ValueError, OSError) as error:
         reason = cause(error)
-        if "is no known metric" in reason:
-            reason += f", or of configs/quality: {', '.join(nearest(guide, sorted(own), 3))}"
-        if separator is not None and f"sample_rate={sample_rate} is below" in reason:
-            reason += (
-                f"; --separator '{separator}?sample_rate=16000' works on audio resampled to another rate"
-            )
-        raise UserError(f"guide: {reason}") from error
+        low = f"sample_rate={sample_rate} is below" in reason
+        if separator is not None and low and "sample_rate=" not in separator:
+            whole = f"{separator}{'&' if '?' in separator else '?'}sample_rate=16000"
+            reason += f"; --separator '{whole}' works on audio resampled to another rate"
+        raise UserError(f"{said}: {reason}") from error
     if not isinstance(built, Metric):
         raise UserError(
-            f"guide: {type(built).__name__} is not a Metric; give a node whose _target_ makes one"
+            f"{said}: {type(built).__name__} is not a Metric; give a node whose _target_ makes one"
         )
     return built
 

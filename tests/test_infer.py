@@ -192,8 +192,9 @@ def test_guides_of_configs_quality(name: str, tmp_path: Path) -> None:
     copy = tmp_path / "own.yaml"
     copy.write_text((ROOT / "configs" / "quality" / f"{name}.yaml").read_text())
     assert build_guide(str(copy), RATE).name == quality.name
-    with pytest.raises(UserError, match="8000"):
-        build_guide(name, 8000)
+    with pytest.raises(UserError, match="8000") as refused:
+        build_guide(name, 8000, "net.pt?sources=a")
+    assert "--separator 'net.pt?sources=a&sample_rate=16000' works" in str(refused.value)
 
 
 def test_max_batch_bounds_the_audio_of_a_call() -> None:

@@ -91,7 +91,8 @@ def test_references_that_do_not_fit_are_errors_of_their_file(tmp_path: Path, mon
     ("options", "words"),
     [
         (["--guide", "si_sdr"], "is an oracle; give --reference"),
-        (["--guide", "dnsmos_ovl"], "dnsmos_ovrl"),
+        (["--guide", "dnsmos_ovl"], "--guide dnsmos_ovl: there is no such guide; use dnsmos_ovrl, "),
+        (["--guide", "speech_jont"], "there is no such guide; use speech_joint"),
         (["--set", "method.serach.candidates=3"], "did you mean method.search"),
         (["--set", "candidates=3"], "write method.KEY=VALUE"),
         (["--set", "method.path=middle"], "choose endpoint or state"),
