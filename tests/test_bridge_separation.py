@@ -13,7 +13,7 @@ from prior_toys import generator
 from separator_toys import close, noise
 from torch import Tensor
 
-from encore.inference import BridgeSampler, RefineOptions, Trajectory, evaluate, refine_fixed
+from encore.inference import BridgeSampler, GridSearch, RefineOptions, Trajectory, evaluate, refine_fixed
 from encore.inference.bridges import SAMPLERS, bridge_grid, time_grid, white_noise, with_ratio
 from encore.metrics import MetricPanel
 from encore.models.checkpoint import instantiate, save_separator
@@ -173,6 +173,18 @@ def test_samplers_stand_beside_refinements_in_the_score_table() -> None:
     assert {("bridge_2", "fixed", step, 2) for step in range(3)} <= found
     assert {("second", "fixed", step, 3) for step in range(3)} <= found
     assert ("none", "one_step", 0, 1) in found
+
+
+def test_a_method_that_needs_references_is_left_out_where_there_are_none() -> None:
+    search = GridSearch(2, steps=1)
+    methods = {
+        n: RefineOptions(search=search, guide=guide) for n, guide in enumerate(("si_sdr", "dnsmos_p808"))
+    }
+    panel, mixture = MetricPanel(["dnsmos_p808"], sample_rate=16000), noise(1, 1, 4000)
+    with torch.no_grad():
+        result = evaluate(toy_bridge(), mixture, methods, panel, run="r", items=["i"])
+    assert set(result.refined) == {1}
+    assert {row["kind"] for row in result.rows} == {"mixture", "one_step", "blind"}
 
 
 @pytest.fixture(scope="module")
