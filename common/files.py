@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from encore.common.errors import one_line
 FileKind = Literal["torchscript", "exported", "onnx", "pickle", "safetensors", "unknown"]
 """``"exported"`` is a program of ``torch.export``, ``"pickle"`` any file of ``torch.save``."""
 
+_TIMEOUT_SECONDS = 20.0
 _FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _LOCK = RLock()
 # the field that follows the version in an ONNX file: producer, domain, model version, text, graph, operators
@@ -144,6 +146,29 @@ def read_yaml(path: str | Path, remedy: str, *, loader: Any = yaml.SafeLoader) -
     if not isinstance(content, dict):
         raise ValueError(f"'{path}' holds no mapping: {remedy}")
     return content
+
+
+def download(address: str, path: Path, *, hash_prefix: str | None = None, progress: bool = True) -> None:
+    """Download a file by ``torch.hub``, whole or not at all.
+
+    Args:
+        address: Its URL.
+        path: What to write; its folder is made where needed.
+        hash_prefix: First digits of its SHA-256.
+        progress: Show a bar.
+
+    Raises:
+        OSError: If there is no answer for 20 s, or it cannot be fetched or written.
+        RuntimeError: If its hash is another.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # torch.hub waits without end where a firewall drops the packets
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
+    try:
+        torch.hub.download_url_to_file(address, str(path), hash_prefix=hash_prefix, progress=progress)
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 @contextmanager

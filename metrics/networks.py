@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from encore.common.errors import one_line
-from encore.common.files import read_safely
+from encore.common.files import download, read_safely
 from encore.common.packages import require
 from encore.metrics.blind import SILENCE
 
@@ -137,8 +137,7 @@ def fetch_weights(name: str) -> Path:
     path = network.weights()
     if not path.is_file() and network.address is not None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(network.address, str(path), progress=False)
+            download(network.address, path, progress=False)
         except OSError as error:
             raise ValueError(
                 f"name={name!r} needs the weights '{path}', which could not be fetched ({error}): run "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
@@ -22,6 +23,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Empty caches, and nothing to fill them from."""
 
     def refuse(address: str, **_: object) -> None:
+        assert socket.getdefaulttimeout() == 20  # a firewall that drops packets must not be waited for
         raise URLError("no network")
 
     monkeypatch.setattr(torch.hub, "urlopen", refuse)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from encore.common.errors import one_line
-from encore.common.files import file_kind, opened_safetensors, read_safely, read_yaml
+from encore.common.files import download, file_kind, opened_safetensors, read_safely, read_yaml
 from encore.common.names import nearest
 from encore.models.pretrained.downloads import fetch, fetch_from_hub
 
@@ -147,13 +147,12 @@ def _older_files(name: str, error: ValueError) -> Files:
 def _downloaded(signature: str, url: str) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
-    def download() -> Path:
+    def fetched() -> Path:
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.split("-")[-1])
+            download(url, path, hash_prefix=path.stem.split("-")[-1])
         return path
 
-    return fetch(f"demucs model '{signature}'", download)
+    return fetch(f"demucs model '{signature}'", fetched)
 
 
 def _read_description(path: Path) -> tuple[list[str], Weights]:
