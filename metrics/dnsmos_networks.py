@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.resources import as_file, files
 from zlib import crc32
 
 import numpy as np
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from encore.metrics.onnx_weights import read_weights
+from encore.common.onnx_weights import read_weights
+from encore.common.packages import packaged_file
 
 WINDOW_FRAMES = 900
 HOP = 160
@@ -246,8 +246,11 @@ def load_scorer(kind: type[Scorer], device: torch.device) -> Scorer:
 
 
 def _shipped_weights(name: str) -> Weights:
-    with as_file(files("speechmos") / "dnsmos_models" / name) as path:
-        return read_weights(path)
+    return read_weights(
+        packaged_file(
+            "speechmos", f"dnsmos_models/{name}", needed_by="DNSMOS", install="pip install speechmos"
+        )
+    )
 
 
 def _in_order(weights: Weights, pattern: str) -> nn.ParameterList:
