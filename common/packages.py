@@ -63,7 +63,8 @@ def packaged_file(
     for folder in spec.submodule_search_locations:
         if (path := Path(folder, name)).is_file():
             return path
-    raise ValueError(f"package {package} holds no {name}, which {needed_by} needs: install another version")
+    advice = install or "install another version"
+    raise ValueError(f"package {package} holds no {name}, which {needed_by} needs: {advice}")
 
 
 def _missing(module: str, needed_by: str, extra: str | None, install: str | None) -> MissingPackageError:

@@ -106,7 +106,8 @@ def _open(text: str | Path) -> nn.Module:
     scheme = uri.scheme or scheme_of_file(Path(uri.rest))
     check_scheme(uri, scheme, LOADERS)
     loader = LOADERS[scheme]
-    if loader.package is not None:
+    # what is installed is imported by the opener, if at all: some packages only hold weights
+    if loader.package is not None and not loader.installed:
         require(loader.package, needed_by=f"uri='{text}'", extra=loader.extra, install=loader.install)
     opener = loader.function()
     own, common = option_types(opener), option_types(_with_common_options)
