@@ -26,6 +26,7 @@ from demucs.htdemucs import HTDemucs
 from demucs.states import serialize_model
 from omegaconf import OmegaConf
 from onnx import TensorProto, helper, numpy_helper
+from packaged_toys import dtln_own
 from separator_toys import ASTEROID, described, small
 from torch import Tensor, nn
 
@@ -311,6 +312,10 @@ def open_exported(folder: Path) -> Opened:
 def open_onnx(folder: Path) -> Opened:
     network = onnx_file(folder / "model.onnx")
     return Opened(f"onnx:{folder / 'model.onnx'}", mono(network), differentiable=False)
+
+
+def open_dtln(_: Path) -> Opened:
+    return Opened("dtln:", dtln_own())
 
 
 FAMILIES: dict[str, Callable[[Path], Opened]] = {

@@ -124,6 +124,8 @@ def test_every_loader_takes_the_common_options(case: Case) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_checkpoint_with_code_in_it_is_refused(family: str, tmp_path: Path) -> None:
     opened = FAMILIES[family](tmp_path)
+    if not any(tmp_path.iterdir()):
+        pytest.skip("its weights are those of an installed package")
     for path in tmp_path.iterdir():
         if path.suffix in (".pt", ".pth", ".th", ".ckpt", ".pt2", ".onnx", ".safetensors"):
             torch.save({"state_dict": {}, "trap": Trap(tmp_path / "marker")}, path)

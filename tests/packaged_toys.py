@@ -1,0 +1,61 @@
+"""Networks inside Python wheels, called as their projects call them: frame by frame, with states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from encore.common.packages import MissingPackageError, packaged_file
+
+Array = NDArray[np.float32]
+
+
+def wheel_file(package: str, name: str) -> Path:
+    """A file of an installed wheel; skips the test without it."""
+    try:
+        return packaged_file(package, name, needed_by="this test")
+    except MissingPackageError as error:
+        pytest.skip(str(error))
+
+
+def wave_by_wave(denoise: Callable[[Array], Array]) -> Callable[[Tensor], Tensor]:
+    """A denoiser of one array, for mono mixtures ``(b, 1, t)``."""
+
+    def denoise_all(mixture: Tensor) -> Tensor:
+        waves = [torch.from_numpy(denoise(wave.numpy())).float() for wave in mixture[:, 0]]
+        return torch.stack(waves)[:, None, None]
+
+    return denoise_all
+
+
+def dtln_own() -> Callable[[Tensor], Tensor]:
+    """DTLN as its ``real_time_processing_onnx.py`` runs it, the delay of 384 samples taken out."""
+    ort = pytest.importorskip("onnxruntime")
+    folder = "plugins/dtln/models"
+    sessions = [ort.InferenceSession(wheel_file("livekit", f"{folder}/model_{part}.onnx")) for part in (1, 2)]
+
+    def denoise(wave: Array) -> Array:
+        states = [np.zeros((1, 2, 128, 2), np.float32) for _ in sessions]
+        block, added, out = np.zeros(512, np.float32), np.zeros(512, np.float32), []
+
+        def run(part: int, values: Array) -> Array:
+            names = [value.name for value in sessions[part].get_inputs()]
+            feed = dict(zip(names, (values[None, None].astype(np.float32), states[part]), strict=True))
+            result, states[part] = sessions[part].run(None, feed)
+            return result.reshape(-1)
+
+        for new in np.split(np.pad(wave, (0, -len(wave) % 128 + 384)), -(-len(wave) // 128) + 3):
+            block = np.append(block[128:], new)
+            spectrum = np.fft.rfft(block)
+            masked = np.fft.irfft(run(0, np.abs(spectrum)) * spectrum)
+            added = np.append(added[128:], np.zeros(128, np.float32)) + run(1, masked)
+            out.append(added[:128])
+        return np.concatenate(out)[384 : 384 + len(wave)]
+
+    return wave_by_wave(denoise)

