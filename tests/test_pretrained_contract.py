@@ -42,7 +42,7 @@ def noise(separator: LoadedSeparator, length: int = 3200, seed: int = 0) -> Tens
 
 
 def test_every_loader_is_tried() -> None:
-    schemes = {family.replace("mel_", "bs_") for family in FAMILIES}
+    schemes = {family.replace("mel_", "bs_").removesuffix("_48k") for family in FAMILIES}
     assert schemes == LOADERS.keys() - {"hf"}
 
 
@@ -52,7 +52,7 @@ def test_a_loader_gives_what_its_project_gives(case: Case) -> None:
     with torch.no_grad():
         expected = opened.own(mixture)
     assert expected.abs().max() > 1e-3
-    torch.testing.assert_close(separator(mixture), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(separator(mixture), expected, rtol=1e-5, atol=opened.rounding)
 
 
 def test_what_is_compiled_exists(case: Case) -> None:

