@@ -121,3 +121,19 @@ def convtasnet_own() -> Callable[[Tensor], Tensor]:
         return denoised
 
     return wave_by_wave(denoise)
+
+
+def rnnoise_own() -> Callable[[Tensor], Tensor]:
+    """The C library of RNNoise, frame by frame, the delay of two frames taken out."""
+    library = ctypes.CDLL(str(wheel_file("pyrnnoise", "librnnoise.so")))
+    library.rnnoise_create.argtypes, library.rnnoise_create.restype = (ctypes.c_void_p,), ctypes.c_void_p
+    library.rnnoise_process_frame.argtypes = (ctypes.c_void_p,) * 3
+
+    def denoise(wave: Array) -> Array:
+        state, out = library.rnnoise_create(None), []
+        for frame in np.pad(wave * 32768, (0, -len(wave) % 480 + 960)).reshape(-1, 480):
+            library.rnnoise_process_frame(state, frame.ctypes.data, frame.ctypes.data)
+            out.append(frame / 32768)
+        return np.concatenate(out)[960 : 960 + len(wave)]
+
+    return wave_by_wave(denoise)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from packaged_toys import wheel_file
 from pretrained_toys import FAMILIES, fails
-from speech_toys import noisy, voices
+from speech_toys import noise_like, noisy, voices
 
 from encore.models import load_separator
 from encore.models.pretrained.deepfilternet_network import running_mean
@@ -18,7 +20,7 @@ DENOISERS = ("dtln", "deepfilternet", "convtasnet")
 NSNET2 = ("nsnet2", "nsnet2_48k")
 
 
-@pytest.mark.parametrize("family", [*DENOISERS, *NSNET2])
+@pytest.mark.parametrize("family", [*DENOISERS, *NSNET2, "rnnoise"])
 def test_a_denoiser_in_a_wheel_gives_what_the_original_gives_on_speech(family: str, tmp_path: Path) -> None:
     opened = FAMILIES[family](tmp_path)
     separator = load_separator(opened.uri)
@@ -43,7 +45,7 @@ def test_a_denoiser_in_a_wheel_keeps_place_sign_and_level(family: str, tmp_path:
     assert float(after) < float(before)
 
 
-@pytest.mark.parametrize("family", DENOISERS)
+@pytest.mark.parametrize("family", [*DENOISERS, "rnnoise"])
 def test_a_denoiser_in_a_wheel_has_one_network(family: str) -> None:
     fails(f"{family}:large", f"uri='{family}:large' names a network, but there is only one: write {family}:")
 
@@ -77,3 +79,26 @@ def test_a_running_mean_over_many_blocks_is_the_recursion() -> None:
         mean = 0.99 * mean + 0.01 * value
         expected.append(mean)
     torch.testing.assert_close(running_mean(values, torch.tensor([5.0, 3.0])), torch.stack(expected, dim=1))
+
+
+def test_rnnoise_keeps_place_and_sign_and_removes_noise() -> None:
+    wheel_file("pyrnnoise", "librnnoise.so")
+    separator = load_separator("rnnoise:")
+    mixture = noisy(voices(1, 1, rate=separator.sample_rate))
+    spectra = torch.fft.rfft(
+        torch.cat([separator(mixture)[0, 0], mixture[0]]).double(), 2 * mixture.shape[-1]
+    )
+    # a voice as simple as this one is damped much; where it is kept, gains have no phase
+    power = spectra[1].abs().square()
+    response = torch.fft.irfft(spectra[0] * spectra[1].conj() / (power + 0.01 * power.mean()))
+    assert int(response.argmax()) == 0
+    noise = noise_like(mixture[..., :48000], 0.1)
+    assert float(separator(noise).square().mean() / noise.square().mean()) < 0.01
+
+
+def test_rnnoise_is_copied_and_pickled_without_its_library() -> None:
+    wheel_file("pyrnnoise", "librnnoise.so")
+    separator = load_separator("rnnoise:")
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(separator)))
+    noise = noise_like(torch.zeros(1, 1, 4800), 0.1)
+    assert torch.equal(twin(noise), separator(noise))

