@@ -6,7 +6,7 @@ import os
 import pickle
 import socket
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
@@ -74,12 +74,15 @@ def _archive_kind(path: Path) -> FileKind:
     return "pickle" if "data.pkl" in names else "unknown"
 
 
-def read_safely(path: str | Path, *, classes: Sequence[type] = (), mapped: bool = False) -> Any:
+def read_safely(
+    path: str | Path, *, classes: Sequence[type | tuple[Callable[..., Any], str]] = (), mapped: bool = False
+) -> Any:
     """Read a file of ``torch.save`` that holds tensors and plain values; nothing in it is run.
 
     Args:
         path: The file.
-        classes: Classes whose instances or names it may hold besides.
+        classes: Classes whose instances or names it may hold besides; or functions that it may call, each
+            with the name that it has in the file.
         mapped: Map tensors into memory instead of reading them, where the format allows it.
 
     Returns:

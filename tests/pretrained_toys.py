@@ -26,7 +26,7 @@ from demucs.htdemucs import HTDemucs
 from demucs.states import serialize_model
 from omegaconf import OmegaConf
 from onnx import TensorProto, helper, numpy_helper
-from packaged_toys import convtasnet_own, deepfilternet_own, dtln_own, nsnet2_own, rnnoise_own
+from packaged_toys import convtasnet_own, deepfilternet_own, dtln_own, nsnet2_own, rnnoise_own, spleeter_own
 from separator_toys import ASTEROID, described, small
 from torch import Tensor, nn
 
@@ -335,6 +335,10 @@ def open_nsnet2_48k(_: Path) -> Opened:
 def open_convtasnet(_: Path) -> Opened:
     # its graph sums for a norm in single precision: double precision agrees with ours to 1e-6
     return Opened("convtasnet:", convtasnet_own(), rounding=1e-5)
+
+
+def open_spleeter(_: Path) -> Opened:
+    return Opened("spleeter:2stems", spleeter_own())
 
 
 def open_rnnoise(_: Path) -> Opened:

