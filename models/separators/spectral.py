@@ -23,6 +23,7 @@ class WindowedTransform(nn.Module):
         padding: See `encore.common.dsp.Padding`.
         multiple: The number of frames becomes a multiple of this.
         highest_frequency: Upper end in Hz of a network's input; None for all bins.
+        root: Whether the window is the square root of the Hann window.
 
     Attributes:
         bins: Number of bins from 0 Hz up to below the highest frequency, without the Nyquist bin.
@@ -39,6 +40,7 @@ class WindowedTransform(nn.Module):
         padding: Padding = "constant",
         multiple: int = 1,
         highest_frequency: float | None = None,
+        root: bool = False,
     ) -> None:
         super().__init__()
         window, hop = 2 * round(window_seconds * sample_rate / 2), round(hop_seconds * sample_rate)
@@ -62,7 +64,8 @@ class WindowedTransform(nn.Module):
                 "or more"
             )
         self.window: Tensor
-        self.register_buffer("window", torch.hann_window(window), persistent=False)
+        taper = torch.hann_window(window)
+        self.register_buffer("window", taper.sqrt() if root else taper, persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Transform ``(..., time)`` of any length, padded with zeros at its end, to ``(..., frame, f)``."""
