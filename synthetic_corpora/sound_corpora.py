@@ -8,9 +8,9 @@ from zlib import crc32
 
 import numpy as np
 
+from encore.data.corpus_writer import Entry, Files, option, pcm
 from encore.data.sound_classes import FSD_CLASSES
-from encore.synthetic_corpora import dsp
-from encore.synthetic_corpora.corpus_files import Corpus, Entry, Files, option, pcm
+from encore.synthetic_corpora import SyntheticCorpus, dsp
 from encore.synthetic_corpora.events import EVENTS, draw_event
 from encore.synthetic_corpora.song import STEMS, compose, play
 
@@ -23,7 +23,7 @@ _TABLES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Musdb18Hq(Corpus):
+class Musdb18Hq(SyntheticCorpus):
     """Songs in four stereo stems, whose 16-bit sum is the mixture.
 
     Songs of the two splits have no seed in common, and so no sound, chords or tempo.
@@ -33,7 +33,6 @@ class Musdb18Hq(Corpus):
     source = "MUSDB18-HQ (Z. Rafii et al., 2019)"
     listing = "songs.jsonl"
     folders = ("train", "test")
-    speaks = False
     train: int = option(20, "songs in train", least=1)
     test: int = option(5, "songs in test", least=0)
     seconds: float = option(60.0, "length of each song", least=12)
@@ -60,14 +59,13 @@ class Musdb18Hq(Corpus):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FsdKaggle2018(Corpus):
+class FsdKaggle2018(SyntheticCorpus):
     """Sound events, one class per clip, all labels verified; their ``freesound_id`` is 0."""
 
     name = "fsdkaggle2018"
     source = "FSDKaggle2018 as Zenodo has it (E. Fonseca et al., 2018)"
     listing = "clips.jsonl"
     folders = ("FSDKaggle2018.audio_train", "FSDKaggle2018.audio_test", "FSDKaggle2018.meta")
-    speaks = False
     train: int = option(60, "training clips of each class", least=0, most=1 << 20)
     test: int = option(10, "test clips of each class", least=0, most=1 << 20)
     sample_rate: int = option(16_000, "Hz", choices=(16_000, 44_100))

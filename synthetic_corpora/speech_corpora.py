@@ -12,10 +12,19 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.signal import fftconvolve
 
-from encore.synthetic_corpora import FloatArray, Rng, dsp
-from encore.synthetic_corpora.corpus_files import Corpus, Entry, Files, option, pcm
+from encore.data.corpus_writer import Entry, Files, option, pcm
+from encore.synthetic_corpora import FloatArray, Rng, SyntheticCorpus, dsp
 from encore.synthetic_corpora.noise import NOISES, draw_noise
-from encore.synthetic_corpora.speech import FLITE, WOMEN, Voice, assign_voices, draw_utterance, draw_voice
+from encore.synthetic_corpora.speech import (
+    FLITE,
+    WOMEN,
+    Voice,
+    assign_voices,
+    check_espeak,
+    check_flite,
+    draw_utterance,
+    draw_voice,
+)
 
 _VOICES, _NOISE_ORDER, _FILES = 0, 1, 2  # branches of the seed
 
@@ -42,8 +51,22 @@ _VCTK = """225-234 236-241 243-288 292-295 297-308 310-318 323 326 329-330 333-3
 VCTK_SPEAKERS = (*_runs(_VCTK), "s5")
 
 
+class SpeechCorpus(SyntheticCorpus):
+    """A corpus that espeak-ng speaks, and flite where an option says so."""
+
+    def check(self) -> None:
+        """Check that the synthesisers are installed.
+
+        Raises:
+            SynthesisError: If one is not.
+        """
+        check_espeak()
+        if getattr(self, "synthesiser", None) == FLITE:
+            check_flite()
+
+
 @dataclass(frozen=True, kw_only=True)
-class VoicebankDemand(Corpus):
+class VoicebankDemand(SpeechCorpus):
     """Noisy speech and its clean reference, with the real corpus's speaker names.
 
     SNRs are plain energy ratios over the file, drawn from -5 to 15 dB for training (the real corpus: 0, 5,
@@ -100,7 +123,7 @@ class VoicebankDemand(Corpus):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LibriMix(Corpus):
+class LibriMix(SpeechCorpus):
     """Speakers at once, and noise: all mixtures, sources and tables of the ``min`` mode.
 
     A mixture ends with its shortest utterance and is the exact sum of its 16-bit sources. As in LibriMix,
@@ -183,7 +206,7 @@ class LibriMix(Corpus):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vctk(Corpus):
+class Vctk(SpeechCorpus):
     """Many speakers, one at a time, in a quiet studio with one microphone, ``mic1``.
 
     Speakers have the real corpus's names, in its order. The last ``test_speakers``, with whom
@@ -248,7 +271,7 @@ def _at_level(signal: FloatArray, level_db: float) -> FloatArray:
 
 
 def _draw_noise(
-    corpus: Corpus, split: str, index: int, frames: int, rng: Rng, hidden: Sequence[Voice]
+    corpus: SpeechCorpus, split: str, index: int, frames: int, rng: Rng, hidden: Sequence[Voice]
 ) -> tuple[Entry, FloatArray]:
     """Draw the noise of a file, without the timbres of ``hidden`` voices in babble.
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from encore.data.corpus_writer import write_corpus
 from encore.data.pools import librimix_pools
 from encore.data.source_corpora import FSD_CLASSES, Recording, fsdkaggle2018, vctk
 from encore.data.speaker_corpora import TASKS, librimix
 from encore.synthetic_corpora import speech
 from encore.synthetic_corpora import speech_corpora as corpora
 from encore.synthetic_corpora.__main__ import main
-from encore.synthetic_corpora.corpus_files import write_corpus
 from encore.synthetic_corpora.noise import NOISES
 from encore.synthetic_corpora.song import STEMS
 from encore.synthetic_corpora.sound_corpora import FsdKaggle2018, Musdb18Hq

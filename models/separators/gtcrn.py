@@ -243,9 +243,9 @@ class DualPath(nn.Module):
     def __init__(self, features: int, width: int, causal: bool) -> None:
         super().__init__()
         self.across = GroupedRecurrence(features, features // 2, bidirectional=True)
-        self.across_norm = nn.LayerNorm((width, features), eps=1e-8)
+        self.across_norm = nn.LayerNorm([width, features], eps=1e-8)
         self.along = GroupedRecurrence(features, features, bidirectional=not causal)
-        self.along_norm = nn.LayerNorm((width, features), eps=1e-8)
+        self.along_norm = nn.LayerNorm([width, features], eps=1e-8)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(b, c, frame, band)`` to the same shape."""

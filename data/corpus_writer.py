@@ -1,8 +1,10 @@
-"""The writer of synthetic corpora: a corpus is a dataclass of options that makes its files job by job."""
+"""Write corpora: a corpus is a dataclass of options, which its command takes, and makes files job by job."""
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, fields
@@ -15,8 +17,8 @@ import soundfile
 from tqdm import tqdm
 
 from encore.data.corpus_folder import prepare_folder, write_listing
-from encore.synthetic_corpora import FloatArray, Rng
-from encore.synthetic_corpora.speech import FLITE, check_espeak, check_flite
+
+Rng = np.random.Generator
 
 Entry = dict[str, Any]
 """A line of a corpus's listing."""
@@ -37,9 +39,10 @@ class Corpus:
 
     name: ClassVar[str]  # on the command line
     source: ClassVar[str]  # of the layout, in words
+    command: ClassVar[str]  # the module that writes it
+    content: ClassVar[str]  # what its sounds are, a sentence
     listing: ClassVar[str]  # file with one JSON object per recording; only a finished corpus has it
     splits: ClassVar[tuple[str, ...]] = ("train", "test")  # options that count recordings
-    speaks: ClassVar[bool] = True  # whether it needs espeak-ng
     out: Path
     sample_rate: int
     seed: int = option(0, "same seed, same bytes", least=0)
@@ -49,6 +52,8 @@ class Corpus:
         for item in fields(self)[1:]:
             value, (least, most) = getattr(self, item.name), item.metadata["bounds"]
             choices, chosen = item.metadata["choices"], value if isinstance(value, tuple) else (value,)
+            if isinstance(value, str) and not choices:
+                continue
             if choices and not (chosen and len(chosen) == len(set(chosen) & set(choices))):
                 raise ValueError(f"{item.name} must be {' or '.join(map(str, choices))}, not {value!r}")
             if not choices and not least <= value <= most:
@@ -59,6 +64,9 @@ class Corpus:
     def folders(self) -> tuple[str, ...]:
         """The layout's folders, which are deleted before they are written again."""
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Check that what the corpus is made of is there."""
 
     def jobs(self) -> list[tuple[Any, ...]]:
         """List the arguments of `make` for each recording."""
@@ -78,12 +86,12 @@ class Corpus:
 
     def readme(self) -> str:
         """Describe the corpus, with the command that writes it again."""
-        command = f"python -m encore.synthetic_corpora {self.name} OUT"
+        command = f"python -m {self.command} {self.name} OUT"
         for item in fields(self)[1:]:
             value = getattr(self, item.name)
             values = " ".join(value) if isinstance(value, tuple) else value
             command += f" --{item.name.replace('_', '-')} {values}"
-        text = f"No recordings: sounds made from a seed, in the layout of {self.source}. Written by"
+        text = f"{self.content}, in the layout of {self.source}. Written by"
         return f"# {self.name}\n\n{text}\n\n    {command}\n\n`{self.listing}` describes each file.\n"
 
 
@@ -94,14 +102,10 @@ def write_corpus(corpus: Corpus, *, workers: int = 2, overwrite: bool = False) -
 
     Raises:
         ValueError: If the folder is not empty and ``overwrite`` is not given, or ``workers`` is below 1.
-        SynthesisError: If espeak-ng or flite is missing or fails.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    if corpus.speaks:
-        check_espeak()
-    if getattr(corpus, "synthesiser", None) == FLITE:
-        check_flite()
+    corpus.check()
     prepare_folder(corpus.out, corpus.folders, overwrite=overwrite, listing=corpus.listing)
     write, jobs = partial(_write_files, corpus), corpus.jobs()
     # spawned, because a fork of a process that has run torch's threads can hang
@@ -114,7 +118,7 @@ def write_corpus(corpus: Corpus, *, workers: int = 2, overwrite: bool = False) -
     write_listing(corpus.out / corpus.listing, entries)
 
 
-def pcm(signal: FloatArray) -> np.ndarray:
+def pcm(signal: np.ndarray) -> np.ndarray:
     """Round a signal of full scale 1 to 16-bit samples."""
     return np.round(signal * 32768).astype(np.int16)
 
@@ -129,3 +133,38 @@ def _write_files(corpus: Corpus, job: tuple[Any, ...]) -> Entry:
         else:
             soundfile.write(path, content, corpus.sample_rate, subtype="PCM_16")
     return {**entry, "sample_rate": corpus.sample_rate, "seed": corpus.seed}
+
+
+def run(corpora: Sequence[type[Corpus]], arguments: Sequence[str] | None, description: str) -> int:
+    """Run a command of corpora; return 0, or 1 with one line on standard error for invalid input.
+
+    Args:
+        corpora: Classes, each a subcommand.
+        arguments: Of the command line; the process's if None.
+        description: Of the command.
+    """
+    parser = argparse.ArgumentParser(f"python -m {corpora[0].command}", description=description)
+    layouts = parser.add_subparsers(required=True, metavar="CORPUS")
+    for corpus in corpora:
+        layout = layouts.add_parser(corpus.name, help=corpus.source, description=corpus.__doc__)
+        layout.set_defaults(corpus=corpus)
+        layout.add_argument("out", type=Path, metavar="OUT", help="folder to write, empty or new")
+        layout.add_argument("--workers", type=int, default=2, help="processes (2)")
+        layout.add_argument("--overwrite", action="store_true", help="replace the corpus in OUT")
+        for item in fields(corpus)[1:]:
+            many, default = isinstance(item.default, tuple), item.default
+            kind: dict[str, Any] = {"nargs": "+"} if many else {"type": type(default)}
+            choices = " or ".join(map(str, item.metadata["choices"]))
+            text = (
+                f"{item.metadata['help']}{choices and ': '}{choices} (default {'all' if many else default})"
+            )
+            layout.add_argument(f"--{item.name.replace('_', '-')}", default=default, help=text, **kind)
+    options = vars(parser.parse_args(arguments))
+    chosen, workers, overwrite = (options.pop(name) for name in ("corpus", "workers", "overwrite"))
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    try:
+        write_corpus(chosen(**options), workers=workers, overwrite=overwrite)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,217 @@
+"""Recorded voices, noises and music in packages of the Debian distribution, split by voice and by recording.
+
+Debian is asked for nothing here: the packages are installed (``apt install``), or unpacked below some folder
+(``dpkg -x``). Their licences are in their ``copyright`` files; see ``docs/recordings.md``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from encore.common.dsp import resample
+from encore.common.packages import require
+
+Split = Literal["train", "valid", "test"]
+Kind = Literal["speech", "noise", "music"]
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Recordings of one kind in a package.
+
+    Attributes:
+        name: The package.
+        kind: What it holds.
+        folder: Below ``usr/share``.
+        pattern: Of the files below the folder.
+        group: What is never divided between splits: of speech, the voice, in which ``{0}`` stands for the
+            first folder of a file's path; of others, a regular expression of the part of a file's name that
+            recordings of one origin share.
+        without: Regular expression of files that are left out.
+        splits: Splits of groups, by regular expressions; groups that none matches are ``rest``.
+        rest: The split of all other groups; ``"hash"`` deals them by a hash of their names.
+    """
+
+    name: str
+    kind: Kind
+    folder: str
+    pattern: str
+    group: str = r"^.*?(?=[\d_-]*\.\w+$)"
+    without: str = r"^$"
+    splits: tuple[tuple[str, Split], ...] = ()
+    rest: Split | Literal["hash"] = "train"
+
+
+_NO_SPEECH = r"silence/|beep|tone|tt-monkeys|glorious|confbridge-(join|leave)\."
+# English and Spanish prompts are spoken by one woman; a language's volunteers may speak in two packages
+_LANGUAGES: tuple[tuple[str, Split], ...] = ((r"-(it|da|uk|de)$", "test"), (r"-(lt|ro)$", "valid"))
+# voices whose pauses are less than 30 dB below their speech
+_NOISY = r"^(ar|cs|en|fr|he|hu)/"
+PACKAGES: tuple[Package, ...] = (
+    Package("asterisk-core-sounds-en-g722", "speech", "asterisk/sounds", "en_*/**/*.g722", group="allison",
+            without=_NO_SPEECH),
+    Package("asterisk-core-sounds-es-g722", "speech", "asterisk/sounds", "es_*/**/*.g722", group="allison",
+            without=_NO_SPEECH),
+    Package("asterisk-core-sounds-fr-g722", "speech", "asterisk/sounds", "fr_*/**/*.g722", group="june",
+            without=_NO_SPEECH),
+    Package("asterisk-core-sounds-ru-g722", "speech", "asterisk/sounds", "ru_*/**/*.g722", group="maxim",
+            without=_NO_SPEECH),
+    Package("asterisk-core-sounds-it-g722", "speech", "asterisk/sounds", "it_*/**/*.g722", group="carlo",
+            without=_NO_SPEECH, rest="test"),
+    Package("klettres-data", "speech", "klettres", "*/*/*.ogg", group="volunteer-{0}", splits=_LANGUAGES,
+            without=_NOISY),
+    Package("ktuberling-data", "speech", "ktuberling/sounds", "*/*.*", group="volunteer-{0}",
+            splits=_LANGUAGES, without=_NOISY + r"|^(es|fi|it|nds|nl|pt|sv)/|txt$"),
+    Package("fillets-ng-data-nl", "speech", "games/fillets-ng/sound", "**/nl/*.ogg", group="fillets-nl"),
+    Package("sonic-pi-samples", "noise", "sonic-pi/samples", "*.flac", rest="hash",
+            without=r"^(bass|bd|sn|elec|glitch)_|choir|robot|burp",
+            splits=(("/(drum|tabla|guit|ambi_piano|loop_drone)", "train"),)),
+    Package("openttd-opensfx", "noise", "games/openttd/baseset/opensfx", "opensfx.cat", rest="hash",
+            group=r"(?<=Original \")[^\"]+|^[^.]+", without=r"Unused|Oooh|Beep|Morse"),
+    Package("extremetuxracer-data", "noise", "games/etr/sounds", "*_slide.wav", rest="hash"),
+    Package("unknown-horizons", "noise", "unknown-horizons/content/audio/sounds", "*.ogg", rest="hash",
+            without="chapel|click|flippage|refresh|success|error"),
+    Package("lincity-ng-data", "noise", "games/lincity-ng/sounds", "*.wav"),
+    Package("searchandrescue-data", "noise", "games/searchandrescue/sounds", "**/*.wav"),
+    Package("bucklespring-data", "noise", "buckle/wav", "*.wav"),
+    Package("asterisk-moh-opsound-g722", "music", "asterisk/moh", "*.g722",
+            splits=(("morning_coffee", "test"), ("robot_dity", "valid"))),
+    Package("extremetuxracer-data", "music", "games/etr/music", "*.ogg"),
+)  # fmt: skip
+"""What corpora of recordings are made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording.
+
+    Attributes:
+        path: The file.
+        name: Its name in listings: the package and what tells its recordings apart.
+        kind: What it is.
+        group: The voice, or the origin; see `Package`.
+        split: Where it may be used.
+        place: First byte and number of bytes of a recording within an archive; None for a whole file.
+    """
+
+    path: Path
+    name: str
+    kind: Kind
+    group: str
+    split: Split
+    place: tuple[int, int] | None = None
+
+
+def find_recordings(root: Path) -> list[Recording]:
+    """Find the recordings of all packages.
+
+    Args:
+        root: The folder that holds ``usr/share``: ``/``, or where the packages were unpacked; a folder of
+            folders, one for each package, will do too.
+
+    Raises:
+        ValueError: If a package is missing; names all that are, and how to get them.
+    """
+    found: list[Recording] = []
+    missing: set[str] = set()
+    for package in PACKAGES:
+        shares = [root / "usr/share", root / package.name / "usr/share"]
+        folder = next((share / package.folder for share in shares if (share / package.folder).is_dir()), None)
+        files = sorted(folder.glob(package.pattern)) if folder else []
+        if not files or folder is None:
+            missing.add(package.name)
+            continue
+        for file in files:
+            whole = [(file.relative_to(folder).as_posix(), None)]
+            for name, place in _entries(file) if file.suffix == ".cat" else whole:
+                if not re.search(package.without, name):
+                    group, split = _group(package, name)
+                    label = f"{package.name}/{name}"
+                    found.append(Recording(file, label, package.kind, group, split, place))
+    if missing:
+        names = " ".join(sorted(missing))
+        raise ValueError(
+            f"packages are missing: {names}: apt install them, or apt download them, unpack each by dpkg -x "
+            f"FILE.deb FOLDER, and give --root FOLDER instead of {root}"
+        )
+    return found
+
+
+def read_recording(recording: Recording) -> tuple[Tensor, int]:
+    """Decode a recording.
+
+    Returns:
+        Its samples ``(time,)``, channels averaged, full scale 1, and its rate in Hz.
+    """
+    if recording.place is not None:
+        with recording.path.open("rb") as archive:
+            archive.seek(recording.place[0])
+            samples, rate = soundfile.read(io.BytesIO(archive.read(recording.place[1])), dtype="float32")
+        return _mono(samples), rate
+    if recording.path.suffix != ".g722":
+        samples, rate = soundfile.read(recording.path, dtype="float32")
+        return _mono(samples), rate
+    av = require("av", needed_by=f"'{recording.path.name}'", extra="recordings")
+    with av.open(str(recording.path), format="g722") as container:
+        blocks = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+    samples = np.concatenate(blocks) if blocks else np.zeros(0)
+    return torch.from_numpy(samples.astype(np.float32) / 32768), 16000
+
+
+def read_at(recording: Recording, sample_rate: int) -> Tensor:
+    """Decode a recording ``(time,)`` at a rate in Hz."""
+    samples, rate = read_recording(recording)
+    return resample(samples, rate, sample_rate) if len(samples) else samples
+
+
+def by_group(recordings: Iterable[Recording]) -> dict[str, list[Recording]]:
+    """Return recordings by voice or origin, in the order of their names."""
+    groups: dict[str, list[Recording]] = {}
+    for recording in sorted(recordings, key=lambda recording: recording.name):
+        groups.setdefault(recording.group, []).append(recording)
+    return groups
+
+
+def _group(package: Package, name: str) -> tuple[str, Split]:
+    """Return the group of a recording and the group's split."""
+    if package.kind == "speech":
+        group = package.group.format(*name.split("/"))
+    else:
+        match = re.search(package.group, name)
+        group = f"{package.name}/{match[0] if match else name}"
+    for pattern, split in package.splits:
+        if re.search(pattern, group):
+            return group, split
+    if package.rest != "hash":
+        return group, package.rest
+    dealt: Sequence[Split] = ("test", "test", "valid", "train", "train", "train")
+    return group, dealt[int(hashlib.md5(group.encode()).hexdigest(), 16) % len(dealt)]
+
+
+def _entries(archive: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield name and place of the WAV files in OpenTTD's archive of sounds."""
+    data = archive.read_bytes()
+
+    def number(at: int) -> int:
+        return int.from_bytes(data[at : at + 4], "little") & 0x7FFFFFFF
+
+    # a table of starts and sizes; at each start the length of a name, the name and the file
+    for entry in range(0, number(0), 8):
+        start, size = number(entry), number(entry + 4)
+        file = start + 1 + data[start]
+        yield data[start + 1 : file].rstrip(b"\0").decode("utf-8", "replace"), (file, size)
+
+
+def _mono(samples: np.ndarray) -> Tensor:
+    return torch.from_numpy(samples if samples.ndim == 1 else samples.mean(axis=1))

@@ -1,0 +1,372 @@
+"""Write corpora of recordings: ``python -m encore.data.recordings CORPUS OUT``; see ``--help``."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import soundfile
+import torch
+from scipy.signal import fftconvolve
+
+from encore.common.dsp import resample
+from encore.common.packages import require
+from encore.data.corpus_writer import Corpus, Entry, Files, Rng, option, pcm, run
+from encore.data.recording_sources import (
+    Kind,
+    Recording,
+    by_group,
+    find_recordings,
+    read_at,
+    read_recording,
+)
+
+Signal = np.ndarray
+_FILES, _NOISE_ORDER = 0, 1  # branches of the seed
+_SHORTEST = (
+    1.5  # seconds of a recording that is a noise by itself; shorter ones are events, for training only
+)
+_BABBLE, _COLOURED = "babble", "coloured"
+_LIBRIMIX_SUBSETS = {"train": "train-100", "valid": "dev", "test": "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedCorpus(Corpus):
+    """A corpus of recordings in packages of a distribution, whose voices and noises are split."""
+
+    command = "encore.data.recordings"
+    content = "Recordings, whose licences are in their packages"
+    listing = "recordings.jsonl"
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
+    sample_rate: int = option(16_000, "Hz", choices=(16_000, 48_000))
+    root: str = option("/", "folder with usr/share, or with folders of unpacked packages")
+
+    def check(self) -> None:
+        """Check that all packages are there; see `find_recordings`."""
+        _recordings(self.root)
+
+    def voices(self, split: str) -> dict[str, list[Recording]]:
+        """Return the recordings of a split's voices, but for those recorded at less than its rate."""
+        least = min(self.sample_rate, 44_100)  # Hz
+        groups = self._groups("speech", split)
+        return {
+            voice: members
+            for voice, members in groups.items()
+            if read_recording(members[len(members) // 2])[1] >= least
+        }
+
+    def noises(self, split: str) -> list[Recording]:
+        """Return the noises and music of a split that are long enough to be a noise by themselves."""
+        groups = {**self._groups("noise", split), **self._groups("music", split)}
+        members = (member for group in groups.values() for member in group)
+        return [member for member in members if _seconds(member) >= _SHORTEST]
+
+    def utterance(self, members: Sequence[Recording], rng: Rng, seconds: float) -> tuple[Signal, list[str]]:
+        """Join consecutive recordings of a voice, from a random one on, with pauses of 0.1 to 0.4 s.
+
+        Returns:
+            Samples ``(time,)`` of at least so many seconds, and the names of the recordings.
+        """
+        at, names = int(rng.integers(len(members))), []
+        parts: list[Signal] = []
+        while sum(len(part) for part in parts) < seconds * self.sample_rate:
+            recording = members[at % len(members)]
+            at += 1
+            if len(samples := self.read(recording)):
+                names.append(recording.name)
+                parts += [samples, np.zeros(int(rng.uniform(0.1, 0.4) * self.sample_rate), np.float32)]
+        return np.concatenate(parts[:-1]), names
+
+    def babble(self, voices: dict[str, list[Recording]], frames: int, rng: Rng) -> Signal:
+        """Mix four to eight utterances of voices, one voice at most twice."""
+        crowd, names = np.zeros(frames, np.float32), rng.permutation(2 * list(voices))
+        for voice in names[: int(rng.integers(4, 9))]:
+            speech, _ = self.utterance(voices[voice], rng, 4.0)
+            crowd += _at_rms(_tiled(speech, frames, rng)) * 10 ** (rng.uniform(-6, 0) / 20)
+        return crowd
+
+    def noise(self, split: str, index: int, frames: int, rng: Rng, speaker: str) -> tuple[str, Signal]:
+        """Return the name and samples of a noise: all of a split in turn, in a random order."""
+        kinds: list[Recording | str] = [*self.noises(split), _BABBLE, _BABBLE]
+        block, place = divmod(index, len(kinds))
+        order = self.generator(_NOISE_ORDER, self.splits.index(split), block).permutation(len(kinds))
+        chosen = kinds[int(order[place])]
+        if isinstance(chosen, str):
+            others = {name: members for name, members in self.voices(split).items() if name != speaker}
+            return chosen, self.babble(others, frames, rng)
+        return chosen.name, _tiled(self.read(chosen), frames, rng)
+
+    def read(self, recording: Recording) -> Signal:
+        """Return the samples ``(time,)`` of a recording, peaks within full scale."""
+        samples = read_at(recording, self.sample_rate).numpy()
+        return samples / max(1.0, float(np.abs(samples).max(initial=0)) / 0.99)
+
+    def _groups(self, kind: Kind, split: str) -> dict[str, list[Recording]]:
+        return by_group(item for item in _recordings(self.root) if (item.kind, item.split) == (kind, split))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pools(RecordedCorpus):
+    """Folders of speech, noise and music, to be mixed while training with ``data=mixed_folders``.
+
+    Recordings of a voice, of an origin and short events of a package are joined to files of four seconds.
+    Further noises are babble of the voices of a split, and for training coloured noise of a random spectrum
+    and swell, which is not recorded.
+    """
+
+    name = "pools"
+    source = "{train,valid}/{speech,noise,music}, for data=mixed_folders"
+    folders = ("train", "valid")
+    splits = ("train", "valid")
+    babbles: int = option(60, "files of babble for training, a tenth of them for validation", least=0)
+    coloured: int = option(120, "files of coloured noise for training", least=0)
+
+    def jobs(self) -> list[tuple[Any, ...]]:
+        """List voices, origins and packages of all splits and kinds, and the files of made noise."""
+        groups: list[tuple[Any, ...]] = [
+            (split, kind, group)
+            for split in self.splits
+            for kind in ("speech", "noise", "music")
+            for group in self._files_of(kind, split)
+        ]
+        babbles = [("train", _BABBLE, i) for i in range(self.babbles)]
+        babbles += [("valid", _BABBLE, i) for i in range(self.babbles // 10)]
+        return groups + babbles + [("train", _COLOURED, i) for i in range(self.coloured)]
+
+    def make(self, split: str, kind: Any, group: Any) -> tuple[Files, Entry]:
+        """Make the files of one voice or origin, or one file of noise."""
+        entry: Entry = {"split": split, "kind": kind, "group": group}
+        if kind in (_BABBLE, _COLOURED):
+            rng = self.generator(_FILES, self.splits.index(split), (_BABBLE, _COLOURED).index(kind), group)
+            frames = 10 * self.sample_rate
+            noise = (
+                self.babble(self.voices(split), frames, rng) if kind == _BABBLE else _coloured(frames, rng)
+            )
+            noise *= 0.3 / np.abs(noise).max()
+            return {f"{split}/noise/{kind}/{group:04d}.flac": pcm(noise)}, entry
+        recordings, files = self._files_of(kind, split)[group], Files()
+        parts: list[Signal] = []
+        for recording in recordings:
+            parts.append(self.read(recording))
+            if sum(len(part) for part in parts) >= 4 * self.sample_rate or recording is recordings[-1]:
+                if len(samples := np.concatenate(parts)):
+                    files[f"{split}/{kind}/{group.replace('/', '_')}/{len(files):04d}.flac"] = pcm(samples)
+                parts = []
+            elif kind == "speech":
+                parts.append(np.zeros(self.sample_rate // 4, np.float32))
+        return files, {**entry, "recordings": [recording.name for recording in recordings]}
+
+    def _files_of(self, kind: Kind, split: str) -> dict[str, list[Recording]]:
+        """Return what files are made of: voices, and origins of noise, events of a package as one."""
+        if kind == "speech":
+            return self.voices(split)
+        groups: dict[str, list[Recording]] = {}
+        for group, members in self._groups(kind, split).items():
+            for member in members:
+                events = _seconds(member) < _SHORTEST
+                groups.setdefault(f"{group.split('/')[0]}/events" if events else group, []).append(member)
+        return groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoicebankDemand(RecordedCorpus):
+    """Noisy speech and its clean reference, in sgmse's layout of VoiceBank-DEMAND.
+
+    SNRs are energy ratios over the file, from -5 to 15 dB for training and 0 to 10 dB for validation and
+    test. In a room the reference is the direct path alone, which is the dry speech.
+    """
+
+    name = "voicebank_demand"
+    source = "VoiceBank-DEMAND, {train,valid,test}/{clean,noisy}"
+    folders = ("train", "valid", "test")
+    train: int = option(0, "training files", least=0)
+    valid: int = option(40, "validation files", least=0)
+    test: int = option(240, "test files", least=0)
+    seconds: float = option(4.0, "shortest file", least=1.0)
+    room: float = option(0.0, "fraction of the files in rooms (needs pyroomacoustics)", least=0, most=1)
+    damage: float = option(0.0, "fraction of the noisy files clipped, band-limited or coded", least=0, most=1)
+    silent: float = option(0.0, "fraction of the files without speech", least=0, most=1)
+
+    def make(self, split: str, index: int) -> tuple[Files, Entry]:
+        """Make a clean and a noisy file."""
+        rng, voices = self.generator(_FILES, self.splits.index(split), index), self.voices(split)
+        # a voice of four times as many recordings speaks twice as often
+        weights = np.sqrt([len(members) for members in voices.values()])
+        speaker = str(rng.choice(list(voices), p=weights / weights.sum()))
+        speech, names = self.utterance(voices[speaker], rng, self.seconds)
+        noise_name, noise = self.noise(split, index, len(speech), rng, speaker)
+        snr_db = float(rng.uniform(*((-5, 15) if split == "train" else (0, 10))))
+        room, heard = None, speech
+        if rng.random() < self.room:
+            room, heard = _reverberate(speech, self.sample_rate, rng)
+        noise = _at_rms(noise) * np.sqrt((heard**2).mean()) * 10 ** (-snr_db / 20)
+        silent = bool(rng.random() < self.silent)
+        if silent:
+            speech, heard = np.zeros_like(speech), np.zeros_like(heard)
+        noisy, damage = heard + noise, None
+        if rng.random() < self.damage:
+            damage, noisy = _damage(noisy, self.sample_rate, rng)
+        gain = min(1.0, 0.99 / float(np.abs([speech, noisy]).max()))
+        file = f"{speaker}_{index:04d}.wav"
+        entry: Entry = {"file": file, "split": split, "speaker": speaker, "noise": noise_name}
+        entry |= {"snr_db": snr_db, "room": room, "damage": damage, "silent": silent, "recordings": names}
+        pair = {"clean": speech, "noisy": noisy}
+        return {f"{split}/{folder}/{file}": pcm(gain * signal) for folder, signal in pair.items()}, entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibriMix(RecordedCorpus):
+    """Speakers at once, and noise: all mixtures, sources and tables of LibriMix's ``min`` mode.
+
+    A mixture ends with its shortest utterance and is the exact sum of its 16-bit sources. As in LibriMix,
+    levels are -33 to -25 dB for each speaker and -38 to -30 dB for the noise, here as RMS of full scale
+    instead of loudness.
+    """
+
+    name = "librimix"
+    source = "LibriMix (J. Cosentino et al., 2020)"
+    largest_peak = 0.9
+    sample_rate: int = option(8_000, "Hz", choices=(8_000, 16_000))
+    train: int = option(400, "mixtures in train-100", least=0)
+    valid: int = option(40, "mixtures in dev", least=0)
+    test: int = option(60, "mixtures in test", least=0)
+    seconds: float = option(3.0, "shortest utterance", least=0.5)
+    speakers: int = option(2, "in a mixture", choices=(2, 3))
+
+    @property
+    def folders(self) -> tuple[str]:
+        """The folder of a number of speakers and a sample rate."""
+        return (f"Libri{self.speakers}Mix/wav{self.sample_rate // 1000}k/min",)
+
+    @property
+    def mixtures(self) -> dict[str, list[str]]:
+        """The sources of each kind of mixture."""
+        speakers = [f"s{number}" for number in range(1, self.speakers + 1)]
+        return {"mix_clean": speakers, "mix_both": [*speakers, "noise"], "mix_single": ["s1", "noise"]}
+
+    def make(self, split: str, index: int) -> tuple[Files, Entry]:
+        """Make the sources of a mixture, rounded first, and their sums."""
+        rng, voices = self.generator(_FILES, self.splits.index(split), index), self.voices(split)
+        if len(voices) < self.speakers:
+            raise ValueError(f"speakers={self.speakers}: '{split}' has the voices {', '.join(voices)} only")
+        chosen = [str(name) for name in rng.permutation(list(voices))[: self.speakers]]
+        spoken = [self.utterance(voices[name], rng, self.seconds) for name in chosen]
+        frames = min(len(speech) for speech, _ in spoken)
+        noise_name, noise = self.noise(split, index, frames, rng, chosen[0])
+        signals = [*(speech[:frames] for speech, _ in spoken), noise]
+        levels = [*rng.uniform(-33, -25, self.speakers), rng.uniform(-38, -30)]
+        parts = [_at_rms(signal) * 10 ** (level / 20) for signal, level in zip(signals, levels, strict=True)]
+        gain = min(1.0, self.largest_peak / float(np.abs(parts).sum(0).max()))
+        rounded = [pcm(gain * part) for part in parts]
+        files = dict(zip(self.mixtures["mix_both"], rounded, strict=True))
+        for mixture, held in self.mixtures.items():
+            files[mixture] = np.asarray(np.sum([files[part] for part in held], axis=0, dtype=np.int16))
+        name = "_".join(f"{speaker}-{index:04d}" for speaker in chosen)
+        entry: Entry = {"mixture_ID": name, "subset": _LIBRIMIX_SUBSETS[split], "speakers": chosen}
+        entry |= {"noise": noise_name, "frames": frames, "recordings": [names for _, names in spoken]}
+        return {self._path(entry, kind): samples for kind, samples in files.items()}, entry
+
+    def tables(self, entries: Sequence[Entry]) -> dict[str, str]:
+        """Return LibriMix's tables, with paths relative to ``out``, where LibriMix has absolute ones."""
+        tables = {}
+        for subset in _LIBRIMIX_SUBSETS.values():
+            for mixture, held in self.mixtures.items():
+                columns = ["noise_path" if part == "noise" else f"source_{part[1:]}_path" for part in held]
+                rows = [["mixture_ID", "mixture_path", *columns, "length"]]
+                for entry in entries:
+                    if entry["subset"] == subset:
+                        paths = [self._path(entry, kind) for kind in (mixture, *held)]
+                        rows.append([entry["mixture_ID"], *paths, str(entry["frames"])])
+                text = "".join(",".join(row) + "\n" for row in rows)
+                tables[f"{self.folders[0]}/metadata/mixture_{subset}_{mixture}.csv"] = text
+        return tables
+
+    def _path(self, entry: Entry, kind: str) -> str:
+        return f"{self.folders[0]}/{entry['subset']}/{kind}/{entry['mixture_ID']}.wav"
+
+
+@cache
+def _recordings(root: str) -> list[Recording]:
+    return find_recordings(Path(root))
+
+
+@cache
+def _seconds(recording: Recording) -> float:
+    samples, rate = read_recording(recording)
+    return len(samples) / rate
+
+
+def _at_rms(signal: Signal) -> Signal:
+    """Scale a signal to an RMS of 1; silence stays silence."""
+    return signal / max(float(np.sqrt((signal**2).mean())), 1e-9)
+
+
+def _tiled(signal: Signal, frames: int, rng: Rng) -> Signal:
+    """Return so many samples from a random one on, of the signal repeated as often as it takes."""
+    return np.resize(np.roll(signal, -int(rng.integers(max(1, len(signal) - frames)))), frames)
+
+
+def _coloured(frames: int, rng: Rng) -> Signal:
+    """Draw noise with a random smooth spectrum on a logarithmic axis, and a random swell."""
+    bins = frames // 2 + 1
+    octaves = np.log2(np.maximum(np.arange(bins), 1) / bins)
+    points = np.linspace(-9, 0, 12)
+    level_db = np.interp(octaves, points, 6 * rng.standard_normal(12)) + rng.uniform(-6, 2) * octaves
+    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(frames)) * 10 ** (level_db / 20), frames)
+    knots = rng.uniform(0, 10) * rng.standard_normal(int(rng.integers(3, 40)))
+    swell_db = np.interp(np.linspace(0, 1, frames), np.linspace(0, 1, len(knots)), knots)
+    return _at_rms(noise * 10 ** (swell_db / 20)).astype(np.float32)
+
+
+def _reverberate(speech: Signal, sample_rate: int, rng: Rng) -> tuple[dict[str, float], Signal]:
+    """Put speech into a random room, its direct path as it is.
+
+    Source: R. Scheibler et al., "Pyroomacoustics", ICASSP 2018: image sources in a box.
+    """
+    acoustics: Any = require("pyroomacoustics", needed_by="--room", extra="recordings")
+    size, rt60 = rng.uniform((3, 3, 2.5), (8, 6, 3.5)), float(rng.uniform(0.2, 0.6))
+    absorption, order = acoustics.inverse_sabine(rt60, size)
+    room = acoustics.ShoeBox(size, fs=sample_rate, materials=acoustics.Material(absorption), max_order=order)
+    source, microphone = (rng.uniform(0.5, size - 0.5) for _ in range(2))
+    room.add_source(source)
+    room.add_microphone(microphone)
+    room.compute_rir()
+    response = room.rir[0][0]
+    direct = int(
+        np.abs(response[: int(sample_rate * np.linalg.norm(source - microphone) / 343) + 80]).argmax()
+    )
+    wet = fftconvolve(speech, response / response[direct])
+    about = {"rt60": rt60, "metres": float(np.linalg.norm(source - microphone))}
+    return about, wet[direct : direct + len(speech)].astype(np.float32)
+
+
+def _damage(noisy: Signal, sample_rate: int, rng: Rng) -> tuple[str, Signal]:
+    """Clip a signal at 20 to 60 % of its peak, limit its band to 3 to 6 kHz, or code it with few bits."""
+    kind = str(rng.choice(["clipped", "band-limited", "coded"]))
+    if kind == "clipped":
+        most = rng.uniform(0.2, 0.6) * np.abs(noisy).max()
+        return kind, noisy.clip(-most, most)
+    if kind == "band-limited":
+        rate = int(rng.uniform(6000, 12000)) // 100 * 100
+        narrow = resample(torch.from_numpy(noisy), sample_rate, rate)
+        return kind, resample(narrow, rate, sample_rate)[: len(noisy)].numpy()
+    file, gain = io.BytesIO(), 0.9 / max(0.9, float(np.abs(noisy).max()))
+    soundfile.write(file, gain * noisy, sample_rate, format="OGG", subtype="VORBIS", compression_level=1.0)
+    file.seek(0)
+    decoded = soundfile.read(file, dtype="float32")[0][: len(noisy)]
+    return kind, np.pad(decoded / gain, (0, len(noisy) - len(decoded)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; see `encore.data.corpus_writer.run`."""
+    return run((Pools, VoicebankDemand, LibriMix), arguments, "Write a corpus of recordings.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
