@@ -95,7 +95,7 @@ def voicebank_demand(
     """
     base = existing_folder(root, "the VoiceBank-DEMAND folder", "data.root")
     check_choice("split", split, SPLITS)
-    if (base / "train" / "clean").is_dir():
+    if (base / split / "clean").is_dir():
         return paired_folders(base / split / "noisy", base / split / "clean")
     part = "testset_wav" if split == "test" else f"trainset_{speakers}_wav"
     items = paired_folders(base / f"noisy_{part}", base / f"clean_{part}")
