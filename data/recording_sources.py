@@ -1,7 +1,7 @@
-"""Recorded voices, noises and music in packages of the Debian distribution, split by voice and by recording.
+"""Recorded voices, noises and music: those that come with Encore, and those in packages of Debian.
 
-Debian is asked for nothing here: the packages are installed (``apt install``), or unpacked below some folder
-(``dpkg -x``). Their licences are in their ``copyright`` files; see ``docs/recordings.md``.
+Nothing is downloaded: packages are installed (``apt install``), or unpacked below some folder (``dpkg -x``).
+Their licences are in their ``copyright`` files; see ``docs/recordings.md``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 import soundfile
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from encore.common.dsp import resample
 from encore.common.packages import require
+from encore.data.corpora import read_table
 
 Split = Literal["train", "valid", "test"]
 Kind = Literal["speech", "noise", "music"]
@@ -89,7 +90,11 @@ PACKAGES: tuple[Package, ...] = (
             splits=(("morning_coffee", "test"), ("robot_dity", "valid"))),
     Package("extremetuxracer-data", "music", "games/etr/music", "*.ogg"),
 )  # fmt: skip
-"""What corpora of recordings are made of."""
+"""What the large corpora of recordings are made of."""
+SAMPLE = Path(__file__).parent / "sample"
+"""The recordings that come with Encore: seven voices and some noises, each a few seconds."""
+TABLE = "recordings.csv"
+"""A table of file, kind, group, split, author and licence, in a folder of recordings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +118,28 @@ class Recording:
     place: tuple[int, int] | None = None
 
 
-def find_recordings(root: Path) -> list[Recording]:
-    """Find the recordings of all packages.
+def find_recordings(root: Path = SAMPLE) -> list[Recording]:
+    """Find the recordings of a folder with a table `TABLE`, or of all `PACKAGES`.
 
     Args:
-        root: The folder that holds ``usr/share``: ``/``, or where the packages were unpacked; a folder of
-            folders, one for each package, will do too.
+        root: A folder with a table; or the folder that holds ``usr/share``: ``/``, or where the packages were
+            unpacked, each in a folder of its own or all in one.
 
     Raises:
+        FileNotFoundError: If the table names a file that is missing.
         ValueError: If a package is missing; names all that are, and how to get them.
     """
+    if (root / TABLE).is_file():
+        return _listed(root / TABLE)
     found: list[Recording] = []
-    missing: set[str] = set()
+    missing: list[str] = []
     for package in PACKAGES:
         shares = [root / "usr/share", root / package.name / "usr/share"]
-        folder = next((share / package.folder for share in shares if (share / package.folder).is_dir()), None)
-        files = sorted(folder.glob(package.pattern)) if folder else []
-        if not files or folder is None:
-            missing.add(package.name)
-            continue
+        files = [file for share in shares for file in sorted((share / package.folder).glob(package.pattern))]
+        if not files:
+            missing.append(package.name)
         for file in files:
+            folder = next(parent for parent in file.parents if parent.as_posix().endswith(package.folder))
             whole = [(file.relative_to(folder).as_posix(), None)]
             for name, place in _entries(file) if file.suffix == ".cat" else whole:
                 if not re.search(package.without, name):
@@ -140,7 +147,7 @@ def find_recordings(root: Path) -> list[Recording]:
                     label = f"{package.name}/{name}"
                     found.append(Recording(file, label, package.kind, group, split, place))
     if missing:
-        names = " ".join(sorted(missing))
+        names = " ".join(dict.fromkeys(missing))
         raise ValueError(
             f"packages are missing: {names}: apt install them, or apt download them, unpack each by dpkg -x "
             f"FILE.deb FOLDER, and give --root FOLDER instead of {root}"
@@ -181,6 +188,21 @@ def by_group(recordings: Iterable[Recording]) -> dict[str, list[Recording]]:
     for recording in sorted(recordings, key=lambda recording: recording.name):
         groups.setdefault(recording.group, []).append(recording)
     return groups
+
+
+def _listed(table: Path) -> list[Recording]:
+    """Return the recordings of a table, in its order."""
+    found: list[Recording] = []
+    for line, row in read_table(table, ("file", "kind", "group", "split")):
+        for column, values in (("kind", get_args(Kind)), ("split", get_args(Split))):
+            if row[column] not in values:
+                raise ValueError(f"{line}: {column}={row[column]}: write one of {', '.join(values)}")
+        file = table.parent / row["file"]
+        if not file.is_file():
+            raise FileNotFoundError(f"{line}: {file} is missing: correct the path")
+        kind, split = cast(Kind, row["kind"]), cast(Split, row["split"])
+        found.append(Recording(file, row["file"], kind, row["group"], split))
+    return found
 
 
 def _group(package: Package, name: str) -> tuple[str, Split]:

@@ -19,6 +19,7 @@ from encore.common.dsp import resample
 from encore.common.packages import require
 from encore.data.corpus_writer import Corpus, Entry, Files, Rng, option, pcm, run
 from encore.data.recording_sources import (
+    SAMPLE,
     Kind,
     Recording,
     by_group,
@@ -38,14 +39,16 @@ _LIBRIMIX_SUBSETS = {"train": "train-100", "valid": "dev", "test": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedCorpus(Corpus):
-    """A corpus of recordings in packages of a distribution, whose voices and noises are split."""
+    """A corpus of recordings, whose voices and noises are split."""
 
     command = "encore.data.recordings"
-    content = "Recordings, whose licences are in their packages"
+    content = "Recordings"
     listing = "recordings.jsonl"
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
     sample_rate: int = option(16_000, "Hz", choices=(16_000, 48_000))
-    root: str = option("/", "folder with usr/share, or with folders of unpacked packages")
+    root: str = option(
+        str(SAMPLE), "folder of recordings with their table, or of unpacked packages, or / for installed ones"
+    )
 
     def check(self) -> None:
         """Check that all packages are there; see `find_recordings`."""
