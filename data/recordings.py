@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import soundfile
-import torch
-from scipy.signal import fftconvolve
 
-from encore.common.dsp import resample
-from encore.common.packages import require
 from encore.data.corpus_writer import Corpus, Entry, Files, Rng, option, pcm, run
+from encore.data.recording_effects import Signal, at_rms, coloured_noise, damaged, reverberate, tiled
 from encore.data.recording_sources import (
     SAMPLE,
     Kind,
@@ -28,7 +23,6 @@ from encore.data.recording_sources import (
     read_recording,
 )
 
-Signal = np.ndarray
 _FILES, _NOISE_ORDER = 0, 1  # branches of the seed
 _SHORTEST = (
     1.5  # seconds of a recording that is a noise by itself; shorter ones are events, for training only
@@ -91,7 +85,7 @@ class RecordedCorpus(Corpus):
         crowd, names = np.zeros(frames, np.float32), rng.permutation(2 * list(voices))
         for voice in names[: int(rng.integers(4, 9))]:
             speech, _ = self.utterance(voices[voice], rng, 4.0)
-            crowd += _at_rms(_tiled(speech, frames, rng)) * 10 ** (rng.uniform(-6, 0) / 20)
+            crowd += at_rms(tiled(speech, frames, rng)) * 10 ** (rng.uniform(-6, 0) / 20)
         return crowd
 
     def noise(self, split: str, index: int, frames: int, rng: Rng, speaker: str) -> tuple[str, Signal]:
@@ -103,7 +97,7 @@ class RecordedCorpus(Corpus):
         if isinstance(chosen, str):
             others = {name: members for name, members in self.voices(split).items() if name != speaker}
             return chosen, self.babble(others, frames, rng)
-        return chosen.name, _tiled(self.read(chosen), frames, rng)
+        return chosen.name, tiled(self.read(chosen), frames, rng)
 
     def read(self, recording: Recording) -> Signal:
         """Return the samples ``(time,)`` of a recording, peaks within full scale."""
@@ -149,7 +143,9 @@ class Pools(RecordedCorpus):
             rng = self.generator(_FILES, self.splits.index(split), (_BABBLE, _COLOURED).index(kind), group)
             frames = 10 * self.sample_rate
             noise = (
-                self.babble(self.voices(split), frames, rng) if kind == _BABBLE else _coloured(frames, rng)
+                self.babble(self.voices(split), frames, rng)
+                if kind == _BABBLE
+                else coloured_noise(frames, rng)
             )
             noise *= 0.3 / np.abs(noise).max()
             return {f"{split}/noise/{kind}/{group:04d}.flac": pcm(noise)}, entry
@@ -207,14 +203,14 @@ class VoicebankDemand(RecordedCorpus):
         snr_db = float(rng.uniform(*((-5, 15) if split == "train" else (0, 10))))
         room, heard = None, speech
         if rng.random() < self.room:
-            room, heard = _reverberate(speech, self.sample_rate, rng)
-        noise = _at_rms(noise) * np.sqrt((heard**2).mean()) * 10 ** (-snr_db / 20)
+            room, heard = reverberate(speech, self.sample_rate, rng)
+        noise = at_rms(noise) * np.sqrt((heard**2).mean()) * 10 ** (-snr_db / 20)
         silent = bool(rng.random() < self.silent)
         if silent:
             speech, heard = np.zeros_like(speech), np.zeros_like(heard)
         noisy, damage = heard + noise, None
         if rng.random() < self.damage:
-            damage, noisy = _damage(noisy, self.sample_rate, rng)
+            damage, noisy = damaged(noisy, self.sample_rate, rng)
         gain = min(1.0, 0.99 / float(np.abs([speech, noisy]).max()))
         file = f"{speaker}_{index:04d}.wav"
         entry: Entry = {"file": file, "split": split, "speaker": speaker, "noise": noise_name}
@@ -264,7 +260,7 @@ class LibriMix(RecordedCorpus):
         noise_name, noise = self.noise(split, index, frames, rng, chosen[0])
         signals = [*(speech[:frames] for speech, _ in spoken), noise]
         levels = [*rng.uniform(-33, -25, self.speakers), rng.uniform(-38, -30)]
-        parts = [_at_rms(signal) * 10 ** (level / 20) for signal, level in zip(signals, levels, strict=True)]
+        parts = [at_rms(signal) * 10 ** (level / 20) for signal, level in zip(signals, levels, strict=True)]
         gain = min(1.0, self.largest_peak / float(np.abs(parts).sum(0).max()))
         rounded = [pcm(gain * part) for part in parts]
         files = dict(zip(self.mixtures["mix_both"], rounded, strict=True))
@@ -294,6 +290,45 @@ class LibriMix(RecordedCorpus):
         return f"{self.folders[0]}/{entry['subset']}/{kind}/{entry['mixture_ID']}.wav"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Vctk(RecordedCorpus):
+    """One voice at a time and nothing else, in the layout of VCTK 0.92 with one microphone, ``mic1``.
+
+    Speakers are numbered: the voices for training, then those for validation, and last those for test. So
+    `encore.data.source_corpora.vctk` tests on the latter if its ``test_speakers`` is their number, which
+    ``speaker-info.txt`` shows. Nobody knows what is said: the texts are the names of the recordings.
+    """
+
+    name = "vctk"
+    source = "VCTK 0.92 (J. Yamagishi, C. Veaux, K. MacDonald, 2019)"
+    folders = ("wav48_silence_trimmed", "txt")
+    seconds: float = option(1.0, "shortest recording", least=0)
+
+    def jobs(self) -> list[tuple[Any, ...]]:
+        """List numbers of speakers with their splits and voices."""
+        voices = [(split, voice) for split in self.splits for voice in self.voices(split)]
+        return [(number, *voice) for number, voice in enumerate(voices, start=1)]
+
+    def make(self, number: int, split: str, voice: Any) -> tuple[Files, Entry]:
+        """Make the files of one voice."""
+        speaker, files, names = f"p{number:03d}", Files(), list[str]()
+        for recording in self.voices(split)[voice]:
+            samples = self.read(recording)
+            if len(samples) >= max(1, self.seconds * self.sample_rate):
+                names.append(recording.name)
+                file = f"{speaker}/{speaker}_{len(names):03d}"
+                files[f"{self.folders[0]}/{file}_mic1.flac"] = pcm(samples)
+                files[f"{self.folders[1]}/{file}.txt"] = f"{recording.name}\n"
+        return files, {"speaker": speaker, "split": split, "voice": voice, "recordings": names}
+
+    def tables(self, entries: Sequence[Entry]) -> dict[str, str]:
+        """Return the table of the speakers that have files: ID, split and voice."""
+        rows = [[e["speaker"], e["split"], e["voice"]] for e in entries if e["recordings"]]
+        return {
+            "speaker-info.txt": "".join("  ".join(row) + "\n" for row in [["ID", "SPLIT", "VOICE"], *rows])
+        }
+
+
 @cache
 def _recordings(root: str) -> list[Recording]:
     return find_recordings(Path(root))
@@ -305,70 +340,9 @@ def _seconds(recording: Recording) -> float:
     return len(samples) / rate
 
 
-def _at_rms(signal: Signal) -> Signal:
-    """Scale a signal to an RMS of 1; silence stays silence."""
-    return signal / max(float(np.sqrt((signal**2).mean())), 1e-9)
-
-
-def _tiled(signal: Signal, frames: int, rng: Rng) -> Signal:
-    """Return so many samples from a random one on, of the signal repeated as often as it takes."""
-    return np.resize(np.roll(signal, -int(rng.integers(max(1, len(signal) - frames)))), frames)
-
-
-def _coloured(frames: int, rng: Rng) -> Signal:
-    """Draw noise with a random smooth spectrum on a logarithmic axis, and a random swell."""
-    bins = frames // 2 + 1
-    octaves = np.log2(np.maximum(np.arange(bins), 1) / bins)
-    points = np.linspace(-9, 0, 12)
-    level_db = np.interp(octaves, points, 6 * rng.standard_normal(12)) + rng.uniform(-6, 2) * octaves
-    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(frames)) * 10 ** (level_db / 20), frames)
-    knots = rng.uniform(0, 10) * rng.standard_normal(int(rng.integers(3, 40)))
-    swell_db = np.interp(np.linspace(0, 1, frames), np.linspace(0, 1, len(knots)), knots)
-    return _at_rms(noise * 10 ** (swell_db / 20)).astype(np.float32)
-
-
-def _reverberate(speech: Signal, sample_rate: int, rng: Rng) -> tuple[dict[str, float], Signal]:
-    """Put speech into a random room, its direct path as it is.
-
-    Source: R. Scheibler et al., "Pyroomacoustics", ICASSP 2018: image sources in a box.
-    """
-    acoustics: Any = require("pyroomacoustics", needed_by="--room", extra="recordings")
-    size, rt60 = rng.uniform((3, 3, 2.5), (8, 6, 3.5)), float(rng.uniform(0.2, 0.6))
-    absorption, order = acoustics.inverse_sabine(rt60, size)
-    room = acoustics.ShoeBox(size, fs=sample_rate, materials=acoustics.Material(absorption), max_order=order)
-    source, microphone = (rng.uniform(0.5, size - 0.5) for _ in range(2))
-    room.add_source(source)
-    room.add_microphone(microphone)
-    room.compute_rir()
-    response = room.rir[0][0]
-    direct = int(
-        np.abs(response[: int(sample_rate * np.linalg.norm(source - microphone) / 343) + 80]).argmax()
-    )
-    wet = fftconvolve(speech, response / response[direct])
-    about = {"rt60": rt60, "metres": float(np.linalg.norm(source - microphone))}
-    return about, wet[direct : direct + len(speech)].astype(np.float32)
-
-
-def _damage(noisy: Signal, sample_rate: int, rng: Rng) -> tuple[str, Signal]:
-    """Clip a signal at 20 to 60 % of its peak, limit its band to 3 to 6 kHz, or code it with few bits."""
-    kind = str(rng.choice(["clipped", "band-limited", "coded"]))
-    if kind == "clipped":
-        most = rng.uniform(0.2, 0.6) * np.abs(noisy).max()
-        return kind, noisy.clip(-most, most)
-    if kind == "band-limited":
-        rate = int(rng.uniform(6000, 12000)) // 100 * 100
-        narrow = resample(torch.from_numpy(noisy), sample_rate, rate)
-        return kind, resample(narrow, rate, sample_rate)[: len(noisy)].numpy()
-    file, gain = io.BytesIO(), 0.9 / max(0.9, float(np.abs(noisy).max()))
-    soundfile.write(file, gain * noisy, sample_rate, format="OGG", subtype="VORBIS", compression_level=1.0)
-    file.seek(0)
-    decoded = soundfile.read(file, dtype="float32")[0][: len(noisy)]
-    return kind, np.pad(decoded / gain, (0, len(noisy) - len(decoded)))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; see `encore.data.corpus_writer.run`."""
-    return run((Pools, VoicebankDemand, LibriMix), arguments, "Write a corpus of recordings.")
+    return run((Pools, VoicebankDemand, LibriMix, Vctk), arguments, "Write a corpus of recordings.")
 
 
 if __name__ == "__main__":

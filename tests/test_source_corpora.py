@@ -7,8 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import soundfile
+import torch
 from corpus_trees import names, touch, write_table
 
+from encore.data import recordings
+from encore.data.recording_sources import find_recordings, read_at
 from encore.data.source_corpora import FSD_CLASSES, Recording, fsdkaggle2018, vctk
 
 SPEAKERS = [f"p{number}" for number in range(225, 235)] + ["p280", "s5"]
@@ -37,6 +41,30 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     touch(folder, *(files - {"p225/p225_003_mic1.flac"}), "log.txt", "p225/._p225_001_mic1.flac")
     return root
+
+
+def test_recordings_in_this_layout_are_tested_on_their_test_voices_alone(tmp_path: Path) -> None:
+    assert recordings.main(["vctk", str(tmp_path), "--seconds", "2.5", "--workers", "1"]) == 0
+    _, *rows = [line.split() for line in (tmp_path / "speaker-info.txt").read_text().splitlines()]
+    splits = [split for _, split, _ in rows]
+    counts = {"test_speakers": splits.count("test"), "valid_speakers": splits.count("valid")}
+    long = {own.name: own for own in find_recordings() if own.kind == "speech"}
+    long = {name: own for name, own in long.items() if len(read_at(own, 16000)) >= 2.5 * 16000}
+    assert splits == sorted(splits, key=("train", "valid", "test").index)
+    found = []
+    for split in SPLITS:
+        for recording in vctk(tmp_path, split, **counts):
+            text = tmp_path / "txt" / str(recording.speaker) / f"{recording.name}.txt"
+            source = long[text.read_text().strip()]
+            assert [recording.speaker, split, source.group] in rows
+            assert source.split == split
+            samples, rate = soundfile.read(recording.path, dtype="float32")
+            assert rate == 16000
+            expected = read_at(source, rate)
+            expected = expected / max(1, float(expected.abs().max()) / 0.99)  # no sample is clipped
+            torch.testing.assert_close(torch.from_numpy(samples), expected, rtol=0, atol=2e-5)
+            found.append(source.name)
+    assert sorted(found) == sorted(long)
 
 
 def test_the_last_speakers_are_for_testing_and_the_rest_for_training(new: Path) -> None:
