@@ -52,16 +52,16 @@ def reverberate(speech: Signal, sample_rate: int, rng: Rng) -> tuple[dict[str, f
     absorption, order = acoustics.inverse_sabine(rt60, size)
     room = acoustics.ShoeBox(size, fs=sample_rate, materials=acoustics.Material(absorption), max_order=order)
     source, microphone = (rng.uniform(0.5, size - 0.5) for _ in range(2))
+    # the direct path takes whole samples, so that it is one sample of the response and not a sinc between two
+    metres = float(np.linalg.norm(microphone - source))
+    delay = max(1, int(metres * sample_rate / room.c))
+    heard_at = delay * room.c / sample_rate
     room.add_source(source)
-    room.add_microphone(microphone)
+    room.add_microphone(source + (microphone - source) * heard_at / metres)
     room.compute_rir()
-    response = room.rir[0][0]
-    direct = int(
-        np.abs(response[: int(sample_rate * np.linalg.norm(source - microphone) / 343) + 80]).argmax()
-    )
+    response, direct = room.rir[0][0], delay + acoustics.constants.get("frac_delay_length") // 2
     wet = fftconvolve(speech, response / response[direct])
-    about = {"rt60": rt60, "metres": float(np.linalg.norm(source - microphone))}
-    return about, wet[direct : direct + len(speech)].astype(np.float32)
+    return {"rt60": rt60, "metres": heard_at}, wet[direct : direct + len(speech)].astype(np.float32)
 
 
 def damaged(noisy: Signal, sample_rate: int, rng: Rng) -> tuple[str, Signal]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +21,11 @@ from encore.data.recording_sources import (
     by_group,
     find_recordings,
     read_at,
-    read_recording,
+    recording_size,
 )
 
 _FILES, _NOISE_ORDER = 0, 1  # branches of the seed
-_SHORTEST = (
-    1.5  # seconds of a recording that is a noise by itself; shorter ones are events, for training only
-)
+_SHORTEST = 1.5  # seconds of a noise by itself; shorter ones are events, for training only
 _BABBLE, _COLOURED = "babble", "coloured"
 _LIBRIMIX_SUBSETS = {"train": "train-100", "valid": "dev", "test": "test"}
 
@@ -45,18 +44,25 @@ class RecordedCorpus(Corpus):
     )
 
     def check(self) -> None:
-        """Check that all packages are there; see `find_recordings`."""
-        _recordings(self.root)
+        """Check that all packages are there, and voices enough in each split that is written."""
+        least = getattr(self, "speakers", 1)
+        for split in self.splits:
+            if len(voices := self.voices(split)) < least and getattr(self, split, False):
+                raise ValueError(
+                    f"root={self.root}: '{split}' has {len(voices)} voices at {self.sample_rate} Hz, but "
+                    f"{least} are needed: add some, or give --{split} 0"
+                )
 
     def voices(self, split: str) -> dict[str, list[Recording]]:
-        """Return the recordings of a split's voices, but for those recorded at less than its rate."""
+        """Return the recordings of a split's voices, but for empty ones and those of less than its rate."""
         least = min(self.sample_rate, 44_100)  # Hz
-        groups = self._groups("speech", split)
-        return {
-            voice: members
-            for voice, members in groups.items()
-            if read_recording(members[len(members) // 2])[1] >= least
-        }
+        voices: dict[str, list[Recording]] = {}
+        for voice, members in self._groups("speech", split).items():
+            for member in members:
+                frames, rate = _size(member)
+                if frames and rate >= least:
+                    voices.setdefault(voice, []).append(member)
+        return voices
 
     def noises(self, split: str) -> list[Recording]:
         """Return the noises and music of a split that are long enough to be a noise by themselves."""
@@ -68,7 +74,8 @@ class RecordedCorpus(Corpus):
         """Join consecutive recordings of a voice, from a random one on, with pauses of 0.1 to 0.4 s.
 
         Returns:
-            Samples ``(time,)`` of at least so many seconds, and the names of the recordings.
+            Samples ``(time,)`` of at least so many seconds with the last pause, which is left out, and the
+            names of the recordings.
         """
         at, names = int(rng.integers(len(members))), []
         parts: list[Signal] = []
@@ -81,21 +88,28 @@ class RecordedCorpus(Corpus):
         return np.concatenate(parts[:-1]), names
 
     def babble(self, voices: dict[str, list[Recording]], frames: int, rng: Rng) -> Signal:
-        """Mix four to eight utterances of voices, one voice at most twice."""
+        """Mix four to eight utterances of voices, or fewer, because one voice speaks at most twice."""
         crowd, names = np.zeros(frames, np.float32), rng.permutation(2 * list(voices))
         for voice in names[: int(rng.integers(4, 9))]:
             speech, _ = self.utterance(voices[voice], rng, 4.0)
             crowd += at_rms(tiled(speech, frames, rng)) * 10 ** (rng.uniform(-6, 0) / 20)
         return crowd
 
-    def noise(self, split: str, index: int, frames: int, rng: Rng, speaker: str) -> tuple[str, Signal]:
-        """Return the name and samples of a noise: all of a split in turn, in a random order."""
-        kinds: list[Recording | str] = [*self.noises(split), _BABBLE, _BABBLE]
+    def noise(
+        self, split: str, index: int, frames: int, rng: Rng, speakers: Sequence[str]
+    ) -> tuple[str, Signal]:
+        """Return the name and samples of a noise: all of a split in turn, in a random order.
+
+        Two in a turn are babble of the voices other than ``speakers``, if there are any.
+        """
+        others = {name: members for name, members in self.voices(split).items() if name not in speakers}
+        kinds: list[Recording | str] = [*self.noises(split), *([_BABBLE, _BABBLE] if others else [])]
+        if not kinds:
+            raise ValueError(f"root={self.root}: '{split}' has no noise of {_SHORTEST} s or more: add one")
         block, place = divmod(index, len(kinds))
         order = self.generator(_NOISE_ORDER, self.splits.index(split), block).permutation(len(kinds))
         chosen = kinds[int(order[place])]
         if isinstance(chosen, str):
-            others = {name: members for name, members in self.voices(split).items() if name != speaker}
             return chosen, self.babble(others, frames, rng)
         return chosen.name, tiled(self.read(chosen), frames, rng)
 
@@ -113,8 +127,8 @@ class Pools(RecordedCorpus):
     """Folders of speech, noise and music, to be mixed while training with ``data=mixed_folders``.
 
     Recordings of a voice, of an origin and short events of a package are joined to files of four seconds.
-    Further noises are babble of the voices of a split, and for training coloured noise of a random spectrum
-    and swell, which is not recorded.
+    Further noises are babble of the voices of a split, if it has several, and for training coloured noise of
+    a random spectrum and swell, which is not recorded.
     """
 
     name = "pools"
@@ -132,8 +146,13 @@ class Pools(RecordedCorpus):
             for kind in ("speech", "noise", "music")
             for group in self._files_of(kind, split)
         ]
-        babbles = [("train", _BABBLE, i) for i in range(self.babbles)]
-        babbles += [("valid", _BABBLE, i) for i in range(self.babbles // 10)]
+        counts = {"train": self.babbles, "valid": self.babbles // 10}
+        babbles = [
+            (split, _BABBLE, i)
+            for split, count in counts.items()
+            if len(self.voices(split)) > 1
+            for i in range(count)
+        ]
         return groups + babbles + [("train", _COLOURED, i) for i in range(self.coloured)]
 
     def make(self, split: str, kind: Any, group: Any) -> tuple[Files, Entry]:
@@ -187,7 +206,7 @@ class VoicebankDemand(RecordedCorpus):
     train: int = option(0, "training files", least=0)
     valid: int = option(40, "validation files", least=0)
     test: int = option(240, "test files", least=0)
-    seconds: float = option(4.0, "shortest file", least=1.0)
+    seconds: float = option(4.0, "shortest file, to within a pause", least=1.0)
     room: float = option(0.0, "fraction of the files in rooms (needs pyroomacoustics)", least=0, most=1)
     damage: float = option(0.0, "fraction of the noisy files clipped, band-limited or coded", least=0, most=1)
     silent: float = option(0.0, "fraction of the files without speech", least=0, most=1)
@@ -199,7 +218,7 @@ class VoicebankDemand(RecordedCorpus):
         weights = np.sqrt([len(members) for members in voices.values()])
         speaker = str(rng.choice(list(voices), p=weights / weights.sum()))
         speech, names = self.utterance(voices[speaker], rng, self.seconds)
-        noise_name, noise = self.noise(split, index, len(speech), rng, speaker)
+        noise_name, noise = self.noise(split, index, len(speech), rng, [speaker])
         snr_db = float(rng.uniform(*((-5, 15) if split == "train" else (0, 10))))
         room, heard = None, speech
         if rng.random() < self.room:
@@ -211,7 +230,7 @@ class VoicebankDemand(RecordedCorpus):
         noisy, damage = heard + noise, None
         if rng.random() < self.damage:
             damage, noisy = damaged(noisy, self.sample_rate, rng)
-        gain = min(1.0, 0.99 / float(np.abs([speech, noisy]).max()))
+        gain = 0.99 / max(0.99, float(np.abs([speech, noisy]).max()))
         file = f"{speaker}_{index:04d}.wav"
         entry: Entry = {"file": file, "split": split, "speaker": speaker, "noise": noise_name}
         entry |= {"snr_db": snr_db, "room": room, "damage": damage, "silent": silent, "recordings": names}
@@ -235,7 +254,7 @@ class LibriMix(RecordedCorpus):
     train: int = option(400, "mixtures in train-100", least=0)
     valid: int = option(40, "mixtures in dev", least=0)
     test: int = option(60, "mixtures in test", least=0)
-    seconds: float = option(3.0, "shortest utterance", least=0.5)
+    seconds: float = option(3.0, "shortest utterance, to within a pause", least=0.5)
     speakers: int = option(2, "in a mixture", choices=(2, 3))
 
     @property
@@ -252,21 +271,20 @@ class LibriMix(RecordedCorpus):
     def make(self, split: str, index: int) -> tuple[Files, Entry]:
         """Make the sources of a mixture, rounded first, and their sums."""
         rng, voices = self.generator(_FILES, self.splits.index(split), index), self.voices(split)
-        if len(voices) < self.speakers:
-            raise ValueError(f"speakers={self.speakers}: '{split}' has the voices {', '.join(voices)} only")
         chosen = [str(name) for name in rng.permutation(list(voices))[: self.speakers]]
         spoken = [self.utterance(voices[name], rng, self.seconds) for name in chosen]
         frames = min(len(speech) for speech, _ in spoken)
-        noise_name, noise = self.noise(split, index, frames, rng, chosen[0])
+        noise_name, noise = self.noise(split, index, frames, rng, chosen)
         signals = [*(speech[:frames] for speech, _ in spoken), noise]
         levels = [*rng.uniform(-33, -25, self.speakers), rng.uniform(-38, -30)]
         parts = [at_rms(signal) * 10 ** (level / 20) for signal, level in zip(signals, levels, strict=True)]
-        gain = min(1.0, self.largest_peak / float(np.abs(parts).sum(0).max()))
+        gain = self.largest_peak / max(self.largest_peak, float(np.abs(parts).sum(0).max()))
         rounded = [pcm(gain * part) for part in parts]
         files = dict(zip(self.mixtures["mix_both"], rounded, strict=True))
         for mixture, held in self.mixtures.items():
             files[mixture] = np.asarray(np.sum([files[part] for part in held], axis=0, dtype=np.int16))
-        name = "_".join(f"{speaker}-{index:04d}" for speaker in chosen)
+        # readers of LibriMix tell the speakers by the _ and - of a name
+        name = "_".join(re.sub(r"[\W_]", "", speaker) + f"-{index:04d}" for speaker in chosen)
         entry: Entry = {"mixture_ID": name, "subset": _LIBRIMIX_SUBSETS[split], "speakers": chosen}
         entry |= {"noise": noise_name, "frames": frames, "recordings": [names for _, names in spoken]}
         return {self._path(entry, kind): samples for kind, samples in files.items()}, entry
@@ -335,9 +353,13 @@ def _recordings(root: str) -> list[Recording]:
 
 
 @cache
+def _size(recording: Recording) -> tuple[int, int]:
+    return recording_size(recording)
+
+
 def _seconds(recording: Recording) -> float:
-    samples, rate = read_recording(recording)
-    return len(samples) / rate
+    frames, rate = _size(recording)
+    return frames / rate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
