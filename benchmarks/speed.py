@@ -3,6 +3,7 @@
     python benchmarks/speed.py metrics                     # DNSMOS against `speechmos`, PESQ in processes
     python benchmarks/speed.py options [URI ...]           # mixed precision and compiling against none
     python benchmarks/speed.py models [MODEL ...] [--time] # parameters, arithmetic, real-time factor
+    python benchmarks/speed.py pretrained                  # the separators inside wheels: docs/separators.md
     python benchmarks/speed.py refinement [...]            # `encore.refine` against the published loop
     python benchmarks/speed.py training [...]              # training against asteroid's own
     python benchmarks/speed.py long_file [...]             # memory of infer.py on an hour and on 30 s
@@ -20,6 +21,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,7 @@ from encore.models import load_separator
 from encore.models.acceleration import accelerate
 from encore.models.checkpoint import instantiate
 from encore.models.costs import macs_per_second, parameters
+from encore.models.pretrained.registry import LOADERS
 
 ACCELERATED: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
@@ -187,6 +190,36 @@ def models(
     print_table(rows)
 
 
+@torch.inference_mode()
+def pretrained(*, seconds: float = 47.5, repeats: int = 3) -> None:
+    """Count and time the separators inside wheels, in one thread: the table of docs/separators.md.
+
+    The length is four segments of Spleeter. The real-time factor is the CPU's time, not the clock's, of the
+    fastest call: other processes disturb it least. Latency and licences are those of the registry.
+    """
+    torch.set_num_threads(1)
+    rows = []
+    for loader in LOADERS.values():
+        for facts in loader.facts:
+            separator = load_separator(facts.uri)
+            rate, channels = separator.sample_rate, separator.channels
+            noise = 0.1 * torch.randn(1, channels, round(seconds * rate))
+            took = []
+            for _ in range(repeats):
+                start = process_time()
+                separator(noise)
+                took.append(process_time() - start)
+            measured = facts._replace(
+                sample_rate=rate,
+                sources=separator.sources,
+                parameters=parameters(separator) / 1e6,
+                macs=macs_per_second(separator, seconds=seconds) / 1e6,
+                real_time_factor=min(took) / seconds,
+            )
+            rows.append({**measured.row(), "install": f"`{loader.install}`"})
+    print_table(rows)
+
+
 def long_file(
     *option: str, minutes: int = 60, sample_rate: int = 16000, channels: int = 1, reference: bool = False
 ) -> None:
@@ -232,6 +265,7 @@ def main() -> None:
     subcommand(subjects, "metrics", metrics)
     subcommand(subjects, "options", options)
     subcommand(subjects, "models", models)
+    subcommand(subjects, "pretrained", pretrained)
     subcommand(subjects, "refinement", speed_refinement.refinement)
     subcommand(subjects, "training", speed_training.training)
     subcommand(subjects, "long_file", long_file)

@@ -41,17 +41,14 @@ pip install "encore-separation[metrics]"
         raise _missing(module, needed_by, extra, install) from None
 
 
-def packaged_file(
-    package: str, name: str, *, needed_by: str, extra: str | None = None, install: str | None = None
-) -> Path:
+def packaged_file(package: str, name: str, *, needed_by: str, install: str) -> Path:
     """Find a file of an installed package, of which no code is run.
 
     Args:
         package: Its import name, dotted for one in a namespace, such as ``"livekit"``.
         name: The file's path below the package's folder.
-        needed_by: See `require`; so are ``extra`` and ``install``.
-        extra: The extra of this project that installs the package.
-        install: What to type instead, for a package that no extra holds.
+        needed_by: What cannot be used without it, as the user names it.
+        install: What installs the package.
 
     Raises:
         MissingPackageError: If the package is not installed.
@@ -59,12 +56,11 @@ def packaged_file(
     """
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise _missing(package, needed_by, extra, install)
+        raise _missing(package, needed_by, None, install)
     for folder in spec.submodule_search_locations:
         if (path := Path(folder, name)).is_file():
             return path
-    advice = install or "install another version"
-    raise ValueError(f"package {package} holds no {name}, which {needed_by} needs: {advice}")
+    raise ValueError(f"package {package} holds no {name}, which {needed_by} needs: {install}")
 
 
 def _missing(module: str, needed_by: str, extra: str | None, install: str | None) -> MissingPackageError:

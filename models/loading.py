@@ -99,16 +99,16 @@ def _open(text: str | Path) -> nn.Module:
     """Open the network of a URI as its loader returns it, and apply the options that every scheme takes."""
     uri = parse_uri(text)
     if not uri.scheme and not Path(uri.rest).is_file():
-        raise FileNotFoundError(
-            f"'{uri.rest}' does not exist or is not a file: check the path, or write scheme:name with one of "
-            f"{', '.join(LOADERS)}"
-        )
+        advice = f"check the path, or write scheme:name with one of {', '.join(LOADERS)}"
+        if uri.rest in LOADERS:
+            advice = f"for the scheme write a colon, as in {LOADERS[uri.rest].example}"
+        raise FileNotFoundError(f"'{uri.rest}' does not exist or is not a file: {advice}")
     scheme = uri.scheme or scheme_of_file(Path(uri.rest))
     check_scheme(uri, scheme, LOADERS)
     loader = LOADERS[scheme]
     # what is installed is imported by the opener, if at all: some packages only hold weights
-    if loader.package is not None and not loader.installed:
-        require(loader.package, needed_by=f"uri='{text}'", extra=loader.extra, install=loader.install)
+    if loader.missing is not None:
+        require(loader.missing, needed_by=f"uri='{text}'", install=loader.install)
     opener = loader.function()
     own, common = option_types(opener), option_types(_with_common_options)
     options = convert_options(uri, opener, common)

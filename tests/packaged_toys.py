@@ -26,7 +26,7 @@ Array = NDArray[np.float32]
 def wheel_file(package: str, name: str) -> Path:
     """A file of an installed wheel; skips the test without it."""
     try:
-        return packaged_file(package, name, needed_by="this test")
+        return packaged_file(package, name, needed_by="this test", install="make setup")
     except MissingPackageError as error:
         pytest.skip(str(error))
 

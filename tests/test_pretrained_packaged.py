@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -14,13 +17,19 @@ from packaged_toys import spleeter_own, wheel_file
 from pretrained_toys import FAMILIES, Trap, fails
 from speech_toys import noise_like, noisy, voices
 
+import encore
 from encore.common.files import read_safely
 from encore.models import load_separator
+from encore.models.costs import macs_per_second, parameters
 from encore.models.pretrained.deepfilternet_network import running_mean
 from encore.models.pretrained.nsnet2 import NSNet2
+from encore.models.pretrained.registry import LOADERS, Facts, Loader
 from encore.models.pretrained.spleeter import ARRAYS
+from encore.reporting.tables import to_markdown
 
 DENOISERS = ("dtln", "gtcrn", "deepfilternet", "convtasnet")
+FACTS = [(loader, facts) for loader in LOADERS.values() for facts in loader.facts]
+ROOT = Path(encore.__file__).parent
 NSNET2 = ("nsnet2", "nsnet2_48k")
 
 
@@ -136,3 +145,34 @@ def test_rnnoise_is_copied_and_pickled_without_its_library() -> None:
     twin = pickle.loads(pickle.dumps(copy.deepcopy(separator)))
     noise = noise_like(torch.zeros(1, 1, 4800), 0.1)
     assert torch.equal(twin(noise), separator(noise))
+
+
+@pytest.mark.parametrize(("loader", "facts"), FACTS, ids=[facts.uri for _, facts in FACTS])
+def test_the_facts_of_a_network_are_those_counted(loader: Loader, facts: Facts) -> None:
+    if loader.missing is not None:
+        pytest.skip(loader.install)
+    separator = load_separator(facts.uri)
+    counted = facts._replace(
+        sample_rate=separator.sample_rate, sources=separator.sources, parameters=parameters(separator) / 1e6
+    )
+    # autocast does not know the meta device; RNNoise's operations are not torch's
+    network = separator if facts.uri == "deepfilternet:" else separator.to("meta")
+    counted = counted._replace(macs=macs_per_second(network, seconds=47.5 if facts.macs else 0.1) / 1e6)
+    assert counted.row() == facts.row()
+
+
+def test_the_table_of_the_documentation_is_that_of_the_registry() -> None:
+    rows = [{**facts.row(), "install": f"`{loader.install}`"} for loader, facts in FACTS]
+    assert to_markdown(pd.DataFrame(rows)) in (ROOT / "docs/separators.md").read_text()
+
+
+def test_what_a_remedy_installs_is_what_is_needed_and_is_pinned() -> None:
+    pinned = {line.split(" ;")[0] for line in (ROOT / "requirements.txt").read_text().splitlines()}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for loader in LOADERS.values():
+        alone = re.findall(r"--no-deps (\S+)", loader.install)
+        assert pinned.issuperset(alone)
+        for extra in re.findall(r"encore-separation\[(\w+)\]", loader.install):
+            names = {re.split("[=<>]", requirement)[0] for requirement in [*extras[extra], *alone]}
+            assert names.issuperset(name.replace("_", "-") for name in loader.packages)
+            assert {pin.split("==")[0] for pin in pinned} >= names

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from encore.common.uri import parse_uri
 from encore.metrics import EXTERNAL_METRICS
 from encore.models import load_separator
 from encore.models.pretrained import registry
-from encore.models.pretrained.registry import LOADERS, Loader
+from encore.models.pretrained.registry import LOADERS, describe_loaders
 from encore.models.separators.contract import AdaptedSeparator
 from encore.models.wrappers import LeastSquares, Resampled
 
@@ -55,6 +56,11 @@ def test_mistakes_name_the_nearest_right_value(tmp_path: Path) -> None:
     uri = open_onnx(tmp_path).uri
     fails("asteroids:x", "uri='asteroids:x' has the unknown scheme 'asteroids': use asteroid, or a path")
     fails("https://x.org/a", "is an address: download the file and give its path")
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"'spleeter' does not .*: for the scheme write a colon, as in spleeter:2stems$",
+    ):
+        load_separator("spleeter")
     fails("zzz:x", "has the unknown scheme 'zzz': use asteroid, bs_roformer, ")
     fails(f"{uri}?sample_rat=8000", "has the unknown option 'sample_rat': use sample_rate")
     fails(f"{uri}?weights=x", "has the unknown option 'weights': use channels, layout, level, ")
@@ -71,21 +77,29 @@ def test_mistakes_name_the_nearest_right_value(tmp_path: Path) -> None:
     fails(f"{file_uri}?sources=a,b", "names 2, but the separator estimates 1 (speech)")
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    loader = Loader(opener="x:y", summary="", example="", package="no_such_package", extra="pretrained")
-    monkeypatch.setitem(registry.LOADERS, "absent", loader)
-    command = 'pip install "encore-separation[pretrained]"'
-    fails("absent:x", f"uri='absent:x' needs the package no_such_package: {command}")
-    if not LOADERS["espnet"].installed:
-        fails("espnet:x", "needs the package espnet2: pip install espnet espnet_model_zoo")
+@pytest.mark.parametrize("scheme", [scheme for scheme, loader in LOADERS.items() if loader.packages])
+def test_a_missing_package_is_named_with_what_installs_it(
+    scheme: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loader = replace(LOADERS[scheme], packages=(*LOADERS[scheme].packages[:-1], "no_such_package"))
+    monkeypatch.setitem(registry.LOADERS, scheme, loader)
+    missing = loader.missing
+    fails(f"{scheme}:x", f"uri='{scheme}:x' needs the package {missing}: {loader.install}")
+    with pytest.raises(SystemExit):
+        infer.main(["--list-separators"])
+    assert capsys.readouterr().out.count(f"[not installed: {loader.install}]") >= 1
+    assert infer.main(["README.md", "-o", "none", "--separator", f"{scheme}:x"]) == 1
+    assert (
+        capsys.readouterr().err == f"error: uri='{scheme}:x' needs the package {missing}: {loader.install}\n"
+    )
 
 
 def test_no_package_is_imported_before_its_scheme_is_used() -> None:
     code = (
         "import sys; from encore.models import load_separator;"
-        "from encore.models.pretrained.registry import describe_loaders;"
+        "from encore.models.pretrained.registry import LOADERS, describe_loaders;"
         "describe_loaders(); load_separator();"
-        "names = 'asteroid lightning demucs bs_roformer onnxruntime huggingface_hub espnet2'.split();"
+        "names = ['lightning'] + [p for loader in LOADERS.values() for p in loader.packages];"
         "print(sorted(sys.modules.keys() & names))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -101,7 +115,19 @@ def test_the_loaders_are_listed(arguments: list[str], capsys: pytest.CaptureFixt
     for scheme, loader in LOADERS.items():
         assert f"{scheme}:" in printed
         assert loader.example in printed
-        assert ("not installed" in printed.split(f"{scheme}:", 1)[1].split("\n")[0]) == (not loader.installed)
+    missing = [loader for loader in LOADERS.values() if loader.missing is not None]
+    assert printed.count("not installed") == len(missing)
+
+
+def test_the_list_has_at_most_110_columns_with_nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme, loader in LOADERS.items():
+        if loader.packages:
+            monkeypatch.setitem(registry.LOADERS, scheme, replace(loader, packages=("no_such_package",)))
+    lines = describe_loaders().splitlines()
+    assert sum("[not installed: pip install" in line for line in lines) == sum(
+        bool(loader.packages) for loader in LOADERS.values()
+    )
+    assert max(map(len, lines)) <= 110
 
 
 def test_prefetching_says_what_it_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

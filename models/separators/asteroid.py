@@ -17,8 +17,11 @@ from encore.models.separators.contract import AdaptedSeparator
 ARCHITECTURES = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
 """The classes of ``asteroid.models`` that map waveforms to waveforms and build on today's torch."""
 
-INSTALL = "pip install asteroid-filterbanks huggingface-hub && pip install --no-deps asteroid==0.7.0"
+WITHOUT_DEPENDENCIES = "pip install --no-deps asteroid==0.7.0"
 """What installs asteroid beside this project: it declares torchmetrics<=0.11.4 but imports none of it."""
+
+INSTALL = f"pip install asteroid-filterbanks huggingface-hub && {WITHOUT_DEPENDENCIES}"
+"""What installs asteroid, and what it imports."""
 
 _PAD_THEMSELVES = frozenset({"SuDORMRFImprovedNet", "SuDORMRFNet"})
 _SET_BY_THE_ADAPTER = {"n_src": "sources", "sample_rate": "sample_rate"}
