@@ -59,7 +59,7 @@ _NO_SPEECH = r"silence/|beep|tone|tt-monkeys|glorious|confbridge-(join|leave)\."
 # English and Spanish prompts are spoken by one woman; a language's volunteers may speak in two packages
 _LANGUAGES: tuple[tuple[str, Split], ...] = ((r"-(it|da|uk|de)$", "test"), (r"-(lt|ro)$", "valid"))
 # voices whose pauses are less than 30 dB below their speech, and the same Serbian recordings once more
-_LEFT_OUT = r"^(ar|cs|en|fr|he|hu|sr@\w+)/"
+_LEFT_OUT = r"^(ar|cs|en|fr|gl|he|hu|sr@\w+)/"
 # OpenSFX's sounds cut from one original, as their authors state: other splits than a hash would deal, and
 # those whose original is heard in "test" too
 _SAME_ORIGINAL: tuple[str, Split] = (r"[Cc]rash\"|Steam (engine|train)|Sugar mine|Toy factory", "train")
