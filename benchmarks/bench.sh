@@ -16,8 +16,7 @@ echo "## metrics"
 $python benchmarks/speed.py metrics --repeats 3
 echo
 echo "## quality against separator calls"
-test -f $data/manifest.jsonl ||
-  $python -m encore.synthetic_corpora voicebank_demand $data --train 16 --test 8 --sample-rate 16000 --seed 3
+test -f $data/recordings.jsonl || $python -m encore.data.recordings voicebank_demand $data --valid 8 --test 8 --seed 3
 $python benchmarks/search_front.py --data $data -o outputs/bench --guides si_sdr --items 6 --valid-items 6 \
   --fitted-steps 8 --leave-out slopes
 echo "drawn in outputs/bench/front_si_sdr.png"

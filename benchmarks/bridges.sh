@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The tables of bridges in docs/results.md, from nothing: six trainings of 9 to 25 minutes on one core each, with one
 # network and the same data, two distillations, all multi-step methods on them, and the theory of each. Two to three hours
-# on 2 cores; finished runs are skipped.
+# on 2 cores; finished runs are skipped. ROOT is the folder of the packages of recordings (docs/recordings.md); without
+# it the sample is used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -27,8 +28,8 @@ theory() { # name, options...
     separator=${SEPARATOR:-outputs/$1/checkpoints/last.ckpt} name=theory_$1 ckpt=last "${@:2}"
 }
 
-test -f $speech/manifest.jsonl ||
-  $python -m encore.synthetic_corpora voicebank_demand $speech --train 1200 --test 60 --sample-rate 16000 --seed 0
+test -f $speech/recordings.jsonl ||
+  $python -m encore.data.recordings voicebank_demand $speech --train 1200 --valid 40 --test 60 --seed 0 ${ROOT:+--root $ROOT}
 
 plain="module.mixing.linear_path=0 module.mixing.estimate_path=0"
 # two at a time, one core each
@@ -39,8 +40,22 @@ brownian="model/bridge=brownian model.bridge.g=0.5 model.domain=waveform module/
 train b_wave bridge_bsrnn_speech bridge 1200 $plain $brownian &
 train p_plain bsrnn_speech separation 1200 $plain &
 wait
-# the Schroedinger bridge with what is known of its states beforehand: their second moments in datasets/vbd
-linear='{_target_: encore.models.denoisers.preconditioning.LinearEstimate, source: 0.0103, mixture: 0.0165, covariance: 0.0097}'
+# the Schroedinger bridge with what is known of its states beforehand: their second moments
+moments=$(PYTHONPATH=benchmarks $python - $speech outputs/b_sb/checkpoints/last.ckpt <<'END'
+import sys
+
+from shared import corpus_items
+
+from encore.models.checkpoint import load_checkpoint
+
+bridge, sums = load_checkpoint(sys.argv[2]), []
+for mixture, source in corpus_items(sys.argv[1], "train", 200, 16000):
+    x, s = (bridge.encode(own[:, None], bridge.level(mixture)) for own in (mixture, source))
+    sums.append([float(value.real.mean()) for value in (s * s.conj(), x * x.conj(), s * x.conj())])
+print("source: {:.4f}, mixture: {:.4f}, covariance: {:.4f}".format(*(sum(own) / len(sums) for own in zip(*sums))))
+END
+)
+linear="{_target_: encore.models.denoisers.preconditioning.LinearEstimate, $moments}"
 train b_pre bridge_bsrnn_speech bridge 1200 $plain "model.preconditioning=$linear"
 # a step of the multi-step objective costs three: a third of the steps
 train p_unrolled bsrnn_speech separation 400 module.mixing.linear_path=0.25 module.mixing.estimate_path=0 \

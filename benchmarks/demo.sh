@@ -9,8 +9,8 @@ rm -rf $run
 
 step() { printf '\n== %s\n   %s\n' "$1" "${*:2}"; "${@:2}"; }
 
-step "1/4 write a small corpus: synthetic voices and noises, test ones unseen in training" \
-  $python -m encore.synthetic_corpora voicebank_demand $data --train 240 --test 12 --sample-rate 16000 --seed 1 --overwrite
+step "1/4 write a small corpus of the recordings that come with Encore, test voices and noises unseen in training" \
+  $python -m encore.data.recordings voicebank_demand $data --train 240 --valid 12 --test 12 --seed 1 --overwrite
 
 step "2/4 train the smallest band-split RNN, then validate it once and in several steps" \
   $python train.py experiment=speech_denoising model=bsrnn_xtiny data.root=$data name=demo \
@@ -18,7 +18,7 @@ step "2/4 train the smallest band-split RNN, then validate it once and in severa
   callbacks.multi_step.methods.dnsmos_ovrl.items=4
 
 step "3/4 refine a folder of unseen noisy files with the shipped separator, guided by DNSMOS" \
-  $python infer.py $data/noisy_testset_wav -o $run/files --reference $data/clean_testset_wav
+  $python infer.py $data/test/noisy -o $run/files --reference $data/test/clean
 
 step "4/4 put everything side by side" \
   $python report.py $run $run/files -o $run/report

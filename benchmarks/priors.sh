@@ -2,6 +2,7 @@
 # Everything about source priors in docs/results.md, from nothing; what is done is skipped.
 #   benchmarks/priors.sh         tiny priors, 1 s at 8 kHz, 12 classes of sound, 8 mixtures a task: many hours on 2 cores
 #   benchmarks/priors.sh large   the published sizes: 16 kHz, 4 s, 400 mixtures a task; for a GPU
+# ROOT is the folder of the packages of recordings (docs/recordings.md): a voice of the sample has ten at most.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -9,7 +10,7 @@ size=${1:-tiny}
 classes="Acoustic_guitar Applause Bass_drum Cowbell Flute Glockenspiel Gong Keys_jangling Knock Snare_drum Telephone Trumpet"
 
 if [ "$size" = large ]; then
-  # all classes that the synthesised corpus has; the real one has 41: data.classes as configured
+  # all classes that the synthetic corpus has; the real one has 41: data.classes as configured
   classes=$(cut -d, -f2 datasets/fsd/FSDKaggle2018.meta/train_post_competition.csv 2>/dev/null | tail -n +2 | sort -u | tr '\n' ' ')
   rate=16000 seconds=4 count=400 more=400 device=cuda
   training="data.batch_size=16 data.num_workers=8 trainer.max_steps=200000 trainer.precision=bf16-mixed"
@@ -24,8 +25,9 @@ else
   written=1600
 fi
 
-test -f datasets/vctk/utterances.jsonl ||
-  $python -m encore.synthetic_corpora vctk datasets/vctk --speakers 40 --utterances 60 --sample-rate 16000
+test -f datasets/vctk/recordings.jsonl ||
+  $python -m encore.data.recordings vctk datasets/vctk --root ${ROOT:?is the folder of packages of recordings, see docs/recordings.md}
+tested=$(grep -c '  test  ' datasets/vctk/speaker-info.txt)
 test -f datasets/fsd/clips.jsonl ||
   $python -m encore.synthetic_corpora fsdkaggle2018 datasets/fsd --train 80 --test 15 --sample-rate 16000
 
@@ -34,8 +36,8 @@ train() { # name, options...
   OMP_NUM_THREADS=1 $python train.py name=$1_$size ckpt=last data.sample_rate=$rate data.segment_seconds=$seconds "${@:2}"
 }
 mix() { # task, folder, options...
-  test -d $2 || $python -m encore.data.mixture_recipes $1 $2 --speech datasets/vctk --sounds datasets/fsd --classes $classes \
-    --seconds $seconds --sample-rate $rate "${@:3}"
+  test -d $2 || $python -m encore.data.mixture_recipes $1 $2 --speech datasets/vctk --test-speakers $tested \
+    --sounds datasets/fsd --classes $classes --seconds $seconds --sample-rate $rate "${@:3}"
 }
 # separators of mixtures of the same recordings, as many as the priors are trained on segments
 supervise() { # task, sources, options...
@@ -45,7 +47,7 @@ supervise() { # task, sources, options...
   train supervised_$1 data=manifest data.train.path=datasets/tasks_$size/$1_train/manifest.jsonl data.test=null \
     data.valid.path=datasets/tasks_$size/$1_valid/manifest.jsonl data.root=datasets/tasks_$size "data.sources=[$2]" module.mixing.snr_db=null $supervised "${@:3}"
 }
-train prior_speech experiment=prior_speech model=prior_$size data.root=datasets/vctk $training &
+train prior_speech experiment=prior_speech model=prior_$size data.root=datasets/vctk data.train.test_speakers=$tested $training &
 train prior_sound experiment=prior_sound model=prior_$size data.root=datasets/fsd "data.classes=[$(echo $classes | tr ' ' ,)]" $training &
 wait
 supervise speech_sound speech,sound &

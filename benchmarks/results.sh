@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tables of docs/results.md, from nothing: corpus, trainings, evaluation. Every stage is skipped where its
-# result exists, so an interrupted run goes on (trainings from their last checkpoint).
+# result exists, so an interrupted run goes on (trainings from their last checkpoint). ROOT is the folder of the packages
+# of recordings (docs/recordings.md); without it the sample is used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -23,7 +24,7 @@ evaluate() { # separator, corpus, name of the result, options...
 }
 
 corpus() { # folder, options...
-  test -f $1/manifest.jsonl || $python -m encore.synthetic_corpora voicebank_demand $1 --sample-rate 16000 "${@:2}"
+  test -f $1/recordings.jsonl || $python -m encore.data.recordings voicebank_demand $1 ${ROOT:+--root $ROOT} "${@:2}"
 }
 
 last() {
@@ -34,10 +35,8 @@ no_pesq="methods.pesq=null"
 only_si_sdr="$no_pesq methods.dnsmos_ovrl=null metrics=[si_sdr]"
 few_metrics="$no_pesq metrics=[si_sdr,pesq,stoi,dnsmos_ovrl]"
 
-corpus $data --train 1200 --test 60 --seed 0
-# a synthesiser that training never hears, and rooms; the former needs the program flite
-corpus ${data}_flite --train 24 --test 60 --seed 0 --synthesiser flite
-corpus ${data}_room --train 2 --test 30 --seed 1 --room 1
+corpus $data --train 1200 --valid 40 --test 60 --seed 0
+corpus ${data}_room --valid 0 --test 30 --seed 1 --room 1
 
 # the shipped separator: one pass, then two stages with the multi-step objective, then two with the best of two blends
 train speech_denoiser_stage1 speech_denoising 2500
@@ -48,8 +47,7 @@ train speech_denoiser speech_denoising_guided 400 init=$(last speech_denoiser_st
 # gains more from refinement, and is worse before and after it
 train speech_denoiser_refining speech_denoising_guided 280 init=$(last speech_denoiser) module.mixing.candidates=4 \
   module.mixing.first_weight=0.1
-evaluate speech_denoiser_refining ${data}_flite speech_denoiser_refining $only_si_sdr
-evaluate speech_denoiser ${data}_flite speech_denoiser_flite methods.dnsmos_ovrl.items=20
+evaluate speech_denoiser_refining $data speech_denoiser_refining $only_si_sdr
 evaluate speech_denoiser $data speech_denoiser methods.dnsmos_ovrl.items=20
 evaluate speech_denoiser ${data}_room speech_denoiser_room $no_pesq
 
@@ -58,14 +56,14 @@ MODEL=conv_tasnet_tiny train conv_tasnet_tiny speech_denoising 500 module.optimi
   module.scheduler.steps=1200
 for size in 16x2 24x3 32x4; do
   train size_$size speech_denoising 600 model.features=${size%x*} model.layers=${size#*x}
-  evaluate size_$size ${data}_flite size_$size $few_metrics items=30 methods.dnsmos_ovrl.items=12
+  evaluate size_$size $data size_$size $few_metrics items=30 methods.dnsmos_ovrl.items=12
 done
 $python report.py $results/size_* -o $results/sizes
-front="$python benchmarks/search_front.py --data ${data}_flite --leave-out slopes --valid-items 5 --fitted-steps 8"
+front="$python benchmarks/search_front.py --data $data --leave-out slopes --fitted-steps 8"
 $front -o $results/front_speech_denoiser --separator $(last speech_denoiser) --guides si_sdr --items 30
 $front -o $results/front_dnsmos --separator $(last speech_denoiser) --guides dnsmos_ovrl --items 16
 $front -o $results/front_conv_tasnet_tiny --separator $(last conv_tasnet_tiny) --guides si_sdr --items 30 --valid-items 8
-speed="$python benchmarks/speed.py refinement --data ${data}_flite --separator"
+speed="$python benchmarks/speed.py refinement --data $data --separator"
 $speed $(last speech_denoiser) --items 12 --guides si_sdr
 $speed $(last speech_denoiser) --items 3 --guides pesq
 $speed $(last speech_denoiser) --items 1 --guides dnsmos_ovrl

@@ -1,6 +1,6 @@
 """Draw quality against separator calls: every search, the exhaustive grid, and schedules without a guide.
 
-    python benchmarks/search_front.py --data datasets/vbd_flite -o outputs/results/front [--separator URI]
+    python benchmarks/search_front.py --data datasets/vbd -o outputs/results/front [--separator URI]
         [--guides si_sdr dnsmos_ovrl] [--items 30]
 
 The test items of a corpus are refined by every search under every guide; schedules are fitted on its

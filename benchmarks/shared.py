@@ -17,9 +17,8 @@ from torch import Tensor
 
 from encore.data.corpora import evenly_spaced, voicebank_demand
 from encore.data.dataset import SegmentDataset
+from encore.data.recording_sources import find_recordings, read_at
 from encore.reporting.tables import to_markdown
-from encore.synthetic_corpora.noise import NOISES, draw_noise
-from encore.synthetic_corpora.speech import draw_utterance, draw_voice
 
 Pair = tuple[Tensor, Tensor]
 """A mixture and its reference, ``(1, 1, t)``."""
@@ -64,12 +63,12 @@ def print_table(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def noisy_speech(seed: int, seconds: float, sample_rate: int) -> Pair:
-    """Return a mixture and its reference: one voice in one kind of noise at 5 dB."""
-    rng = np.random.default_rng(seed)
-    frames = round(seconds * sample_rate)
-    speech = np.resize(draw_utterance(draw_voice(rng), sample_rate, rng)[1], frames)
+    """Return a mixture and its reference: a test recording of the sample, repeated, in a noise at 5 dB."""
+    tested = [own for own in find_recordings() if own.split == "test"]
+    kinds = [[own for own in tested if own.kind == kind] for kind in ("speech", "noise")]
+    signals = (read_at(own[seed % len(own)], sample_rate).numpy() for own in kinds)
+    speech, noise = (np.resize(signal, round(seconds * sample_rate)) for signal in signals)
     speech = 0.05 * speech / np.std(speech)
-    noise = draw_noise(sorted(NOISES)[seed % len(NOISES)], frames, sample_rate, rng)
     noise = noise * np.linalg.norm(speech) / np.linalg.norm(noise) * 10 ** (-5 / 20)
     mixture, reference = (torch.from_numpy(own).float()[None, None] for own in (speech + noise, speech))
     return mixture, reference

@@ -228,7 +228,7 @@ def long_file(
     Its options follow ``--``, by default --guide dnsmos_ovrl --steps 1 --candidates 2; ``--reference`` gives
     it the clean file, for oracles.
 
-    Noisy synthetic speech, 20 voices and noises in changing order, is written to a temporary folder, 30 s and
+    Noisy speech, 20 mixtures in changing order, is written to a temporary folder, 30 s and
     the given minutes. Printed are the largest memory that the process held, Python and torch included, and
     the seconds of work per second of audio of the long file. The goal for an hour is below 2048 MiB more.
     """
