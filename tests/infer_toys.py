@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 import torch
+from speech_toys import voices
 
 from encore import infer
 from encore.models.checkpoint import save_separator
@@ -35,11 +36,10 @@ def separator_file(
 
 
 def signals(frames: int, rate: int, channels: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Clean and noisy ``(time, channel)``."""
+    """Clean and noisy speech ``(time, channel)``, another voice in each channel."""
     generator = np.random.default_rng(seed)
-    time_axis = np.arange(frames)[:, None] / rate
-    clean = 0.2 * np.sin(2 * np.pi * (300 + 40 * np.arange(channels)) * time_axis)
-    return clean, clean + 0.05 * generator.standard_normal((frames, channels))
+    clean = voices(channels, seconds=frames / rate, rate=rate).double().numpy().T
+    return clean, clean + 0.02 * generator.standard_normal((frames, channels))
 
 
 def write_pair(

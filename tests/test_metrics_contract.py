@@ -27,7 +27,6 @@ from encore.metrics import (
     stoi,
     usdr,
 )
-from encore.metrics.blind import DNSMOS_NAMES
 from encore.metrics.table import TABLE
 
 REFERENCES = voices(3, 2, 2)
@@ -73,8 +72,8 @@ def score_of_noisy(name: str) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_noise_costs_and_silence_and_broken_samples_have_no_score(name: str) -> None:
     own, some, much = scores(name, ideal(name)), score_of_noisy(name), scores(name, noisy(ideal(name), 0.1))
-    # networks score synthetic voices roughly
-    assert own.mean() > some.mean() if name in DNSMOS_NAMES else (own > some).all()
+    # a noise 14 dB below speech does not always change how the speech itself is rated
+    assert own.mean() > some.mean() if name == "dnsmos_sig" else (own > some).all()
     assert (some.mean(1) > much.mean(1)).all()
     spoiled = noisy(ideal(name))
     spoiled[0] = 0  # a separator that returns zeros loses
