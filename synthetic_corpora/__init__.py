@@ -1,4 +1,4 @@
-"""Speech, noise, songs and whole corpora made from a seed; ``python -m encore.synthetic_corpora --help``."""
+"""Songs, sound events and corpora of them made from a seed; ``python -m encore.synthetic_corpora --help``."""
 
 from __future__ import annotations
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from encore.data.corpus_writer import Corpus, run
 from encore.synthetic_corpora.sound_corpora import FsdKaggle2018, Musdb18Hq
-from encore.synthetic_corpora.speech_corpora import LibriMix, Vctk, VoicebankDemand
 
-CORPORA: tuple[type[Corpus], ...] = (VoicebankDemand, LibriMix, Vctk, Musdb18Hq, FsdKaggle2018)
+CORPORA: tuple[type[Corpus], ...] = (Musdb18Hq, FsdKaggle2018)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Signal tools that speech, noises, sound events and songs are made with; a signal is ``(time,)``."""
+"""Signal tools that sound events and songs are made with; a signal is ``(time,)``."""
 
 from __future__ import annotations
 
@@ -36,23 +36,14 @@ def slow_walk(frames: int, sample_rate: int, rng: Rng, per_second: float) -> Flo
     return knots[left] * (1 - weight) + knots[left + 1] * weight
 
 
-def swell(frames: int, sample_rate: int, rng: Rng, depth_db: float, per_second: float) -> FloatArray:
-    """Draw a positive gain that wanders with a standard deviation of ``depth_db`` dB."""
-    return 10 ** (depth_db * slow_walk(frames, sample_rate, rng, per_second) / 20)
-
-
-def equalize(
-    signal: FloatArray, sample_rate: int, slope_db: float = 0.0, bumps_db: ArrayLike = 0.0
-) -> FloatArray:
+def equalize(signal: FloatArray, sample_rate: int, slope_db: float, bumps_db: FloatArray) -> FloatArray:
     """Tilt a spectrum from 100 Hz to 8 kHz by dB per octave, and remove what is below 20 to 40 Hz.
 
     ``bumps_db`` are further gains at each octave from 62.5 Hz to 16 kHz, nine values.
     """
-    if signal.size == 0:
-        return signal
     frequency = np.fft.rfftfreq(signal.size, 1 / sample_rate)
     octaves = np.log2(np.clip(frequency, 100, 8000) / 1000)
-    gain_db = slope_db * octaves + np.interp(octaves, _BUMPS, np.broadcast_to(bumps_db, _BUMPS.shape))
+    gain_db = slope_db * octaves + np.interp(octaves, _BUMPS, bumps_db)
     gain = 10 ** (gain_db / 20) * np.clip((frequency - 20) / 20, 0, 1)
     return np.fft.irfft(np.fft.rfft(signal) * gain, signal.size)
 
@@ -68,10 +59,9 @@ def shaped(frames: int, sample_rate: int, rng: Rng, slope_db: float) -> FloatArr
 
 def filtered(signal: FloatArray, sample_rate: int, low: float, high: float) -> FloatArray:
     """Keep what is above ``low`` and below ``high`` Hz."""
-    if low > 0:
-        signal = sosfilt(
-            butter(2, min(low, 0.45 * sample_rate), "highpass", fs=sample_rate, output="sos"), signal
-        )
+    signal = sosfilt(
+        butter(2, min(low, 0.45 * sample_rate), "highpass", fs=sample_rate, output="sos"), signal
+    )
     if high < 0.48 * sample_rate:
         signal = sosfilt(butter(2, high, "lowpass", fs=sample_rate, output="sos"), signal)
     return np.asarray(signal)

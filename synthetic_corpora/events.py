@@ -34,8 +34,8 @@ class Rhythm:
     regularity: float = 300.0
     pitches: int = 1
 
-    def draw(self, rng: Rng, seconds: float = LONGEST) -> list[Note]:
-        """Draw notes of a recording of some length, the first of them at 20 ms."""
+    def draw(self, rng: Rng) -> list[Note]:
+        """Draw notes of a recording of `LONGEST` seconds, the first of them at 20 ms."""
         count = 1 if rng.random() < self.single else int(rng.integers(2, self.most + 1))
         gaps = rng.gamma(self.regularity, 1 / self.regularity, count) / dsp.vary(rng, self.per_second)
         starts = 0.02 + np.cumsum(gaps) - gaps[0]
@@ -44,7 +44,7 @@ class Rhythm:
             hertz = hertz * 2 ** (_SCALE / 12)
         velocities = np.clip(rng.normal(0.75, 0.15, count), 0.2, 1.0)
         rows = zip(starts, np.clip(gaps, 0.08, 1.5), rng.choice(hertz, count), velocities, strict=True)
-        return [Note(*map(float, row)) for row in rows if row[0] < 0.85 * seconds]
+        return [Note(*map(float, row)) for row in rows if row[0] < 0.85 * LONGEST]
 
 
 EVENTS: dict[str, Rhythm] = {

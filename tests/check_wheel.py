@@ -99,7 +99,7 @@ def main() -> None:
         (folder / "work").mkdir()
         check_installation(scripts / "python", folder / "work")
         check_use(scripts, folder / "work")
-        extras = f"{wheel}[metrics,onnx,pretrained,synthesis]"
+        extras = f"{wheel}[metrics,onnx,pretrained,recordings]"
         run(scripts / "python", "-m", "pip", "install", "--dry-run", extras, folder=folder)
     print("the package installs and runs")
 
