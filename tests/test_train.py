@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import wandb
-from corpus_trees import libri2mix
+from corpus_trees import libri2mix, tree
 from train_toys import SMALL, train
 
 from encore.cli.overrides import CONFIGS, UserError, check_overrides
@@ -85,6 +85,10 @@ def test_every_experiment_runs_a_fast_dev_run(experiment: str, tmp_path: Path, c
     if experiment == "speaker_separation":
         corpus = tmp_path
         libri2mix(corpus, frames=4000)
+    if experiment == "recorded_denoising":
+        corpus = tmp_path
+        folders = [f"{split}/{kind}" for split in ("train", "valid") for kind in ("speech", "noise", "music")]
+        tree(corpus, folders, ["one"], frames=4000)
     options = [f"experiment={experiment}", "trainer.fast_dev_run=true", "name=run"]
     if experiment in ("bridge_speech", "bridge_distillation"):
         options += ["model=bridge_masks_tiny"]
