@@ -240,6 +240,18 @@ def test_librimix_is_found_by_our_reader_and_mixtures_are_sums_to_the_bit(rate: 
     assert set(pools) == {"carlo", "horizonsde"}
 
 
+def test_a_peak_above_the_largest_scales_all_parts_of_librimix_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = LibriMix(out=UNUSED)
+    plain = [np.asarray(part) for part in corpus.make("valid", 0)[0].values()]
+    monkeypatch.setattr(LibriMix, "largest_peak", 0.01)
+    scaled = [np.asarray(part) for part in corpus.make("valid", 0)[0].values()]
+    moved = [power_db(own) - power_db(other) for own, other in zip(scaled, plain, strict=True)]
+    assert len(moved) == 6
+    assert moved == pytest.approx([moved[0]] * 6, abs=0.05)
+    assert moved[0] < -10
+    assert 320 < max(np.abs(part.astype(int)).max() for part in scaled) <= 0.01 * 32768 + 2
+
+
 def test_babble_is_of_others_than_the_speakers_and_absent_without_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
