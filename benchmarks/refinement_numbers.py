@@ -52,7 +52,9 @@ def soft_mask(mixture: Tensor) -> Tensor:
 def results() -> dict[str, Refined]:
     """Run every case."""
     references, mixture = voices_in_noise()
-    denoiser, mask = (inference.batched(each, 4) for each in (encore.load_separator(), soft_mask))
+    denoiser, mask = (
+        inference.batched(each, 4) for each in (encore.load_separator("shipped:speech_denoiser"), soft_mask)
+    )
     oracle, dnsmos = (get_metric(name, sample_rate=RATE) for name in ("si_sdr", "dnsmos_ovrl"))
     one, both = (oracle.bind(references=own) for own in (references[:, :1], references))
     bare = {"include_estimate": True}

@@ -216,7 +216,7 @@ def pretrained(*, seconds: float = 47.5, repeats: int = 3) -> None:
                 macs=macs_per_second(separator, seconds=seconds) / 1e6,
                 real_time_factor=min(took) / seconds,
             )
-            rows.append({**measured.row(), "install": f"`{loader.install}`"})
+            rows.append({**measured.row(), "install": loader.remedy})
     print_table(rows)
 
 

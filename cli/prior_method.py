@@ -124,7 +124,7 @@ def _source_prior(name: str, model: DiffusionPrior, label: str | None, class_gui
 
 def shipped_priors() -> dict[str, Path]:
     """Return the priors that come with the package, by name."""
-    return {file.stem.removeprefix("prior_"): file for file in SHIPPED.parent.glob("prior_*.safetensors")}
+    return {file.stem.removeprefix("prior_"): file for file in SHIPPED.glob("prior_*.safetensors")}
 
 
 def _fitting_chain(loaded: Mapping[Path, DiffusionPrior], chosen: Diffusion | None) -> Diffusion:

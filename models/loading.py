@@ -18,8 +18,10 @@ from encore.models.separators.contract import check_description
 from encore.models.types import LoadedSeparator
 from encore.models.wrappers import LEVELS, PerSource, Resampled
 
-SHIPPED = Path(__file__).parent / "shipped" / "speech_denoiser.safetensors"
-"""The separator that comes with the package: 16 kHz, one channel, one source, ``speech``."""
+SHIPPED = Path(__file__).parent / "shipped"
+"""Separators and priors that come with the package; see its README.md."""
+DEFAULT = "deepfilternet:"
+"""The separator of whoever names none: the best of full-band speech in one step, see docs/results.md."""
 
 
 def load_separator(uri: str | Path | None = None, *, device: str | torch.device = "cpu") -> LoadedSeparator:
@@ -28,8 +30,7 @@ def load_separator(uri: str | Path | None = None, *, device: str | torch.device 
     Args:
         uri: Path of a file whose content says what it is, such as a checkpoint of this project; or
             ``scheme:rest?key=value&key=value`` with a scheme of `encore.models.pretrained.registry.LOADERS`,
-            see docs/separators.md. A Path is taken literally. By default the separator shipped with the
-            package.
+            see docs/separators.md. A Path is taken literally. By default `DEFAULT`.
         device: Device to move it to, such as ``"cuda"``.
 
     Returns:
@@ -37,13 +38,10 @@ def load_separator(uri: str | Path | None = None, *, device: str | torch.device 
         averaged weights where a checkpoint of this project holds them.
 
     Raises:
-        FileNotFoundError: If there is no such file, or no separator is shipped.
+        FileNotFoundError: If there is no such file.
         ValueError: If scheme or options are unknown, a package is missing, or the file holds no separator.
     """
-    if uri is None:
-        if not SHIPPED.is_file():
-            raise FileNotFoundError(f"no separator is shipped at '{SHIPPED}': give the path of a checkpoint")
-        uri = SHIPPED
+    uri = DEFAULT if uri is None else uri
     module = _open(uri)
     missing = [name for name in ("sources", "sample_rate", "channels") if not hasattr(module, name)]
     if missing or not isinstance(module, LoadedSeparator):
@@ -93,6 +91,21 @@ def open_per_source(names: str) -> nn.Module:
         ValueError: If one cannot be opened, or they do not fit together.
     """
     return PerSource([_open(name.strip()) for name in names.split(",") if name.strip()])
+
+
+def open_shipped(name: str) -> nn.Module:
+    """Open a separator that comes with the package.
+
+    Args:
+        name: Of its model card.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    names = [file.stem for file in sorted(SHIPPED.glob("*.yaml")) if not file.stem.startswith("prior_")]
+    if name not in names:
+        raise ValueError(f"uri='shipped:{name}' is unknown: use {', '.join(f'shipped:{n}' for n in names)}")
+    return load_checkpoint(SHIPPED / f"{name}.safetensors")
 
 
 def _open(text: str | Path) -> nn.Module:

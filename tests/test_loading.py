@@ -201,12 +201,15 @@ def test_configurations_that_do_not_fit(tmp_path: Path) -> None:
     fails(path, "holds weights without an architecture, and no 'a.yaml' beside it describes one")
 
 
-def test_shipped_separator_is_opened_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "SHIPPED", tmp_path / "s.safetensors")
-    fails(None, "no separator is shipped", FileNotFoundError)
+def test_separators_of_the_package_are_opened_by_name_and_the_default_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert same(models.load_separator().state_dict(), models.load_separator("deepfilternet:").state_dict())
+    monkeypatch.setattr(loading, "SHIPPED", tmp_path)
     module, config = bsrnn()
     save_separator(tmp_path / "s.safetensors", module, config)
-    assert same(models.load_separator().state_dict(), module.state_dict())
+    assert same(models.load_separator("shipped:s").state_dict(), module.state_dict())
+    fails("shipped:t", "uri='shipped:t' is unknown: use shipped:s", ValueError)
 
 
 @pytest.mark.parametrize(

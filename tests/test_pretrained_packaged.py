@@ -162,7 +162,7 @@ def test_the_facts_of_a_network_are_those_counted(loader: Loader, facts: Facts) 
 
 
 def test_the_table_of_the_documentation_is_that_of_the_registry() -> None:
-    rows = [{**facts.row(), "install": f"`{loader.install}`"} for loader, facts in FACTS]
+    rows = [{**facts.row(), "install": loader.remedy} for loader, facts in FACTS]
     assert to_markdown(pd.DataFrame(rows)) in (ROOT / "docs/separators.md").read_text()
 
 

