@@ -55,13 +55,13 @@ def reverberate(speech: Signal, sample_rate: int, rng: Rng) -> tuple[dict[str, f
     # the direct path takes whole samples, so that it is one sample of the response and not a sinc between two
     metres = float(np.linalg.norm(microphone - source))
     delay = max(1, int(metres * sample_rate / room.c))
-    heard_at = delay * room.c / sample_rate
+    distance = delay * room.c / sample_rate
     room.add_source(source)
-    room.add_microphone(source + (microphone - source) * heard_at / metres)
+    room.add_microphone(source + (microphone - source) * distance / metres)
     room.compute_rir()
     response, direct = room.rir[0][0], delay + acoustics.constants.get("frac_delay_length") // 2
     wet = fftconvolve(speech, response / response[direct])
-    return {"rt60": rt60, "metres": heard_at}, wet[direct : direct + len(speech)].astype(np.float32)
+    return {"rt60": rt60, "metres": distance}, wet[direct : direct + len(speech)].astype(np.float32)
 
 
 def damaged(noisy: Signal, sample_rate: int, rng: Rng) -> tuple[str, Signal]:

@@ -54,14 +54,14 @@ class Package:
     rest: Split | Literal["hash"] = "train"
 
 
-_G722 = ".g722"
+G722 = ".g722"
 _NO_SPEECH = r"silence/|beep|tone|tt-monkeys|glorious|confbridge-(join|leave)\."
 # English and Spanish prompts are spoken by one woman; a language's volunteers may speak in two packages
 _LANGUAGES: tuple[tuple[str, Split], ...] = ((r"-(it|da|uk|de)$", "test"), (r"-(lt|ro)$", "valid"))
 # voices whose pauses are less than 30 dB below their speech, and the same Serbian recordings once more
 _LEFT_OUT = r"^(ar|cs|en|fr|gl|he|hu|sr@\w+)/"
 # OpenSFX's sounds cut from one original, as their authors state: other splits than a hash would deal, and
-# those whose original is heard in "test" too
+# those whose original is in "test" too
 _SAME_ORIGINAL: tuple[str, Split] = (r"[Cc]rash\"|Steam (engine|train)|Sugar mine|Toy factory", "train")
 _HALF_IN_TEST = r"^\"Wind\"|pull away with horn|Comedy (bus|truck) start \(1\)"
 PACKAGES: tuple[Package, ...] = (
@@ -167,7 +167,7 @@ def read_recording(recording: Recording) -> tuple[Tensor, int]:
     Returns:
         Its samples ``(time,)``, channels averaged, full scale 1, and its rate in Hz.
     """
-    if recording.path.suffix != _G722:
+    if recording.path.suffix != G722:
         samples, rate = soundfile.read(_sound_file(recording), dtype="float32")
         return torch.from_numpy(samples if samples.ndim == 1 else samples.mean(axis=1)), rate
     av = require("av", needed_by=f"'{recording.path.name}'", extra="recordings")
@@ -179,7 +179,7 @@ def read_recording(recording: Recording) -> tuple[Tensor, int]:
 
 def recording_size(recording: Recording) -> tuple[int, int]:
     """Return a recording's number of samples and its rate in Hz, without decoding it."""
-    if recording.path.suffix == _G722:
+    if recording.path.suffix == G722:
         return 2 * recording.path.stat().st_size, 16_000  # a byte codes two samples
     info = soundfile.info(_sound_file(recording))
     return info.frames, info.samplerate

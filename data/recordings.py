@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from encore.common.packages import require
 from encore.data.corpus_writer import Corpus, Entry, Files, Rng, option, pcm, run
 from encore.data.recording_effects import Signal, at_rms, coloured_noise, damaged, reverberate, tiled
 from encore.data.recording_sources import (
+    G722,
     SAMPLE,
     Kind,
     Recording,
@@ -45,6 +47,10 @@ class RecordedCorpus(Corpus):
 
     def check(self) -> None:
         """Check that all packages are there, and voices enough in each split that is written."""
+        if any(recording.path.suffix == G722 for recording in _recordings(self.root)):
+            require("av", needed_by=f"root={self.root}", extra="recordings")
+        if getattr(self, "room", 0):
+            require("pyroomacoustics", needed_by="room", extra="recordings")
         least = getattr(self, "speakers", 1)
         for split in self.splits:
             if len(voices := self.voices(split)) < least and getattr(self, split, False):
@@ -220,14 +226,14 @@ class VoicebankDemand(RecordedCorpus):
         speech, names = self.utterance(voices[speaker], rng, self.seconds)
         noise_name, noise = self.noise(split, index, len(speech), rng, [speaker])
         snr_db = float(rng.uniform(*((-5, 15) if split == "train" else (0, 10))))
-        room, heard = None, speech
+        room, reverberant = None, speech
         if rng.random() < self.room:
-            room, heard = reverberate(speech, self.sample_rate, rng)
-        noise = at_rms(noise) * np.sqrt((heard**2).mean()) * 10 ** (-snr_db / 20)
+            room, reverberant = reverberate(speech, self.sample_rate, rng)
+        noise = at_rms(noise) * np.sqrt((reverberant**2).mean()) * 10 ** (-snr_db / 20)
         silent = bool(rng.random() < self.silent)
         if silent:
-            speech, heard = np.zeros_like(speech), np.zeros_like(heard)
-        noisy, damage = heard + noise, None
+            speech, reverberant = np.zeros_like(speech), np.zeros_like(reverberant)
+        noisy, damage = reverberant + noise, None
         if rng.random() < self.damage:
             damage, noisy = damaged(noisy, self.sample_rate, rng)
         gain = 0.99 / max(0.99, float(np.abs([speech, noisy]).max()))
