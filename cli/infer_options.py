@@ -12,7 +12,7 @@ from encore.models.acceleration import PRECISIONS
 from encore.models.pretrained.registry import describe_loaders
 
 EXAMPLES = """examples:
-  python infer.py noisy.wav -o out                     shipped separator, multi-step, blind guide
+  python infer.py noisy.wav -o out                     default separator, multi-step, blind guide
   python infer.py recordings/ more/ 'takes/*.flac' -o out --skip-existing
   python infer.py @list.txt -o out --dry-run           files, separator calls and time, nothing written
   python infer.py songs/ -o out --separator demucs:htdemucs --sources vocals --residual --flac
@@ -94,7 +94,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 METHODS = ("one_step", "multi_step", "progressive", "bridge", "diffusion_prior")
 
 _SEPARATOR = """a .ckpt or .safetensors file, or another project's separator as scheme:name?option=value
-(default: the shipped separator)"""
+(default: deepfilternet:, full-band speech, which comes with Encore)"""
 _PRECISION = "bf16: products in bfloat16, faster on some machines (default: 32)"
 _REFERENCE = """clean files under the same relative paths (several sources: a folder for each source); allows
 oracle guides and scores everything"""

@@ -18,6 +18,7 @@ from encore.cli.overrides import UserError
 from encore.cli.run_folder import RunFolder
 from encore.inference.prior_separation import PriorSeparator
 from encore.models.costs import macs_per_second, parameters
+from encore.models.loading import DEFAULT
 from encore.models.types import LoadedSeparator
 
 SETTINGS = ("separator", "priors", "sources", "sample_rate", "method", "seed")
@@ -26,11 +27,13 @@ SETTINGS = ("separator", "priors", "sources", "sample_rate", "method", "seed")
 
 def describe_run(options: argparse.Namespace, files: FileSeparator) -> dict[str, Any]:
     """Return facts for ``run.json``: what ``report.py`` needs to know about the separator and its cost."""
-    separator, uri = files.separator, options.separator
-    model = "shipped" if uri is None else Path(uri).stem
+    separator, uri, model = files.separator, options.separator, "diffusion_prior"
+    if files.priors is None:
+        uri = uri or DEFAULT
+        model = Path(uri).stem.rstrip(":")
     return {
         "name": options.out.resolve().name or "infer",
-        "model": model if files.priors is None else "diffusion_prior",
+        "model": model,
         "separator": uri,
         "priors": options.priors,
         "sources": list(separator.sources),
