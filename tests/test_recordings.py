@@ -2,118 +2,45 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from recording_toys import (
+    FILES,
+    RATE,
+    UNUSED,
+    lag,
+    own_folder,
+    package_tree,
+    power_db,
+    samples,
+    sound,
+)
 
-import encore
 from encore.data import recording_effects
 from encore.data.corpora import mixed_folders, voicebank_demand
 from encore.data.pools import librimix_pools
 from encore.data.recording_effects import damaged, reverberate
 from encore.data.recording_sources import (
-    PACKAGES,
-    SAMPLE,
     TABLE,
-    Recording,
     find_recordings,
-    read_recording,
-    recording_size,
 )
 from encore.data.recordings import LibriMix, Pools, RecordedCorpus, VoicebankDemand, main
 from encore.data.speaker_corpora import TASKS, librimix
 
-RATE = 16_000
-SPLITS = ("train", "valid", "test")
-UNUSED = Path("unused")
-CAT = (
-    '"Gale". Original "a.wav" by "one"',
-    '"Steam engine going in tunnel". Original "s.wav"',
-    '"Steam train station departure". Original "s.wav"',
-    '"Wind". Original "w.wav" by "two"',
-)
-FILES = {  # below usr/share
-    "asterisk-core-sounds-en-g722": "asterisk/sounds/en_US_f_A/: 1.g722 d/2.g722 silence/1.g722 beep.g722",
-    "asterisk-core-sounds-es-g722": "asterisk/sounds/es_MX_f_A/: 1.g722",
-    "asterisk-core-sounds-fr-g722": "asterisk/sounds/fr_CA_f_J/: 1.g722",
-    "asterisk-core-sounds-ru-g722": "asterisk/sounds/ru_RU_f_I/: 1.g722",
-    "asterisk-core-sounds-it-g722": "asterisk/sounds/it_IT_m_C/: 1.g722",
-    "klettres-data": "klettres/: it/alpha/a.ogg lt/alpha/a.ogg ru/alpha/a.ogg en/alpha/a.ogg",
-    "ktuberling-data": "ktuberling/sounds/: uk/a.ogg lt/a.wav sr/a.ogg sr@latin/a.ogg fi/a.ogg uk/x.txt",
-    "fillets-ng-data-nl": "games/fillets-ng/sound/: cave/nl/a.ogg cave/cs/a.ogg",
-    "sonic-pi-samples": "sonic-pi/samples/: loop_mehackit1.flac loop_mehackit2.flac perc_bell.flac "
-    "perc_bell2.flac ambi_choir.flac tabla_ke1.flac",
-    "openttd-opensfx": "games/openttd/baseset/opensfx/: opensfx.cat",
-    "extremetuxracer-data": "games/etr/: sounds/mud_slide.wav music/start1-jt.ogg",
-    "unknown-horizons": "unknown-horizons/content/audio/sounds/: smith.ogg chapel.ogg",
-    "lincity-ng-data": "games/lincity-ng/sounds/: Farm1.wav Farm2.wav",
-    "searchandrescue-data": "games/searchandrescue/sounds/: hh65/crash.wav",
-    "bucklespring-data": "buckle/wav/: 01-0.wav",
-    "asterisk-moh-opsound-g722": "asterisk/moh/: reno-morning_coffee.g722 x-robot_dity.g722 reno-system.g722",
-}
-
-
-def sound(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
-    return 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))
-
-
-def write(path: Path, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".cat":
-        path.write_bytes(archive(path.with_suffix(".wav")))
-    elif path.suffix in (".g722", ".txt"):
-        path.write_bytes(np.random.default_rng(seed).bytes(RATE))
-    else:
-        soundfile.write(path, sound(2, 44_100, seed), 44_100)
-
-
-def archive(scratch: Path) -> bytes:
-    """OpenTTD's archive: starts, the first with the highest bit set, and sizes; then names and WAV files."""
-    table, body = b"", b""
-    for number, name in enumerate(CAT):
-        soundfile.write(scratch, sound(2 + number, 44_100, number), 44_100)
-        title, wav = name.encode() + b"\0", scratch.read_bytes()
-        start = 8 * len(CAT) + len(body)
-        first = 0 if number else 1 << 31
-        table += (start | first).to_bytes(4, "little") + len(wav).to_bytes(4, "little")
-        body += bytes([len(title)]) + title + wav
-    scratch.unlink()
-    return table + body
-
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All packages, each unpacked in a folder of its own, with a few short recordings."""
-    root = tmp_path_factory.mktemp("packages")
-    for number, (package, listed) in enumerate(FILES.items()):
-        folder, names = listed.split(": ")
-        for place, name in enumerate(names.split()):
-            write(root / package / "usr/share" / folder / name, 100 * number + place)
-    return root
-
-
-def own_folder(root: Path, *rows: str) -> Path:
-    """A user's folder of recordings, with a WAV file of 2 s for each row of the table that has none."""
-    for seed, row in enumerate(rows):
-        if not (file := root / row.split(",")[0]).exists():
-            write(file, seed)
-    (root / TABLE).write_text("\n".join(["file,kind,group,split", *rows]))
-    return root
+    return package_tree(tmp_path_factory.mktemp("packages"))
 
 
 def entries(root: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (root / "recordings.jsonl").read_text().splitlines()]
-
-
-def samples(path: Path) -> np.ndarray:
-    return soundfile.read(path, dtype="int16")[0].astype(np.int64)
 
 
 def pair(made: tuple[dict[str, Any], dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
@@ -121,18 +48,6 @@ def pair(made: tuple[dict[str, Any], dict[str, Any]]) -> tuple[np.ndarray, np.nd
     files, entry = made
     clean, noisy = (next(files[name] for name in files if f"/{kind}/" in name) for kind in ("clean", "noisy"))
     return clean / 32768, noisy / 32768, entry
-
-
-def lag(signal: np.ndarray, reference: np.ndarray) -> int:
-    """The shift of the reference at which it resembles the signal most, by phases, which no tone rules."""
-    size = 2 * len(signal)
-    spectrum = np.fft.rfft(signal, size) * np.fft.rfft(reference, size).conj()
-    best = int(np.fft.irfft(spectrum / np.maximum(np.abs(spectrum), 1e-9), size).argmax())
-    return best if best < size // 2 else best - size
-
-
-def power_db(signal: np.ndarray) -> float:
-    return 10 * float(np.log10((signal.astype(float) ** 2).mean()))
 
 
 LAYOUTS = {
@@ -275,86 +190,6 @@ def test_babble_is_of_others_than_the_speakers_and_absent_without_others(
             assert voices == set(corpus.voices(split)) - spoken
 
 
-def test_what_is_never_divided_between_splits_is_not(tree: Path) -> None:
-    for recordings in (find_recordings(), find_recordings(tree)):
-        splits: dict[tuple[str, str], set[str]] = {}
-        for own in recordings:
-            splits.setdefault((own.kind, own.group), set()).add(own.split)
-        assert all(len(several) == 1 for several in splits.values())
-        assert {own.split for own in recordings if own.kind == "speech"} == set(SPLITS)
-    for split in SPLITS:
-        assert len(LibriMix(out=UNUSED).voices(split)) >= 2  # the sample makes every corpus by default
-
-
-def test_packages_are_read_as_declared(tree: Path) -> None:
-    found = {own.name: own for own in find_recordings(tree)}
-    groups = {name: own.group for name, own in found.items()}
-    assert {package.name for package in PACKAGES} == set(FILES)
-    left_out = ("silence", "beep", "/en/", "sr@", "/fi/", "txt", "/cs/", "choir", "chapel", "Wind")
-    assert not [name for name in found if any(part in name for part in left_out)]
-    english, spanish = (f"asterisk-core-sounds-{name}" for name in ("en-g722/en_US_f_A", "es-g722/es_MX_f_A"))
-    assert {
-        groups[f"{english}/1.g722"],
-        groups[f"{english}/d/2.g722"],
-        groups[f"{spanish}/1.g722"],
-    } == {"allison"}
-    assert groups["klettres-data/lt/alpha/a.ogg"] == groups["ktuberling-data/lt/a.wav"] == "volunteer-lt"
-    for one, other in (("loop_mehackit1", "loop_mehackit2"), ("perc_bell", "perc_bell2")):
-        assert groups[f"sonic-pi-samples/{one}.flac"] == groups[f"sonic-pi-samples/{other}.flac"]
-    steam = {own.split for name, own in found.items() if "Steam" in name}  # two sounds of one original
-    assert steam == {"train"}
-    test = {own.group for own in found.values() if own.split == "test" and own.kind != "noise"}
-    assert test == {"carlo", "volunteer-it", "volunteer-uk", "asterisk-moh-opsound-g722/reno-morning_coffee"}
-    # dealt by a hash that no process or version changes
-    hashed = {"loop_mehackit1": "test", "perc_bell": "train"}
-    assert {name: found[f"sonic-pi-samples/{name}.flac"].split for name in hashed} == hashed
-
-
-def test_packages_in_one_folder_are_the_same_recordings(tree: Path, tmp_path: Path) -> None:
-    for number, (_package, listed) in enumerate(FILES.items()):
-        folder, names = listed.split(": ")
-        for place, name in enumerate(names.split()):
-            write(tmp_path / "usr/share" / folder / name, 100 * number + place)
-    one, other = ([replace(own, path=UNUSED) for own in find_recordings(root)] for root in (tree, tmp_path))
-    assert one == other
-
-
-def test_sounds_of_an_archive_are_read_from_their_places(tree: Path) -> None:
-    found = {own.name: own for own in find_recordings(tree) if own.place is not None}
-    assert set(found) == {f"openttd-opensfx/{name}" for name in CAT if "Wind" not in name}
-    for number, name in enumerate(CAT[:3]):
-        own = found[f"openttd-opensfx/{name}"]
-        expected = sound(2 + number, 44_100, number)
-        actual, rate = read_recording(own)
-        np.testing.assert_allclose(actual, expected, atol=1e-4)
-        assert recording_size(own) == (len(expected), 44_100) == (len(actual), rate)
-
-
-def test_sizes_are_those_of_the_decoded_recordings(tree: Path) -> None:
-    pytest.importorskip("av")
-    for own in [*find_recordings(tree), *find_recordings()]:
-        decoded, rate = read_recording(own)
-        assert recording_size(own) == (len(decoded), rate)
-
-
-def test_g722_is_decoded(tmp_path: Path) -> None:
-    av = pytest.importorskip("av")
-    white = np.random.default_rng(0).standard_normal(RATE)
-    low = 0.1 * np.convolve(white, np.hanning(9), "same")
-    with av.open(str(tmp_path / "low.g722"), "w", format="g722") as file:
-        stream = file.add_stream("g722", rate=RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.int16(low * 32768)[None], format="s16", layout="mono")
-        frame.sample_rate = RATE
-        for packet in (*stream.encode(frame), *stream.encode(None)):
-            file.mux(packet)
-    decoded, rate = read_recording(Recording(tmp_path / "low.g722", "low", "speech", "me", "test"))
-    assert (rate, len(decoded)) == (RATE, len(low))
-    delay = lag(decoded.numpy(), low)
-    error = decoded.numpy()[delay:] - low[: len(low) - delay]
-    assert 0 <= delay < 40
-    assert power_db(error) < power_db(low) - 20
-
-
 def test_loud_short_and_empty_recordings_of_an_own_folder(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
     soundfile.write(tmp_path / "slow.wav", sound(2, 8000), 8000)
@@ -434,24 +269,6 @@ def test_silent_files_have_a_silent_reference_and_noise() -> None:
     assert entry["silent"]
     assert not clean.any()
     assert power_db(noisy) > -70
-
-
-def test_the_sample_is_as_its_table_says_and_its_licences_are_in_the_notice() -> None:
-    rows = list(csv.DictReader((SAMPLE / TABLE).open(encoding="utf-8")))
-    notice = (Path(encore.__file__).parent / "NOTICE").read_text(encoding="utf-8")
-    assert sum(path.stat().st_size for path in SAMPLE.rglob("*")) < 8.5e6
-    assert sorted(row["file"] for row in rows) == sorted(
-        path.relative_to(SAMPLE).as_posix() for path in SAMPLE.rglob("*.flac")
-    )
-    for row in rows:
-        info = soundfile.info(SAMPLE / row["file"])
-        assert row["file"].split("/")[0] == row["kind"]
-        assert info.channels == 1
-        assert info.samplerate == 44_100 or (row["kind"], info.samplerate) == ("speech", 16_000)
-        assert info.duration >= 1.5
-        assert power_db(samples(SAMPLE / row["file"]) / 32768) > -45
-        assert row["author"].strip()
-        assert row["licence"] in notice
 
 
 @pytest.mark.parametrize(
