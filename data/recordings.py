@@ -130,7 +130,7 @@ class RecordedCorpus(Corpus):
 
 @dataclass(frozen=True, kw_only=True)
 class Pools(RecordedCorpus):
-    """Folders of speech, noise and music, to be mixed while training with ``data=mixed_folders``.
+    """Folders of speech and of noise and music, to be mixed while training with ``data=mixed_folders``.
 
     Recordings of a voice, of an origin and short events of a package are joined to files of four seconds.
     Further noises are babble of the voices of a split, if it has several, and for training coloured noise of
@@ -138,7 +138,7 @@ class Pools(RecordedCorpus):
     """
 
     name = "pools"
-    source = "{train,valid}/{speech,noise,music}, for data=mixed_folders"
+    source = "{train,valid}/{speech,noise}, for data=mixed_folders"
     folders = ("train", "valid")
     splits = ("train", "valid")
     babbles: int = option(60, "files of babble for training, a tenth of them for validation", least=0)
@@ -175,12 +175,13 @@ class Pools(RecordedCorpus):
             noise *= 0.3 / np.abs(noise).max()
             return {f"{split}/noise/{kind}/{group:04d}.flac": pcm(noise)}, entry
         recordings, files = self._files_of(kind, split)[group], Files()
+        folder = f"{split}/{'speech' if kind == 'speech' else 'noise'}/{group.replace('/', '_')}"
         parts: list[Signal] = []
         for recording in recordings:
             parts.append(self.read(recording))
             if sum(len(part) for part in parts) >= 4 * self.sample_rate or recording is recordings[-1]:
                 if len(samples := np.concatenate(parts)):
-                    files[f"{split}/{kind}/{group.replace('/', '_')}/{len(files):04d}.flac"] = pcm(samples)
+                    files[f"{folder}/{len(files):04d}.flac"] = pcm(samples)
                 parts = []
             elif kind == "speech":
                 parts.append(np.zeros(self.sample_rate // 4, np.float32))
