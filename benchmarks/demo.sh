@@ -10,7 +10,7 @@ rm -rf $run
 step() { printf '\n== %s\n   %s\n' "$1" "${*:2}"; "${@:2}"; }
 
 step "1/4 write a small corpus of the recordings that come with Encore, test voices and noises unseen in training" \
-  $python -m encore.data.recordings voicebank_demand $data --train 240 --valid 12 --test 12 --seed 1 --overwrite
+  $python -m encore.data.recordings voicebank_demand $data --train 240 --valid 12 --test 8 --seed 1 --overwrite
 
 step "2/4 train the smallest band-split RNN, then validate it once and in several steps" \
   $python train.py experiment=speech_denoising model=bsrnn_xtiny data.root=$data name=demo \
