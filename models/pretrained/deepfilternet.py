@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from encore.models.pretrained.deepfilternet_network import HOP, SAMPLE_RATE, DeepFilterNet
+from encore.models.pretrained.registry import check_unnamed
 from encore.models.separators.contract import AdaptedSeparator
 from encore.models.weights import load_weights, read_state_dict
 
@@ -33,10 +34,7 @@ def open_deepfilternet(name: str = "") -> nn.Module:
     Source: H. Schroeter et al., "DeepFilterNet: perceptually motivated real-time speech enhancement", 2023;
     https://github.com/Rikorose/DeepFilterNet (MIT or Apache-2.0) for the features.
     """
-    if name:
-        raise ValueError(
-            f"uri='deepfilternet:{name}' names a network, but there is only one: write deepfilternet:"
-        )
+    check_unnamed("deepfilternet", name)
     network = DeepFilterNet()
     load_weights(network, read_state_dict(WEIGHTS), WEIGHTS)
     return AdaptedSeparator(("speech",), SAMPLE_RATE, 1, network, shortest=HOP, step=HOP)

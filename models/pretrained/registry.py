@@ -241,6 +241,16 @@ LOADERS: dict[str, Loader] = {
 """Every loader by its scheme."""
 
 
+def check_unnamed(scheme: str, name: str) -> None:
+    """Check that nothing follows a scheme that opens one network only.
+
+    Raises:
+        ValueError: If something does.
+    """
+    if name:
+        raise ValueError(f"uri='{scheme}:{name}' names a network, but there is only one: write {scheme}:")
+
+
 def describe_loaders() -> str:
     """Return the registry as text of at most 110 columns.
 

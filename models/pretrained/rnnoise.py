@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from encore.common.errors import one_line
 from encore.common.packages import packaged_file
-from encore.models.pretrained.registry import LOADERS
+from encore.models.pretrained.registry import LOADERS, check_unnamed
 from encore.models.separators.contract import AdaptedSeparator
 
 FRAME, DELAY = 480, 960
@@ -41,8 +41,7 @@ def open_rnnoise(name: str = "") -> nn.Module:
     Source: J.-M. Valin, "A hybrid DSP/deep learning approach to real-time full-band speech enhancement",
     2018; https://github.com/xiph/rnnoise (BSD licence).
     """
-    if name:
-        raise ValueError(f"uri='rnnoise:{name}' names a network, but there is only one: write rnnoise:")
+    check_unnamed("rnnoise", name)
     file, install = _FILES.get(sys.platform, "librnnoise.so"), LOADERS["rnnoise"].install
     path = packaged_file("pyrnnoise", file, needed_by="rnnoise:", install=install)
     try:
