@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job in small, about 5 minutes on 2 cores: a corpus, a training with multi-step validation, files
-# refined by the shipped separator, one report. Every line is a command that you could type.
+# refined by the default separator, one report. Every line is a command that you could type.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -17,7 +17,7 @@ step "2/4 train the smallest band-split RNN, then validate it once and in severa
   trainer.max_steps=250 data.epoch_size=1000 data.limit_valid=6 data.num_workers=0 \
   callbacks.multi_step.methods.dnsmos_ovrl.items=4
 
-step "3/4 refine a folder of unseen noisy files with the shipped separator, guided by DNSMOS" \
+step "3/4 refine a folder of unseen noisy files with the default separator, guided by DNSMOS" \
   $python infer.py $data/test/noisy -o $run/files --reference $data/test/clean
 
 step "4/4 put everything side by side" \

@@ -38,7 +38,7 @@ few_metrics="$no_pesq metrics=[si_sdr,pesq,stoi,dnsmos_ovrl]"
 corpus $data --train 1200 --valid 40 --test 60 --seed 0
 corpus ${data}_room --valid 0 --test 30 --seed 1 --room 1
 
-# the shipped separator: one pass, then two stages with the multi-step objective, then two with the best of two blends
+# a band-split RNN: one pass, then two stages with the multi-step objective, then two with the best of two blends
 train speech_denoiser_stage1 speech_denoising 2500
 train speech_denoiser_stage2 speech_denoising_unrolled 700 init=$(last speech_denoiser_stage1)
 train speech_denoiser_stage3 speech_denoising_unrolled 900 init=$(last speech_denoiser_stage2) module.optimizer.lr=3e-3

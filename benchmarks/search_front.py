@@ -149,7 +149,7 @@ def main() -> None:
     """Compute, print and draw the fronts."""
     parser = command_line(__doc__)
     add = parser.add_argument
-    add("--separator", help="URI; the shipped separator by default")
+    add("--separator", help="URI; the default separator by default")
     add("--data", type=Path, required=True, help="a corpus in the layout of VoiceBank-DEMAND")
     add("-o", "--out", type=Path, required=True)
     add("--guides", nargs="+", default=["si_sdr", "dnsmos_ovrl"])

@@ -15,6 +15,7 @@ import torch
 from bridge_toys import BSRNN as BSRNN_BRIDGE
 from bridge_toys import MASKS as MASKS_BRIDGE
 from bridge_toys import toy_bridge
+from infer_toys import separator_file
 from separator_toys import close, noise, small
 
 from encore import infer
@@ -97,8 +98,9 @@ def test_sampling_a_bridge_is_accelerated_as_its_one_step_is(network, graphs) ->
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these instructions are x86's")
 def test_a_cpu_without_avx512_refuses_lstms_in_bfloat16_in_one_line(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", 0.1 * torch.randn(8000).numpy(), 16000)
+    lstm = separator_file(tmp_path, "lstm")
     done = subprocess.run(
-        [sys.executable, infer.__file__, "a.wav", "-o", "out", "--precision", "bf16"],
+        [sys.executable, infer.__file__, "a.wav", "-o", "out", "--precision", "bf16", "--separator", lstm],
         cwd=tmp_path,
         env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
         capture_output=True,

@@ -138,4 +138,4 @@ def test_the_python_block_of_the_readme_runs() -> None:
     block = readme.partition("```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}
     exec(block, names)
-    assert names["result"].estimates.shape == (2, 1, 1, 16000)
+    assert names["result"].estimates.shape == (2, 1, 1, 48000)
