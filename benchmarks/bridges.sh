@@ -87,4 +87,4 @@ done
 $python benchmarks/tables.py $(printf "outputs/compare_%s " p_plain p_mixed p_unrolled b_sb b_pre b_wave c_sb c_wave) \
   --rows run column --cells mean calls
 for name in p_plain p_mixed p_unrolled b_wave b_sb; do theory $name; done
-SEPARATOR=models/shipped/speech_denoiser.safetensors theory shipped
+SEPARATOR=models/shipped/speech.safetensors theory shipped

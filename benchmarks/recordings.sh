@@ -24,5 +24,5 @@ score() { # rate, metrics, items, separators
   done
   $python benchmarks/tables.py "$results/$(($1 / 1000))"_* --rows run --cells mean
 }
-score 16000 '[si_sdr,pesq,estoi,dnsmos_ovrl,distillmos]' null deepfilternet: nsnet2: convtasnet: dtln: gtcrn: shipped:speech_denoiser
-score 48000 '[si_sdr,pesq,estoi,dnsmos_ovrl]' 100 deepfilternet: nsnet2:48k rnnoise: convtasnet: shipped:speech_denoiser
+score 16000 '[si_sdr,pesq,estoi,dnsmos_ovrl,distillmos]' null deepfilternet: nsnet2: convtasnet: dtln: gtcrn: shipped:speech
+score 48000 '[si_sdr,pesq,estoi,dnsmos_ovrl]' 100 deepfilternet: nsnet2:48k rnnoise: convtasnet: shipped:speech

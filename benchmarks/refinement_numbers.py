@@ -53,7 +53,7 @@ def results() -> dict[str, Refined]:
     """Run every case."""
     references, mixture = voices_in_noise()
     denoiser, mask = (
-        inference.batched(each, 4) for each in (encore.load_separator("shipped:speech_denoiser"), soft_mask)
+        inference.batched(each, 4) for each in (encore.load_separator("shipped:speech"), soft_mask)
     )
     oracle, dnsmos = (get_metric(name, sample_rate=RATE) for name in ("si_sdr", "dnsmos_ovrl"))
     one, both = (oracle.bind(references=own) for own in (references[:, :1], references))

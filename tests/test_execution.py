@@ -129,7 +129,7 @@ def test_batch_sizes_of_other_lengths_are_learnt_apart() -> None:
 
 def test_a_call_too_large_for_the_memory_is_repeated_in_halves(noisy) -> None:
     sizes = []
-    separator = load_separator("shipped:speech_denoiser")
+    separator = load_separator("shipped:speech")
 
     def small_machine(mixture: Tensor) -> Tensor:
         sizes.append(len(mixture))
@@ -163,7 +163,7 @@ def test_parts_are_balanced_and_enough_for_the_workers() -> None:
 
 def test_slopes_of_a_network_are_the_derivative_of_the_score_by_the_ratio(noisy) -> None:
     """Against central differences in float64, through transforms, recurrences and the metric."""
-    separator = load_separator("shipped:speech_denoiser").double()
+    separator = load_separator("shipped:speech").double()
     double = noisy[0].double(), noisy[1].double()
     result = check_slopes(
         lambda search: refined(double, batched(separator, workers=2), search),

@@ -178,7 +178,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     save_separator(tmp_path / "prior.safetensors", toy_prior(), prior_config())
     assert isinstance(load_checkpoint(tmp_path / "prior.safetensors"), DiffusionPrior)
     with pytest.raises(ValueError, match="no diffusion prior"):
-        load_prior(CONFIGS.parent / "models" / "shipped" / "speech_denoiser.safetensors")
+        load_prior(CONFIGS.parent / "models" / "shipped" / "speech.safetensors")
 
 
 @pytest.mark.parametrize(("experiment", "data"), [("prior_speech", "vctk"), ("prior_sound", "fsdkaggle2018")])

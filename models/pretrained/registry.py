@@ -104,7 +104,8 @@ LOADERS: dict[str, Loader] = {
     "shipped": Loader(
         opener="loading:open_shipped",
         summary="a separator of this project that comes with the package",
-        example="shipped:speech_denoiser",
+        example="shipped:speech",
+        facts=(Facts("shipped:speech", 16000, 0.119, 102, 0.041, None, "Apache-2.0"),),
     ),
     "python": Loader(
         opener="pretrained.own_networks:open_python",
