@@ -155,7 +155,7 @@ def refinement(
 ) -> None:
     """Compare `encore.refine` with the published loop written plainly, at the same result.
 
-    For every separator (the default one if none is given) and guide the items (test items of a corpus ``--data`` in
+    For every separator (one by default) and guide the items (test items of a corpus ``--data`` in
     the layout of VoiceBank-DEMAND, or noisy speech made on the spot) are refined by both, in turn, on the
     same cores. The control, `published_loop`, makes 1 + T K calls, one at a time, with as many threads as
     torch takes by default, and scores DNSMOS with ``speechmos``. Printed are medians over the items of the
