@@ -17,6 +17,11 @@ _INITIALIZER = 5
 _DIMS, _DATA_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA = 1, 2, 4, 8, 9
 _FLOAT32 = 1
 
+GRU = (1, 0, 2)
+"""Where ONNX, with update, reset and new gate, has torch's gates: reset, update, new."""
+LSTM = (0, 2, 3, 1)
+"""Where ONNX, with input, output, forget and cell gate, has torch's gates: input, forget, cell, output."""
+
 
 def read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
     """Return every float32 array that the graph of an ONNX model stores, by name, in their order.
@@ -37,6 +42,12 @@ def read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
     if not arrays:
         raise ValueError(f"path={path.name} holds no float32 weights: give an ONNX model")
     return arrays
+
+
+def torch_gates(array: NDArray[np.float32], order: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the gates on the first axis of an array of a recurrence in torch's order, `GRU` or `LSTM`."""
+    gates = np.split(array, len(order))
+    return np.concatenate([gates[index] for index in order])
 
 
 def _fields(message: bytes, number: int) -> list[Any]:

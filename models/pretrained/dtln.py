@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encore.common.onnx_weights import read_weights
+from encore.common.onnx_weights import LSTM, read_weights, torch_gates
 from encore.common.packages import packaged_file
 from encore.models.pretrained.registry import LOADERS, check_unnamed
 from encore.models.separators.contract import AdaptedSeparator, round_up
@@ -106,11 +106,11 @@ def _first_weights(arrays: Arrays) -> Arrays:
         "projection.bias": arrays["dense_2/bias:0"],
     }
     for layer, old in enumerate(("lstm_4", "lstm_5")):
-        weights[f"rnn.weight_ih_l{layer}"] = _torch_gates(arrays[f"{old}_W"][0])
-        weights[f"rnn.weight_hh_l{layer}"] = _torch_gates(arrays[f"{old}_R"][0])
+        weights[f"rnn.weight_ih_l{layer}"] = torch_gates(arrays[f"{old}_W"][0], LSTM)
+        weights[f"rnn.weight_hh_l{layer}"] = torch_gates(arrays[f"{old}_R"][0], LSTM)
         inputs, states = np.split(arrays[f"{old}_B"][0], 2)
-        weights[f"rnn.bias_ih_l{layer}"] = _torch_gates(inputs)
-        weights[f"rnn.bias_hh_l{layer}"] = _torch_gates(states)
+        weights[f"rnn.bias_ih_l{layer}"] = torch_gates(inputs, LSTM)
+        weights[f"rnn.bias_hh_l{layer}"] = torch_gates(states, LSTM)
     return {f"spectral_mask.{key}": array for key, array in weights.items()}
 
 
@@ -133,9 +133,3 @@ def _second_weights(arrays: Arrays) -> Arrays:
         weights[f"learned_mask.rnn.bias_ih_l{layer}"] = bias
         weights[f"learned_mask.rnn.bias_hh_l{layer}"] = np.zeros_like(bias)
     return weights
-
-
-def _torch_gates(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Reorder the gates on the first axis from input, output, forget, cell to torch's order."""
-    i, o, f, c = np.split(array, 4)
-    return np.concatenate([i, f, c, o])

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from encore.common.onnx_weights import read_weights
+from encore.common.onnx_weights import GRU, read_weights, torch_gates
 from encore.common.packages import packaged_file
 from encore.models.pretrained.registry import LOADERS, check_unnamed
 from encore.models.separators.gtcrn import GTCRN
@@ -115,6 +115,5 @@ def _recurrence(arrays: list[Array]) -> Arrays:
         parts = {"weight_ih": inputs[direction], "weight_hh": states[direction]}
         parts |= {"bias_ih": bias[0], "bias_hh": bias[1]}
         for key, part in parts.items():
-            update, reset, new = np.split(part, 3)
-            weights[f"{key}_l0{end}"] = np.concatenate([reset, update, new])
+            weights[f"{key}_l0{end}"] = torch_gates(part, GRU)
     return weights

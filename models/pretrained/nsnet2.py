@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encore.common.dsp import istft, stft
-from encore.common.onnx_weights import read_weights
+from encore.common.onnx_weights import GRU, read_weights, torch_gates
 from encore.common.packages import packaged_file
 from encore.models.pretrained.registry import LOADERS
 from encore.models.separators.contract import AdaptedSeparator
@@ -112,21 +113,15 @@ class NSNet2(nn.Module):
 
 def _state(path: Path) -> dict[str, Tensor]:
     """Return the weights of a file under the names of `NSNet2`."""
-    arrays = {name: torch.from_numpy(array) for name, array in read_weights(path).items()}
+    arrays = read_weights(path)
     state = {ours: arrays[theirs] for theirs, ours in _BIASES.items() if theirs in arrays}
     # the other arrays have numbers for names, in the order of the layers; biases of a recurrence are in one
     numbered = [array for name, array in arrays.items() if name.isdigit() and array.ndim]
     parts = [
         part
         for array in numbered
-        for part in (array.chunk(2, 1) if array.ndim == 2 and len(array) == 1 else [array])
+        for part in (np.split(array, 2, 1) if array.ndim == 2 and len(array) == 1 else [array])
     ]
     for name, array in zip(_NUMBERED, parts, strict=False):
-        state[name] = _reordered(array[0]) if name.startswith("recurrent") else array.T
-    return state
-
-
-def _reordered(gates: Tensor) -> Tensor:
-    """Return update, reset and new gates, as ONNX stores them, in the order of torch: reset, update, new."""
-    update, reset, new = gates.chunk(3)
-    return torch.cat([reset, update, new])
+        state[name] = torch_gates(array[0], GRU) if name.startswith("recurrent") else array.T.copy()
+    return {name: torch.from_numpy(array) for name, array in state.items()}
