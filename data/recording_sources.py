@@ -38,7 +38,7 @@ class Package:
         pattern: Of the files below the folder.
         group: What is never divided between splits: of speech, the voice, in which ``{0}`` stands for the
             first folder of a file's path; of others, a regular expression of the part of a file's name that
-            recordings of one origin share.
+            recordings of one origin have in common.
         without: Regular expression of files that are left out.
         splits: Splits of groups, by regular expressions; groups that none matches are ``rest``.
         rest: The split of all other groups; ``"hash"`` deals them by a hash of their names.

@@ -49,8 +49,6 @@ class RecordedCorpus(Corpus):
         """Check that all packages are there, and voices enough in each split that is written."""
         if any(recording.path.suffix == G722 for recording in _recordings(self.root)):
             require("av", needed_by=f"root={self.root}", extra="recordings")
-        if getattr(self, "room", 0):
-            require("pyroomacoustics", needed_by="room", extra="recordings")
         least = getattr(self, "speakers", 1)
         for split in self.splits:
             if len(voices := self.voices(split)) < least and getattr(self, split, False):
@@ -125,7 +123,7 @@ class RecordedCorpus(Corpus):
         return samples / max(1.0, float(np.abs(samples).max(initial=0)) / 0.99)
 
     def _groups(self, kind: Kind, split: str) -> dict[str, list[Recording]]:
-        return by_group(item for item in _recordings(self.root) if (item.kind, item.split) == (kind, split))
+        return _grouped(self.root, kind, split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +215,12 @@ class VoicebankDemand(RecordedCorpus):
     room: float = option(0.0, "fraction of the files in rooms (needs pyroomacoustics)", least=0, most=1)
     damage: float = option(0.0, "fraction of the noisy files clipped, band-limited or coded", least=0, most=1)
     silent: float = option(0.0, "fraction of the files without speech", least=0, most=1)
+
+    def check(self) -> None:
+        """Check besides that rooms can be computed."""
+        super().check()
+        if self.room:
+            require("pyroomacoustics", needed_by="room", extra="recordings")
 
     def make(self, split: str, index: int) -> tuple[Files, Entry]:
         """Make a clean and a noisy file."""
@@ -357,6 +361,11 @@ class Vctk(RecordedCorpus):
 @cache
 def _recordings(root: str) -> list[Recording]:
     return find_recordings(Path(root))
+
+
+@cache
+def _grouped(root: str, kind: Kind, split: str) -> dict[str, list[Recording]]:
+    return by_group(item for item in _recordings(root) if (item.kind, item.split) == (kind, split))
 
 
 @cache

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 from infer_toys import separator_file
+from recording_toys import package_tree
 from speech_toys import RATE, voices
 from torch import Generator
 
@@ -63,3 +64,9 @@ def few_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(file_scores, "METRIC_NAMES", ("si_sdr", "stoi"))
     monkeypatch.setattr(file_scores, "default_metrics", few)
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packages of recordings, each unpacked in a folder of its own."""
+    return package_tree(tmp_path_factory.mktemp("packages"))

@@ -16,7 +16,6 @@ from recording_toys import (
     SPLITS,
     UNUSED,
     lag,
-    package_tree,
     power_db,
     samples,
     sound,
@@ -34,11 +33,6 @@ from encore.data.recording_sources import (
     recording_size,
 )
 from encore.data.recordings import LibriMix
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return package_tree(tmp_path_factory.mktemp("packages"))
 
 
 def test_what_is_never_divided_between_splits_is_not(tree: Path) -> None:

@@ -16,7 +16,6 @@ from recording_toys import (
     UNUSED,
     lag,
     own_folder,
-    package_tree,
     power_db,
     samples,
     sound,
@@ -32,11 +31,6 @@ from encore.data.recording_sources import (
 )
 from encore.data.recordings import LibriMix, Pools, RecordedCorpus, VoicebankDemand, main
 from encore.data.speaker_corpora import TASKS, librimix
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return package_tree(tmp_path_factory.mktemp("packages"))
 
 
 def entries(root: Path) -> list[dict[str, Any]]:
@@ -170,22 +164,22 @@ def test_a_peak_above_the_largest_scales_all_parts_of_librimix_alike(monkeypatch
 def test_babble_is_of_others_than_the_speakers_and_absent_without_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    heard: list[set[str]] = []
+    crowds_of: list[set[str]] = []
 
     def babble(
         self: RecordedCorpus, voices: dict[str, Any], frames: int, rng: np.random.Generator
     ) -> np.ndarray:
-        heard.append(set(voices))
+        crowds_of.append(set(voices))
         return rng.standard_normal(frames).astype(np.float32)
 
     monkeypatch.setattr(RecordedCorpus, "babble", babble)
     mixed, noisy = LibriMix(out=UNUSED, sample_rate=8000), VoicebankDemand(out=UNUSED)
     for corpus, split in ((mixed, "train"), (noisy, "train"), (mixed, "test"), (noisy, "test")):
-        heard.clear()
+        crowds_of.clear()
         made = [corpus.make(split, index)[1] for index in range(len(corpus.noises(split)) + 2)]
         crowds = [entry for entry in made if entry["noise"] == "babble"]
         assert bool(crowds) == (corpus is noisy or split == "train")  # a mixture takes both voices of "test"
-        for entry, voices in zip(crowds, heard, strict=True):
+        for entry, voices in zip(crowds, crowds_of, strict=True):
             spoken = set(entry.get("speakers") or [entry["speaker"]])
             assert voices == set(corpus.voices(split)) - spoken
 
