@@ -21,7 +21,7 @@ from encore.models.wrappers import LEVELS, PerSource, Resampled
 SHIPPED = Path(__file__).parent / "shipped"
 """Separators and priors that come with the package; see its README.md."""
 DEFAULT = "deepfilternet:"
-"""The separator of whoever names none: the best of full-band speech in one step, see docs/results.md."""
+"""The separator where none is named: the best of full-band speech in one step, see docs/results.md."""
 
 
 def load_separator(uri: str | Path | None = None, *, device: str | torch.device = "cpu") -> LoadedSeparator:
