@@ -21,7 +21,7 @@ setup: .venv/installed  ## make .venv with the pinned packages and this project 
 	mkdir -p .venv/source && ln -sfn ../.. .venv/source/encore  # mypy does not follow an editable installation
 	touch $@
 
-demo: setup  ## write a corpus, train, validate, refine files, report: about 5 minutes on 2 cores
+demo: setup  ## write a corpus, train, validate, refine files, report: 5 to 7 minutes on 2 cores
 	benchmarks/demo.sh
 
 test: setup  ## all tests and doctests

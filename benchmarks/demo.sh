@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job in small, about 5 minutes on 2 cores: a corpus, a training with multi-step validation, files
+# The main job in small, 5 to 7 minutes on 2 cores: a corpus, a training with multi-step validation, files
 # refined by the default separator, one report. Every line is a command that you could type.
 set -euo pipefail
 cd "$(dirname "$0")/.."
