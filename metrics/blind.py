@@ -74,7 +74,9 @@ def dnsmos(
         valid = clips.isfinite().all(-1) & (clips.abs().amax(-1) >= SILENCE)
         # several at once leave a processor's caches, and take up to twice as long
         at_once = 1 if clips.device.type == "cpu" else max(1, _SAMPLES_AT_ONCE // time)
-        for rows in torch.split(valid.nonzero().flatten(), at_once):
+        places = valid.nonzero().flatten()
+        # splitting nothing gives one part of no clips, which the network cannot take
+        for rows in places.split(at_once) if len(places) else ():
             for name, values in _score_clips(clips[rows].clamp(-1, 1), names).items():
                 scores[name][rows] = values
     return {name: values.reshape(estimate.shape[:-1]) for name, values in scores.items()}

@@ -97,6 +97,7 @@ def test_what_cannot_be_scored_is_nan_and_leaves_the_batch_alone() -> None:
         assert scores.isnan().tolist() == [False, True, True, True, False], name
     assert all(scores.isnan() for scores in dnsmos(voice(0.09)).values())
     assert all(scores.isnan() for scores in dnsmos(torch.zeros(0)).values())
+    assert all(scores.isnan().all() for scores in dnsmos(torch.zeros(2, 1, 16000)).values())
     assert all(scores.isfinite() for scores in dnsmos(voice(0.1)).values())
 
 
