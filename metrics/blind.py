@@ -76,7 +76,7 @@ def dnsmos(
         at_once = 1 if clips.device.type == "cpu" else max(1, _SAMPLES_AT_ONCE // time)
         places = valid.nonzero().flatten()
         # splitting nothing gives one part of no clips, which the network cannot take
-        for rows in places.split(at_once) if len(places) else ():
+        for rows in torch.split(places, at_once) if len(places) else ():
             for name, values in _score_clips(clips[rows].clamp(-1, 1), names).items():
                 scores[name][rows] = values
     return {name: values.reshape(estimate.shape[:-1]) for name, values in scores.items()}
