@@ -6,47 +6,110 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from hashlib import sha1
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from encore.common.names import similar
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SWEEP_FLAGS = {"-m", "--multirun"}
 
 
 class UserError(ValueError):
     """A mistake in an option or configuration; the message is one line that names it and the fix."""
 
 
-def check_overrides(arguments: Sequence[str], *, config_name: str) -> None:
-    """Compose the configuration once, so that a wrong key or option fails with the nearest right one.
+class Job(NamedTuple):
+    """A run, or one of a sweep: its overrides, folder and values, as typed and with references resolved."""
+
+    overrides: list[str]
+    folder: Path
+    typed: dict[str, Any]
+    values: dict[str, Any]
+
+
+def composed_jobs(arguments: Sequence[str], *, config_name: str) -> list[Job]:
+    """Compose every job of a command line, so that a wrong key or option fails before any of them starts.
 
     Args:
-        arguments: The command line; flags (``-m``, ``--cfg job``) are left to Hydra.
+        arguments: The command line: of a run, or of a sweep (``-m``), which is split as Hydra does it.
         config_name: The primary configuration.
 
+    Returns:
+        The jobs; none where there are other flags, such as ``--cfg job``, which are left to Hydra.
+
     Raises:
-        UserError: Names the override that does not fit, and what is near it.
+        UserError: Names the override that does not fit, and what is near it; or a value that nobody gave.
     """
-    if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
-        return
-    # of a sweep the first value: the others are checked when their jobs are composed
-    overrides = [
-        re.sub(r"=([^\[\{'\"(]*?),.*$", r"=\1", argument)
-        for argument in arguments
-        if not argument.startswith("-")
-    ]
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    if not flags <= SWEEP_FLAGS:
+        return []
+    overrides = [argument for argument in arguments if argument not in flags]
+    jobs = [overrides]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         try:
-            compose(config_name, overrides=overrides, return_hydra_config=True)
+            if flags:
+                parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+                (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)
+            return [_composed(config_name, job, is_sweep=bool(flags)) for job in jobs]
         except HydraException as error:
-            raise UserError(_explain(str(error), config_name, overrides)) from None
+            raise UserError(_explain(str(error), config_name, jobs[0])) from None
+        except OmegaConfBaseException as error:
+            raise UserError(" ".join(str(error).split())) from None
+
+
+def _composed(config_name: str, overrides: list[str], *, is_sweep: bool) -> Job:
+    """Compose a job as Hydra does when it starts."""
+    config = compose(config_name, overrides=overrides, return_hydra_config=True)
+    check_complete(config)
+    HydraConfig.instance().set_config(config)
+    sweep = config.hydra.sweep
+    folder = Path(sweep.dir, sweep.subdir) if is_sweep else Path(config.hydra.run.dir)
+    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = str(folder.absolute())
+    HydraConfig.instance().set_config(config)
+    own = deepcopy(config)
+    with open_dict(own):
+        del own["hydra"]
+    typed, values = (OmegaConf.to_container(own, resolve=resolve) for resolve in (False, True))
+    return Job(overrides, folder, typed, values)  # type: ignore[arg-type]
+
+
+def check_paths(jobs: Sequence[Job]) -> None:
+    """Refuse jobs whose files or folders do not exist, and those that write one folder.
+
+    Raises:
+        UserError: Names the key, its value and the fix.
+    """
+    for number, job in enumerate(jobs):
+        for key, path in (("data.root", job.values["data"].get("root")), ("init", job.values["init"])):
+            if isinstance(path, str) and not Path(path).exists():
+                raise UserError(f"{key}={path}: there is no such {'file' if key == 'init' else 'folder'}")
+        if job.folder in [other.folder for other in jobs[:number]]:
+            raise UserError(
+                f"two jobs of the sweep write to {job.folder}: put what differs into the name, such as "
+                "name='rate_${module.optimizer.lr}'"
+            )
+
+
+def sweep_name(jobs: Sequence[Job]) -> str:
+    """Return a name of the sweep that is the same when it is resumed: the swept keys, and eight digits."""
+    kept = [[override for override in job.overrides if not override.startswith("ckpt=")] for job in jobs]
+    swept = {override.split("=")[0] for own in kept for override in own if override not in kept[0]}
+    digits = sha1(repr(kept).encode(), usedforsecurity=False).hexdigest()[:8]
+    return "_".join(["sweep", *sorted(key.rsplit(".", 1)[-1].rsplit("/", 1)[-1] for key in swept), digits])
 
 
 def _explain(message: str, config_name: str, overrides: Sequence[str]) -> str:
@@ -78,7 +141,7 @@ def check_complete(config: DictConfig) -> None:
         UserError: Names the first of them. (OmegaConf's own check fails at what refers to it.)
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
-    for key, value in _flat(plain):
+    for key, value in _flat({key: node for key, node in plain.items() if key != "hydra"}):
         if value == "???":
             raise UserError(f"{key} is not set: give {key}=...")
 

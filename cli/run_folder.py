@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from encore.cli.overrides import UserError
@@ -27,13 +26,12 @@ class RunFolder:
     """One run's folder: ``config.yaml``, ``run.json``, ``environment.txt``, ``checkpoints/``, scores, plots.
 
     Args:
-        path: The folder; made if missing.
+        path: The folder; made when the first facts are written.
         shared: Whether this is one of several processes that share it, and not the one that writes.
     """
 
     def __init__(self, path: str | Path, *, shared: bool = False) -> None:
         self.path, self.shared = Path(path), shared
-        self.path.mkdir(parents=True, exist_ok=True)
 
     def checkpoint(self, choice: str | None) -> str | None:
         """Return the file to resume from, or None to start.
@@ -69,10 +67,10 @@ class RunFolder:
         """Write the resolved configuration, the commit and the environment, before anything is built."""
         if self.shared:
             return
-        OmegaConf.save(config, self.path / "config.yaml", resolve=True)
+        import torch  # a second, which mistyped options need not wait for
+
         packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
         lines = [f"python {sys.version.split()[0]}", platform.platform(), *packages]
-        (self.path / "environment.txt").write_text("\n".join(lines) + "\n")
         self.update(
             name=config.name,
             run_id=run_id(self.path),
@@ -82,12 +80,15 @@ class RunFolder:
             threads=torch.get_num_threads(),
             **_commit(),
         )
+        OmegaConf.save(config, self.path / "config.yaml", resolve=True)
+        (self.path / "environment.txt").write_text("\n".join(lines) + "\n")
 
     def update(self, **facts: Any) -> None:
         """Add facts to ``run.json``."""
         if self.shared:
             return
         path = self.path / "run.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.facts() | facts, indent=2) + "\n")
 
     def add_seconds(self, seconds: float) -> None:

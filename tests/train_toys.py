@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import subprocess
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.utilities import rank_zero_only
+from wandb.proto.wandb_internal_pb2 import Record
 
 from encore import train as script
 
@@ -37,6 +39,22 @@ class Done(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+
+def wandb_records(file: Path) -> list[Any]:
+    """Read the records of an offline run: pieces of LevelDB's log format, after a header of 7 bytes."""
+    content, place, whole, records = file.read_bytes(), 7, b"", []
+    while place + 7 <= len(content):
+        if place % 32768 > 32768 - 7:  # no header fits into the rest of the block
+            place += 32768 - place % 32768
+            continue
+        length, kind = struct.unpack("<HB", content[place + 4 : place + 7])
+        whole += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            records.append(Record.FromString(whole))
+            whole = b""
+    return records
 
 
 def train(folder: Path, *overrides: str, **environment: str) -> Done:
