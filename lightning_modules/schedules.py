@@ -13,17 +13,18 @@ def warmup_cosine(optimizer: Optimizer, *, warmup: int, steps: int, floor: float
 
     Args:
         optimizer: Its learning rates are the peak.
-        warmup: Steps of the rise, at least 1.
+        warmup: Steps of the rise, at most a tenth of ``steps``: short runs need no other value.
         steps: Steps of the whole schedule; beyond them the rate stays at the floor.
         floor: Last rate as a fraction of the peak, in [0, 1].
 
+    Raises:
+        ValueError: If there is no step, or ``warmup`` is negative.
+
     Source: I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
     """
-    if not 1 <= warmup < steps:
-        raise ValueError(
-            f"warmup={warmup} must be at least 1 and below steps={steps}: change module.scheduler.warmup or"
-            " trainer.max_steps"
-        )
+    if steps < 1 or warmup < 0:
+        raise ValueError(f"warmup={warmup}, steps={steps}: set trainer.max_steps, and a warmup of 0 or more")
+    warmup = min(warmup, steps // 10)
 
     def factor(step: int) -> float:
         if step < warmup:

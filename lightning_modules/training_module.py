@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -114,18 +115,22 @@ class TrainingModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm over all weights, or by value.
+        """Clip by the norm over all weights, or by value; log the norm before, and the learning rate.
 
         Lightning refuses sharded weights, and fused optimizers in every mixed precision, though only the loss
         scaling of float16 excludes them.
         """
-        if not gradient_clip_val:
-            return
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        lightnings = bool(gradient_clip_val) and (scaler is not None or gradient_clip_algorithm == "value")
+        limit = gradient_clip_val if gradient_clip_val and not lightnings else math.inf
         root = self.trainer.strategy.model
-        if scaled or gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif isinstance(root, FullyShardedDataParallel):
-            root.clip_grad_norm_(gradient_clip_val)
+        if isinstance(root, FullyShardedDataParallel):
+            norm = root.clip_grad_norm_(limit)
         else:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
+        if lightnings:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            norm = norm / scaler.get_scale()  # a fused optimizer divides by it later
+        rate = float(optimizer.param_groups[0]["lr"])
+        self.log_dict({"train/gradient_norm": norm, "train/learning_rate": rate})

@@ -202,20 +202,22 @@ def rates(steps: int, count: int, **options) -> list[float]:
 
 
 def test_the_rate_rises_in_a_line_and_falls_as_half_a_cosine() -> None:
-    found = rates(24, 40, warmup=4, floor=0.1)
+    found = rates(40, 56, warmup=4, floor=0.1)
     assert found[:5] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5], rel=1e-12)
     # a quarter, half, three quarters and the whole of the way down from 0.5 to 0.05
     down = [0.275 + 0.225 * cosine for cosine in (math.sqrt(0.5), 0.0, -math.sqrt(0.5), -1.0)]
-    assert [found[step] for step in (9, 14, 19, 24)] == pytest.approx(down, rel=1e-12)
-    assert found[24:] == pytest.approx([0.05] * 16, rel=1e-12)
-    assert (torch.tensor(found[4:25]).diff() < 0).all()
+    assert [found[step] for step in (13, 22, 31, 40)] == pytest.approx(down, rel=1e-12)
+    assert found[40:] == pytest.approx([0.05] * 16, rel=1e-12)
+    assert (torch.tensor(found[4:41]).diff() < 0).all()
     assert rates(10, 11, warmup=1)[-1] == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize(("warmup", "steps"), [(0, 10), (10, 10), (11, 10)])
-def test_a_warmup_that_does_not_fit_is_refused(warmup: int, steps: int) -> None:
-    with pytest.raises(ValueError, match=rf"warmup={warmup} .* steps={steps}"):
-        rates(steps, 1, warmup=warmup)
+def test_the_rise_takes_at_most_a_tenth_of_the_steps() -> None:
+    assert rates(40, 45, warmup=50) == rates(40, 45, warmup=4)
+    assert rates(9, 3, warmup=50) == rates(9, 3, warmup=0)
+    assert rates(9, 1, warmup=50) == [0.5]
+    with pytest.raises(ValueError, match=r"steps=-1: set trainer\.max_steps"):
+        rates(-1, 1, warmup=50)
 
 
 def test_speakers_in_another_order_are_blended_with_their_own_references() -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from corpus_trees import libri2mix, tree
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_toys import SMALL, train
 
 from encore.cli.overrides import CONFIGS, UserError, composed_jobs
@@ -44,6 +45,27 @@ def test_a_run_folder_says_what_was_built_and_how_it_scored(first_run: Path) -> 
     assert set(scores["kind"]) == {"mixture", "one_step", "fixed", "oracle"}
     logged = pd.read_csv(run / "csv" / "version_0" / "metrics.csv")
     assert logged["val/multi_step/si_sdr_oracle/snr"].notna().sum() == 1
+
+
+def test_tensorboard_has_what_the_csv_file_has_and_hyperparameters(tmp_path: Path, corpus: Path) -> None:
+    overrides = ("trainer.max_steps=2", "trainer.log_every_n_steps=1", "name=run")
+    runs = {}
+    for logger in ("csv", "tensorboard"):
+        (tmp_path / logger).mkdir()
+        done = train(tmp_path / logger, *SMALL, f"data.root={corpus}", *overrides, f"logger={logger}")
+        assert done.returncode == 0, done.stderr[-2000:]
+        runs[logger] = tmp_path / logger / "outputs" / "run"
+    logged = pd.read_csv(runs["csv"] / "csv" / "version_0" / "metrics.csv").drop(columns="step")
+    events = EventAccumulator(str(runs["tensorboard"] / "tensorboard")).Reload()
+    for key in logged:
+        expected = logged[key].dropna()
+        found = [event.value for event in events.Scalars(key)]
+        assert len(expected) > 0
+        if "calls_seconds" not in key:
+            assert found == pytest.approx([*expected], rel=1e-5), key
+    assert {"train/loss", "train/learning_rate", "train/gradient_norm", "val/loss"} <= set(logged)
+    held = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    assert b"module/optimizer/lr" in held
 
 
 def test_a_second_run_does_not_overwrite_the_first_but_goes_on_where_it_stopped(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ def module(**options: Any) -> SeparationModule:
 
 
 def test_the_schedule_counts_optimiser_steps_not_batches() -> None:
-    schedule = partial(warmup_cosine, warmup=2, steps=4)
+    schedule = partial(warmup_cosine, warmup=0, steps=4)
     trained = module(scheduler=schedule)
     rates = []
     step = trained.optimizer_step
@@ -56,7 +57,8 @@ def test_the_schedule_counts_optimiser_steps_not_batches() -> None:
     trained.optimizer_step = watched  # type: ignore[method-assign]
     trainer = fitted(trained, batches(*[1.0] * 12), accumulate_grad_batches=3, max_steps=4)
     assert trainer.global_step == 4
-    assert rates == pytest.approx([0.05, 0.1, 0.1, 0.1 * (0.02 + 0.98 * 0.5)])
+    falls = [0.5 + 0.5 * math.cos(math.pi * step / 4) for step in range(4)]
+    assert rates == pytest.approx([0.1 * (0.02 + 0.98 * fall) for fall in falls])
 
 
 def test_a_step_that_is_not_finite_raises_unless_it_may_be_skipped_but_not_too_many_in_a_row() -> None:
@@ -74,11 +76,21 @@ def test_a_step_that_is_not_finite_raises_unless_it_may_be_skipped_but_not_too_m
         module(nonfinite="ignore")
 
 
-def test_gradients_are_clipped_by_norm() -> None:
+@pytest.mark.parametrize(
+    ("options", "used"),
+    [
+        ({"gradient_clip_val": 0.25}, 0.25),
+        ({"gradient_clip_val": 0.5, "gradient_clip_algorithm": "value"}, 0.5),
+        ({"gradient_clip_val": None}, 80.0),
+    ],
+)
+def test_gradients_are_clipped_and_their_norm_before_is_logged(options: dict[str, Any], used: float) -> None:
     trained = module()
-    fitted(trained, batches(10.0), gradient_clip_val=0.25, max_steps=1)
+    trainer = fitted(trained, batches(10.0), max_steps=1, **options)
     # the gradient is 2 x 10 (0.5 x 10 - 1) = 80 before
-    assert float(trained.separator.weight.detach()) == pytest.approx(0.5 - 0.1 * 0.25, rel=1e-5)
+    assert float(trained.separator.weight.detach()) == pytest.approx(0.5 - 0.1 * used, rel=1e-5)
+    assert float(trainer.callback_metrics["train/gradient_norm"]) == pytest.approx(80.0)
+    assert float(trainer.callback_metrics["train/learning_rate"]) == pytest.approx(0.1)
 
 
 def small() -> BSRNN:

@@ -26,7 +26,6 @@ SMALL = (
     "data.num_workers=0",
     "data.segment_seconds=0.25",
     "data.batch_size=2",
-    "module.scheduler.warmup=1",
     "callbacks.multi_step.metrics=[snr]",
     "callbacks.multi_step.methods.dnsmos_ovrl=null",
     "callbacks.multi_step.methods.si_sdr.search.steps=1",
