@@ -70,12 +70,12 @@ distil c_wave b_wave ${brownian% module/loss=*} &
 wait
 
 search='{_target_: encore.inference.GridSearch, candidates: 10, include_estimate: true, steps: 5}'
-oracle="{_target_: encore.inference.RefineOptions, guide: si_sdr, search: $search, with_ratio: true, label: si_sdr_ratio}"
+oracle="{_target_: encore.inference.RefineOptions, guide: si_sdr, search: $search, with_ratio: true}"
 ode='{_target_: encore.inference.BridgeSampler, steps: 5, path: ode, every_step: false}'
 second='{_target_: encore.inference.BridgeSampler, steps: 5, path: ode2, every_step: false}'
 for name in p_plain p_mixed p_unrolled; do compare $name; done
 # the noise of the Brownian bridge: a sampler whose schedule is searched
-noisy="${oracle/label: si_sdr_ratio/noise: 0.5, label: si_sdr_ratio_noise}"
+noisy="${oracle%\}}, noise: 0.5}"
 more=("evaluation.methods.conditioned_oracle=$oracle" "evaluation.methods.ode_5=$ode" "+evaluation.methods.second_5=$second")
 for name in b_sb b_pre; do compare $name "${more[@]}"; done
 compare b_wave "${more[@]}" "+evaluation.methods.conditioned_noisy=$noisy"

@@ -36,8 +36,8 @@ train music_unet_linear spectrogram_unet_tiny 600 module.mixing.linear_path=0.5 
 train music_unet_estimate spectrogram_unet_tiny 600 module.mixing.linear_path=0.25 module.mixing.estimate_path=0.25 &
 wait
 
-level="evaluation.methods.fixed_own_level=null" # these do not standardise
-few="evaluation.methods.fixed_wiener=null evaluation.methods.fixed_wiener_single=null evaluation.methods.state=null
+level="evaluation.methods.own_level=null" # these do not standardise
+few="evaluation.methods.wiener=null evaluation.methods.wiener_single=null evaluation.methods.state_form=null
   evaluation.methods.noise=null evaluation.methods.disjointness=null evaluation.methods.remix_agreement=null
   evaluation.betas=[] evaluation.methods.adaptive.search.steps=3"
 evaluate unet $level evaluation.methods.adaptive.search.steps=5 evaluation.methods.disjointness.search.steps=2 \
@@ -48,7 +48,7 @@ evaluate conv_tasnet $level $few evaluation.items=3
 
 compare() { # names...
   $python benchmarks/tables.py $(printf "outputs/progressive_%s " "$@") --rows source run --metrics si_sdr \
-    --columns one_step fixed si_sdr_oracle --cells best gain calls
+    --columns one_step fixed adaptive_oracle --cells best gain calls
 }
 compare unet unet_linear unet_estimate dttnet hdemucs
 compare unet unet_estimate dttnet hdemucs conv_tasnet

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,30 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning import LightningModule, Trainer
-from torch import Tensor
+from torch import Generator, Tensor
 
-from encore.callbacks.media import file_name, log_to_wandb, write_example
+from encore.callbacks.media import log_to_wandb
 from encore.callbacks.validation_items import (
     ValidationCallback,
     ValidationItem,
     of_all_processes,
     validation_items,
 )
-from encore.data.corpora import evenly_spaced
-from encore.inference.evaluation import Evaluation, RefinementMethod, distinct_methods, evaluate
+from encore.inference.evaluation import Evaluation, RefinementMethod, evaluate, example_waveforms
 from encore.inference.execution import WorkerPool, default_workers
 from encore.metrics import MetricPanel, default_metrics
 from encore.models.types import LoadedSeparator, interchangeable
 from encore.models.wrappers import select
+from encore.reporting.examples import Example, choose_examples, write_examples
 from encore.reporting.figures import save_png
+from encore.reporting.labels import shown_metrics
 from encore.reporting.plots import step_figure
+from encore.reporting.results import comparable, result_table, results_text
 from encore.reporting.scores import column_name, write_scores
-from encore.reporting.summary import chosen_ratios, final_steps, summarise
-from encore.reporting.tables import overview_table, to_markdown
+from encore.reporting.summary import UNGUIDED, chosen_ratios, final_steps, summarise
 
-Group = tuple[dict[str, Any], dict[int, RefinementMethod]]
-"""A batch of the items of one length, and the methods by which they are refined."""
+Batch = dict[str, Any]
+"""Items of one length: ``mixture`` (b, c, t), ``references`` (b, s, c, t) if known, ``names``, ``places``."""
 
 
 class MultiStepInference(ValidationCallback):
@@ -43,15 +43,17 @@ class MultiStepInference(ValidationCallback):
     cuts an epoch, with the weights that validation uses (put averaging callbacks before this one). Each item
     is refined by one process only and counted once.
 
-    Logs ``val/mixture/<metric>``, ``val/one_step/<metric>``, and for the last step of each method
-    ``val/multi_step/<guide>_<oracle|blind>/<metric>`` with ``_gain`` over one step, the ends ``_gain_low``
-    and ``_gain_high`` of its 95 % bootstrap interval, and ``_failed`` items; beside them ``evaluations``, the
-    mean ``ratio`` chosen over all steps, and the fraction ``kept`` of steps that kept the estimate. Writes
-    ``scores.parquet`` (every item, step, guide and metric), plots, and audio and spectrograms of the items
-    that gained most and least to the run folder; the same to Weights & Biases where that is a logger.
+    Logs, of the metrics of `shown_metrics`, ``val/mixture/<metric>`` and ``val/one_step/<metric>``, and of
+    the last step of each method under ``val/multi_step/<name>_<oracle|blind>`` (``<name>`` without a guide)
+    the main ``<metric>``, its ``gain`` over one step, paired by item, separator ``calls`` and ``seconds`` per
+    item, and with a guide the mean ``ratio`` chosen over all steps and the fraction ``kept`` of steps that
+    kept the estimate; ``<metric>_failed`` counts failed items. Writes ``scores.parquet`` (every item, step,
+    method and metric), and in ``multi_step`` the results in words and as a table (``scores.md``), curves, and
+    audio and spectrograms of the best, median and worst item of one method; the same to loggers that show
+    them. Prints the results when training ends.
 
     Args:
-        methods: By any key; the key lets a config override one of them, None leaves it out.
+        methods: By their names in tables and log keys; None leaves one out.
         metrics: Names of the metrics that score every step; None for all that the sampling rate allows.
         every_n_epochs: Epochs between runs; 0 runs only when training ends.
         items: Refine this many validation items, evenly spread; None for all.
@@ -83,7 +85,7 @@ class MultiStepInference(ValidationCallback):
         super().__init__(every_n_epochs, items)
         if batch < 1:
             raise ValueError(f"batch={batch}: use 1 or more")
-        self.methods = distinct_methods(methods)
+        self.methods = {name: method for name, method in methods.items() if method is not None}
         self.metrics, self.batch, self.source = metrics, batch, source
         self.workers, self.score_workers, self.seed, self.run = workers, score_workers, seed, run
 
@@ -100,37 +102,59 @@ class MultiStepInference(ValidationCallback):
         )
         folder = Path(trainer.default_root_dir)
 
-        def refine(group: Group) -> tuple[Group, Evaluation]:
-            batch, methods = group
-            references = batch.get("references")
-            return group, evaluate(
+        def refine(batch: Batch) -> tuple[Batch, Evaluation]:
+            return batch, evaluate(
                 separator,
                 batch["mixture"].to(module.device),
-                methods,
+                self.methods,
                 panel,
                 run=self.run or folder.name,
                 items=batch["names"],
-                references=None if references is None else references.to(module.device),
-                generator=torch.Generator().manual_seed(self.seed),
+                references=_moved(batch.get("references"), module.device),
+                generator=self._generator(),
                 at_once=workers,
             )
 
         rows: list[dict[str, Any]] = []
-        examples: list[Example] = []
+        place_of: dict[str, int] = {}
         with WorkerPool(workers) as pool:
-            for group, result in pool.map(refine, self._groups(trainer, places)):
+            items = validation_items(trainer, self.items, "multi-step validation")
+            for batch, result in pool.map(refine, _batches(items, places, self.batch)):
                 rows += result.rows
-                examples = _extremes([*examples, *_examples(group, separator.sources, result)])
-        parts = of_all_processes((rows, examples))
+                place_of |= zip(batch["names"], batch["places"], strict=True)
+        parts = of_all_processes((rows, place_of))
         scores = pd.DataFrame([row for part in parts for row in part[0]])
         if scores.empty:
             raise ValueError("no validation item to refine: give data.valid, or switch multi_step=null")
         summary = summarise(scores)
         if trainer.is_global_zero:
             write_scores(folder / "scores.parquet", scores)
-            examples = _extremes([example for part in parts for example in part[1]])
-            _log_media(trainer, folder / "multi_step", summary, examples, separator.sample_rate)
+            place_of = {name: place for part in parts for name, place in part[1].items()}
+
+            def waveforms(item: str, column: str) -> dict[str, Tensor]:
+                sample = validation_items(trainer, self.items, "examples", [place_of[item]])
+                (batch,) = _batches(sample, places, 1)
+                name = next(n for n, own in self.methods.items() if column_name(n, own.kind) == column)
+                mixture, references = batch["mixture"].to(module.device), batch.get("references")
+                known = _moved(references, module.device)
+                return example_waveforms(
+                    separator, mixture, self.methods[name], references=known, generator=self._generator()
+                )
+
+            chosen = choose_examples(scores)
+            examples = write_examples(folder / "multi_step", chosen, waveforms, separator.sample_rate)
+            _log_media(trainer, folder / "multi_step", scores, summary, examples)
         return logged_values(summary)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure once more, unless this very step was measured already, and print the results."""
+        super().on_train_end(trainer, pl_module)
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir) / "multi_step"
+            print(f"\n{(folder / 'scores.md').read_text('utf-8')}\ncurves, spectrograms, audio: {folder}")
+
+    def _generator(self) -> Generator:
+        return Generator().manual_seed(self.seed)
 
     def _selected(self, separator: LoadedSeparator) -> LoadedSeparator:
         """Return the separator of what is refined."""
@@ -141,99 +165,67 @@ class MultiStepInference(ValidationCallback):
             raise ValueError(f"source={self.source}: the separator has {', '.join(sources)}; or use all")
         return select(separator, self.source or sources[0])
 
-    def _groups(self, trainer: Trainer, places: list[int]) -> Iterator[Group]:
-        """Yield this process's items, neighbours of one length and for the same methods together."""
 
-        def kind(item: ValidationItem) -> tuple[Any, ...]:
-            chosen = [item.place in evenly_spaced(item.taken, method.items) for method in self.methods]
-            return item.sample["mixture"].shape, "references" in item.sample, chosen
+def _batches(items: Iterator[ValidationItem], sources: Sequence[int], size: int) -> Iterator[Batch]:
+    """Yield neighbours of one length together, with the references of some of the sources."""
+    for (_, has_references), alike in groupby(
+        items, lambda item: (item.sample["mixture"].shape, "references" in item.sample)
+    ):
+        while group := list(islice(alike, size)):
+            samples = [item.sample for item in group]
+            batch: Batch = {
+                "names": [name for sample in samples for name in sample["names"]],
+                "places": [item.place for item in group],
+                "mixture": torch.cat([sample["mixture"] for sample in samples]),
+            }
+            if has_references:
+                batch["references"] = torch.cat([sample["references"][:, sources] for sample in samples])
+            yield batch
 
-        items = validation_items(trainer, self.items, "multi-step validation")
-        for (_, has_references, chosen), alike in groupby(items, kind):
-            while samples := [item.sample for item in islice(alike, self.batch)]:
-                batch: dict[str, Any] = {"names": [name for sample in samples for name in sample["names"]]}
-                batch["mixture"] = torch.cat([sample["mixture"] for sample in samples])
-                if has_references:
-                    batch["references"] = torch.cat([sample["references"][:, places] for sample in samples])
-                yield batch, {number: each for number, each in enumerate(self.methods) if chosen[number]}
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Example:
-    """A refined item as an example: waveforms ``(c, t)`` by name."""
-
-    label: str
-    item: str
-    gain: float
-    waveforms: dict[str, Tensor]
+def _moved(signal: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if signal is None else signal.to(device)
 
 
 def logged_values(summary: pd.DataFrame) -> dict[str, float]:
-    """Return the values to log of a summary, at the last step of each method."""
+    """Return the values to log of a summary, see `MultiStepInference`."""
+    last = final_steps(summary)
+    metrics = shown_metrics(last)
+    chosen = chosen_ratios(summary).set_index(["run", "column"])
     values: dict[str, float] = {}
-    for row in final_steps(summary).to_dict("records"):
-        column = column_name(row["guide"], row["kind"])
-        refined = row["kind"] not in ("mixture", "one_step")
-        key = f"val/multi_step/{column}/{row['metric']}" if refined else f"val/{column}/{row['metric']}"
-        values[key] = row["mean"]
+    for row in last[last["metric"].isin(metrics)].to_dict("records"):
+        column, metric = row["column"], row["metric"]
+        refined = row["kind"] not in UNGUIDED
+        base = f"val/multi_step/{column}" if refined else f"val/{column}"
+        if refined and metric != metrics[0]:
+            continue
+        values[f"{base}/{metric}"] = row["mean"]
         if row["failed"]:
-            values[f"{key}_failed"] = float(row["failed"])
+            values[f"{base}/{metric}_failed"] = float(row["failed"])
         if refined:
-            values |= {f"{key}_{name}": row[name] for name in ("gain", "gain_low", "gain_high")}
-            values[f"val/multi_step/{column}/evaluations"] = row["evaluations"]
-    chosen = chosen_ratios(summary).to_dict("records")
-    for row in chosen:
-        values |= {f"val/multi_step/{row['column']}/{name}": row[name] for name in ("ratio", "kept")}
+            values |= {f"{base}/gain": row["gain"], f"{base}/calls": row["evaluations"]}
+            values[f"{base}/seconds"] = row["seconds"]
+        if row["kind"] in ("blind", "oracle") and (row["run"], column) in chosen.index:
+            values |= {f"{base}/{name}": own for name, own in chosen.loc[(row["run"], column)].items()}
     # without a chosen ratio there is no mean of them
     return {key: value for key, value in values.items() if value == value or not key.endswith("/ratio")}
 
 
-def _examples(group: Group, sources: Sequence[str], result: Evaluation) -> list[Example]:
-    """Return one candidate example for every item and method that scored it."""
-    examples = []
-    batch, methods = group
-    for number, refined in result.refined.items():
-        gains = (refined.scores[-1] - refined.scores[0]).tolist()
-        label = column_name(methods[number].name, methods[number].kind)
-        for place, (item, gain) in enumerate(zip(batch["names"], gains, strict=True)):
-            if gain != gain:  # schedules and failed items have no score
-                continue
-            waveforms = {"mixture": batch["mixture"][place].cpu()}
-            parts = {"one step": refined.one_step[place], "multi-step": refined.estimates[place]}
-            if "references" in batch:
-                parts["reference"] = batch["references"][place]
-            for name, part in parts.items():
-                names = [name] if len(sources) == 1 else [f"{name} {source}" for source in sources]
-                waveforms |= dict(zip(names, part.cpu(), strict=True))
-            examples.append(Example(label=label, item=item, gain=gain, waveforms=waveforms))
-    return examples
-
-
-def _extremes(examples: Sequence[Example]) -> list[Example]:
-    """Return, per method, the examples that gained least and most."""
-    kept = []
-    for label in dict.fromkeys(example.label for example in examples):
-        own = sorted((e for e in examples if e.label == label), key=lambda e: (e.gain, e.item))
-        kept += own[:1] if len(own) == 1 else [own[0], own[-1]]
-    return kept
-
-
 def _log_media(
-    trainer: Trainer, folder: Path, summary: pd.DataFrame, examples: Sequence[Example], sample_rate: int
+    trainer: Trainer, folder: Path, scores: pd.DataFrame, summary: pd.DataFrame, examples: Sequence[Example]
 ) -> None:
-    """Write curves, table and examples to a folder, and log them where a logger can show them."""
+    """Write curves and results to the folder of the examples, and log all where a logger can show it."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures, audio = {}, {}
-    for metric in summary["metric"].unique():
+    pictures = {}
+    for metric in shown_metrics(final_steps(summary)):
         path = folder / f"score_versus_step_{metric}.png"
         pictures[f"score_versus_step/{metric}"] = save_png(step_figure(summary, metric), path)
-    for own in examples:
-        title = f"{own.item}: {own.gain:+.3f} ({own.label})"
-        name = file_name(f"{own.label}_{own.gain:+.3f}_{own.item}")
-        picture, clips = write_example(folder, name, own.waveforms, sample_rate, title=title)
-        pictures[f"spectrograms/{name}"] = picture
-        captioned = {f"{part} ({own.gain:+.3f})": path for part, path in clips.items()}
-        audio[f"audio/{file_name(f'{own.label}_{own.item}')}"] = captioned
-    table = overview_table(summary)
-    (folder / "scores.md").write_text(to_markdown(table) + "\n")
+    pictures |= {f"spectrograms/{example.rank}": folder / example.picture for example in examples}
+    audio = {
+        f"audio/{example.rank}": {name: folder / file for name, file in example.audio.items()}
+        for example in examples
+    }
+    (folder / "scores.md").write_text(results_text(scores), encoding="utf-8")
+    (results,) = comparable(scores)
+    table = result_table(summarise(results))
     log_to_wandb(trainer, "val/multi_step", pictures=pictures, audio=audio, table=table)

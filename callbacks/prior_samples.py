@@ -9,12 +9,13 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Generator, Tensor
 
-from encore.callbacks.media import log_to_wandb, write_example
+from encore.callbacks.media import log_to_wandb
 from encore.callbacks.validation_items import ValidationCallback
 from encore.inference.guidance import Unguided
 from encore.inference.posterior import Ancestral, SeparationProblem, Start
 from encore.inference.source_priors import SourcePrior
 from encore.models.denoisers.diffusion_prior import DiffusionPrior
+from encore.reporting.examples import write_example
 
 
 class PriorSamples(ValidationCallback):
@@ -63,7 +64,7 @@ class PriorSamples(ValidationCallback):
             samples = {f"{number}_{kind}": drawn[number] for number, kind in enumerate(kinds)}
             folder, step = Path(trainer.default_root_dir) / "prior_samples", trainer.global_step
             title = f"{prior.source}, step {step}"
-            picture, audio = write_example(folder, f"{step:07d}", samples, prior.sample_rate, title=title)
+            picture, audio = write_example(folder, f"{step:07d}", samples, prior.sample_rate, heading=title)
             log_to_wandb(trainer, "val/prior", pictures={"spectrograms": picture}, audio={"audio": audio})
         power = float(drawn.square().mean().clamp_min(1e-12))
         return {"val/prior/level_db": 10 * torch.tensor(power).log10().item()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,9 @@ class ValidationItem:
     sample: dict[str, Any]
 
 
-def validation_items(trainer: Trainer, limit: int | None, what: str) -> Iterator[ValidationItem]:
+def validation_items(
+    trainer: Trainer, limit: int | None, what: str, places: Collection[int] | None = None
+) -> Iterator[ValidationItem]:
     """Yield this process's items, each on one process only, with a progress bar.
 
     Read from the dataset, not the loader: the loader may be in the middle of its epoch.
@@ -37,6 +39,7 @@ def validation_items(trainer: Trainer, limit: int | None, what: str) -> Iterator
         trainer: In a fit; one item in a ``fast_dev_run``.
         limit: Most items of all processes together, evenly spread; None for all.
         what: Name of the progress bar.
+        places: Yield these of the items that are taken, on this process; None for its part of all.
     """
     loaders = trainer.val_dataloaders
     if loaders is None and trainer.datamodule is not None:  # type: ignore[attr-defined]
@@ -45,8 +48,11 @@ def validation_items(trainer: Trainer, limit: int | None, what: str) -> Iterator
     if not loader:
         return
     positions = evenly_spaced(len(loader.dataset), 1 if trainer.fast_dev_run else limit)  # type: ignore[attr-defined]
-    mine = list(enumerate(positions))[trainer.global_rank :: trainer.world_size]
-    for place, position in tqdm(mine, desc=what, disable=not (trainer.is_global_zero and _bar(trainer))):
+    taken = list(enumerate(positions))
+    mine = taken[trainer.global_rank :: trainer.world_size] if places is None else [taken[n] for n in places]
+    for place, position in tqdm(
+        mine, desc=what, disable=not (places is None and trainer.is_global_zero and _bar(trainer))
+    ):
         yield ValidationItem(place, len(positions), loader.collate_fn([loader.dataset[position]]))
 
 

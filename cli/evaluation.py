@@ -29,8 +29,8 @@ Row = dict[str, Any]
 Rows = Mapping[str, Sequence[Row]]
 """New rows of tables, by the names of the tables."""
 
-Plan = tuple[Sequence[Any], Callable[[Any], Rows], Callable[[Path], None]]
-"""The jobs that tables lack, what makes the rows of one, and what writes the page and its figures."""
+Plan = tuple[Sequence[Any], Callable[[Any], Rows], Callable[[Path], str]]
+"""The jobs that tables lack, what makes the rows of one, and what writes the report and returns its text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,9 +73,6 @@ class Experiment(ABC):
     workers: int | None = None
     seed: int = 0
 
-    page: ClassVar[str]
-    """Report file in the run folder."""
-
     tables: ClassVar[tuple[str, ...]]
     """Tables that grow job by job, from which an interrupted run resumes."""
 
@@ -87,15 +84,15 @@ class Experiment(ABC):
             UserError: If options do not fit the separator.
         """
 
-    def run(self, subject: Subject, folder: Path) -> None:
-        """Do what ``folder`` has no rows of yet, and write tables, figures and the page."""
+    def run(self, subject: Subject, folder: Path) -> str:
+        """Do what ``folder`` has no rows of yet, write tables and report, and return its text."""
         tables = {table: Table(folder / table) for table in self.tables}
         jobs, work, report = self.plan(subject, tables)
         with WorkerPool(subject.workers) as pool:
             for rows in tqdm(pool.map(work, jobs), total=len(jobs), desc="items", unit="item"):
                 for table, own in rows.items():
                     tables[table].add(own)
-        report(folder)
+        return report(folder)
 
 
 class Table:
@@ -162,7 +159,7 @@ def evaluate(config: DictConfig, folder: RunFolder) -> None:
         workers=experiment.workers or default_workers(device),
     )
     started = time.monotonic()
-    experiment.run(subject, folder.path)
+    text = experiment.run(subject, folder.path)
     folder.update(seconds=round(time.monotonic() - started, 1), finished=True)
-    print((folder.path / experiment.page).read_text())
+    print(text)
     print(f"run folder: {folder.path}")

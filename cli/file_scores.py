@@ -93,7 +93,9 @@ def score_table(
         metric: What steered; None for a schedule or no step.
         evaluations: Network evaluations of a call.
     """
-    kind, guide = ("fixed", "none") if metric is None else (metric.kind, metric.name)
+    refinement: dict[str, Any] = {"method": "fixed", "kind": "fixed"}
+    if metric is not None:
+        refinement = {"method": metric.name, "kind": metric.kind, "guide": metric.name}
     calls, ratios = evaluations * int(statistics.evaluations[0]), statistics.ratios[:, 0].tolist()
     rows: list[dict[str, Any]] = []
     for source, own in zip(sources, scores, strict=True):
@@ -108,7 +110,10 @@ def score_table(
             for step in range(len(ratios) + 1)
         }
         rows += score_rows(base, {0: mixture}, kind="mixture")
-        rows += score_rows(base, {0: by_step[0]}, kind="one_step", evaluations=min(calls, evaluations))
+        cost: dict[str, Any] = {"evaluations": calls, "seconds": statistics.seconds}
+        # of a refinement the time of its first step is not known
+        once = {"evaluations": min(calls, evaluations)} if ratios else cost
+        rows += score_rows(base, {0: by_step[0]}, kind="one_step", **once)
         if ratios:
-            rows += score_rows(base, by_step, kind=kind, guide=guide, ratios=ratios, evaluations=calls)
+            rows += score_rows(base, by_step, **refinement, ratios=ratios, **cost)
     return pd.DataFrame(rows, columns=list(COLUMNS))

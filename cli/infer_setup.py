@@ -125,8 +125,8 @@ def build(options: argparse.Namespace) -> FileSeparator:
         method = replace(method, guide=guide)
     if method.kind == "oracle" and options.reference is None:
         raise UserError(
-            f"--guide {method.name}: is an oracle; give --reference FOLDER with the clean files, or a blind "
-            "guide such as dnsmos_ovrl"
+            f"--guide {method.guide_name}: is an oracle; give --reference FOLDER with the clean files, or a "
+            "blind guide such as dnsmos_ovrl"
         )
     return FileSeparator(
         separator=separator,

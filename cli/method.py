@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -153,8 +154,10 @@ class Method(RefineOptions):
             home = device
         moved = None if references is None else _moved(references, home)
         refine = super().__call__ if self.sampler is None else self.sampler
+        started = time.monotonic()
         refined = refine(separator, _moved(mixture, home), references=moved, **options)
-        return Chunk.of(refined, mixture, references, None if steps is None else steps.estimates)
+        chunk = Chunk.of(refined, mixture, references, None if steps is None else steps.estimates)
+        return replace(chunk, seconds=time.monotonic() - started)
 
     def silence(self, mixture: Tensor, references: Tensor | None, sources: int, *, keep_steps: bool) -> Chunk:
         """Return silence as the estimates of a silent segment ``(1, c, t)``, without a call or a score."""

@@ -12,13 +12,17 @@ from torch import Tensor
 
 from encore.cli.evaluation import Experiment, Plan, Row, Rows, Subject, Table
 from encore.cli.overrides import UserError
+from encore.cli.run_folder import RunFolder
 from encore.data.corpora import evenly_spaced
 from encore.inference import RefinementMethod
-from encore.inference.evaluation import distinct_methods, evaluate
+from encore.inference.evaluation import evaluate, example_waveforms
 from encore.inference.oracle_predictor import Form, oracle_predictor
 from encore.metrics import MetricPanel, default_metrics
 from encore.models.types import Separator, interchangeable
 from encore.models.wrappers import select
+from encore.reporting.examples import choose_examples, write_examples
+from encore.reporting.results import results_text
+from encore.reporting.scores import column_name, write_scores
 from encore.reporting.stem_report import write_stem_report
 
 SCORES, PREDICTOR = "stem_scores.parquet", "oracle_predictor.parquet"
@@ -52,7 +56,6 @@ class StemExperiment(Experiment):
     forms: Sequence[Form] = ("intended", "published_code")
     targets: Sequence[str] | None = None
 
-    page: ClassVar[str] = "stems.md"
     tables: ClassVar[tuple[str, ...]] = (SCORES, PREDICTOR)
 
     def __post_init__(self) -> None:
@@ -61,7 +64,8 @@ class StemExperiment(Experiment):
 
     def plan(self, subject: Subject, tables: Mapping[str, Table]) -> Plan:
         """Return the places of songs with their targets, what scores one of them, and the report."""
-        separator, songs, methods = subject.separator, subject.samples, distinct_methods(self.methods)
+        separator, songs = subject.separator, subject.samples
+        methods = {name: method for name, method in self.methods.items() if method is not None}
         each = [TOGETHER] if interchangeable(separator.sources) else separator.sources
         targets = tuple(self.targets or each)
         if unknown := [target for target in targets if target not in (*separator.sources, TOGETHER)]:
@@ -70,7 +74,6 @@ class StemExperiment(Experiment):
         if self.betas and TOGETHER in targets:
             raise UserError("evaluation.betas: are for sources one by one, not for all together; give []")
         places = evenly_spaced(len(songs), self.items)
-        chosen = [{places[own] for own in evenly_spaced(len(places), method.items)} for method in methods]
         panel = MetricPanel(
             self.metrics or default_metrics(separator.sample_rate, separator.channels),
             sample_rate=separator.sample_rate,
@@ -78,23 +81,33 @@ class StemExperiment(Experiment):
         )
         done = {name: table.items for name, table in tables.items()}
 
-        def work(job: tuple[int, str]) -> Rows:
-            place, target = job
-            sample, refined = songs[place], separator if target == TOGETHER else select(separator, target)
-            indices = [separator.sources.index(source) for source in refined.sources]
-            item = f"{sample['name']}/{target}"
+        selected = {
+            target: separator if target == TOGETHER else select(separator, target) for target in targets
+        }
+        jobs = [(place, target) for place in places for target in targets]
+        job_of: dict[str, tuple[int, str]] = {}
+
+        def load(place: int, target: str) -> tuple[str, Tensor, Tensor, list[int]]:
+            sample, own = songs[place], selected[target].sources
+            item = sample["name"] if len(targets) == 1 else f"{sample['name']}/{target}"
+            job_of[item] = place, target
             mixture, references = (sample[key].to(subject.device) for key in ("mixture", "references"))
+            return item, mixture, references, [separator.sources.index(source) for source in own]
+
+        def work(job: tuple[int, str]) -> Rows:
+            target = job[1]
+            item, mixture, references, indices = load(*job)
             rows: dict[str, list[Row]] = {}
             if item not in done[SCORES]:
                 result = evaluate(
-                    refined,
+                    selected[target],
                     mixture[None],
-                    {n: method for n, method in enumerate(methods) if place in chosen[n]},
+                    methods,
                     panel,
                     run=subject.name,
                     items=[item],
                     references=references[None, indices],
-                    generator=torch.Generator().manual_seed(self.seed),
+                    generator=self._generator(),
                     at_once=subject.workers,
                 )
                 rows[SCORES] = [row | {"source": target} for row in result.rows]
@@ -112,10 +125,32 @@ class StemExperiment(Experiment):
                 ]
             return rows
 
-        def report(folder: Path) -> None:
-            write_stem_report(folder, tables[SCORES].frame, tables[PREDICTOR].frame)
+        def waveforms(item: str, column: str) -> dict[str, Tensor]:
+            # an item of an earlier session was not loaded in this one
+            place, target = job_of.get(item) or next(job for job in jobs if load(*job)[0] == item)
+            _, mixture, references, indices = load(place, target)
+            name = next(n for n, own in methods.items() if column_name(n, own.kind) == column)
+            return example_waveforms(
+                selected[target],
+                mixture[None],
+                methods[name],
+                references=references[None, indices],
+                generator=self._generator(),
+            )
 
-        return [(place, target) for place in places for target in targets], work, report
+        def report(folder: Path) -> str:
+            scores, predictor = tables[SCORES].frame, tables[PREDICTOR].frame
+            if scores.empty or not predictor.empty or len(targets) > 1:
+                return write_stem_report(folder, scores, predictor)[1].read_text()
+            write_scores(folder / "scores.parquet", scores)
+            write_examples(folder / "examples", choose_examples(scores), waveforms, separator.sample_rate)
+            costs = {subject.name: RunFolder(folder).facts().get("macs_per_second")}
+            return results_text(scores, costs)
+
+        return jobs, work, report
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
 
 
 @torch.no_grad()

@@ -76,7 +76,6 @@ class TheoryExperiment(Experiment):
     bridge: str | None = None
     fitting: int = 0
 
-    page: ClassVar[str] = "bridge.md"
     tables: ClassVar[tuple[str, ...]] = (PATH, STEPS, ITEMS, SCHEDULES, PROBE)
 
     def plan(self, subject: Subject, tables: Mapping[str, Table]) -> Plan:
@@ -92,13 +91,13 @@ class TheoryExperiment(Experiment):
             tables[table].keep(tables[ITEMS].items)
         chosen = evenly_spaced(len(samples), self.items)
 
-        def report(folder: Path) -> None:
+        def report(folder: Path) -> str:
             if tables[PROBE].frame.empty:
                 tables[PROBE].add(work.probe(samples[n] for n in tqdm(chosen, desc="time", unit="item")))
             if self.fitting and tables[SCHEDULES].frame.empty:
                 tables[SCHEDULES].add(work.schedules([samples[n] for n in chosen]))
             frames = {table: own.frame for table, own in tables.items()}
-            write_bridge_report(folder, frames, name=subject.name)
+            return write_bridge_report(folder, frames, name=subject.name)[1].read_text()
 
         left = [n for n in chosen if samples[n]["name"] not in tables[ITEMS].items]
         return left, lambda index: work.measure(samples[index]), report
@@ -202,10 +201,16 @@ class _Measurement:
         """Return the change of the true score under a blind guide, and the guide's error."""
         method = RefineOptions(search=self.search, guide=self.plan.blind, level="own", max_batch=1)
         found = evaluate(
-            self.separate, mixture, {0: method}, self.panel, run="", items=[""], references=reference[:, None]
+            self.separate,
+            mixture,
+            {"blind": method},
+            self.panel,
+            run="",
+            items=[""],
+            references=reference[:, None],
         )
         true = torch.tensor([row["value"] for row in found.rows if row["kind"] == "blind"])
-        scores = found.refined[0].scores[:, 0]
+        scores = found.refined["blind"].scores[:, 0]
         return {
             "one_step_blind": float(scores[0]),
             "gain_blind": float(true[-1] - true[0]),
@@ -257,8 +262,8 @@ class _Measurement:
             workers=workers,
         )
         methods = {
-            0: RefineOptions(search=torch.tensor(fitted), level="own", label="fitted"),
-            1: RefineOptions(search=linear_schedule(self.plan.steps + 1), level="own", label="even"),
+            "fitted": RefineOptions(search=torch.tensor(fitted), level="own"),
+            "even": RefineOptions(search=linear_schedule(self.plan.steps + 1), level="own"),
         }
 
         def gains(sample: Any) -> list[Row]:
@@ -268,7 +273,7 @@ class _Measurement:
             rows = found.rows
             (first,) = (row["value"] for row in rows if row["kind"] == "one_step")
             return [
-                {"item": row["item"], "schedule": row["guide"], "step": row["step"]}
+                {"item": row["item"], "schedule": row["method"], "step": row["step"]}
                 | {"gain": row["value"] - first, "ratio": row["ratio"] if row["step"] else 1.0}
                 for row in rows
                 if row["kind"] == "fixed"

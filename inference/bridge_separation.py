@@ -41,8 +41,6 @@ class BridgeSampler:
         bridge: Of separators without one; None for the straight line without noise. Its noise is in units of
             the mixture's root mean square.
         every_step: Give every step to the callback, or only the last one, where scoring is slow.
-        items: Sample only this many items, evenly spread; None for all.
-        label: Name in tables and log keys.
 
     Raises:
         ValueError: If an argument is out of range, or there is no such path or start.
@@ -54,11 +52,9 @@ class BridgeSampler:
     t_min: float = 1e-4
     bridge: Bridge | None = None
     every_step: bool = True
-    items: int | None = None
-    label: str | None = None
 
     kind: ClassVar[str] = "fixed"
-    plain: ClassVar[bool] = False
+    guide_name: ClassVar[str] = "none"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 <= self.t_min < 1:
@@ -71,12 +67,6 @@ class BridgeSampler:
             raise ValueError(
                 f"start='mean', path={self.path!r}: a start is for sde, ode and ode2; leave it out"
             )
-
-    @property
-    def name(self) -> str:
-        """The label if there is one, else the path and the steps."""
-        path = "" if self.path is None else f"_{self.path}"
-        return self.label or f"bridge{path}_{self.steps}"
 
     @property
     def evaluations(self) -> int:

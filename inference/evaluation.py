@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,31 +23,18 @@ RefinementMethod = RefineOptions | BridgeSampler
 """A method that goes on from the one-step estimate."""
 
 
-def distinct_methods(methods: Mapping[str, RefinementMethod | None]) -> list[RefinementMethod]:
-    """Return the methods that are not None.
-
-    Raises:
-        ValueError: If two of them have one name, and would have one row in a table.
-    """
-    used = [method for method in methods.values() if method is not None]
-    names = [f"{method.name}_{method.kind}" for method in used]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"methods: two are called {min(twice)}; tell them apart by label=...")
-    return used
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Rows of the score table of some items, and the refinements they describe, by number of the method."""
+    """Rows of the score table of some items, and the refinements they describe, by name of the method."""
 
     rows: list[dict[str, Any]]
-    refined: dict[int, Refined]
+    refined: dict[str, Refined]
 
 
 def evaluate(
     separator: LoadedSeparator,
     mixture: Tensor,
-    methods: Mapping[int, RefinementMethod],
+    methods: Mapping[str, RefinementMethod],
     panel: MetricPanel,
     *,
     run: str,
@@ -60,8 +48,7 @@ def evaluate(
     Args:
         separator: All its sources are refined together, and scores are means over them.
         mixture: ``(b, c, t)``.
-        methods: By a number that the caller knows them by; one that needs references is left out where there
-            are none.
+        methods: By their names in the table; one that needs references is left out where there are none.
         panel: Scores estimates with all metrics.
         run: Name of the run, for the table.
         items: Names of the items, for the table.
@@ -73,13 +60,12 @@ def evaluate(
         Rows for the mixture, the one-step estimate and every step of every method, and the refinements.
     """
     options: dict[str, Any] = {"references": references, "generator": generator, "at_once": at_once}
-    used = {n: method for n, method in methods.items() if references is not None or method.kind != "oracle"}
+    used = {n: own for n, own in methods.items() if references is not None or own.kind != "oracle"}
     steps = {n: Trajectory() for n in used}
-    refined = {n: method(separator, mixture, callback=steps[n], **options) for n, method in used.items()}
     # one step is the separator as it is
-    first = next((own for n, own in refined.items() if used[n].plain), None)
-    if first is None:
-        first = RefineOptions(search=GridSearch(1, steps=0))(separator, mixture, **options)
+    first, once_seconds = _timed(RefineOptions(search=GridSearch(1, steps=0)), separator, mixture, **options)
+    timed = {n: _timed(own, separator, mixture, callback=steps[n], **options) for n, own in used.items()}
+    refined = {n: found for n, (found, _) in timed.items()}
     rows: list[dict[str, Any]] = []
     for place, item in enumerate(items):
         own_mixture = mixture[place].expand_as(first.one_step[place])
@@ -93,17 +79,56 @@ def evaluate(
         before = math.nan if own_references is None else float(si_sdr(own_mixture, own_references).mean())
         base = {"run": run, "item": item, "input_si_sdr": before}
         rows += score_rows(base, {0: next(scores)}, kind="mixture")
-        rows += score_rows(base, {0: next(scores)}, kind="one_step", evaluations=1)
+        rows += score_rows(base, {0: next(scores)}, kind="one_step", evaluations=1, seconds=once_seconds)
         for n, found in refined.items():
             rows += score_rows(
                 base,
                 dict(zip((0, *steps[n].numbers), scores, strict=False)),
-                guide=used[n].name,
+                method=n,
                 kind=used[n].kind,
+                guide=used[n].guide_name,
                 ratios=found.ratios[:, place].tolist(),
                 evaluations=int(found.evaluations[place]),
+                seconds=timed[n][1],
             )
     return Evaluation(rows=rows, refined=refined)
+
+
+def _timed(
+    method: RefinementMethod, separator: LoadedSeparator, mixture: Tensor, **options: Any
+) -> tuple[Refined, float]:
+    """Refine, and return the result and the wall time of one item in seconds."""
+    started = time.monotonic()
+    refined = method(separator, mixture, **options)
+    if mixture.is_cuda:
+        torch.cuda.synchronize(mixture.device)
+    return refined, (time.monotonic() - started) / len(mixture)
+
+
+def example_waveforms(
+    separator: LoadedSeparator,
+    mixture: Tensor,
+    method: RefinementMethod,
+    *,
+    references: Tensor | None = None,
+    generator: Generator | None = None,
+) -> dict[str, Tensor]:
+    """Refine one item ``(1, c, t)`` and return its signals ``(c, t)`` on the CPU, by name.
+
+    Returns:
+        ``mixture``, and ``one step``, ``refined`` and, if it is given, ``reference`` of every source, whose
+        name follows where there are several.
+    """
+    refined = method(separator, mixture, references=references, generator=generator)
+    parts = {"one step": refined.one_step[0], "refined": refined.estimates[0]}
+    if references is not None:
+        parts["reference"] = references[0]
+    signals = {"mixture": mixture[0].cpu()}
+    for name, part in parts.items():
+        several = len(separator.sources) > 1
+        names = [f"{name} {source}" if several else name for source in separator.sources]
+        signals |= dict(zip(names, part.cpu(), strict=True))
+    return signals
 
 
 def score_sources(
@@ -153,9 +178,11 @@ def score_rows(
     scores: Mapping[int, Mapping[str, float]],
     *,
     kind: str,
+    method: str = "none",
     guide: str = "none",
     ratios: Sequence[float] = (),
     evaluations: int = 0,
+    seconds: float = math.nan,
 ) -> list[dict[str, Any]]:
     """Return the rows of the score table for the estimates of one item, a row per step and metric.
 
@@ -163,14 +190,17 @@ def score_rows(
         base: The columns ``run``, ``item`` and ``input_si_sdr``.
         scores: Values by metric, by number of the step; 0 for the mixture and for the one-step estimate.
         kind: ``"mixture"``, ``"one_step"``, ``"fixed"``, ``"blind"`` or ``"oracle"``.
+        method: Name of the refinement, or ``"none"``.
         guide: Quality that steered, or ``"none"``.
         ratios: Mixing ratios chosen at the steps from 1 on, NaN where none was.
         evaluations: Separator calls of the whole refinement.
+        seconds: Its wall time.
     """
     chosen = [math.nan, *ratios]
     return [
-        {**base, "step": step, "guide": guide, "kind": kind, "metric": metric, "value": value}
-        | {"ratio": chosen[step], "evaluations": evaluations}
+        {**base, "step": step, "method": method, "kind": kind, "guide": guide}
+        | {"metric": metric, "value": value, "ratio": chosen[step]}
+        | {"evaluations": evaluations, "seconds": seconds}
         for step, own in scores.items()
         for metric, value in own.items()
     ]

@@ -62,8 +62,6 @@ class RefineOptions:
             `BATCH_SECONDS`. A number makes two runs on one machine equal to the last bit.
         workers: Parts of a step that are worked on at the same time; None for one per processor core, and 1
             on a GPU or where several refinements run at the same time.
-        items: Refine only this many items of a set, evenly spaced; None for all.
-        label: Name in tables and log keys, to tell two with one guide or two schedules apart.
 
     Raises:
         ValueError: If a value is out of range, or values do not fit each other.
@@ -81,8 +79,6 @@ class RefineOptions:
     with_ratio: bool = False
     max_batch: int | None = None
     workers: int | None = None
-    items: int | None = None
-    label: str | None = None
     _sizes: dict[tuple[int, int], BatchSize] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +92,7 @@ class RefineOptions:
             if (value := getattr(self, name)) not in known:
                 allowed = " or ".join("null" if choice is None else choice for choice in known)
                 raise ValueError(f"{name}={value}: choose {allowed}")
-        for name in ("max_evaluations", "max_batch", "workers", "items"):
+        for name in ("max_evaluations", "max_batch", "workers"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1, or null")
         if self.shifts < 0:
@@ -120,9 +116,9 @@ class RefineOptions:
             raise ValueError(f"guide=null: {type(self.search).__name__} needs a guide, such as dnsmos_ovrl")
 
     @property
-    def name(self) -> str:
-        """The label if there is one, else the name of the guide, or ``"none"`` for a schedule."""
-        return self.label or str("none" if self.guide is None else getattr(self.guide, "name", self.guide))
+    def guide_name(self) -> str:
+        """The name of the guide, or ``"none"`` for a schedule."""
+        return str("none" if self.guide is None else getattr(self.guide, "name", self.guide))
 
     @property
     def steps(self) -> int:

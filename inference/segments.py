@@ -70,6 +70,7 @@ class Chunk:
         scores: ``(steps + 1, b)`` of the segment, as the next two; see `Refined`.
         ratios: ``(steps, b)``.
         evaluations: ``(b,)``.
+        seconds: Wall time of its refinement, guide included.
     """
 
     start: int = 0
@@ -80,6 +81,7 @@ class Chunk:
     scores: Tensor
     ratios: Tensor
     evaluations: Tensor
+    seconds: float = 0.0
 
     @classmethod
     def of(
@@ -194,10 +196,12 @@ class ChunkStatistics:
 
     Attributes:
         lengths: Samples of each chunk.
+        seconds: Wall time of their refinements.
     """
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
+        self.seconds = 0.0
         self._scores: list[Tensor] = []
         self._ratios: list[Tensor] = []
         self._separated: list[Tensor] = []
@@ -205,6 +209,7 @@ class ChunkStatistics:
     def add(self, chunk: Chunk) -> None:
         """Add the next chunk; its waveforms are not kept."""
         self.lengths.append(chunk.length)
+        self.seconds += chunk.seconds
         self._scores.append(chunk.scores)
         self._ratios.append(chunk.ratios)
         self._separated.append(chunk.evaluations * chunk.segment)

@@ -12,20 +12,10 @@ from encore.reporting.figures import Looks, guide_looks
 from encore.reporting.labels import title as metric_title
 from encore.reporting.page import Block, Section, write_pages
 from encore.reporting.plots import gain_figure, ratio_figure, scale_figure, step_figure
+from encore.reporting.results import LEGEND, comparable, result_table, verdict
 from encore.reporting.runs import Run
 from encore.reporting.summary import guided, pair_scores, summarise
-from encore.reporting.tables import comparison_frame, comparison_table, overview_table, runs_table, step_table
-
-READING = (
-    "Values are means over items, higher is better; in brackets the improvement over the unprocessed "
-    "mixture. NFE is the number of function evaluations (separator calls) per item of the whole refinement, "
-    "as counted, without the cost of the guide. A gain is the mean difference to the same model's one-step "
-    "estimate, paired by item, with its 95 % bootstrap interval.\n\n"
-    "An oracle guide uses the reference: it is an upper bound, not available to a user. A blind guide uses "
-    "only audio, a fixed schedule no guide at all. A dagger (†) marks a guide scored by the metric that it "
-    "maximizes: judge it by the other columns. An item whose metric failed is left out of that mean and "
-    "counted as failed."
-)
+from encore.reporting.tables import runs_table, step_table
 
 
 def write_report(
@@ -41,7 +31,7 @@ def write_report(
 
     Returns:
         The files, pages first: ``report.html`` (self-contained), ``report.md``, the figures as PNG,
-        ``scores_summary.csv``, ``comparison.csv``, ``runs.csv`` and, with known costs, ``equal_cost.csv``.
+        ``scores_summary.csv``, ``runs.csv`` and, with known costs, ``equal_cost.csv``.
 
     Raises:
         ValueError: If there is no run.
@@ -54,43 +44,31 @@ def write_report(
     points = operating_points(summary, {run.name: run.record.macs_per_second for run in runs})
     costs = equal_cost(paired, points, seed=seed)
     looks = guide_looks(guided(summary)["column"])
-    sections = [_overview(runs, summary), _cost_section(runs, points, costs, looks)]
+    sections = [_results(runs, scores, seed), _cost_section(runs, points, costs, looks)]
     sections += [_metric_section(summary, paired, metric, looks) for metric in summary["metric"].unique()]
     if (guided(summary)["step"] > 0).any():
         caption = "Mean mixing ratio that the guides chose, and items that kept their estimate."
         chosen = Block(figure=ratio_figure(summary, looks=looks), name="ratios", caption=caption)
         sections.append(Section("Chosen ratios", [chosen]))
     files = write_pages(Path(out) / "report.html", title, sections)
-    frames = {"scores_summary": summary, "comparison": comparison_frame(summary), "runs": runs_table(runs)}
+    frames = {"scores_summary": summary, "runs": runs_table(runs)}
     for name, table in (frames if costs.empty else frames | {"equal_cost": costs}).items():
         files.append(Path(out) / f"{name}.csv")
         table.to_csv(files[-1], index=False)
     return files
 
 
-def _overview(runs: Sequence[Run], summary: pd.DataFrame) -> Section:
-    """Return a table of every system and metric, an explanation, and the records of the runs."""
-    blocks = [
-        Block(text=READING),
-        Block(table=overview_table(summary), caption="One step and every guide's last step."),
-        Block(text=_items_note(runs)),
-        Block(table=runs_table(runs), caption="The runs, from their run.json."),
-    ]
-    return Section("Overview", blocks)
-
-
-def _items_note(runs: Sequence[Run]) -> str:
-    """Return whether means of different runs are comparable, in words."""
-    items = [set(run.scores["item"]) for run in runs]
-    common = set.intersection(*items)
-    if any(own != common for own in items):
-        return (
-            f"Caution: the runs were scored on different items ({len(common)} are common to all). Means of "
-            "different runs are not comparable; only the equal-cost table pairs them by item."
-        )
-    if len(runs) == 1:
-        return f"The run was scored on {len(common)} items."
-    return f"All {len(runs)} runs were scored on the same {len(common)} items."
+def _results(runs: Sequence[Run], scores: pd.DataFrame, seed: int) -> Section:
+    """Return verdict and table of every set of runs that share items, and the records of the runs."""
+    costs = {run.name: run.record.macs_per_second for run in runs}
+    blocks = []
+    for group in comparable(scores):
+        blocks += [
+            Block(text="\n\n".join(verdict(group, costs))),
+            Block(table=result_table(summarise(group, seed=seed)), caption=LEGEND),
+        ]
+    blocks.append(Block(table=runs_table(runs), caption="The runs, from their run.json."))
+    return Section("Results", blocks)
 
 
 def _cost_section(runs: Sequence[Run], points: pd.DataFrame, costs: pd.DataFrame, looks: Looks) -> Section:
@@ -124,9 +102,6 @@ def _metric_section(summary: pd.DataFrame, paired: pd.DataFrame, metric: str, lo
     about = f"{name} at every step: above the mean, below the paired gain over one step, with 95 % intervals."
     curves = step_figure(summary, metric, looks=looks)
     blocks = [
-        Block(
-            table=comparison_table(summary, metric), caption=f"{name}: one step, and every guide's last step."
-        ),
         Block(figure=curves, name=f"steps_{metric}", caption=about),
     ]
     if (guided(summary)["metric"] == metric).any():

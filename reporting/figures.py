@@ -63,10 +63,11 @@ def guide_looks(columns: Iterable[str]) -> dict[str, dict[str, Any]]:
     free = [hue for hue in HUES if hue not in colours.values()] or list(HUES)
     others = [name for name in names if name not in PREFERRED]
     colours |= {name: free[index % len(free)] for index, name in enumerate(others)}
-    kinds = {name: name.rsplit("_", 1)[-1] for name in names}
+    ends = {name: name.rsplit("_", 1)[-1] for name in names}
+    kinds = {name: end if end in LINES else "fixed" for name, end in ends.items()}
     looks = {}
-    for name in sorted(names, key=lambda name: list(LINES).index(kinds[name]) if kinds[name] in LINES else 9):
-        line, marker = LINES.get(kinds[name], ("-", "D"))
+    for name in sorted(names, key=lambda name: list(LINES).index(kinds[name])):
+        line, marker = LINES[kinds[name]]
         looks[name] = {"color": colours[name], "linestyle": line, "marker": marker}
     return looks
 

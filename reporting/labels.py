@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pandas as pd
+
 TITLES = {
     "si_sdr": ("SI-SDR", "dB"),
     "sdr": ("SDR", "dB"),
@@ -78,3 +80,35 @@ def is_own_metric(guide: str, metric: str) -> bool:
         names = sorted((re.escape(name) for name in {*TITLES, metric}), key=len, reverse=True)
         maximized |= set(re.findall(f"(?<![a-z0-9])(?:{'|'.join(names)})(?![a-z0-9])", parts))
     return alias.get(metric, metric) in {alias.get(name, name) for name in maximized}
+
+
+MAIN_METRICS = ("si_sdr", "usdr", "sdr", "dnsmos_ovrl")
+"""Metrics in which gains are stated, the first one that has scores."""
+
+IMPLIED = {
+    "si_sdr": ("sdr", "snr"),
+    "pesq": ("pesq_nb",),
+    "estoi": ("stoi",),
+    "dnsmos_ovrl": ("dnsmos_p808", "dnsmos_sig", "dnsmos_bak"),
+}
+"""Metrics that tables of results leave out beside another one, which moves with them."""
+
+
+def shown_metrics(summary: pd.DataFrame) -> list[str]:
+    """Return the metrics of a table of results, the main one first.
+
+    Args:
+        summary: From `encore.reporting.summary.summarise`.
+
+    Returns:
+        All that have scores of more than one step, without those that another one implies unless a guide
+        maximized them; all if none has.
+    """
+    known = summary[summary["mean"].notna()]
+    compared = known.loc[known["kind"] != "one_step", "metric"].unique()
+    names = list(compared if len(compared) else summary["metric"].unique())
+    implied = {name for whole, parts in IMPLIED.items() if whole in names for name in parts}
+    guides = summary["guide"].unique()
+    names = [name for name in names if name not in implied or any(is_own_metric(g, name) for g in guides)]
+    main = next((name for name in MAIN_METRICS if name in names), names[0])
+    return [main, *(name for name in names if name != main)]

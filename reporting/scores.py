@@ -19,24 +19,28 @@ COLUMNS = {
     "item": "str",
     "input_si_sdr": "float64",
     "step": "int64",
-    "guide": "str",
+    "method": "str",
     "kind": "str",
+    "guide": "str",
     "metric": "str",
     "value": "float64",
     "ratio": "float64",
     "evaluations": "int64",
+    "seconds": "float64",
 }
 """Columns and their types, in file order.
 
 ``input_si_sdr`` is the SI-SDR of the mixture in dB (NaN without a reference); ``step`` 0 the one-step
-estimate; ``guide`` the quality that steered, ``"none"`` without one; ``value`` the metric, higher is better,
-NaN where it failed; ``ratio`` the mixing ratio chosen at that step (NaN at step 0 and where the previous
-estimate was kept); ``evaluations`` the function evaluations (NFE) of the whole refinement of the item.
+estimate; ``method`` the name of the refinement, ``"none"`` of mixture and one step; ``guide`` the quality
+that steered, ``"none"`` without one; ``value`` the metric, higher is better, NaN where it failed; ``ratio``
+the mixing ratio chosen at that step (NaN at step 0 and where the previous estimate was kept); ``evaluations``
+the function evaluations (NFE) of the whole refinement of the item; ``seconds`` its wall time, guide included
+(NaN where it was not measured).
 """
 
 TEXT, NUMBERS = ([name for name, own in COLUMNS.items() if own == kind] for kind in ("str", "float64"))
 
-KEY = ("run", "item", "guide", "kind", "metric", "step")
+KEY = ("run", "item", "method", "kind", "metric", "step")
 """Columns that identify a row."""
 
 
@@ -44,18 +48,20 @@ class ScoreTableError(ValueError):
     """A score table is invalid; the message names the file, the fault and the remedy."""
 
 
-def column_name(guide: str, kind: str) -> str:
-    """Return the name of a guide in tables, plots and log keys; it always says oracle or blind.
+def column_name(method: str, kind: str) -> str:
+    """Return the name of a method in tables, plots and log keys; with a guide it says oracle or blind.
 
     Args:
-        guide: Quality that steered, for example ``"si_sdr"``.
+        method: Its name in the configuration, for example ``"si_sdr"``.
         kind: One of `KINDS`.
 
     Example:
-        >>> column_name("si_sdr", "oracle"), column_name("none", "fixed"), column_name("none", "one_step")
-        ('si_sdr_oracle', 'fixed', 'one_step')
+        >>> column_name("si_sdr", "oracle"), column_name("shifts", "fixed"), column_name("none", "one_step")
+        ('si_sdr_oracle', 'shifts', 'one_step')
     """
-    return kind if guide == "none" or kind in ("mixture", "one_step") else f"{guide}_{kind}"
+    if kind in ("mixture", "one_step"):
+        return kind
+    return method if kind == "fixed" or method.endswith(f"_{kind}") else f"{method}_{kind}"
 
 
 def validate_scores(scores: pd.DataFrame, *, origin: str = "scores") -> pd.DataFrame:
@@ -89,7 +95,7 @@ def validate_scores(scores: pd.DataFrame, *, origin: str = "scores") -> pd.DataF
     for _, row in twice.head(1).iterrows():
         raise ScoreTableError(
             f"{origin}: item {row['item']!r} has two rows for {row['metric']}, "
-            f"{column_name(row['guide'], row['kind'])}, step {row['step']} of run {row['run']!r}; "
+            f"{column_name(row['method'], row['kind'])}, step {row['step']} of run {row['run']!r}; "
             "give every source and seed its own item or run name"
         )
     return table

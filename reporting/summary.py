@@ -10,7 +10,7 @@ import pandas as pd
 from encore.reporting.scores import KINDS, column_name
 from encore.reporting.statistics import statistics
 
-GROUP = ["run", "guide", "kind", "metric", "step"]
+GROUP = ["run", "method", "kind", "metric", "step"]
 """Columns that identify a row of a summary, a mean over items."""
 
 UNGUIDED = ("mixture", "one_step")
@@ -42,7 +42,7 @@ def pair_scores(scores: pd.DataFrame) -> pd.DataFrame:
     table["improvement"] = table["value"] - table["mixture_value"]
     table["gain"] = table["value"] - table["one_step"]
     table["column"] = [
-        column_name(guide, kind) for guide, kind in zip(table["guide"], table["kind"], strict=True)
+        column_name(method, kind) for method, kind in zip(table["method"], table["kind"], strict=True)
     ]
     return table
 
@@ -51,7 +51,8 @@ def _with_one_step(scores: pd.DataFrame) -> pd.DataFrame:
     """Add one-step rows from step 0 of the guided ones where they are missing."""
     keys = ["run", "item", "metric"]
     first = guided(scores).query("step == 0").drop_duplicates(keys)
-    first = first.assign(kind="one_step", guide="none", ratio=np.nan, evaluations=1)
+    first = first.assign(kind="one_step", method="none", guide="none", ratio=np.nan)
+    first = first.assign(evaluations=1, seconds=np.nan)
     known = pd.MultiIndex.from_frame(scores.loc[scores["kind"] == "one_step", keys])
     first = first[~pd.MultiIndex.from_frame(first[keys]).isin(known)]
     return pd.concat([scores, first], ignore_index=True) if len(first) else scores.copy()
@@ -70,19 +71,19 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         seed: Seed of the bootstrap; the intervals do not depend on other rows of the table.
 
     Returns:
-        One row per run, guide, kind, metric and step, with
+        One row per run, method, kind, metric and step, with
 
-        - ``column``: see `encore.reporting.scores.column_name`;
+        - ``column``: see `encore.reporting.scores.column_name`; ``guide``: what steered;
         - ``mean``, ``median`` and the 95 % bootstrap interval ``low``, ``high`` of the mean, of the ``count``
           values that did not fail; ``failed`` counts the others;
         - ``improvement``: mean over the mixture's value, paired by item, of ``improvement_count`` items;
         - ``gain``, ``gain_low``, ``gain_high``: mean over the one-step value and its interval, paired by
           item, of ``gain_count`` items in which neither failed (if items failed, ``gain`` differs from the
           difference of the means);
-        - ``evaluations``: mean NFE per item; ``ratio``: mean mixing ratio chosen; ``kept``: fraction of the
-          items that kept the previous estimate (NaN at step 0).
+        - ``evaluations``: mean NFE per item; ``seconds``: mean wall time; ``ratio``: mean mixing ratio
+          chosen; ``kept``: fraction of the items that kept the previous estimate (NaN at step 0).
 
-        Rows are sorted by run, metric, kind, guide and step; runs and metrics keep their order.
+        Rows are sorted by run, metric, kind, method and step; runs and metrics keep their order.
     """
     rows = []
     for key, group in pair_scores(scores).groupby(GROUP, sort=False):
@@ -91,6 +92,7 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         unmoved = labels["step"] == 0 or labels["kind"] in UNGUIDED
         cells = {
             "column": group["column"].iloc[0],
+            "guide": group["guide"].iloc[0],
             **asdict(value),
             "improvement": group["improvement"].mean(),
             "improvement_count": group["improvement"].count(),
@@ -99,11 +101,12 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             "gain_high": gain.high,
             "gain_count": gain.count,
             "evaluations": group["evaluations"].mean(),
+            "seconds": group["seconds"].mean(),
             "ratio": group["ratio"].mean(),
             "kept": np.nan if unmoved else group["ratio"].isna().mean(),
         }
         rows.append(labels | cells)
-    by = ["run", "metric", "kind", "guide", "step"]
+    by = ["run", "metric", "kind", "method", "step"]
     return pd.DataFrame(rows).sort_values(by, key=rank, kind="stable", ignore_index=True)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from encore.reporting.labels import decimals, is_own_metric, title
+from encore.reporting.labels import decimals, is_own_metric
 from encore.reporting.runs import Run
-from encore.reporting.summary import UNGUIDED, chosen_ratios, final_steps, guided
+from encore.reporting.summary import guided
 
 NOT_RECORDED = "not recorded"
 NO_VALUE = "-"
@@ -120,66 +119,6 @@ def _record_cell(key: str, value: float | str | None) -> str:
     return str(value) if key in ("seed", "training_steps") else quantity(value, units.get(key, ""))
 
 
-def overview_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Format systems by metrics, the table of a paper, from `encore.reporting.summary.summarise`.
-
-    Returns:
-        A row per run and system (the mixture, one step, then every guide at its last step) with its NFE, the
-        mean mixing ratio that it chose and the percentage of steps that kept the estimate; a column per
-        metric with the mean and, in brackets, the improvement over the mixture.
-    """
-    last, keys = final_steps(summary), ["run", "column"]
-    last = last.assign(title=last["metric"].map(title))
-    values = pivot(last, keys, "title", partial(value_cell, evaluations=False))
-    heads = last.drop(columns=["ratio", "kept"]).drop_duplicates(keys)
-    heads = heads.merge(chosen_ratios(summary), on=keys, how="left")
-    cells = {
-        "run": heads["run"],
-        "estimate": heads["column"],
-        "steps": heads["step"].astype(str),
-        "NFE": heads["evaluations"].map(quantity),
-        "ratio": [number(ratio, 2) for ratio in heads["ratio"]],
-        "kept": heads["kept"].map("{:.0%}".format, na_action="ignore").fillna(NO_VALUE),
-    }
-    order = ["run", "estimate"]
-    table = pd.DataFrame(cells).join(values.set_index(keys), on=order)
-    return table.sort_values(order, key=lambda column: pd.factorize(column)[0], ignore_index=True)
-
-
-def comparison_frame(summary: pd.DataFrame) -> pd.DataFrame:
-    """Compare one step with every guide's last step, as numbers for a CSV file, from a summary.
-
-    Returns:
-        A row per metric, run and guide with ``mixture``, ``one_step``, ``one_step_improvement``,
-        ``one_step_evaluations``; ``value``, ``improvement``, ``evaluations`` of the guide's last ``step``;
-        ``gain``, ``gain_low``, ``gain_high`` over one step, paired over ``gain_count`` items; and the
-        ``failed`` items.
-    """
-    last, keys, values = final_steps(summary), ["metric", "run"], ["mean", "improvement", "evaluations"]
-    table = guided(last)
-    for kind in UNGUIDED:
-        beside = last[last["kind"] == kind].set_index(keys)[values]
-        table = table.join(beside.add_prefix(f"{kind}_"), on=keys)
-    before = ["mixture_mean", "one_step_mean", "one_step_improvement", "one_step_evaluations"]
-    after = [*values, "gain", "gain_low", "gain_high", "gain_count", "failed"]
-    names = {"column": "guide", "mean": "value", "mixture_mean": "mixture", "one_step_mean": "one_step"}
-    return table[[*keys, "column", "step", *before, *after]].rename(columns=names)
-
-
-def comparison_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Compare one step with every guide's last step, for one metric of the summary.
-
-    Returns:
-        Text cells, a row per run: the mixture, one step, then two columns per guide: its value (with
-        improvement over the mixture and NFE) and its paired gain over one step with the bootstrap interval.
-    """
-    rows = final_steps(summary[summary["metric"] == metric])
-    values, gains = (pivot(rows, ["run"], "column", cell) for cell in (value_cell, gain_cell))
-    table = values.join(gains.add_prefix("gain "))
-    paired = [name for guide in guided(rows)["column"].unique() for name in (guide, f"gain {guide}")]
-    return table.reindex(columns=["run", *UNGUIDED, *paired], fill_value=NO_VALUE)
-
-
 def step_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Compare one step with every step of every guide, for one metric of the summary.
 
@@ -195,11 +134,25 @@ def step_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """Format a data frame as a Markdown table, the first column left-aligned, the others right-aligned."""
+    """Format a data frame as a Markdown table that also reads well as plain text.
+
+    The first column and one of names, ``estimate``, are left-aligned, the others right-aligned.
+    """
     header = [_escape(name) for name in table.columns]
-    lines = [header, [":---", *["---:"] * (len(header) - 1)]]
-    lines += [[_escape(cell) for cell in row] for row in table.itertuples(index=False)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines = [header, *([_escape(cell) for cell in row] for row in table.itertuples(index=False))]
+    left = [place == 0 or name == "estimate" for place, name in enumerate(header)]
+    widths = [max(4, *map(len, column)) for column in zip(*lines, strict=True)]
+    columns = list(zip(left, widths, strict=True))
+    rule = [
+        ":" + "-" * (width - 1) if own else "-" * (width - 1) + ":"
+        for own, width in zip(left, widths, strict=True)
+    ]
+    texts = []
+    for line in (lines[0], rule, *lines[1:]):
+        placed = zip(line, columns, strict=True)
+        cells = [cell.ljust(width) if own else cell.rjust(width) for cell, (own, width) in placed]
+        texts.append(f"| {' | '.join(cells)} |\n")
+    return "".join(texts)
 
 
 def _escape(cell: object) -> str:

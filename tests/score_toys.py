@@ -15,9 +15,11 @@ NAN = float("nan")
 
 def row(item: str, value: float, kind: str = "one_step", **cells) -> dict:
     """One row of a score table; ``cells`` override."""
-    base = {"run": "a", "item": item, "input_si_sdr": NAN, "step": 0, "guide": "none", "kind": kind}
+    base = {"run": "a", "item": item, "input_si_sdr": NAN, "step": 0, "kind": kind, "guide": "none"}
     measured = {"metric": "pesq", "value": value, "ratio": NAN, "evaluations": int(kind != "mixture")}
-    return base | measured | cells
+    guide = cells.get("guide", "none")
+    method = "fixed" if kind == "fixed" and guide == "none" else guide
+    return base | {"method": method} | measured | {"seconds": NAN} | cells
 
 
 def oracle(item: str, value: float, step: int, **cells) -> dict:

@@ -153,9 +153,9 @@ def test_a_mono_bridge_samples_every_channel_alone() -> None:
 
 def test_samplers_stand_beside_refinements_in_the_score_table() -> None:
     methods = {
-        0: BridgeSampler(steps=2),
-        1: BridgeSampler(steps=2, path="ode2", label="second"),
-        2: RefineOptions(search=torch.tensor([0.5]), with_ratio=True),
+        "bridge_2": BridgeSampler(steps=2),
+        "second": BridgeSampler(steps=2, path="ode2"),
+        "ratio": RefineOptions(search=torch.tensor([0.5]), with_ratio=True),
     }
     mixture = noise(1, 1, 4000)
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_samplers_stand_beside_refinements_in_the_score_table() -> None:
             references=0.5 * mixture[:, None],
             generator=generator(),
         )
-    found = {(row["guide"], row["kind"], row["step"], row["evaluations"]) for row in result.rows}
+    found = {(row["method"], row["kind"], row["step"], row["evaluations"]) for row in result.rows}
     assert {("bridge_2", "fixed", step, 2) for step in range(3)} <= found
     assert {("second", "fixed", step, 3) for step in range(3)} <= found
     assert ("none", "one_step", 0, 1) in found
@@ -177,13 +177,11 @@ def test_samplers_stand_beside_refinements_in_the_score_table() -> None:
 
 def test_a_method_that_needs_references_is_left_out_where_there_are_none() -> None:
     search = GridSearch(2, steps=1)
-    methods = {
-        n: RefineOptions(search=search, guide=guide) for n, guide in enumerate(("si_sdr", "dnsmos_p808"))
-    }
+    methods = {guide: RefineOptions(search=search, guide=guide) for guide in ("si_sdr", "dnsmos_p808")}
     panel, mixture = MetricPanel(["dnsmos_p808"], sample_rate=16000), noise(1, 1, 4000)
     with torch.no_grad():
         result = evaluate(toy_bridge(), mixture, methods, panel, run="r", items=["i"])
-    assert set(result.refined) == {1}
+    assert set(result.refined) == {"dnsmos_p808"}
     assert {row["kind"] for row in result.rows} == {"mixture", "one_step", "blind"}
 
 

@@ -130,7 +130,7 @@ def test_two_processes_train_one_run(tmp_path: Path, corpus: Path) -> None:
     assert not any("local_rank" in word for word in record["command"])
     assert [path.name for path in (run / "csv").iterdir()] == ["version_0"]
     scores = read_scores(run / "scores.parquet")
-    keys = ["item", "guide", "kind", "step", "metric"]
+    keys = ["item", "method", "kind", "step", "metric"]
     assert not scores.duplicated(keys).any()
     probed = pd.read_parquet(run / "bridge_path.parquet")
     # each item was counted once

@@ -19,17 +19,12 @@ from encore.reporting.cost import equal_cost, operating_points
 from encore.reporting.labels import is_own_metric
 from encore.reporting.page import Block, Section, write_pages
 from encore.reporting.plots import scale_figure
+from encore.reporting.results import comparable, result_table, results_text, verdict
 from encore.reporting.scores import ScoreTableError
 from encore.reporting.spectrograms import spectrogram_figure
 from encore.reporting.statistics import statistics
 from encore.reporting.summary import chosen_ratios, pair_scores
-from encore.reporting.tables import (
-    comparison_frame,
-    comparison_table,
-    overview_table,
-    step_table,
-    to_markdown,
-)
+from encore.reporting.tables import step_table, to_markdown
 
 
 @pytest.mark.parametrize("name", ["scores.parquet", "scores.csv"])
@@ -136,32 +131,21 @@ def test_tables_name_oracle_and_blind_and_show_all_that_belongs_together():
     scores = [random_scores("small", 1, metrics=one), random_scores("large", 2, metrics=one)]
     summary = summarise(pd.concat(scores, ignore_index=True))
     guides = ["fixed", "dnsmos_ovrl_blind", "si_sdr_oracle"]
-    columns = list(comparison_table(summary, "si_sdr").columns)
-    assert columns[:3] == ["run", "mixture", "one_step"]
-    assert columns[3::2] == guides
     refined = cell(summary[(summary["run"] == "large") & (summary["metric"] == "si_sdr")], "fixed", 2)
-    shown = comparison_table(summary, "si_sdr").set_index("run").loc["large", "fixed"]
-    assert shown == f"{refined['mean']:.2f} ({refined['improvement']:+.2f}) · 9 NFE"
-    assert list(overview_table(summary)["estimate"]) == ["mixture", "one_step", *guides] * 2
+    results = result_table(summary)
+    # mixtures at other rates have other scores
+    assert list(results["estimate"]) == ["mixture", "mixture", *["one_step", *guides] * 2]
+    shown = results.set_index(["model", "estimate"]).loc["large", "fixed"]
+    gain = f"{refined['gain']:+.2f}"
+    interval = f"{gain} [{refined['gain_low']:+.2f}, {refined['gain_high']:+.2f}]"
+    assert shown["gain, SI-SDR (dB)"] == interval
+    assert shown["SI-SDR"] == f"{refined['mean']:.2f} ({gain})"
+    assert (shown["items"], shown["calls"]) == ("8", "9")
+    assert results.set_index("estimate").loc["si_sdr_oracle", "SI-SDR"].str.endswith("†").all()
     assert list(step_table(summary, "si_sdr")["step"]) == ["1", "2"] * 2
-    numbers = comparison_frame(summary)
-    assert np.allclose(numbers["value"] - numbers["one_step"], numbers["gain"])
-    assert np.allclose(numbers["value"] - numbers["mixture"], numbers["improvement"])
 
 
-def test_an_overview_of_runs_with_other_guides_has_the_values_of_each():
-    """The second run has a guide that the first one lacks, and that sorts before the guide of both."""
-    rows = [row("x", 1.0), oracle("x", 2.0, 1), row("x", 3.0, run="b"), oracle("x", 4.0, 1, run="b")]
-    rows += [row("x", 5.0, "blind", run="b", guide="dnsmos_ovrl", step=1)]
-    found = overview_table(summarise(table(rows))).set_index(["run", "estimate"])["PESQ-WB"]
-    assert found.loc["b"].str.split().str[0].to_dict() == {
-        "one_step": "3.000",
-        "si_sdr_oracle": "4.000",
-        "dnsmos_ovrl_blind": "5.000",
-    }
-
-
-def test_tables_show_the_mean_chosen_ratio_and_how_often_the_estimate_was_kept():
+def test_the_mean_chosen_ratio_and_how_often_the_estimate_was_kept():
     rows = [row("a", 1.0), row("b", 1.0)]
     for item, ratios in (("a", (0.2, np.nan)), ("b", (0.4, 0.9))):
         rows += [oracle(item, 1.0, 0, ratio=np.nan)]
@@ -170,8 +154,52 @@ def test_tables_show_the_mean_chosen_ratio_and_how_often_the_estimate_was_kept()
     (chosen,) = chosen_ratios(summary).to_dict("records")
     assert chosen["ratio"] == pytest.approx((0.2 + 0.4 + 0.9) / 3)
     assert chosen["kept"] == pytest.approx(1 / 4)
-    shown = overview_table(summary)[["ratio", "kept"]]
-    assert shown.to_numpy().tolist() == [["-", "-"], ["0.50", "25%"]]
+
+
+def test_rows_beside_each_other_hold_the_same_items():
+    """A blind guide that refined the easy items only does not stand above the oracle of all."""
+    easy, hard = {"a": 10.0, "b": 12.0}, {"c": 1.0, "d": 2.0}
+    rows = [row(item, value) for item, value in (easy | hard).items()]
+    rows += [oracle(item, value + 1, 1) for item, value in (easy | hard).items()]
+    rows += [row(item, value + 0.1, "blind", guide="dnsmos_ovrl", step=1) for item, value in easy.items()]
+    elsewhere = [row("z", 5.0, run="other"), oracle("z", 6.0, 1, run="other")]
+    first, second = comparable(table(rows + elsewhere))
+    assert (set(first["item"]), set(second["item"])) == (set(easy), {"z"})
+    shown = result_table(summarise(first)).set_index("estimate")
+    assert shown["items"].to_dict() == {"one_step": "2", "dnsmos_ovrl_blind": "2", "si_sdr_oracle": "2"}
+    assert shown["PESQ-WB"].str.split().str[0].to_dict() == {
+        "one_step": "11.000",
+        "dnsmos_ovrl_blind": "11.100",
+        "si_sdr_oracle": "12.000",
+    }
+    assert results_text(table(rows + elsewhere)).count("gain, PESQ-WB") == 2
+
+
+def test_the_verdict_says_what_the_intervals_say():
+    def items(run: str, once: float, gain: float, kind: str, guide: str, spread: float = 0.1) -> list[dict]:
+        found = []
+        for n in range(6):
+            same = {"run": run, "metric": "si_sdr"}
+            shift = spread * (n % 3 - 1)
+            found += [row(f"i{n}", once + n, **same)]
+            refined = {"guide": guide, "step": 1, "evaluations": 5} | same
+            found += [row(f"i{n}", once + n + gain + shift, kind, **refined)]
+        return found
+
+    blind = verdict(table(items("a", 5, 0.5, "blind", "dnsmos_ovrl")))[0]
+    assert blind.startswith("Without references refinement helps: dnsmos_ovrl_blind +0.50 [")
+    assert "for 5 calls, 6 items" in blind
+    assert "refinement does harm" in verdict(table(items("a", 5, -0.5, "blind", "dnsmos_ovrl")))[0]
+    assert "is not shown" in verdict(table(items("a", 5, 0.01, "blind", "dnsmos_ovrl", spread=1.0)))[0]
+    small, large = items("small", 5, 0.5, "oracle", "si_sdr"), items("large", 7, 0.2, "oracle", "si_sdr")
+    oracles = verdict(table(small + large), {"small": 10.0, "large": 40.0})
+    assert oracles[0].startswith("Guided by the references, an upper bound")
+    assert "+0.50" in oracles[0]
+    assert "small by si_sdr_oracle" in oracles[0]
+    assert oracles[1] == (
+        "large applied once: +2.00 [+2.00, +2.00] dB SI-SDR over small applied once, at 4 times its cost, "
+        "6 items."
+    )
 
 
 def test_daggers_mark_guides_scored_by_their_own_measure():
@@ -186,7 +214,7 @@ def test_daggers_mark_guides_scored_by_their_own_measure():
 
 def test_markdown_cells_cannot_end_their_column():
     text = to_markdown(pd.DataFrame({"run": ["a|b\nc"], "n": [1]}))
-    assert text == "| run | n |\n| :--- | ---: |\n| a\\|b c | 1 |\n"
+    assert text == "| run    |    n |\n| :----- | ---: |\n| a\\|b c |    1 |\n"
 
 
 def test_equal_cost_pairs_the_refined_small_model_with_the_large_one():
@@ -261,7 +289,7 @@ def test_pages_are_valid_self_contained_and_escape_names(tmp_path: Path):
     counts = Counter(tag for tag, _ in found)
     assert (counts["p"], counts["table"], counts["caption"], counts["details"]) == (4, 4, 2, 2)
     assert '![say "x"](p_x.png)' in markdown
-    assert markdown.startswith("# R & D\n\n## One\n\na < b\n\nsecond\n\nabove\n\n| run | a&b |\n")
+    assert markdown.startswith("# R & D\n\n## One\n\na < b\n\nsecond\n\nabove\n\n| run ")
 
 
 def test_a_table_of_several_runs_gives_one_each(tmp_path: Path):
@@ -279,8 +307,8 @@ def test_report_says_what_is_not_recorded_and_what_is_not_comparable(tmp_path: P
     text = (tmp_path / "out" / "report.md").read_text()
     assert "not recorded" in text
     assert "does not record macs_per_second: a, b" in text
-    assert "Caution: the runs were scored on different items (0 are common" in text
-    tables = {"scores_summary.csv", "comparison.csv"}
+    assert text.count("gain, ") == 2  # no item is common
+    tables = {"scores_summary.csv", "runs.csv"}
     assert {path.name for path in files} >= {"report.html", "report.md", *tables}
 
 

@@ -13,6 +13,7 @@ from infer_toys import separator_file
 from train_toys import train
 
 from encore.cli.stem_experiment import relative_delta
+from encore.reporting.examples import read_examples
 from encore.reporting.scores import read_scores
 
 COMMAND = (
@@ -24,7 +25,7 @@ COMMAND = (
     "evaluation.methods.adaptive.search.candidates=2",
     "evaluation.methods.disjointness.search.steps=1",
     "evaluation.methods.fixed.search.steps=3",
-    "evaluation.methods.state.search.steps=3",
+    "evaluation.methods.state_form.search.steps=3",
     "evaluation.betas=[0.0,0.5]",
     "trainer.accelerator=cpu",
 )
@@ -50,13 +51,13 @@ def test_every_stem_is_refined_by_every_method_and_scored_at_every_step(done: Pa
     scores = read_scores(done / "scores.parquet")
     assert set(scores["source"]) == set(SOURCES)
     assert set(scores["item"]) == {f"Eve - Five/{stem}" for stem in SOURCES}
-    found = {(row.guide, row.kind) for row in scores.itertuples()}
+    found = {(row.method, row.kind) for row in scores.itertuples()}
     blind = {(name, "blind") for name in ("disjointness", "remix_agreement")}
-    fixed_ones = ("none", "own_level", "wiener", "wiener_single", "state_form", "noise")
-    others = {("none", "mixture"), ("none", "one_step"), ("si_sdr", "oracle")}
+    fixed_ones = ("fixed", "own_level", "wiener", "wiener_single", "state_form", "noise")
+    others = {("none", "mixture"), ("none", "one_step"), ("adaptive", "oracle")}
     assert found == others | blind | {(name, "fixed") for name in fixed_ones}
     assert set(scores["metric"]) == {"si_sdr", "usdr", "csdr"}
-    fixed = scores[(scores["guide"] == "none") & (scores["kind"] == "fixed")]
+    fixed = scores[scores["method"] == "fixed"]
     assert sorted(set(fixed["step"])) == [0, 1, 2]
     assert fixed.loc[fixed["step"] == 2, "ratio"].to_numpy() == pytest.approx(1 / 3)
 
@@ -98,7 +99,7 @@ def test_a_run_goes_on_with_the_songs_that_are_missing(work: Path, done: Path) -
     again = train(work, *command, "ckpt=last")
     assert again.returncode == 0, again.stderr[-2000:]
     after = read_scores(done / "scores.parquet")
-    merged = before.merge(after, on=["item", "guide", "kind", "step", "metric"])
+    merged = before.merge(after, on=["item", "method", "kind", "step", "metric"])
     assert len(merged) == len(before) == len(after)
     assert (merged["value_x"] - merged["value_y"]).abs().max() < 1e-3
 
@@ -120,10 +121,16 @@ def test_speakers_are_refined_together(work: Path) -> None:
     run = train(work, "experiment=corpus_scores", *options, *few, "evaluation.metrics=[si_sdr]")
     assert run.returncode == 0, run.stderr[-2000:]
     scores = read_scores(work / "outputs" / "speakers" / "scores.parquet")
-    assert set(scores["item"]) == {"5-1-1_4-1-1/all"}
+    assert set(scores["item"]) == {"5-1-1_4-1-1"}
     # one call, and one for each of the two speakers in 10 steps, or for the ratios 0 and 1/2 of one step
     calls = scores.groupby("kind")["evaluations"].max()
     assert (calls["one_step"], calls["fixed"], calls["oracle"]) == (1, 21, 5)
+    assert (scores.query("kind != 'mixture' and metric == 'si_sdr'")["seconds"] > 0).all()
+    assert "Without references" in run.stdout
+    assert "| estimate " in run.stdout
+    listed = read_examples(work / "outputs" / "speakers" / "examples")
+    assert [example.rank for example in listed] == ["best"]
+    assert len(listed[0].audio) == 1 + 3 * 2  # the mixture; once, refined and reference of both speakers
     assert scores.loc[scores["metric"] == "relative_delta", "kind"].tolist() == ["one_step"]
     assert json.loads((work / "outputs" / "speakers" / "run.json").read_text())["macs_per_second"] > 0
 
@@ -160,10 +167,6 @@ def test_the_training_of_stems_in_a_dry_run(work: Path) -> None:
             "the separator has no voice, but vocals",
         ),
         (("separator=stems.safetensors", "evaluation.betas=[1.0]"), "evaluation.betas: 1.0 is outside"),
-        (
-            ("separator=stems.safetensors", "evaluation.methods.noise.label=wiener"),
-            "methods: two are called wiener_fixed",
-        ),
         (("separator=stems.safetensors", "data.root=nowhere"), "nowhere"),
     ],
 )
