@@ -15,8 +15,7 @@ class LastCheckpoint(Callback):
     when the best one improved, and not at all for the steps after the last validation: a run that
     ``max_steps`` cuts within an epoch, or a preempted one, loses them.
 
-    Put it before averaging callbacks: at the end they overwrite the weights by their average, and a run that
-    is resumed needs both (each checkpoint holds both).
+    Put it after averaging callbacks, so that the average of a step is in its checkpoint.
 
     Args:
         folder: Where to write.

@@ -115,7 +115,7 @@ def test_two_processes_train_one_run(tmp_path: Path, corpus: Path) -> None:
     """From a requeue before the first checkpoint, with averaged weights, accumulation and a guard."""
     probe = "+callbacks.probe={_target_: encore.callbacks.bridge_probe.BridgeProbe, ratios: [0.5]}"
     steps = ("trainer.max_steps=2", "trainer.accumulate_grad_batches=2", "data.epoch_size=8")
-    options = ("module.nonfinite=skip", "callbacks.averaging.update_starting_at_step=0", probe, "ckpt=last")
+    options = ("module.nonfinite=skip", probe, "ckpt=last")
     hardware = ("hardware=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.num_workers=0")
     command = (*SMALL, f"data.root={corpus}", "name=run", *hardware, *steps, *options)
     done = train_alone(tmp_path, *command)

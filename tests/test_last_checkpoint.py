@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
-from toys import toy_data, toy_module, toy_trainer
+from toys import Shrink, toy_data, toy_module, toy_trainer
 
+from encore.callbacks.averaging import ExponentialAverage
 from encore.callbacks.last_checkpoint import LastCheckpoint
 
 
@@ -28,7 +29,7 @@ def test_the_last_step_of_a_cut_epoch_is_kept_with_raw_and_averaged_weights(
     trainer = toy_trainer(
         tmp_path,
         max_steps=5,  # two batches an epoch: the third one is cut
-        callbacks=[LastCheckpoint(tmp_path, every_n_steps=0), raw, EMAWeightAveraging(decay=0.9)],
+        callbacks=[ExponentialAverage(decay=0.3), LastCheckpoint(tmp_path, every_n_steps=0), raw],
     )
     trainer.fit(toy_module(rate=0.3), toy_data(corpus))
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
@@ -37,8 +38,9 @@ def test_the_last_step_of_a_cut_epoch_is_kept_with_raw_and_averaged_weights(
     averaged = content["state_dict"]["separator.gain"].item()
     assert current == raw.gains[-1]
     expected = raw.gains[0]
-    for gain in raw.gains[1:]:
-        expected = 0.9 * expected + 0.1 * gain
+    # 3 / 12, and 4 / 13 would be more than 0.3
+    for gain, decay in zip(raw.gains[1:], (0.25, 0.3, 0.3, 0.3), strict=True):
+        expected = decay * expected + (1 - decay) * gain
     assert abs(averaged - expected) <= 1e-5 * abs(expected)
     assert averaged != current
 
@@ -50,3 +52,38 @@ def test_it_is_written_every_n_steps(corpus: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(trainer, "save_checkpoint", lambda path: written.append(trainer.global_step))
     trainer.fit(toy_module(), toy_data(corpus))
     assert written == [3, 6, 7]
+
+
+def test_the_average_of_a_short_training_is_near_its_weights_and_not_the_first_ones(
+    corpus: Path, tmp_path: Path
+) -> None:
+    module = toy_module(rate=0.01)
+    raw, first = Raw(), module.separator.gain.item()
+    trainer = toy_trainer(tmp_path, max_steps=20, callbacks=[ExponentialAverage(), raw])
+    trainer.fit(module, toy_data(corpus))
+    average = module.separator.gain.item()
+    moved, behind = raw.gains[-1] - first, raw.gains[-1] - average
+    assert abs(moved) > 0.01
+    assert abs(behind / moved) < 0.3
+    assert torch.equal(module.separator.kernel, Shrink().kernel)
+    with pytest.raises(ValueError, match="decay=1: use a number"):
+        ExponentialAverage(decay=1)
+
+
+def test_a_resumed_run_ends_where_one_without_a_break_ends(corpus: Path, tmp_path: Path) -> None:
+    """Weights and averages: from within an epoch, from its end with a validation, and from the run's end."""
+
+    def run(folder: Path, steps: int, start: Path | None = None) -> dict[str, Any]:
+        callbacks = [ExponentialAverage(decay=0.5), LastCheckpoint(folder, every_n_steps=1)]
+        trainer = toy_trainer(tmp_path, max_steps=steps, callbacks=callbacks)
+        trainer.fit(toy_module(rate=0.3), toy_data(corpus), ckpt_path=start, weights_only=True)
+        return torch.load(folder / "last.ckpt", weights_only=True)
+
+    whole = run(tmp_path / "whole", 5)
+    for broken in (1, 2, 3):
+        part = run(tmp_path / str(broken), broken)
+        assert part["global_step"] == broken
+        resumed = run(tmp_path / str(broken), 5, tmp_path / str(broken) / "last.ckpt")
+        for key in ("state_dict", "current_model_state", "averaging_state"):
+            for name, value in whole[key].items():
+                assert torch.equal(resumed[key][name], value), (broken, key, name)
