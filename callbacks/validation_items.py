@@ -50,9 +50,8 @@ def validation_items(
     positions = evenly_spaced(len(loader.dataset), 1 if trainer.fast_dev_run else limit)  # type: ignore[attr-defined]
     taken = list(enumerate(positions))
     mine = taken[trainer.global_rank :: trainer.world_size] if places is None else [taken[n] for n in places]
-    for place, position in tqdm(
-        mine, desc=what, disable=not (places is None and trainer.is_global_zero and _bar(trainer))
-    ):
+    shown = places is None and trainer.is_global_zero and _bar(trainer)
+    for place, position in tqdm(mine, desc=what, disable=not shown):
         yield ValidationItem(place, len(positions), loader.collate_fn([loader.dataset[position]]))
 
 
