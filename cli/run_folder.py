@@ -93,7 +93,8 @@ class RunFolder:
 
     def add_seconds(self, seconds: float) -> None:
         """Count the wall time of training, over all sessions of a resumed run."""
-        self.update(training_seconds=round(self.facts().get("training_seconds", 0) + seconds, 1))
+        before = 0 if self.shared else self.facts().get("training_seconds", 0)
+        self.update(training_seconds=round(before + seconds, 1))
 
     def facts(self) -> dict[str, Any]:
         """Return the content of ``run.json``; an empty dictionary without one."""

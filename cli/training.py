@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
-from typing import Any
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -13,6 +16,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from encore.callbacks.last_checkpoint import LastCheckpoint
 from encore.cli.evaluation import evaluate
 from encore.cli.memory import disable_malloc_trim
 from encore.cli.overrides import check_complete
@@ -60,10 +64,38 @@ def _fit(config: DictConfig, folder: RunFolder, checkpoint: str | None) -> None:
     plain = OmegaConf.to_container(config, resolve=True)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain)  # type: ignore[arg-type]
+    last = next((own for own in trainer.callbacks if isinstance(own, LastCheckpoint)), None)  # type: ignore[attr-defined]
     started = time.monotonic()
-    trainer.fit(module, data, ckpt_path=checkpoint)
-    folder.add_seconds(time.monotonic() - started)
-    folder.update(training_steps=trainer.global_step, finished=not trainer.interrupted)
+    try:
+        with last.ends_at_signals() if last else nullcontext():
+            trainer.fit(module, data, ckpt_path=checkpoint)
+    except BaseException:
+        if last is None or last.signal is None:
+            raise
+        # workers of a loader may have ended first, with another error
+        _say_how_to_go_on(trainer, last)
+    finally:
+        folder.add_seconds(time.monotonic() - started)
+        folder.update(training_steps=trainer.global_step, finished=trainer.state.finished)
+
+
+def _say_how_to_go_on(trainer: Trainer, last: LastCheckpoint) -> NoReturn:
+    """End the process at a signal: exit status 143 for SIGTERM, 130 for Ctrl-C.
+
+    Processes that Lightning started end with 0, or it would kill the first one while it still writes.
+    """
+    if not trainer.is_global_zero and trainer.strategy.launcher is not None:
+        sys.exit(0)
+    if trainer.is_global_zero:
+        words = [word for word in sys.argv[1:] if not word.startswith("ckpt=")]
+        program = ["python", sys.argv[0]] if sys.argv[0].endswith(".py") else [Path(sys.argv[0]).name]
+        command = shlex.join([*program, *words, "ckpt=last"])
+        reached = (
+            f"at step {last.step} of {trainer.max_steps}" if last.step else "before its first checkpoint"
+        )
+        print(f"interrupted {reached}: go on with {command}")
+    assert last.signal is not None
+    sys.exit(128 + last.signal)
 
 
 def build(config: DictConfig) -> tuple[Trainer, Any, Any, Any]:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import re
+import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +11,7 @@ import lightning
 import pytest
 import torch
 from toys import Shrink, toy_data, toy_module, toy_trainer
+from train_toys import SMALL, interrupted
 
 from encore.callbacks.averaging import ExponentialAverage
 from encore.callbacks.last_checkpoint import LastCheckpoint
@@ -87,3 +92,35 @@ def test_a_resumed_run_ends_where_one_without_a_break_ends(corpus: Path, tmp_pat
         for key in ("state_dict", "current_model_state", "averaging_state"):
             for name, value in whole[key].items():
                 assert torch.equal(resumed[key][name], value), (broken, key, name)
+
+
+TWO = ("hardware=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true")
+
+
+@pytest.mark.parametrize(
+    ("number", "group", "options"),
+    [
+        (signal.SIGINT, True, ("data.num_workers=1",)),
+        (signal.SIGTERM, False, (*TWO, "data.num_workers=0")),
+    ],
+)
+def test_a_signal_ends_a_run_with_a_checkpoint_and_how_to_go_on(
+    number: int, group: bool, options: tuple[str, ...], corpus: Path, tmp_path: Path
+) -> None:
+    """To a process with a worker as Ctrl-C does, and to one of two processes as ``kill`` does."""
+    start = (*SMALL, f"data.root={corpus}", "name=run", "trainer.max_steps=5000", *options)
+    done = interrupted(tmp_path, number, *start, "callbacks.last.every_n_steps=3", group=group)
+    assert done.returncode == 128 + number
+    assert "Traceback" not in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.startswith("error")]
+    content = torch.load(tmp_path / "outputs" / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    step, command = re.search(
+        "interrupted at step ([0-9]+) of 5000: go on with (python .*)", done.stdout
+    ).groups()
+    assert int(step) == content["global_step"] >= 1
+    assert content["averaging_state"]["n_averaged"] == int(step)
+    words = shlex.split(command)
+    assert words[-1] == "ckpt=last"
+    assert set(start) <= set(words)
+    record = json.loads((tmp_path / "outputs" / "run" / "run.json").read_text())
+    assert (record["training_steps"], record["finished"]) == (int(step), False)

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -82,6 +83,25 @@ def train(folder: Path, *overrides: str, **environment: str) -> Done:
             root.setLevel(level)
             rank_zero_only.rank = 0
     return Done(status, out.getvalue(), err.getvalue())
+
+
+def interrupted(folder: Path, number: int, *overrides: str, group: bool = False) -> Done:
+    """Run ``train.py`` as a user does, and send it a signal, or all its processes, after a checkpoint."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(
+        [sys.executable, str(script.__file__), *overrides],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        while process.poll() is None and not [*folder.glob("outputs/*/checkpoints/last.ckpt")]:
+            time.sleep(0.1)
+        (os.killpg if group else os.kill)(process.pid, number)
+        out, err = process.communicate(timeout=60)
+    return Done(process.returncode, out, err)
 
 
 def train_alone(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
