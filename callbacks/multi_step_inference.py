@@ -57,6 +57,7 @@ class MultiStepInference(ValidationCallback):
         metrics: Names of the metrics that score every step; None for all that the sampling rate allows.
         every_n_epochs: Epochs between runs; 0 runs only when training ends.
         items: Refine this many validation items, evenly spread; None for all.
+        max_seconds: Wall time after which no further item is refined; None for no limit.
         batch: Neighbouring items of one length that are refined together, for a GPU.
         workers: Batches that are refined and scored at the same time, each with one processor core; None for
             as many as torch has threads on a CPU, and 1 on a GPU.
@@ -75,6 +76,7 @@ class MultiStepInference(ValidationCallback):
         metrics: Sequence[str] | None = None,
         every_n_epochs: int = 0,
         items: int | None = None,
+        max_seconds: float | None = None,
         batch: int = 1,
         workers: int | None = None,
         score_workers: int | None = None,
@@ -86,7 +88,7 @@ class MultiStepInference(ValidationCallback):
         if batch < 1:
             raise ValueError(f"batch={batch}: use 1 or more")
         self.methods = {name: method for name, method in methods.items() if method is not None}
-        self.metrics, self.batch, self.source = metrics, batch, source
+        self.metrics, self.batch, self.source, self.max_seconds = metrics, batch, source, max_seconds
         self.workers, self.score_workers, self.seed, self.run = workers, score_workers, seed, run
 
     def measure(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
@@ -118,7 +120,8 @@ class MultiStepInference(ValidationCallback):
         rows: list[dict[str, Any]] = []
         place_of: dict[str, int] = {}
         with WorkerPool(workers) as pool:
-            items = validation_items(trainer, self.items, "multi-step validation")
+            what = "multi-step validation"
+            items = validation_items(trainer, self.items, what, max_seconds=self.max_seconds)
             for batch, result in pool.map(refine, _batches(items, places, self.batch)):
                 rows += result.rows
                 place_of |= zip(batch["names"], batch["places"], strict=True)
@@ -132,7 +135,7 @@ class MultiStepInference(ValidationCallback):
             place_of = {name: place for part in parts for name, place in part[1].items()}
 
             def waveforms(item: str, column: str) -> dict[str, Tensor]:
-                sample = validation_items(trainer, self.items, "examples", [place_of[item]])
+                sample = validation_items(trainer, self.items, "examples", places=[place_of[item]])
                 (batch,) = _batches(sample, places, 1)
                 name = next(n for n, own in self.methods.items() if column_name(n, own.kind) == column)
                 mixture, references = batch["mixture"].to(module.device), batch.get("references")

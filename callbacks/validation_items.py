@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from encore.data.corpora import evenly_spaced
+from encore.inference.execution import in_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,12 @@ class ValidationItem:
 
 
 def validation_items(
-    trainer: Trainer, limit: int | None, what: str, places: Collection[int] | None = None
+    trainer: Trainer,
+    limit: int | None,
+    what: str,
+    *,
+    places: Collection[int] | None = None,
+    max_seconds: float | None = None,
 ) -> Iterator[ValidationItem]:
     """Yield this process's items, each on one process only, with a progress bar.
 
@@ -40,6 +46,7 @@ def validation_items(
         limit: Most items of all processes together, evenly spread; None for all.
         what: Name of the progress bar.
         places: Yield these of the items that are taken, on this process; None for its part of all.
+        max_seconds: Wall time after which no further item is read; None for no limit.
     """
     loaders = trainer.val_dataloaders
     if loaders is None and trainer.datamodule is not None:  # type: ignore[attr-defined]
@@ -51,7 +58,8 @@ def validation_items(
     taken = list(enumerate(positions))
     mine = taken[trainer.global_rank :: trainer.world_size] if places is None else [taken[n] for n in places]
     shown = places is None and trainer.is_global_zero and _bar(trainer)
-    for place, position in tqdm(mine, desc=what, disable=not shown):
+    timely = in_time(mine, max_seconds, f"items of the {what}")
+    for place, position in tqdm(timely, total=len(mine), desc=what, disable=not shown):
         yield ValidationItem(place, len(positions), loader.collate_fn([loader.dataset[position]]))
 
 

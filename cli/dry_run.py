@@ -51,7 +51,7 @@ def describe_plan(files: FileSeparator, jobs: Sequence[Job]) -> list[str]:
     clip = min(_LONGEST_CLIP_SECONDS, sorted(job.seconds for job in jobs)[len(jobs) // 2])
     clip = min(clip, longest) if segmented else clip
     per_call, per_score = _seconds_per_call(files, clip)
-    estimate = work / clip * (calls * per_call * max(1, method.shifts) + scores * per_score)
+    estimate = work / clip * (calls * per_call + scores * per_score)
     return [
         *lines,
         f"{len(jobs)} files, {sum(job.seconds for job in jobs):.1f} s of audio, for each"

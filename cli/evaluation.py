@@ -21,7 +21,7 @@ from encore.cli.run_folder import RunFolder
 from encore.cli.run_record import costs_of
 from encore.data.datamodule import SeparationData
 from encore.inference import WorkerPool
-from encore.inference.execution import default_workers
+from encore.inference.execution import default_workers, in_time
 from encore.models import load_separator
 from encore.models.types import LoadedSeparator
 
@@ -66,11 +66,13 @@ class Experiment(ABC):
         items: Test items, evenly spaced; None for all.
         workers: Jobs that are worked on at the same time, each with one processor core; None for one per core
             on a CPU, and 1 on a GPU.
+        max_seconds: Wall time after which no further item is begun; None for no limit.
         seed: Of all draws, the same for every item.
     """
 
     items: int | None = None
     workers: int | None = None
+    max_seconds: float | None = None
     seed: int = 0
 
     tables: ClassVar[tuple[str, ...]]
@@ -89,7 +91,8 @@ class Experiment(ABC):
         tables = {table: Table(folder / table) for table in self.tables}
         jobs, work, report = self.plan(subject, tables)
         with WorkerPool(subject.workers) as pool:
-            for rows in tqdm(pool.map(work, jobs), total=len(jobs), desc="items", unit="item"):
+            timely = in_time(jobs, self.max_seconds, "items")
+            for rows in tqdm(pool.map(work, timely), total=len(jobs), desc="items", unit="item"):
                 for table, own in rows.items():
                     tables[table].add(own)
         return report(folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
@@ -172,6 +172,27 @@ class WorkerPool:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def in_time(parts: Sequence[Part], seconds: float | None, what: str) -> Iterator[Part]:
+    """Yield parts of a work until a time has passed, at least one, and print how many are left out.
+
+    Args:
+        parts: Of the work.
+        seconds: Wall time after which no part is begun; None for no limit.
+        what: Name of the parts in the printed line.
+
+    Raises:
+        ValueError: If the time is not positive.
+    """
+    if seconds is not None and seconds <= 0:
+        raise ValueError(f"max_seconds={seconds}: must be above 0, or null")
+    started = time.monotonic()
+    for number, part in enumerate(parts):
+        if number and seconds is not None and time.monotonic() - started > seconds:
+            print(f"{len(parts) - number} of {len(parts)} {what} left out: {seconds:g} s have passed")
+            return
+        yield part
 
 
 class batched(Wrapper):  # noqa: N801, used like a function

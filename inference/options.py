@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -155,10 +155,17 @@ class RefineOptions:
     def max_calls(self, sources: int, metric: Metric | None = None) -> int:
         """Return the most separator calls of one item of that many sources."""
         if isinstance(self.search, Tensor):
-            return 1 + sources * int((self.search < 1).sum())
+            return self._calls_each * (1 + sources * int((self.search < 1).sum()))
         cost = cost_of(metric, self.search, sources)
         most = cost.start + cost.candidate * self.search.max_candidates()
-        return most if self.max_evaluations is None else max(cost.start, min(most, self.max_evaluations))
+        if self.max_evaluations is not None:
+            most = max(cost.start, min(most, self.max_evaluations // self._calls_each))
+        return most * self._calls_each
+
+    @property
+    def _calls_each(self) -> int:
+        """Separator calls for one estimate."""
+        return max(1, self.shifts)
 
     @property
     def kind(self) -> str:
@@ -201,14 +208,18 @@ class RefineOptions:
         workers = 1 if at_once > 1 else self.workers or default_workers(mixture.device)
         whole = batched(separate, size, workers)
         if isinstance(self.search, Tensor):
-            return refine_fixed(whole, mixture, self.search, path=self._path, callback=callback)
+            refined = refine_fixed(whole, mixture, self.search, path=self._path, callback=callback)
+            return self._counted(refined)
         quality = None
         if metric is not None:
             quality = metric.bind(mixture=mixture, references=references, separate=separate)
         search = self.search
         if self.max_evaluations is not None:
-            search = MaxEvaluations(search, self.max_evaluations)
-        return refine(whole, mixture, quality, search, path=self._path, callback=callback)
+            search = MaxEvaluations(search, max(1, self.max_evaluations // self._calls_each))
+        return self._counted(refine(whole, mixture, quality, search, path=self._path, callback=callback))
+
+    def _counted(self, refined: Refined) -> Refined:
+        return replace(refined, evaluations=refined.evaluations * self._calls_each)
 
     @property
     def _path(self) -> Path:

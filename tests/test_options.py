@@ -39,6 +39,7 @@ from encore.inference import (
 )
 from encore.inference.bridges import with_ratio
 from encore.inference.quality import cost_of
+from encore.inference.refinement import Refined
 from encore.metrics import Metric, get_metric
 from encore.models.levels import without_normalization
 from encore.models.separators.contract import AdaptedSeparator
@@ -164,7 +165,7 @@ def test_options_stand_for_wrappers_and_paths(case: str) -> None:
     steps, known = Trajectory(), Trajectory()
     found = RefineOptions(search=ratios, **options)(net, MIXTURE, callback=steps, **call)
     expected = refine_fixed(separate, MIXTURE, ratios, path=path, callback=known)
-    same(found, expected, rtol=1e-4, atol=1e-5)
+    same(found, counted(expected, options), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(torch.stack(steps.estimates), torch.stack(known.estimates))
     # the options matter
     plain = RefineOptions(search=ratios, level="own")(net, MIXTURE)
@@ -174,7 +175,13 @@ def test_options_stand_for_wrappers_and_paths(case: str) -> None:
         call["generator"] = seeded()
         guided = RefineOptions(search=SEARCH, guide=guide, max_batch=2, **options)(net, MIXTURE, **call)
         quality = guide.bind(mixture=MIXTURE, references=REFERENCES, separate=separate)
-        same(guided, refine(separate, MIXTURE, quality, SEARCH, path=path), rtol=1e-4, atol=1e-5)
+        expected = counted(refine(separate, MIXTURE, quality, SEARCH, path=path), options)
+        same(guided, expected, rtol=1e-4, atol=1e-5)
+
+
+def counted(refined: Refined, options: dict[str, Any]) -> Refined:
+    """Each shift is a call."""
+    return replace(refined, evaluations=refined.evaluations * options.get("shifts", 1))
 
 
 def test_a_mono_separator_separates_every_channel() -> None:
@@ -221,6 +228,25 @@ def test_calls_hold_no_more_than_max_batch_inputs() -> None:
         found = options(net, MIXTURE, references=REFERENCES)
         assert counting.largest == size
         assert counting.rows == int(found.evaluations.sum())
+
+
+@pytest.mark.parametrize("search", [SEARCH, torch.tensor([0.5, 1.0])], ids=["search", "schedule"])
+def test_every_shift_is_a_counted_call(search: Any) -> None:
+    net = Net()
+    counting = net.estimate = Counting(net.estimate)  # type: ignore[method-assign,assignment]
+    guide = None if isinstance(search, torch.Tensor) else "si_sdr"
+    options = RefineOptions(search=search, guide=guide, shifts=3)
+    found = options(net, MIXTURE, references=REFERENCES)
+    assert counting.rows == int(found.evaluations.sum())
+    metric = options.metric(16000)
+    assert int(found.evaluations.max()) <= options.max_calls(2, metric) == 3 * plain_calls(options, metric)
+    if guide is not None:
+        limited = replace(options, max_evaluations=10)
+        assert int(limited(net, MIXTURE, references=REFERENCES).evaluations.max()) <= 10
+
+
+def plain_calls(options: RefineOptions, metric: Metric | None) -> int:
+    return replace(options, shifts=0).max_calls(2, metric)
 
 
 def joint(*members: Any) -> Metric:
