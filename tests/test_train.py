@@ -61,7 +61,7 @@ def test_tensorboard_has_what_the_csv_file_has_and_hyperparameters(tmp_path: Pat
         expected = logged[key].dropna()
         found = [event.value for event in events.Scalars(key)]
         assert len(expected) > 0
-        if "calls_seconds" not in key:
+        if not key.endswith("seconds"):  # a time of this machine
             assert found == pytest.approx([*expected], rel=1e-5), key
     assert {"train/loss", "train/learning_rate", "train/gradient_norm", "val/loss"} <= set(logged)
     held = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
