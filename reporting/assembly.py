@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from encore.reporting.cost import equal_cost, equal_cost_cells, operating_points
+from encore.reporting.examples import read_examples
 from encore.reporting.figures import Looks, guide_looks
+from encore.reporting.labels import shown_metrics
 from encore.reporting.labels import title as metric_title
 from encore.reporting.page import Block, Section, write_pages
-from encore.reporting.plots import gain_figure, ratio_figure, scale_figure, step_figure
+from encore.reporting.plots import cost_figure, gain_figure, step_figure, with_cost
 from encore.reporting.results import LEGEND, comparable, result_table, verdict
 from encore.reporting.runs import Run
-from encore.reporting.summary import guided, pair_scores, summarise
-from encore.reporting.tables import runs_table, step_table
+from encore.reporting.summary import chosen_ratios, final_steps, guided, pair_scores, summarise
+from encore.reporting.tables import runs_table
+
+EXAMPLES = ("multi_step", "examples")
+"""Folders of examples in run folders, of a training and of an experiment."""
 
 
 def write_report(
@@ -31,7 +35,7 @@ def write_report(
 
     Returns:
         The files, pages first: ``report.html`` (self-contained), ``report.md``, the figures as PNG,
-        ``scores_summary.csv``, ``runs.csv`` and, with known costs, ``equal_cost.csv``.
+        ``scores_summary.csv`` and ``runs.csv``.
 
     Raises:
         ValueError: If there is no run.
@@ -40,73 +44,85 @@ def write_report(
     if not runs:
         raise ValueError("runs: is empty; give at least one run with scores")
     scores = pd.concat([run.scores for run in runs], ignore_index=True)
-    summary, paired = summarise(scores, seed=seed), pair_scores(scores)
-    points = operating_points(summary, {run.name: run.record.macs_per_second for run in runs})
-    costs = equal_cost(paired, points, seed=seed)
+    summary = summarise(scores, seed=seed)
     looks = guide_looks(guided(summary)["column"])
-    sections = [_results(runs, scores, seed), _cost_section(runs, points, costs, looks)]
-    sections += [_metric_section(summary, paired, metric, looks) for metric in summary["metric"].unique()]
-    if (guided(summary)["step"] > 0).any():
-        caption = "Mean mixing ratio that the guides chose, and items that kept their estimate."
-        chosen = Block(figure=ratio_figure(summary, looks=looks), name="ratios", caption=caption)
-        sections.append(Section("Chosen ratios", [chosen]))
+    sets = [(group, summarise(group, seed=seed)) for group in comparable(scores)]
+    costs = {run.name: run.record.macs_per_second for run in runs}
+    sections = [
+        _answer(n, group, own, costs, looks, alone=len(sets) == 1) for n, (group, own) in enumerate(sets, 1)
+    ]
+    if examples := [block for run in runs for block in _examples(run)]:
+        sections.append(Section("Listen", examples))
+    tables = [Block(table=result_table(own), caption=_members(group)) for group, own in sets]
+    sections.append(Section("Results", [Block(text=LEGEND), *tables]))
+    sections.append(Section("Details", _details(runs, scores, summary, looks)))
     files = write_pages(Path(out) / "report.html", title, sections)
-    frames = {"scores_summary": summary, "runs": runs_table(runs)}
-    for name, table in (frames if costs.empty else frames | {"equal_cost": costs}).items():
+    for name, table in {"scores_summary": summary, "runs": runs_table(runs)}.items():
         files.append(Path(out) / f"{name}.csv")
         table.to_csv(files[-1], index=False)
     return files
 
 
-def _results(runs: Sequence[Run], scores: pd.DataFrame, seed: int) -> Section:
-    """Return verdict and table of every set of runs that share items, and the records of the runs."""
-    costs = {run.name: run.record.macs_per_second for run in runs}
+def _members(group: pd.DataFrame) -> str:
+    """Name the runs of a set, and count their common items."""
+    names, items = group["run"].unique(), group["item"].nunique()
+    common = " common" if len(names) > 1 else ""
+    return f"{', '.join(names)}: {items}{common} item{'s' if items > 1 else ''}"
+
+
+def _answer(
+    number: int,
+    group: pd.DataFrame,
+    summary: pd.DataFrame,
+    costs: dict[str, float | None],
+    looks: Looks,
+    *,
+    alone: bool,
+) -> Section:
+    """Return the verdict on a set of comparable runs, beside its figure of quality against cost."""
+    blocks = [Block(text="\n\n".join(verdict(group, costs)))]
+    main = shown_metrics(final_steps(summary))[0]
+    points, unit = with_cost(summary[(summary["metric"] == main) & summary["mean"].notna()], costs)
+    if len(points) > 1:
+        caption = f"{_members(group)}. Lines lead from a model applied once to the same refined, with the "
+        caption += "95 % interval of its paired gain."
+        if group["run"].nunique() > 1:
+            caption += " What is above the black line is better than any model applied once at that cost."
+        figure = cost_figure(points, unit, looks=looks)
+        blocks.append(Block(figure=figure, name="cost" if alone else f"cost_{number}", caption=caption))
+    return Section("" if alone else f"{_members(group)}, not comparable with the others", blocks, leads=True)
+
+
+def _examples(run: Run) -> list[Block]:
+    """Return players and spectrograms of the run's examples; pictures after the first are collapsed."""
+    folder = next((own for name in EXAMPLES if (own := run.path.parent / name).is_dir()), run.path.parent)
     blocks = []
-    for group in comparable(scores):
-        blocks += [
-            Block(text="\n\n".join(verdict(group, costs))),
-            Block(table=result_table(summarise(group, seed=seed)), caption=LEGEND),
-        ]
-    blocks.append(Block(table=runs_table(runs), caption="The runs, from their run.json."))
-    return Section("Results", blocks)
+    for place, example in enumerate(read_examples(folder)):
+        audio = {name: folder / file for name, file in example.audio.items()}
+        picture = folder / example.picture
+        blocks.append(Block(text=f"{run.name}: {example.gain}", audio=audio))
+        caption = "Spectrograms" if place else ""
+        blocks.append(Block(figure=picture, name="spectrograms", caption=caption, folded=place > 0))
+    return blocks
 
 
-def _cost_section(runs: Sequence[Run], points: pd.DataFrame, costs: pd.DataFrame, looks: Looks) -> Section:
-    """Return the comparison at equal cost; runs without a cost are named."""
-    blocks = []
-    if unknown := [run.name for run in runs if not run.record.macs_per_second]:
-        text = f"Not shown here, because run.json does not record macs_per_second: {', '.join(unknown)}."
-        blocks.append(Block(text=text))
-    if not points.empty:
-        about = (
-            "Cost is multiply-accumulates per second of audio: of one function evaluation, times NFE. Each "
-            "refined estimate is compared with the strongest one-step estimate of any run that costs at most "
-            "10 % more; the difference is paired by item, positive where refinement is better, with its 95 % "
-            "interval."
-        )
-        caption = (
-            "Open diamonds: models applied once. Lines lead to the same model refined, up by its "
-            "paired gain (a guide may have refined fewer items)."
-        )
-        figure = scale_figure(points, looks=looks)
-        blocks += [Block(text=about), Block(figure=figure, name="cost", caption=caption)]
-    if not costs.empty:
-        caption = "Refined against one step, at equal cost."
-        blocks.append(Block(table=equal_cost_cells(costs), caption=caption))
-    return Section("Equal cost", blocks)
-
-
-def _metric_section(summary: pd.DataFrame, paired: pd.DataFrame, metric: str, looks: Looks) -> Section:
-    """Return the section of one metric: last steps, curves, items, every step."""
-    name = metric_title(metric)
-    about = f"{name} at every step: above the mean, below the paired gain over one step, with 95 % intervals."
-    curves = step_figure(summary, metric, looks=looks)
-    blocks = [
-        Block(figure=curves, name=f"steps_{metric}", caption=about),
-    ]
-    if (guided(summary)["metric"] == metric).any():
-        caption = f"Gain in {name} of every item at the last step, against the item's one-step score."
-        items = gain_figure(paired, metric, looks=looks)
-        blocks.append(Block(figure=items, name=f"gains_{metric}", caption=caption))
-        blocks.append(Block(table=step_table(summary, metric), caption=f"{name} at every step", folded=True))
-    return Section(name, blocks)
+def _details(runs: Sequence[Run], scores: pd.DataFrame, summary: pd.DataFrame, looks: Looks) -> list[Block]:
+    """Return, all collapsed, curves and gains of the metrics of the results, ratios, and records."""
+    blocks, paired = [], pair_scores(scores)
+    for metric in shown_metrics(final_steps(summary)):
+        caption = f"{metric_title(metric)} at every step, and its paired gain over one step"
+        curves = step_figure(summary, metric, looks=looks)
+        blocks.append(Block(figure=curves, name=f"steps_{metric}", caption=caption, folded=True))
+        if (guided(summary)["metric"] == metric).any():
+            caption = f"{metric_title(metric)}: gain of every item, against its one-step score"
+            items = gain_figure(paired, metric, looks=looks)
+            blocks.append(Block(figure=items, name=f"gains_{metric}", caption=caption, folded=True))
+    ratios = chosen_ratios(summary)
+    ratios["ratio"], ratios["kept"] = (
+        ratios["ratio"].map("{:.2f}".format),
+        ratios["kept"].map("{:.0%}".format),
+    )
+    if len(ratios):
+        caption = "Mean mixing ratio chosen, and how often the estimate was kept"
+        blocks.append(Block(table=ratios, caption=caption, folded=True))
+    return [*blocks, Block(table=runs_table(runs), caption="Records of the runs", folded=True)]

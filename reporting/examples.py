@@ -14,9 +14,10 @@ from torch import Tensor
 
 from encore.data.audio_writing import write_audio
 from encore.reporting.figures import save_png
-from encore.reporting.labels import axis_label, decimals, shown_metrics
+from encore.reporting.labels import axis_label, decimals, shown_metrics, title, unit
 from encore.reporting.spectrograms import spectrogram_figure
 from encore.reporting.summary import final_steps, guided, pair_scores, summarise
+from encore.reporting.tables import number
 
 EXAMPLES_FILE = "examples.json"
 SECONDS = 10.0
@@ -51,6 +52,14 @@ class Example:
         places = decimals(self.metric)
         values = ", ".join(f"{name} {value:.{places}f}" for name, value in self.scores.items())
         return f"{self.rank} by {self.method}: {self.item}, {axis_label(self.metric)}: {values}"
+
+    @property
+    def gain(self) -> str:
+        """Item and its gain over one step by the method, in one line."""
+        value = self.scores["refined"] - self.scores["one step"]
+        words = {"best": "gained most", "median": "is the median", "worst": "gained least"}[self.rank]
+        gain = f"{number(value, decimals(self.metric), signed=True)} {unit(self.metric)}".strip()
+        return f"{self.item} {words}, {gain} {title(self.metric)} by {self.method}"
 
 
 def choose_examples(scores: pd.DataFrame) -> list[Example]:

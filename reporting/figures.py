@@ -161,19 +161,22 @@ def legend_below(figure: Figure, columns: int | None = None) -> None:
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns or fitting)
 
 
+DPI = 150
+"""Pixels per inch of a figure's file."""
+
+
 @styled
-def save_png(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
+def save_png(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG, without date and version, so that the same figure gives the same bytes.
 
     Args:
         figure: Any figure.
         path: File to write; parent folders are created.
-        dpi: Pixels per inch.
 
     Returns:
         The path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, format="png", metadata={"Software": None})
+    figure.savefig(path, dpi=DPI, format="png", metadata={"Software": None})
     return path

@@ -45,6 +45,11 @@ def axis_label(metric: str) -> str:
     return title(metric) + unit_suffix(metric)
 
 
+def unit(metric: str) -> str:
+    """Return the unit of a metric; empty without one."""
+    return TITLES.get(metric, (metric, ""))[1]
+
+
 def unit_suffix(metric: str) -> str:
     """Return the unit of a metric in brackets after a space; empty without a unit.
 
@@ -52,8 +57,7 @@ def unit_suffix(metric: str) -> str:
         >>> unit_suffix("pesq"), unit_suffix("stoi")
         (' (MOS-LQO)', '')
     """
-    unit = TITLES.get(metric, (metric, ""))[1]
-    return f" ({unit})" if unit else ""
+    return f" ({unit(metric)})" if unit(metric) else ""
 
 
 def decimals(metric: str) -> int:

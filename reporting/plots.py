@@ -1,19 +1,24 @@
 """Figures of scores: over steps, over items, over cost, and along the chain of a diffusion.
 
 They take a summary (`encore.reporting.summary.summarise`), paired scores (`pair_scores` there) or points
-(`encore.reporting.cost.operating_points`), and looks from `encore.reporting.figures.guide_looks`, by default
-made for the figure. A ``ValueError`` names what has no scores.
+(`with_cost`), and looks from `encore.reporting.figures.guide_looks`, by default made for the figure. A
+``ValueError`` names what has no scores.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from encore.reporting.figures import (
     HUES,
@@ -35,6 +40,9 @@ BASELINES: dict[str, dict[str, Any]] = {
     "one_step": {"color": ONE_STEP_COLOUR, "linestyle": (0, (4, 3)), "linewidth": 1.2},
 }
 """Styles of the horizontal lines that guides are compared with."""
+
+LEADER: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 7}
+"""Style of the line from a point to a name that found no place beside it."""
 
 
 def _rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -79,82 +87,110 @@ def step_figure(summary: pd.DataFrame, metric: str, *, looks: Looks | None = Non
     return figure
 
 
-@styled
-def ratio_figure(summary: pd.DataFrame, *, looks: Looks | None = None) -> Figure:
-    """Draw the mixing ratio that guides chose at every step, and the fraction of items that kept theirs.
+def with_cost(summary: pd.DataFrame, macs_per_second: Mapping[str, float | None]) -> tuple[pd.DataFrame, str]:
+    """Add the cost of one step and of every guide's last step.
 
-    A panel per run: above, the mean mixing ratio of the items that accepted a new estimate at a step; below,
-    the fraction of items that kept the previous one.
+    Args:
+        summary: From `encore.reporting.summary.summarise`.
+        macs_per_second: Multiply-accumulates of one separator call per second of audio, by run name.
+
+    Returns:
+        The summary's rows of these estimates with a column ``cost``, and what it states: multiply-accumulates
+        of all calls per second of audio, without those of the guide; where a run has none, seconds per item;
+        where these are not known either, separator calls.
     """
-    steps = guided(summary).query("step > 0")
-    # the ratios are the same for every metric of an item
-    steps = steps.drop_duplicates(["run", "column", "step"]).assign(percent=100 * steps["kept"])
-    if steps.empty:
-        raise ValueError("summary: no guide has a refinement step; score a refinement first")
-    looks = guide_looks(steps["column"]) if looks is None else looks
-    runs = list(steps["run"].unique())
-    ylabels = ("Mixing ratio chosen", "Items that kept the\nprevious estimate (%)")
-    figure, pairs = panels(
-        runs, xlabel="Refinement step", ylabels=ylabels, heights=(1.0, 1.0), columns=4, same_axes=True
-    )
-    for run, (upper, lower) in zip(runs, pairs, strict=True):
-        curves(upper, steps[steps["run"] == run], "step", "ratio", "column", looks)
-        curves(lower, steps[steps["run"] == run], "step", "percent", "column", looks)
-        upper.set_ylim(-0.03, 1.03)
-        lower.set_ylim(-3, 103)
-        lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    figure.suptitle("Mixing ratios chosen at every step", fontsize=11)
-    legend_below(figure)
-    return figure
+    points = final_steps(summary[summary["kind"] != "mixture"])
+    macs = points["run"].map(macs_per_second).astype("float64")
+    costs = {
+        "Cost (MAC per second of audio)": macs * points["evaluations"],
+        "Time per item (s)": points["seconds"],
+        "Separator calls": points["evaluations"].clip(lower=1),
+    }
+    name = next(name for name, cost in costs.items() if (cost > 0).all())
+    return points.assign(cost=costs[name]), name
 
 
 @styled
-def scale_figure(points: pd.DataFrame, *, looks: Looks | None = None) -> Figure:
-    """Draw metrics against cost, a panel per metric: refined small models beside larger models.
+def cost_figure(points: pd.DataFrame, xlabel: str, *, looks: Looks | None = None) -> Figure:
+    """Draw the quality of comparable runs against cost, models applied once beside refined ones.
 
-    Open diamonds are models applied once, joined in black; lines lead from there to the same model refined,
-    up by its paired gain, because a guide may have refined fewer items. Metrics without scores of a guide are
-    left out, unless there is no other.
+    Diamonds are models applied once, and the black line is the best of them at no more than a cost. Coloured
+    lines lead from a diamond to the same model refined, up by its paired gain with its 95 % interval.
+
+    Args:
+        points: Rows of one metric, of runs that share their items, from `with_cost`.
+        xlabel: What the cost states.
+        looks: Of the guides.
     """
-    if points.empty:
-        raise ValueError("points: no run has a cost; record macs_per_second in run.json")
     refined = guided(points)
     looks = guide_looks(refined["column"]) if looks is None else looks
-    metrics = (points if refined.empty else refined)["metric"].unique()
-    columns = 2 if len(metrics) == 4 else 3
-    figure, grid = panels(
-        [title(metric) for metric in metrics],
-        xlabel="Cost (MAC per second of audio)",
-        columns=columns,
-        size=(3.3, 2.9),
-    )
-    for metric, (panel,) in zip(metrics, grid, strict=True):
-        _scale_panel(panel, points[points["metric"] == metric], looks)
-        panel.set_ylabel(axis_label(metric))
-    figure.suptitle("Quality against cost: models applied once (joined in black) and refined", fontsize=11)
-    legend_below(figure)
+    size = 12  # still legible where the figure is half as wide, on a phone
+    with mpl.rc_context({"axes.labelsize": size, "legend.fontsize": size}):
+        ylabels = [axis_label(points["metric"].iloc[0])]
+        figure, ((panel,),) = panels([""], xlabel=xlabel, ylabels=ylabels, size=(5.6, 4.4))
+        once = points[points["kind"] == "one_step"].sort_values("cost")
+        if len(once) > 1:
+            best = once[once["mean"] == once["mean"].cummax()]
+            edges = np.repeat([*best["cost"], points["cost"].max()], 2)[1:-1]
+            line: dict[str, Any] = {"color": ONE_STEP_COLOUR, "linewidth": 1.2}
+            panel.plot(edges, np.repeat(best["mean"], 2), label="best one step up to this cost", **line)
+        diamond: dict[str, Any] = {
+            "color": ONE_STEP_COLOUR,
+            "markerfacecolor": "white",
+            "markersize": 7,
+            "zorder": 3,
+        }
+        panel.plot(once["cost"], once["mean"], "D", label="one step", **diamond)
+        pairs = refined.merge(once[["run", "cost", "mean"]], on="run", suffixes=("", "_once"))
+        for _, row in pairs.iterrows():
+            look, cost = looks[row["column"]], [row["cost_once"], row["cost"]]
+            value, low, high = row["mean_once"] + row[["gain", "gain_low", "gain_high"]]
+            panel.plot(cost, [row["mean_once"], value], label=row["column"], markevery=[-1], **look)
+            panel.plot(2 * cost[1:], [low, high], "_-", color=look["color"], linewidth=1.2, markersize=7)
+        _cost_axis(panel)
+        panel.tick_params(labelsize=size)
+        legend_below(figure, columns=2)
+        figure.draw_without_rendering()  # places the panel, so that names know their pixels
+        _label(panel, once[["run", "cost", "mean"]], size)
     return figure
 
 
-def _scale_panel(panel: Axes, group: pd.DataFrame, looks: Looks) -> None:
-    """Draw the points of one metric on a logarithmic cost axis."""
-    once = group[group["kind"] == "one_step"].sort_values("cost")
-    diamond: dict[str, Any] = {"marker": "D", "markerfacecolor": "white", "linewidth": 1.0, "zorder": 3}
-    panel.plot(once["cost"], once["mean"], color=ONE_STEP_COLOUR, label="one_step", **diamond)
-    refined = guided(group).merge(once[["run", "cost", "mean"]], on="run", suffixes=("", "_once"))
-    for _, row in refined.iterrows():
-        cost, value = [row["cost_once"], row["cost"]], [row["mean_once"], row["mean_once"] + row["gain"]]
-        panel.plot(cost, value, label=row["column"], markevery=[-1], linewidth=1.2, **looks[row["column"]])
-    for _, row in once.iterrows():
-        # refined points are to the right: the free corner is the upper left one
-        position: dict[str, Any] = {"xytext": (-5, 4), "textcoords": "offset points", "ha": "right"}
-        panel.annotate(row["run"], (row["cost"], row["mean"]), fontsize=8, **position)
+def _cost_axis(panel: Axes) -> None:
+    """Make the horizontal axis logarithmic, with few and round numbers."""
     panel.set_xscale("log")
-    panel.margins(x=0.12, y=0.12)
+    panel.margins(x=0.2, y=0.15)
     low, high = panel.get_xlim()
-    panel.set_xlim(low / 4, high)  # space for the names left of the points
+    decades = np.log10(high / low)
+    panel.xaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,))
+    )
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
     panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _label(panel: Axes, points: pd.DataFrame, size: float) -> None:
+    """Write names beside points: each at the nearest place that no other name, point or line needs."""
+    paths = [line.get_transform().transform_path(line.get_path()) for line in panel.lines]
+    busy = np.concatenate([path.interpolated(20).vertices for path in paths])
+    taken: list[Bbox] = []
+    inside, pixels = panel.get_window_extent(), panel.figure.dpi / 72
+    sides = ((-1, 1), (1, 1), (-1, -1), (1, -1), (0, 1), (0, -1))
+    for name, x, y in points.itertuples(index=False):
+        text = panel.annotate(name, (x, y), (0, 0), textcoords="offset points", ha="center", fontsize=size)
+        text.set(va="center", in_layout=False)
+        extent, middle = Text.get_window_extent(text).padded(3), panel.transData.transform((x, y))
+        width, height = extent.width, extent.height
+        for gap, side in itertools.product((3, 15, 30, 50, 75, 105), sides):
+            offset = np.array(side) * (np.array([width, height]) / 2 + gap * pixels)
+            box = Bbox.from_bounds(*(middle + offset - [width / 2, height / 2]), width, height)
+            free = not (box.count_contains(busy) or box.count_overlaps(taken))
+            if free and all(inside.contains(*corner) for corner in (box.min, box.max)):
+                break
+        at: tuple[float, float] = tuple(offset / pixels)
+        text.set_position(at)
+        if gap > 3:
+            panel.annotate("", (x, y), at, textcoords="offset points", arrowprops=LEADER)
+        taken.append(box)
 
 
 @styled

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from encore.reporting.labels import decimals, is_own_metric, shown_metrics, title, unit_suffix
+from encore.reporting.labels import decimals, is_own_metric, shown_metrics, title, unit, unit_suffix
 from encore.reporting.statistics import statistics
 from encore.reporting.summary import UNGUIDED, final_steps, guided, pair_scores, summarise
 from encore.reporting.tables import gain_cell, interval_cell, number, quantity, to_markdown
@@ -111,8 +111,8 @@ def verdict(scores: pd.DataFrame, macs_per_second: Mapping[str, float | None] | 
         macs_per_second: Multiply-accumulates of one separator call per second of audio, by run.
 
     Returns:
-        At most three sentences: the best method without references, the best with them, and the best other
-        model applied once beside the best refined estimate.
+        At most three sentences, each its answer, a colon and the numbers: the best method without references,
+        the best with them, and the best model applied once beside the best estimate of another one.
     """
     last = final_steps(summarise(scores))
     main = shown_metrics(last)[0]
@@ -120,6 +120,8 @@ def verdict(scores: pd.DataFrame, macs_per_second: Mapping[str, float | None] | 
     own = own[(own["metric"] == main) & own["gain"].notna()]
     usable, oracle = own[own["kind"] != "oracle"], own[own["kind"] == "oracle"]
     sentences = []
+    if own.empty:
+        sentences.append("Whether refinement helps is open: only single steps were scored.")
     if len(usable):
         best = _largest(usable, "gain")
         sentences.append(f"Without references {_judgement(best)}: {_gain_text(last, best)}.")
@@ -129,9 +131,7 @@ def verdict(scores: pd.DataFrame, macs_per_second: Mapping[str, float | None] | 
             f"Guided by the references, an upper bound that no user has, {_judgement(best)}: "
             f"{_gain_text(last, best)}."
         )
-    if len(own):
-        sentences.append(_other_model(scores, last, main, macs_per_second or {}))
-    return sentences
+    return [*sentences, _other_model(scores, last, main, macs_per_second or {})]
 
 
 def _judgement(row: pd.Series) -> str:
@@ -139,30 +139,34 @@ def _judgement(row: pd.Series) -> str:
         return "refinement helps"
     if row["gain_high"] < 0:
         return "refinement does harm"
-    return "a gain by refinement is not shown"
+    return "no gain by refinement is shown"
 
 
 def _gain_text(last: pd.DataFrame, best: pd.Series) -> str:
     """Return the gain of one method in words: metric, interval, calls, time, items, the other metrics."""
     main, run = best["metric"], best["run"]
     name = best["column"] if last["run"].nunique() == 1 else f"{run} by {best['column']}"
-    text = f"{name} {gain_cell(best)}{_unit(main)} {title(main)}"
-    text += f" over one step for {quantity(best['evaluations'])} calls"
+    text = f"{name} {gain_cell(best)} {_named(main)}"
+    text += (
+        f" over one step for {quantity(best['evaluations'])} call{'s' if best['evaluations'] != 1 else ''}"
+    )
     once = last[(last["run"] == run) & (last["kind"] == "one_step")]["seconds"].mean()
     if once > 0 and best["seconds"] > 0:
-        text += f" and {quantity(best['seconds'] / once)} times its time"
+        text += f" and {quantity(best['seconds'] / once)} times the time"
     text += f", {int(best['gain_count'])} items"
     same = last[(last["run"] == run) & (last["column"] == best["column"]) & (last["metric"] != main)]
     changed = same[(same["gain_low"] > 0) | (same["gain_high"] < 0)]
     changed = changed[changed["metric"].isin(shown_metrics(last))]
-    parts = [
-        f"{title(row['metric'])} {number(row['gain'], decimals(row['metric']), signed=True)}"
-        + (" (what it maximizes)" if is_own_metric(row["guide"], row["metric"]) else "")
-        for _, row in changed.iterrows()
-    ]
     if is_own_metric(best["guide"], main):
         text += " (it maximizes this metric)"
-    return text + ("; beside it " + ", ".join(parts) if parts else "")
+    for word, rows in (("better", changed[changed["gain"] > 0]), ("worse", changed[changed["gain"] < 0])):
+        parts = [
+            f"{title(row['metric'])} {number(row['gain'], decimals(row['metric']), signed=True)}"
+            + (" (what it maximizes)" if is_own_metric(row["guide"], row["metric"]) else "")
+            for _, row in rows.iterrows()
+        ]
+        text += f"; {word}: {', '.join(parts)}" if parts else ""
+    return text
 
 
 def _other_model(
@@ -172,27 +176,26 @@ def _other_model(
     rows = last[(last["metric"] == main) & last["mean"].notna()]
     once = rows[rows["kind"] == "one_step"]
     if len(once) < 2:
-        return "No other model was scored on these items: whether a larger one would gain more is open."
-    larger = _largest(once, "mean")
-    others = rows[~rows["kind"].isin(["mixture", "oracle"]) & (rows["run"] != larger["run"])]
+        return "Whether a larger model would gain more is open: no other one was scored on these items."
+    model = _largest(once, "mean")
+    others = rows[~rows["kind"].isin(["mixture", "oracle"]) & (rows["run"] != model["run"])]
     other = _largest(others, "mean")
     key = ["run", "column", "metric", "step"]
     values = pair_scores(scores).set_index([*key, "item"])["value"].sort_index()
-    found = statistics((values[tuple(larger[key])] - values[tuple(other[key])]).dropna())
-    text = f"{larger['run']} applied once: {interval_cell(found.interval, decimals(main))}"
-    text += f"{_unit(main)} {title(main)}"
-    text += (
-        f" over {other['run']} {'applied once' if other['kind'] == 'one_step' else 'by ' + other['column']}"
-    )
-    costs = [macs.get(row["run"]) or np.nan for row in (larger, other)]
+    found = statistics((values[tuple(model[key])] - values[tuple(other[key])]).dropna())
+    costs = [macs.get(row["run"]) or np.nan for row in (model, other)]
+    size = "larger" if costs[0] > costs[1] else "smaller" if costs[0] < costs[1] else "different"
+    answer = "better" if found.low > 0 else "worse" if found.high < 0 else "not clearly better or worse"
+    text = f"A {size} model applied once is {answer}: {model['run']} "
+    text += f"{interval_cell(found.interval, decimals(main))} {_named(main)} over {other['run']} "
+    text += "applied once" if other["kind"] == "one_step" else f"by {other['column']}"
     total = costs[0] / (costs[1] * other["evaluations"])
-    if np.isfinite(total):
-        text += f", at {quantity(total)} times its cost"
-    return text + f", {found.count} items."
+    return text + (f", at {quantity(total)} times its cost" if total > 0 else "") + f", {found.count} items."
 
 
-def _unit(metric: str) -> str:
-    return unit_suffix(metric).replace("(", "").replace(")", "")
+def _named(metric: str) -> str:
+    """Return unit and title, to follow a number."""
+    return f"{unit(metric)} {title(metric)}".strip()
 
 
 def _largest(rows: pd.DataFrame, column: str) -> pd.Series:

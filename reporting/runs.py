@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -86,21 +87,28 @@ def load_all(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
     """Load runs, each path once.
 
     Args:
-        paths: Folders that hold one of `SCORE_FILES` and perhaps ``run.json``, or score files.
+        paths: Folders that hold one of `SCORE_FILES` and perhaps ``run.json``, folders with such folders at
+            any depth, or score files.
 
     Returns:
-        The runs, with distinct names, and one line for every path that could not be read. A run is named by
-        its record, else by its table; a table of several runs gives one each, and the record then belongs to
-        the run that it names.
+        The runs, named by `distinct_names`, and one line for every path that could not be read. A table of
+        several runs gives one each, and the record then belongs to the run that it names.
     """
     runs: list[Run] = []
     errors: list[str] = []
-    for path in {Path(path).resolve(): Path(path) for path in paths}.values():
+    for path in {path.resolve(): path for given in paths for path in _run_folders(Path(given))}.values():
         try:
             runs.extend(_load(path))
         except (RunError, ScoreTableError) as error:
             errors.append(str(error))
     return distinct_names(runs), errors
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """Return the folders below one without scores that have some; the path itself where there are none."""
+    if any((path / name).is_file() for name in SCORE_FILES):
+        return [path]
+    return sorted({file.parent for name in SCORE_FILES for file in path.rglob(name)}) or [path]
 
 
 def _load(path: Path) -> list[Run]:
@@ -126,12 +134,13 @@ def _load(path: Path) -> list[Run]:
 
 
 def distinct_names(runs: Sequence[Run]) -> list[Run]:
-    """Make the names of runs unique, also in their tables.
+    """Give runs short and unique names, also in their tables.
 
-    Runs of equal names are called by their folders from the common one on (``night/small``, ``day/small``),
-    and numbered where these are equal too.
+    They are called by their models where these are recorded and differ. Else by their names, those of equal
+    names by their folders (``night/small``, ``day/small``) or numbers, without the parts between ``_`` and
+    ``/`` that all begin or end with.
     """
-    renamed, used = [], set()
+    names: list[str] = []
     for run in runs:
         equal = [other.path.resolve().parent for other in runs if other.name == run.name]
         name = run.name
@@ -139,7 +148,22 @@ def distinct_names(runs: Sequence[Run]) -> list[Run]:
             parts = run.path.resolve().parent.relative_to(os.path.commonpath(equal)).parts
             name = "/".join(parts if parts[-1:] == (name,) else (*parts, name))
         numbers = (f"{name} #{number}" for number in itertools.count(2))
-        name = next(each for each in itertools.chain([name], numbers) if each not in used)
-        used.add(name)
-        renamed.append(replace(run, name=name, scores=run.scores.assign(run=name)))
-    return renamed
+        names.append(next(each for each in itertools.chain([name], numbers) if each not in names))
+    for short in ([run.record.model or "" for run in runs], _without_common_parts(names)):
+        if all(short) and len(set(short)) == len(runs):
+            names = short
+            break
+    named = zip(runs, names, strict=True)
+    return [replace(run, name=name, scores=run.scores.assign(run=name)) for run, name in named]
+
+
+def _without_common_parts(names: Sequence[str]) -> list[str]:
+    """Cut off the parts that all names begin or end with, but never a whole name."""
+    if len(names) < 2:
+        return list(names)
+    parts = [re.findall("[^_/]*[_/]*", name)[:-1] for name in names]
+    for _ in range(2):  # from the front, and from the back
+        while min(map(len, parts)) > 1 and len({own[0].strip("_/") for own in parts}) == 1:
+            parts = [own[1:] for own in parts]
+        parts = [own[::-1] for own in parts]
+    return ["".join(own).strip("_/") for own in parts]

@@ -10,7 +10,6 @@ import pandas as pd
 
 from encore.reporting.labels import decimals, is_own_metric
 from encore.reporting.runs import Run
-from encore.reporting.summary import guided
 
 NOT_RECORDED = "not recorded"
 NO_VALUE = "-"
@@ -101,9 +100,9 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Format the records of the runs, one row each; missing values are `NOT_RECORDED`."""
     rows = []
     for run in runs:
-        record = asdict(run.record) | {"name": run.name}
-        cells = {key: _record_cell(key, value) for key, value in record.items()}
-        rows.append({"run": cells.pop("name"), "items": str(run.scores["item"].nunique())} | cells)
+        cells = {key: _record_cell(key, value) for key, value in asdict(run.record).items()}
+        items = str(run.scores["item"].nunique())
+        rows.append({"run": run.name, "items": items, "folder": str(run.path.parent)} | cells)
     return pd.DataFrame(rows)
 
 
@@ -117,20 +116,6 @@ def _record_cell(key: str, value: float | str | None) -> str:
     if key == "training_seconds":
         return f"{value / 3600:.2f} h" if value >= 3600 else f"{value / 60:.1f} min"
     return str(value) if key in ("seed", "training_steps") else quantity(value, units.get(key, ""))
-
-
-def step_table(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Compare one step with every step of every guide, for one metric of the summary.
-
-    Returns:
-        Text cells, a row per run and refinement step from 1 on. NFE is that of the whole refinement, also at
-        early steps.
-    """
-    rows = summary[summary["metric"] == metric]
-    once = {row["run"]: value_cell(row) for _, row in rows[rows["kind"] == "one_step"].iterrows()}
-    table = pivot(guided(rows).query("step > 0"), ["run", "step"], "column", value_cell)
-    table.insert(2, "one_step", table["run"].map(once).fillna(NO_VALUE))
-    return table
 
 
 def to_markdown(table: pd.DataFrame) -> str:
