@@ -70,11 +70,11 @@ def write_pages(page: Path, title: str, sections: Sequence[Section]) -> list[Pat
     page.parent.mkdir(parents=True, exist_ok=True)
     saved, files = [], {}
     for block in (block for section in sections for block in section.blocks):
-        if isinstance(block.figure, Figure):
+        if isinstance(block.figure, Figure) and id(block) not in files:
             path = page.with_name(re.sub(r"[^A-Za-z0-9_-]", "_", block.name) + ".png")
             saved.append(save_png(block.figure, path))
             files[id(block)] = path
-        elif block.figure is not None:
+        elif isinstance(block.figure, Path):
             files[id(block)] = block.figure
     template = Template(TEMPLATE.read_text("utf-8"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     figures = {key: (_data_uri(path), _css_width(path)) for key, path in files.items()}

@@ -11,9 +11,8 @@ import torch
 from score_toys import NAN, cell, random_scores, row, two_models
 
 from encore.reporting import summarise
-from encore.reporting.cost import operating_points
 from encore.reporting.figures import guide_looks, save_png
-from encore.reporting.plots import gain_figure, ratio_figure, scale_figure, solver_traces_figure, step_figure
+from encore.reporting.plots import cost_figure, gain_figure, solver_traces_figure, step_figure, with_cost
 from encore.reporting.spectrograms import spectrogram_db, spectrogram_figure
 from encore.reporting.summary import pair_scores
 
@@ -48,19 +47,22 @@ def test_step_figures_show_every_run_once(runs: int):
         ignore_index=True,
     )
     summary = summarise(scores)
-    for figure in (step_figure(summary, "si_sdr"), ratio_figure(summary)):
-        titles = [axes.get_title() for axes in figure.axes if axes.get_visible() and axes.get_title()]
-        assert titles == [f"run{i}" for i in range(runs)]
+    figure = step_figure(summary, "si_sdr")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_visible() and axes.get_title()]
+    assert titles == [f"run{i}" for i in range(runs)]
 
 
-def test_scale_and_gain_figures_draw_what_was_measured():
+def test_cost_and_gain_figures_draw_what_was_measured():
     scores, macs = two_models()
-    points = operating_points(summarise(scores), macs)
-    panel = scale_figure(points).axes[0]
+    points, unit = with_cost(summarise(scores), macs)
+    panel = cost_figure(points, unit).axes[0]
     lines = {line.get_label(): line for line in panel.get_lines()}
-    assert panel.get_xscale() == "log"
+    assert (panel.get_xscale(), panel.get_xlabel()) == ("log", "Cost (MAC per second of audio)")
     assert [float(x) for x in lines["si_sdr_oracle"].get_xdata()] == [10.0, 70.0]
-    assert [float(y) for y in lines["one_step"].get_ydata()] == [3.0, 6.5]
+    assert [float(y) for y in lines["one step"].get_ydata()] == [3.0, 6.5]
+    # the best model that a budget buys: the small one until the large one can be paid
+    assert lines["best one step up to this cost"].get_xdata().tolist() == [10.0, 72.0, 72.0, 72.0]
+    assert {text.get_text() for text in panel.texts} >= {"small", "large"}
     scatter = gain_figure(pair_scores(scores), "pesq").axes[0].collections[0]
     assert scatter.get_offsets().tolist() == [[2.0, 2.0], [3.0, 3.0]]  # (one step, gain) of x and y; z failed
 
@@ -97,18 +99,17 @@ def test_figures_repeat_to_the_byte(tmp_path: Path):
 
 def test_a_guide_that_refined_fewer_items_is_drawn_by_its_paired_gain():
     """The one refined item is far below the mean of all: its own mean would look like a loss of 7 dB."""
-    rows = [
-        row(item, value, metric=metric)
-        for item, value in (("a", 10.0), ("b", 12.0), ("c", 2.0))
-        for metric in ("si_sdr", "relative_delta")
-    ]
+    rows = [row(item, value, metric="si_sdr") for item, value in (("a", 10.0), ("b", 12.0), ("c", 2.0))]
     guide = {"metric": "si_sdr", "guide": "dnsmos_ovrl", "evaluations": 5}
     rows += [row("c", value, "blind", step=step, **guide) for step, value in enumerate((2.0, 3.0))]
-    figure = scale_figure(operating_points(summarise(pd.DataFrame(rows)), {"a": 100.0}))
-    (panel,) = [axes for axes in figure.axes if axes.get_visible()]  # no guide was scored by relative_delta
+    summary = summarise(pd.DataFrame(rows))
+    (panel,) = cost_figure(*with_cost(summary, {"a": 100.0})).axes
     lines = {line.get_label(): line for line in panel.get_lines()}
     assert list(lines["dnsmos_ovrl_blind"].get_xdata()) == [100, 500]
     assert list(lines["dnsmos_ovrl_blind"].get_ydata()) == pytest.approx([8, 9])
+    assert with_cost(summary, {})[1] == "Separator calls"
+    timed = summarise(pd.DataFrame(rows).assign(seconds=2.0))
+    assert with_cost(timed, {"a": None})[0]["cost"].tolist() == [2.0, 2.0]
 
 
 def test_traces_are_means_by_level_from_the_noisiest_on():

@@ -12,19 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from score_toys import NAN, cell, oracle, random_scores, row, save_run, table, tiny_rows, two_models
+from score_toys import NAN, cell, oracle, random_scores, row, save_run, table, tiny_rows
 
 from encore.reporting import load_all, read_scores, summarise, write_report, write_scores
-from encore.reporting.cost import equal_cost, operating_points
+from encore.reporting.examples import choose_examples, write_examples
 from encore.reporting.labels import is_own_metric
 from encore.reporting.page import Block, Section, write_pages
-from encore.reporting.plots import scale_figure
 from encore.reporting.results import comparable, result_table, results_text, verdict
 from encore.reporting.scores import ScoreTableError
 from encore.reporting.spectrograms import spectrogram_figure
 from encore.reporting.statistics import statistics
 from encore.reporting.summary import chosen_ratios, pair_scores
-from encore.reporting.tables import step_table, to_markdown
+from encore.reporting.tables import to_markdown
 
 
 @pytest.mark.parametrize("name", ["scores.parquet", "scores.csv"])
@@ -142,7 +141,6 @@ def test_tables_name_oracle_and_blind_and_show_all_that_belongs_together():
     assert shown["SI-SDR"] == f"{refined['mean']:.2f} ({gain})"
     assert (shown["items"], shown["calls"]) == ("8", "9")
     assert results.set_index("estimate").loc["si_sdr_oracle", "SI-SDR"].str.endswith("†").all()
-    assert list(step_table(summary, "si_sdr")["step"]) == ["1", "2"] * 2
 
 
 def test_the_mean_chosen_ratio_and_how_often_the_estimate_was_kept():
@@ -190,15 +188,18 @@ def test_the_verdict_says_what_the_intervals_say():
     assert blind.startswith("Without references refinement helps: dnsmos_ovrl_blind +0.50 [")
     assert "for 5 calls, 6 items" in blind
     assert "refinement does harm" in verdict(table(items("a", 5, -0.5, "blind", "dnsmos_ovrl")))[0]
-    assert "is not shown" in verdict(table(items("a", 5, 0.01, "blind", "dnsmos_ovrl", spread=1.0)))[0]
+    assert (
+        "no gain by refinement is shown"
+        in verdict(table(items("a", 5, 0.01, "blind", "dnsmos_ovrl", spread=1.0)))[0]
+    )
     small, large = items("small", 5, 0.5, "oracle", "si_sdr"), items("large", 7, 0.2, "oracle", "si_sdr")
     oracles = verdict(table(small + large), {"small": 10.0, "large": 40.0})
     assert oracles[0].startswith("Guided by the references, an upper bound")
     assert "+0.50" in oracles[0]
     assert "small by si_sdr_oracle" in oracles[0]
     assert oracles[1] == (
-        "large applied once: +2.00 [+2.00, +2.00] dB SI-SDR over small applied once, at 4 times its cost, "
-        "6 items."
+        "A larger model applied once is better: large +2.00 [+2.00, +2.00] dB SI-SDR over small applied "
+        "once, at 4 times its cost, 6 items."
     )
 
 
@@ -215,33 +216,6 @@ def test_daggers_mark_guides_scored_by_their_own_measure():
 def test_markdown_cells_cannot_end_their_column():
     text = to_markdown(pd.DataFrame({"run": ["a|b\nc"], "n": [1]}))
     assert text == "| run    |    n |\n| :----- | ---: |\n| a\\|b c |    1 |\n"
-
-
-def test_equal_cost_pairs_the_refined_small_model_with_the_large_one():
-    scores, macs = two_models()
-    paired, points = pair_scores(scores), operating_points(summarise(scores), macs)
-    assert dict(zip(points["column"] + points["run"], points["cost"], strict=True)) == {
-        "one_stepsmall": 10.0,
-        "si_sdr_oraclesmall": 70.0,
-        "one_steplarge": 72.0,
-    }
-    result = equal_cost(paired, points).iloc[0]
-    assert result["one_step_run"] == "large"
-    assert result["difference"] == pytest.approx(((4 - 5) + (6 - 5.5)) / 2)  # z failed: not paired
-    assert result["items"] == 2
-    strict = equal_cost(paired, points, tolerance=0.0).iloc[0]  # 72 > 70: only itself is affordable
-    assert (strict["one_step_run"], strict["difference"]) == ("small", 2.5)
-
-
-def test_equal_cost_needs_costs_and_common_items():
-    scores, macs = two_models()
-    scores.loc[scores["run"] == "large", "item"] += "_elsewhere"
-    paired, summary = pair_scores(scores), summarise(scores)
-    assert list(equal_cost(paired, operating_points(summary, macs))["one_step_run"]) == ["small"]
-    assert operating_points(summary, {"small": None, "large": None}).empty
-    assert set(operating_points(summary, {"large": 72.0})["run"]) == {"large"}
-    with pytest.raises(ValueError, match="macs_per_second"):
-        scale_figure(operating_points(summary, {}))
 
 
 class Structure(HTMLParser):
@@ -282,14 +256,33 @@ def test_pages_are_valid_self_contained_and_escape_names(tmp_path: Path):
     (picture, _) = [attributes for tag, attributes in found if tag == "img"]
     assert picture["alt"] == 'say "x"'
     assert base64.b64decode(picture["src"].removeprefix("data:image/png;base64,")) == files[2].read_bytes()
-    # a rule above each group of equal first cells; the folded table alone has no caption
-    first = [tag for tag, _ in found].index("table")
-    rows = [attributes.get("class") for tag, attributes in found[first:] if tag == "tr"]
-    assert rows[:4] == [None, "group", "group", None]
     counts = Counter(tag for tag, _ in found)
     assert (counts["p"], counts["table"], counts["caption"], counts["details"]) == (4, 4, 2, 2)
     assert '![say "x"](p_x.png)' in markdown
     assert markdown.startswith("# R & D\n\n## One\n\na < b\n\nsecond\n\nabove\n\n| run ")
+
+
+def test_the_answer_comes_first_and_the_players_hold_the_very_bytes(tmp_path: Path):
+    metrics = ("si_sdr", "estoi")
+    own = random_scores("a", 1, items=5, metrics=metrics)
+    runs, _ = load_all([save_run(tmp_path / "a", own, name="a", macs_per_second=1e6)])
+    examples = choose_examples(own)
+    assert [example.rank for example in examples] == ["best", "median", "worst"]
+    noise = torch.rand(1, 800, generator=torch.Generator().manual_seed(0))
+    signals = dict.fromkeys(("mixture", "one step", "refined"), noise)
+    write_examples(tmp_path / "a" / "multi_step", examples, lambda item, method: signals, 8000)
+    html = write_report(runs, tmp_path / "out")[0].read_text()
+    places = [html.index(mark) for mark in ("Without references", "<img", "<audio")]
+    places.append(html.index("gain, SI-SDR (dB)", places[-1]))
+    assert places == sorted(places)
+    assert html.index("<table") > places[2]
+    clips = [base64.b64decode(own) for own in re.findall(r"data:audio/flac;base64,([^\"]*)", html)]
+    files = [
+        tmp_path / "a" / "multi_step" / f"{example.rank}_{name}.flac"
+        for example in examples
+        for name in ("mixture", "one_step", "refined")
+    ]
+    assert clips == [path.read_bytes() for path in files]
 
 
 def test_a_table_of_several_runs_gives_one_each(tmp_path: Path):
@@ -306,8 +299,9 @@ def test_report_says_what_is_not_recorded_and_what_is_not_comparable(tmp_path: P
     files = write_report(runs, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert "not recorded" in text
-    assert "does not record macs_per_second: a, b" in text
     assert text.count("gain, ") == 2  # no item is common
+    assert {"cost_1.png", "cost_2.png"} <= {path.name for path in files}  # and no line joins the two
+    assert "not comparable with the others" in text
     tables = {"scores_summary.csv", "runs.csv"}
     assert {path.name for path in files} >= {"report.html", "report.md", *tables}
 
