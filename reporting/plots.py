@@ -182,7 +182,8 @@ def _label(panel: Axes, points: pd.DataFrame, size: float) -> None:
         width, height = extent.width, extent.height
         for gap, side in itertools.product((3, 15, 30, 50, 75, 105), sides):
             offset = np.array(side) * (np.array([width, height]) / 2 + gap * pixels)
-            box = Bbox.from_bounds(*map(float, middle + offset - [width / 2, height / 2]), width, height)
+            left, bottom = map(float, middle + offset - [width / 2, height / 2])
+            box = Bbox.from_bounds(left, bottom, width, height)
             free = not (box.count_contains(busy) or box.count_overlaps(taken))
             if free and all(inside.contains(*corner) for corner in (box.min, box.max)):
                 break
