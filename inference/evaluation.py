@@ -105,6 +105,7 @@ def _timed(
     return refined, (time.monotonic() - started) / len(mixture)
 
 
+@torch.no_grad()
 def example_waveforms(
     separator: LoadedSeparator,
     mixture: Tensor,
