@@ -12,7 +12,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Generator
 
-from encore.callbacks.media import log_to_wandb
+from encore.callbacks.media import log_media
 from encore.callbacks.validation_items import ValidationCallback, of_all_processes, validation_items
 from encore.inference.theory import norms, path_rows, secant
 from encore.models.denoisers.bridge_separator import BridgeSeparator
@@ -29,7 +29,7 @@ class BridgeProbe(ValidationCallback):
     ``val/bridge/secant`` (from the source to its mixture), and the error along the path in dB,
     ``val/bridge/error_r<percent>`` for each mixing ratio, and ``conditioned_error_r<percent>`` of a bridge
     that is conditioned on the time. Writes ``bridge_path.parquet`` and ``bridge_path.png`` to the run folder;
-    logs the figure to Weights & Biases too where that is a logger.
+    logs the figure to Weights & Biases and TensorBoard too.
 
     Args:
         every_n_epochs: Epochs between measurements; 0 measures only when training ends.
@@ -73,7 +73,7 @@ class BridgeProbe(ValidationCallback):
             folder = Path(trainer.default_root_dir)
             frame.to_parquet(folder / "bridge_path.parquet", index=False)
             figure = save_png(path_figure(frame[frame["what"] != "constant"]), folder / "bridge_path.png")
-            log_to_wandb(trainer, "val/bridge", pictures={"path": figure})
+            log_media(trainer, "val/bridge", pictures={"path": figure})
         return _values(frame)
 
     def _rows(

@@ -1,4 +1,4 @@
-"""Log pictures, audio and tables to Weights & Biases where that is a logger."""
+"""Log pictures, audio and tables to the loggers that can show them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pandas as pd
 from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from encore.callbacks.tensorboard import TensorBoard
 
-def log_to_wandb(
+
+def log_media(
     trainer: Trainer,
     prefix: str,
     *,
@@ -18,7 +20,7 @@ def log_to_wandb(
     audio: Mapping[str, Mapping[str, Path]] | None = None,
     table: pd.DataFrame | None = None,
 ) -> None:
-    """Log to the trainer's loggers of Weights & Biases, if there are any, under keys ``prefix/<key>``.
+    """Log to Weights & Biases and TensorBoard, where they are loggers, under keys ``prefix/<key>``.
 
     Args:
         trainer: In a fit.
@@ -28,15 +30,19 @@ def log_to_wandb(
         table: Has the key ``scores``.
     """
     step = trainer.global_step
+    shown = {f"{prefix}/{key}": path for key, path in (pictures or {}).items()}
+    heard = {f"{prefix}/{key}": clips for key, clips in (audio or {}).items()}
+    tables = {} if table is None else {f"{prefix}/scores": table}
     for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            logger.log_media(step, pictures=shown, audio=heard, tables=tables)
         if not isinstance(logger, WandbLogger):
             continue
-        if table is not None:
-            text = table.astype(str)
-            rows = text.values.tolist()
-            logger.log_table(f"{prefix}/scores", columns=list(text.columns), data=rows, step=step)
-        for key, path in (pictures or {}).items():
-            logger.log_image(f"{prefix}/{key}", images=[str(path)], step=step)
-        for key, clips in (audio or {}).items():
+        for key, frame in tables.items():
+            text = frame.astype(str)
+            logger.log_table(key, columns=list(text.columns), data=text.values.tolist(), step=step)
+        for key, path in shown.items():
+            logger.log_image(key, images=[str(path)], step=step)
+        for key, clips in heard.items():
             paths = [str(path) for path in clips.values()]
-            logger.log_audio(f"{prefix}/{key}", audios=paths, step=step, caption=list(clips))
+            logger.log_audio(key, audios=paths, step=step, caption=list(clips))

@@ -12,7 +12,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Generator, Tensor
 
-from encore.callbacks.media import log_to_wandb
+from encore.callbacks.media import log_media
 from encore.callbacks.validation_items import (
     ValidationCallback,
     ValidationItem,
@@ -231,4 +231,4 @@ def _log_media(
     (folder / "scores.md").write_text(results_text(scores), encoding="utf-8")
     (results,) = comparable(scores)
     table = result_table(summarise(results))
-    log_to_wandb(trainer, "val/multi_step", pictures=pictures, audio=audio, table=table)
+    log_media(trainer, "val/multi_step", pictures=pictures, audio=audio, table=table)

@@ -9,7 +9,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Generator, Tensor
 
-from encore.callbacks.media import log_to_wandb
+from encore.callbacks.media import log_media
 from encore.callbacks.validation_items import ValidationCallback
 from encore.inference.guidance import Unguided
 from encore.inference.posterior import Ancestral, SeparationProblem, Start
@@ -22,8 +22,9 @@ class PriorSamples(ValidationCallback):
     """Sample a prior and keep the samples as audio and spectrograms.
 
     Writes ``prior_samples/<step>_<name>.wav`` and ``prior_samples/<step>.png`` into the run folder, and
-    logs both to Weights & Biases where that is a logger. Of a prior with classes each sample is of the
-    next class. Logs ``val/prior/level_db``, their mean RMS, which should be that of the training data.
+    logs both to Weights & Biases and TensorBoard where they are loggers. Of a prior with classes each sample
+    is of the next class. Logs ``val/prior/level_db``, their mean RMS, which should be that of the training
+    data.
 
     Args:
         every_n_epochs: Epochs between measurements; 0 measures only when training ends.
@@ -65,7 +66,7 @@ class PriorSamples(ValidationCallback):
             folder, step = Path(trainer.default_root_dir) / "prior_samples", trainer.global_step
             title = f"{prior.source}, step {step}"
             picture, audio = write_example(folder, f"{step:07d}", samples, prior.sample_rate, heading=title)
-            log_to_wandb(trainer, "val/prior", pictures={"spectrograms": picture}, audio={"audio": audio})
+            log_media(trainer, "val/prior", pictures={"spectrograms": picture}, audio={"audio": audio})
         power = float(drawn.square().mean().clamp_min(1e-12))
         return {"val/prior/level_db": 10 * torch.tensor(power).log10().item()}
 

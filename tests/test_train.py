@@ -66,6 +66,11 @@ def test_tensorboard_has_what_the_csv_file_has_and_hyperparameters(tmp_path: Pat
     assert {"train/loss", "train/learning_rate", "train/gradient_norm", "val/loss"} <= set(logged)
     held = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
     assert b"module/optimizer/lr" in held
+    assert any(tag.startswith("val/multi_step/score_versus_step/") for tag in events.Tags()["images"])
+    (clip, *_) = [tag for tag in events.Tags()["audio"] if tag.startswith("val/multi_step/audio/")]
+    assert events.Audio(clip)[0].sample_rate == 16000
+    (table,) = events.Tensors("val/multi_step/scores/text_summary")
+    assert b"si_sdr_oracle" in table.tensor_proto.string_val[0]
 
 
 def test_a_second_run_does_not_overwrite_the_first_but_goes_on_where_it_stopped(
