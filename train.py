@@ -1,6 +1,6 @@
 """Train a separator: ``python train.py experiment=speech_denoising data.root=<folder>``; see ``--help``.
 
-What is heavy is imported when the options have been checked, so that a mistyped one is told at once.
+What is heavy is imported when the options have been checked, so that a mistyped one fails at once.
 """
 
 from __future__ import annotations

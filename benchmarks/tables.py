@@ -58,10 +58,10 @@ def cells(group: pd.DataFrame, wanted: list[str]) -> dict[str, str]:
     """Return headings and texts of the steps of one source, run, column and metric."""
     last, later = group.iloc[-1], group[group["step"] > 0]
     if later.empty:
-        return {"": value_cell(last, evaluations=False)}
+        return {"": value_cell(last)}
     best = later.loc[later["gain"].fillna(float("-inf")).idxmax()]
     texts = {
-        "mean": ("", value_cell(last, evaluations=False)),
+        "mean": ("", value_cell(last)),
         "gain": ("gain", gain_cell(last)),
         "best": ("best gain", f"{gain_cell(best)} at {best['step']}"),
         "calls": ("NFE", number(last["evaluations"], 1)),

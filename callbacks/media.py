@@ -31,11 +31,11 @@ def log_media(
     """
     step = trainer.global_step
     shown = {f"{prefix}/{key}": path for key, path in (pictures or {}).items()}
-    heard = {f"{prefix}/{key}": clips for key, clips in (audio or {}).items()}
+    sounds = {f"{prefix}/{key}": clips for key, clips in (audio or {}).items()}
     tables = {} if table is None else {f"{prefix}/scores": table}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_media(step, pictures=shown, audio=heard, tables=tables)
+            logger.log_media(step, pictures=shown, audio=sounds, tables=tables)
         if not isinstance(logger, WandbLogger):
             continue
         for key, frame in tables.items():
@@ -43,6 +43,6 @@ def log_media(
             logger.log_table(key, columns=list(text.columns), data=text.values.tolist(), step=step)
         for key, path in shown.items():
             logger.log_image(key, images=[str(path)], step=step)
-        for key, clips in heard.items():
+        for key, clips in sounds.items():
             paths = [str(path) for path in clips.values()]
             logger.log_audio(key, audios=paths, step=step, caption=list(clips))

@@ -28,8 +28,8 @@ from encore.reporting.examples import Example, choose_examples, write_examples
 from encore.reporting.figures import save_png
 from encore.reporting.labels import shown_metrics
 from encore.reporting.plots import step_figure
-from encore.reporting.results import comparable, result_table, results_text
-from encore.reporting.scores import column_name, write_scores
+from encore.reporting.results import Comparison, comparable, result_table, results_text
+from encore.reporting.scores import write_scores
 from encore.reporting.summary import UNGUIDED, chosen_ratios, final_steps, summarise
 
 Batch = dict[str, Any]
@@ -134,19 +134,18 @@ class MultiStepInference(ValidationCallback):
             write_scores(folder / "scores.parquet", scores)
             place_of = {name: place for part in parts for name, place in part[1].items()}
 
-            def waveforms(item: str, column: str) -> dict[str, Tensor]:
+            def waveforms(item: str, name: str) -> dict[str, Tensor]:
                 sample = validation_items(trainer, self.items, "examples", places=[place_of[item]])
                 (batch,) = _batches(sample, places, 1)
-                name = next(n for n, own in self.methods.items() if column_name(n, own.kind) == column)
                 mixture, references = batch["mixture"].to(module.device), batch.get("references")
                 known = _moved(references, module.device)
                 return example_waveforms(
                     separator, mixture, self.methods[name], references=known, generator=self._generator()
                 )
 
-            chosen = choose_examples(scores)
+            chosen = choose_examples(scores, shown_metrics(final_steps(summary))[0])
             examples = write_examples(folder / "multi_step", chosen, waveforms, separator.sample_rate)
-            _log_media(trainer, folder / "multi_step", scores, summary, examples)
+            _log_media(trainer, folder / "multi_step", comparable(scores), summary, examples)
         return logged_values(summary)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -215,7 +214,11 @@ def logged_values(summary: pd.DataFrame) -> dict[str, float]:
 
 
 def _log_media(
-    trainer: Trainer, folder: Path, scores: pd.DataFrame, summary: pd.DataFrame, examples: Sequence[Example]
+    trainer: Trainer,
+    folder: Path,
+    comparisons: Sequence[Comparison],
+    summary: pd.DataFrame,
+    examples: Sequence[Example],
 ) -> None:
     """Write curves and results to the folder of the examples, and log all where a logger can show it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +231,7 @@ def _log_media(
         f"audio/{example.rank}": {name: folder / file for name, file in example.audio.items()}
         for example in examples
     }
-    (folder / "scores.md").write_text(results_text(scores), encoding="utf-8")
-    (results,) = comparable(scores)
-    table = result_table(summarise(results))
+    (folder / "scores.md").write_text(results_text(comparisons), encoding="utf-8")
+    (only,) = comparisons  # one run
+    table = result_table(only.summary)
     log_media(trainer, "val/multi_step", pictures=pictures, audio=audio, table=table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +18,14 @@ from encore.inference import RefinementMethod
 from encore.inference.evaluation import evaluate, example_waveforms
 from encore.inference.oracle_predictor import Form, oracle_predictor
 from encore.metrics import MetricPanel, default_metrics
-from encore.models.types import Separator, interchangeable
+from encore.models.types import LoadedSeparator, Separator, interchangeable
 from encore.models.wrappers import select
 from encore.reporting.examples import choose_examples, write_examples
-from encore.reporting.results import results_text
-from encore.reporting.scores import column_name, write_scores
+from encore.reporting.labels import shown_metrics
+from encore.reporting.results import comparable, results_text
+from encore.reporting.scores import write_scores
 from encore.reporting.stem_report import write_stem_report
+from encore.reporting.summary import final_steps
 
 SCORES, PREDICTOR = "stem_scores.parquet", "oracle_predictor.parquet"
 
@@ -66,13 +68,7 @@ class StemExperiment(Experiment):
         """Return the places of songs with their targets, what scores one of them, and the report."""
         separator, songs = subject.separator, subject.samples
         methods = {name: method for name, method in self.methods.items() if method is not None}
-        each = [TOGETHER] if interchangeable(separator.sources) else separator.sources
-        targets = tuple(self.targets or each)
-        if unknown := [target for target in targets if target not in (*separator.sources, TOGETHER)]:
-            known = ", ".join(separator.sources)
-            raise UserError(f"evaluation.targets: the separator has no {unknown[0]}, but {known}")
-        if self.betas and TOGETHER in targets:
-            raise UserError("evaluation.betas: are for sources one by one, not for all together; give []")
+        targets = self._targets(separator.sources)
         places = evenly_spaced(len(songs), self.items)
         panel = MetricPanel(
             self.metrics or default_metrics(separator.sample_rate, separator.channels),
@@ -80,77 +76,92 @@ class StemExperiment(Experiment):
             workers=0 if subject.workers == 1 else subject.workers,
         )
         done = {name: table.items for name, table in tables.items()}
-
-        selected = {
-            target: separator if target == TOGETHER else select(separator, target) for target in targets
-        }
         jobs = [(place, target) for place in places for target in targets]
         job_of: dict[str, tuple[int, str]] = {}
 
-        def load(place: int, target: str) -> tuple[str, Tensor, Tensor, list[int]]:
-            sample, own = songs[place], selected[target].sources
-            item = sample["name"] if len(targets) == 1 else f"{sample['name']}/{target}"
-            job_of[item] = place, target
+        def load(place: int, target: str) -> _Item:
+            sample, own = songs[place], separator if target == TOGETHER else select(separator, target)
             mixture, references = (sample[key].to(subject.device) for key in ("mixture", "references"))
-            return item, mixture, references, [separator.sources.index(source) for source in own]
+            name = sample["name"] if len(targets) == 1 else f"{sample['name']}/{target}"
+            indices = [separator.sources.index(source) for source in own.sources]
+            return _Item(name, own, indices, mixture[None], references[None])
 
         def work(job: tuple[int, str]) -> Rows:
-            target = job[1]
-            item, mixture, references, indices = load(*job)
+            target, item = job[1], load(*job)
+            job_of[item.name] = job
             rows: dict[str, list[Row]] = {}
-            if item not in done[SCORES]:
+            if item.name not in done[SCORES]:
                 result = evaluate(
-                    selected[target],
-                    mixture[None],
+                    item.separator,
+                    item.mixture,
                     methods,
                     panel,
                     run=subject.name,
-                    items=[item],
-                    references=references[None, indices],
+                    items=[item.name],
+                    references=item.own_references,
                     generator=self._generator(),
                     at_once=subject.workers,
                 )
                 rows[SCORES] = [row | {"source": target} for row in result.rows]
                 if self.relative_delta:
-                    value = relative_delta(separator, references[indices])
+                    value = relative_delta(separator, item.own_references[0])
                     delta = {"kind": "one_step", "evaluations": 1, "metric": "relative_delta", "value": value}
                     rows[SCORES].append(rows[SCORES][0] | delta)
-            if self.betas and item not in done[PREDICTOR]:
-                base = {"run": subject.name, "item": item, "target": target}
-                scores = oracle_predictor(
-                    separator, mixture, references, indices[0], self.betas, forms=self.forms
-                )
+            if self.betas and item.name not in done[PREDICTOR]:
+                base = {"run": subject.name, "item": item.name, "target": target}
+                signals = (item.mixture[0], item.references[0], item.indices[0])
+                scores = oracle_predictor(separator, *signals, self.betas, forms=self.forms)
                 rows[PREDICTOR] = [
                     base | asdict(score) | {"source": separator.sources[score.source]} for score in scores
                 ]
             return rows
 
-        def waveforms(item: str, column: str) -> dict[str, Tensor]:
-            # an item of an earlier session was not loaded in this one
-            place, target = job_of.get(item) or next(job for job in jobs if load(*job)[0] == item)
-            _, mixture, references, indices = load(place, target)
-            name = next(n for n, own in methods.items() if column_name(n, own.kind) == column)
-            return example_waveforms(
-                selected[target],
-                mixture[None],
-                methods[name],
-                references=references[None, indices],
-                generator=self._generator(),
-            )
+        def waveforms(name: str, method: str) -> dict[str, Tensor]:
+            # an item of an earlier session that this one left out is looked for
+            item = load(*(job_of.get(name) or next(job for job in jobs if load(*job).name == name)))
+            own: dict[str, Any] = {"references": item.own_references, "generator": self._generator()}
+            return example_waveforms(item.separator, item.mixture, methods[method], **own)
 
         def report(folder: Path) -> str:
             scores, predictor = tables[SCORES].frame, tables[PREDICTOR].frame
             if scores.empty or not predictor.empty or len(targets) > 1:
                 return write_stem_report(folder, scores, predictor)[1].read_text()
             write_scores(folder / "scores.parquet", scores)
-            write_examples(folder / "examples", choose_examples(scores), waveforms, separator.sample_rate)
+            results = comparable(scores)
+            chosen = choose_examples(scores, shown_metrics(final_steps(results[0].summary))[0])
+            write_examples(folder / "examples", chosen, waveforms, separator.sample_rate)
             costs = {subject.name: RunFolder(folder).facts().get("macs_per_second")}
-            return results_text(scores, costs)
+            return results_text(results, costs)
 
         return jobs, work, report
 
+    def _targets(self, sources: Sequence[str]) -> Sequence[str]:
+        """Return the names of what is refined; raise where the separator has no such source."""
+        targets = self.targets or ([TOGETHER] if interchangeable(sources) else sources)
+        if unknown := [target for target in targets if target not in (*sources, TOGETHER)]:
+            known = ", ".join(sources)
+            raise UserError(f"evaluation.targets: the separator has no {unknown[0]}, but {known}")
+        if self.betas and TOGETHER in targets:
+            raise UserError("evaluation.betas: are for sources one by one, not for all together; give []")
+        return targets
+
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
+
+
+class _Item(NamedTuple):
+    """A test item with what is refined of it: signals ``(1, c, t)`` and, of all sources, ``(1, s, c, t)``."""
+
+    name: str
+    separator: LoadedSeparator
+    indices: list[int]
+    mixture: Tensor
+    references: Tensor
+
+    @property
+    def own_references(self) -> Tensor:
+        """Those of the refined sources."""
+        return self.references[:, self.indices]
 
 
 @torch.no_grad()

@@ -65,13 +65,12 @@ def evaluate(
     # one step is the separator as it is
     first, once_seconds = _timed(RefineOptions(search=GridSearch(1, steps=0)), separator, mixture, **options)
     timed = {n: _timed(own, separator, mixture, callback=steps[n], **options) for n, own in used.items()}
-    refined = {n: found for n, (found, _) in timed.items()}
     rows: list[dict[str, Any]] = []
     for place, item in enumerate(items):
         own_mixture = mixture[place].expand_as(first.one_step[place])
         own_references = None if references is None else references[place]
         signals = [own_mixture, first.one_step[place]]
-        for n, found in refined.items():
+        for n, (found, _) in timed.items():
             signals += [estimates[place] for estimates in (found.one_step, *steps[n].estimates)]
         by_metric = score_sources(panel, torch.stack(signals), own_references)
         means = {name: scores.mean(1).tolist() for name, scores in by_metric.items()}
@@ -80,7 +79,7 @@ def evaluate(
         base = {"run": run, "item": item, "input_si_sdr": before}
         rows += score_rows(base, {0: next(scores)}, kind="mixture")
         rows += score_rows(base, {0: next(scores)}, kind="one_step", evaluations=1, seconds=once_seconds)
-        for n, found in refined.items():
+        for n, (found, seconds) in timed.items():
             rows += score_rows(
                 base,
                 dict(zip((0, *steps[n].numbers), scores, strict=False)),
@@ -89,9 +88,9 @@ def evaluate(
                 guide=used[n].guide_name,
                 ratios=found.ratios[:, place].tolist(),
                 evaluations=int(found.evaluations[place]),
-                seconds=timed[n][1],
+                seconds=seconds,
             )
-    return Evaluation(rows=rows, refined=refined)
+    return Evaluation(rows=rows, refined={n: found for n, (found, _) in timed.items()})
 
 
 def _timed(

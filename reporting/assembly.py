@@ -13,7 +13,7 @@ from encore.reporting.labels import shown_metrics
 from encore.reporting.labels import title as metric_title
 from encore.reporting.page import Block, Section, write_pages
 from encore.reporting.plots import cost_figure, gain_figure, step_figure, with_cost
-from encore.reporting.results import LEGEND, comparable, result_table, verdict
+from encore.reporting.results import LEGEND, Comparison, comparable, result_table, verdict
 from encore.reporting.runs import Run
 from encore.reporting.summary import chosen_ratios, final_steps, guided, pair_scores, summarise
 from encore.reporting.tables import runs_table
@@ -46,10 +46,10 @@ def write_report(
     scores = pd.concat([run.scores for run in runs], ignore_index=True)
     summary = summarise(scores, seed=seed)
     looks = guide_looks(guided(summary)["column"])
-    sets = [(group, summarise(group, seed=seed)) for group in comparable(scores)]
+    sets = comparable(scores, seed=seed)
     costs = {run.name: run.record.macs_per_second for run in runs}
     sections = [
-        _answer(n, group, own, costs, looks, alone=len(sets) == 1) for n, (group, own) in enumerate(sets, 1)
+        _answer(number, own, costs, looks, alone=len(sets) == 1) for number, own in enumerate(sets, 1)
     ]
     if examples := [block for run in runs for block in _examples(run)]:
         sections.append(Section("Listen", examples))
@@ -72,15 +72,15 @@ def _members(group: pd.DataFrame) -> str:
 
 def _answer(
     number: int,
-    group: pd.DataFrame,
-    summary: pd.DataFrame,
+    comparison: Comparison,
     costs: dict[str, float | None],
     looks: Looks,
     *,
     alone: bool,
 ) -> Section:
     """Return the verdict on a set of comparable runs, beside its figure of quality against cost."""
-    blocks = [Block(text="\n\n".join(verdict(group, costs)))]
+    group, summary = comparison
+    blocks = [Block(text="\n\n".join(verdict(comparison, costs)))]
     main = shown_metrics(final_steps(summary))[0]
     points, unit = with_cost(summary[(summary["metric"] == main) & summary["mean"].notna()], costs)
     if len(points) > 1:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from encore.data.audio_writing import write_audio
 from encore.reporting.figures import save_png
-from encore.reporting.labels import axis_label, decimals, shown_metrics, title, unit
+from encore.reporting.labels import axis_label, decimals, title, unit
+from encore.reporting.scores import column_name
 from encore.reporting.spectrograms import spectrogram_figure
-from encore.reporting.summary import final_steps, guided, pair_scores, summarise
+from encore.reporting.summary import final_steps, guided, pair_scores
 from encore.reporting.tables import number
 
 EXAMPLES_FILE = "examples.json"
@@ -31,7 +32,8 @@ class Example:
     Attributes:
         rank: ``"best"``, ``"median"`` or ``"worst"`` by the gain.
         item: Its name.
-        method: Column of the method in tables.
+        method: Name of the method.
+        kind: Of the method, see `encore.reporting.scores.KINDS`.
         metric: In which the gain is stated.
         scores: Of the mixture, one step and the method.
         picture: File of the spectrograms, in the folder of the examples; empty as long as there is none.
@@ -41,6 +43,7 @@ class Example:
     rank: str
     item: str
     method: str
+    kind: str
     metric: str
     scores: Mapping[str, float]
     picture: str = ""
@@ -51,7 +54,8 @@ class Example:
         """Item, method and scores, in one line."""
         places = decimals(self.metric)
         values = ", ".join(f"{name} {value:.{places}f}" for name, value in self.scores.items())
-        return f"{self.rank} by {self.method}: {self.item}, {axis_label(self.metric)}: {values}"
+        column = column_name(self.method, self.kind)
+        return f"{self.rank} by {column}: {self.item}, {axis_label(self.metric)}: {values}"
 
     @property
     def gain(self) -> str:
@@ -59,16 +63,15 @@ class Example:
         value = self.scores["refined"] - self.scores["one step"]
         words = {"best": "gained most", "median": "is the median", "worst": "gained least"}[self.rank]
         gain = f"{number(value, decimals(self.metric), signed=True)} {unit(self.metric)}".strip()
-        return f"{self.item} {words}, {gain} {title(self.metric)} by {self.method}"
+        return f"{self.item} {words}, {gain} {title(self.metric)} by {column_name(self.method, self.kind)}"
 
 
-def choose_examples(scores: pd.DataFrame) -> list[Example]:
+def choose_examples(scores: pd.DataFrame, main: str) -> list[Example]:
     """Return the items that gained most, least and the median in the main metric, without audio.
 
     The method is the first blind one of the table, else the first oracle, else the first schedule. None is
     returned where no method has a gain.
     """
-    main = shown_metrics(final_steps(summarise(scores)))[0]
     rows = guided(pair_scores(scores[scores["metric"] == main])).dropna(subset="gain")
     for kind in ("blind", "oracle", "fixed"):
         of_kind = rows[rows["kind"] == kind]
@@ -87,7 +90,8 @@ def choose_examples(scores: pd.DataFrame) -> list[Example]:
         row: dict[str, Any] = dict(own.loc[place])
         values = {"mixture": row["mixture_value"], "one step": row["one_step"], "refined": row["value"]}
         known = {name: value for name, value in values.items() if value == value}
-        examples.append(Example(rank=rank, item=row["item"], method=row["column"], metric=main, scores=known))
+        same = {name: row[name] for name in ("item", "method", "kind", "metric")}
+        examples.append(Example(rank=rank, scores=known, **same))
     return examples
 
 
@@ -102,7 +106,7 @@ def write_examples(
     Args:
         folder: Made if there is none; earlier examples there are replaced.
         examples: From `choose_examples`.
-        waveforms: Returns the signals ``(c, t)`` of an item and a method's column, by name.
+        waveforms: Returns the signals ``(c, t)`` of an item and a method, by name.
         sample_rate: In Hz.
 
     Returns:

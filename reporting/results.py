@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from encore.reporting.labels import decimals, is_own_metric, shown_metrics, title, unit, unit_suffix
 from encore.reporting.statistics import statistics
 from encore.reporting.summary import UNGUIDED, final_steps, guided, pair_scores, summarise
-from encore.reporting.tables import gain_cell, interval_cell, number, quantity, to_markdown
+from encore.reporting.tables import gain_cell, interval_cell, number, quantity, to_markdown, value_cell
 
 LEGEND = (
     "Means over items; in brackets and first the gain over one step, paired by item, with its 95 % interval. "
@@ -19,11 +20,19 @@ LEGEND = (
 """Explanation of a table of results."""
 
 
-def comparable(scores: pd.DataFrame) -> list[pd.DataFrame]:
-    """Divide a score table into tables whose rows all hold the same items.
+class Comparison(NamedTuple):
+    """A score table of runs that share items, restricted to these, and its summary."""
+
+    scores: pd.DataFrame
+    summary: pd.DataFrame
+
+
+def comparable(scores: pd.DataFrame, *, seed: int = 0) -> list[Comparison]:
+    """Divide a score table into tables whose rows all hold the same items, and summarise them.
 
     Args:
         scores: Score table of one or many runs.
+        seed: Seed of the bootstrap.
 
     Returns:
         Runs that share items together, in order of appearance, each table restricted to the items that all
@@ -39,14 +48,15 @@ def comparable(scores: pd.DataFrame) -> list[pd.DataFrame]:
         else:
             known, runs = groups[place]
             groups[place] = (known & items, [*runs, str(run)])
-    return [scores[scores["run"].isin(runs) & scores["item"].isin(items)] for items, runs in groups]
+    parts = [scores[scores["run"].isin(runs) & scores["item"].isin(items)] for items, runs in groups]
+    return [Comparison(part, summarise(part, seed=seed)) for part in parts]
 
 
 def result_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Format the results of one `comparable` table.
+    """Format the results of comparable runs.
 
     Args:
-        summary: From `encore.reporting.summary.summarise`.
+        summary: Of a `Comparison`.
 
     Returns:
         Text cells, a row for the mixture, one step, and every method at its last step, of every model. First
@@ -69,7 +79,7 @@ def result_table(summary: pd.DataFrame) -> pd.DataFrame:
         )
         cells["items"] = "-" if main is None else str(int(main[counted]))
         for metric in metrics:
-            cells[title(metric)] = _value_cell(by_metric[metric]) if metric in by_metric else "-"
+            cells[title(metric)] = value_cell(by_metric[metric], "gain") if metric in by_metric else "-"
         cells["calls"] = "-" if column == "mixture" else quantity(first["evaluations"])
         cells["seconds"] = quantity(first["seconds"])
         rows.append(cells)
@@ -80,41 +90,33 @@ def result_table(summary: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="model") if summary["run"].nunique() == 1 else table
 
 
-def results_text(scores: pd.DataFrame, macs_per_second: Mapping[str, float | None] | None = None) -> str:
+def results_text(
+    comparisons: Sequence[Comparison], macs_per_second: Mapping[str, float | None] | None = None
+) -> str:
     """Return the verdict and the table of every set of comparable runs, as Markdown.
 
     Args:
-        scores: Score table of one or many runs.
+        comparisons: From `comparable`.
         macs_per_second: See `verdict`.
     """
     parts = []
-    for group in comparable(scores):
-        parts += [*verdict(group, macs_per_second), to_markdown(result_table(summarise(group))), LEGEND]
+    for own in comparisons:
+        parts += [*verdict(own, macs_per_second), to_markdown(result_table(own.summary)), LEGEND]
     return "\n\n".join(parts) + "\n"
 
 
-def _value_cell(row: pd.Series) -> str:
-    """Format the mean of a metric, with its gain over one step where it is of a refined estimate."""
-    places = decimals(row["metric"])
-    text = number(row["mean"], places)
-    if row["kind"] not in UNGUIDED and text != "-":
-        text += f" ({number(row['gain'], places, signed=True)})"
-        text += " †" if is_own_metric(row["guide"], row["metric"]) else ""
-    return text + (f" [{row['failed']} failed]" if row["failed"] else "")
-
-
-def verdict(scores: pd.DataFrame, macs_per_second: Mapping[str, float | None] | None = None) -> list[str]:
+def verdict(comparison: Comparison, macs_per_second: Mapping[str, float | None] | None = None) -> list[str]:
     """Say in words whether refinement helps, on which metrics, at what cost, and what another model does.
 
     Args:
-        scores: One of the tables of `comparable`.
+        comparison: One of those of `comparable`.
         macs_per_second: Multiply-accumulates of one separator call per second of audio, by run.
 
     Returns:
         At most three sentences, each its answer, a colon and the numbers: the best method without references,
         the best with them, and the best model applied once beside the best estimate of another one.
     """
-    last = final_steps(summarise(scores))
+    last = final_steps(comparison.summary)
     main = shown_metrics(last)[0]
     own = guided(last)
     own = own[(own["metric"] == main) & own["gain"].notna()]
@@ -131,7 +133,7 @@ def verdict(scores: pd.DataFrame, macs_per_second: Mapping[str, float | None] | 
             f"Guided by the references, an upper bound that no user has, {_judgement(best)}: "
             f"{_gain_text(last, best)}."
         )
-    return [*sentences, _other_model(scores, last, main, macs_per_second or {})]
+    return [*sentences, _other_model(comparison.scores, last, main, macs_per_second or {})]
 
 
 def _judgement(row: pd.Series) -> str:
@@ -146,10 +148,9 @@ def _gain_text(last: pd.DataFrame, best: pd.Series) -> str:
     """Return the gain of one method in words: metric, interval, calls, time, items, the other metrics."""
     main, run = best["metric"], best["run"]
     name = best["column"] if last["run"].nunique() == 1 else f"{run} by {best['column']}"
-    text = f"{name} {gain_cell(best)} {_named(main)}"
-    text += (
-        f" over one step for {quantity(best['evaluations'])} call{'s' if best['evaluations'] != 1 else ''}"
-    )
+    plural = "s" if best["evaluations"] != 1 else ""
+    text = f"{name} {gain_cell(best)} {_named(main)} over one step"
+    text += f" for {quantity(best['evaluations'])} call{plural}"
     once = last[(last["run"] == run) & (last["kind"] == "one_step")]["seconds"].mean()
     if once > 0 and best["seconds"] > 0:
         text += f" and {quantity(best['seconds'] / once)} times the time"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from encore.reporting.labels import decimals, is_own_metric
 from encore.reporting.runs import Run
+from encore.reporting.summary import UNGUIDED
 
 NOT_RECORDED = "not recorded"
 NO_VALUE = "-"
@@ -64,16 +66,17 @@ def gain_cell(row: pd.Series) -> str:
     return interval_cell(row[["gain", "gain_low", "gain_high"]], decimals(row["metric"]))
 
 
-def value_cell(row: pd.Series, *, evaluations: bool = True) -> str:
-    """Format value, improvement over the mixture and NFE of a summary row: ``11.71 (+6.89) · 41 NFE``."""
+def value_cell(row: pd.Series, beside: Literal["improvement", "gain"] = "improvement") -> str:
+    """Format the mean of a summary row with what it is above the mixture, or above one step.
+
+    Such as ``11.71 (+6.89) †``, the dagger where the guide maximized the metric.
+    """
     places = decimals(row["metric"])
     text = number(row["mean"], places)
-    if row["kind"] != "mixture":
-        text += f" ({number(row['improvement'], places, signed=True)})"
-        if evaluations:
-            text += f" · {quantity(row['evaluations'])} NFE"
-        if is_own_metric(row["guide"], row["metric"]):
-            text += " †"
+    without = ("mixture",) if beside == "improvement" else UNGUIDED
+    if row["kind"] not in without and text != NO_VALUE:
+        text += f" ({number(row[beside], places, signed=True)})"
+        text += " †" if is_own_metric(row["guide"], row["metric"]) else ""
     return text + (f" [{row['failed']} failed]" if row["failed"] else "")
 
 

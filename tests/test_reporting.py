@@ -162,15 +162,15 @@ def test_rows_beside_each_other_hold_the_same_items():
     rows += [row(item, value + 0.1, "blind", guide="dnsmos_ovrl", step=1) for item, value in easy.items()]
     elsewhere = [row("z", 5.0, run="other"), oracle("z", 6.0, 1, run="other")]
     first, second = comparable(table(rows + elsewhere))
-    assert (set(first["item"]), set(second["item"])) == (set(easy), {"z"})
-    shown = result_table(summarise(first)).set_index("estimate")
+    assert (set(first.scores["item"]), set(second.scores["item"])) == (set(easy), {"z"})
+    shown = result_table(first.summary).set_index("estimate")
     assert shown["items"].to_dict() == {"one_step": "2", "dnsmos_ovrl_blind": "2", "si_sdr_oracle": "2"}
     assert shown["PESQ-WB"].str.split().str[0].to_dict() == {
         "one_step": "11.000",
         "dnsmos_ovrl_blind": "11.100",
         "si_sdr_oracle": "12.000",
     }
-    assert results_text(table(rows + elsewhere)).count("gain, PESQ-WB") == 2
+    assert results_text([first, second]).count("gain, PESQ-WB") == 2
 
 
 def test_the_verdict_says_what_the_intervals_say():
@@ -184,16 +184,20 @@ def test_the_verdict_says_what_the_intervals_say():
             found += [row(f"i{n}", once + n + gain + shift, kind, **refined)]
         return found
 
-    blind = verdict(table(items("a", 5, 0.5, "blind", "dnsmos_ovrl")))[0]
+    def answer(scores: pd.DataFrame, costs: dict[str, float | None] | None = None) -> list[str]:
+        (only,) = comparable(scores)
+        return verdict(only, costs)
+
+    blind = answer(table(items("a", 5, 0.5, "blind", "dnsmos_ovrl")))[0]
     assert blind.startswith("Without references refinement helps: dnsmos_ovrl_blind +0.50 [")
     assert "for 5 calls, 6 items" in blind
-    assert "refinement does harm" in verdict(table(items("a", 5, -0.5, "blind", "dnsmos_ovrl")))[0]
+    assert "refinement does harm" in answer(table(items("a", 5, -0.5, "blind", "dnsmos_ovrl")))[0]
     assert (
         "no gain by refinement is shown"
-        in verdict(table(items("a", 5, 0.01, "blind", "dnsmos_ovrl", spread=1.0)))[0]
+        in answer(table(items("a", 5, 0.01, "blind", "dnsmos_ovrl", spread=1.0)))[0]
     )
     small, large = items("small", 5, 0.5, "oracle", "si_sdr"), items("large", 7, 0.2, "oracle", "si_sdr")
-    oracles = verdict(table(small + large), {"small": 10.0, "large": 40.0})
+    oracles = answer(table(small + large), {"small": 10.0, "large": 40.0})
     assert oracles[0].startswith("Guided by the references, an upper bound")
     assert "+0.50" in oracles[0]
     assert "small by si_sdr_oracle" in oracles[0]
@@ -266,7 +270,7 @@ def test_the_answer_comes_first_and_the_players_hold_the_very_bytes(tmp_path: Pa
     metrics = ("si_sdr", "estoi")
     own = random_scores("a", 1, items=5, metrics=metrics)
     runs, _ = load_all([save_run(tmp_path / "a", own, name="a", macs_per_second=1e6)])
-    examples = choose_examples(own)
+    examples = choose_examples(own, "si_sdr")
     assert [example.rank for example in examples] == ["best", "median", "worst"]
     noise = torch.rand(1, 800, generator=torch.Generator().manual_seed(0))
     signals = dict.fromkeys(("mixture", "one step", "refined"), noise)
