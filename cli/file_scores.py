@@ -112,7 +112,8 @@ def score_table(
         rows += score_rows(base, {0: mixture}, kind="mixture")
         cost: dict[str, Any] = {"evaluations": calls, "seconds": statistics.seconds}
         # of a refinement the time of its first step is not known
-        once = {"evaluations": min(calls, evaluations)} if ratios else cost
+        seconds = math.nan if ratios else statistics.seconds
+        once: dict[str, Any] = {"evaluations": min(calls, evaluations), "seconds": seconds}
         rows += score_rows(base, {0: by_step[0]}, kind="one_step", **once)
         if ratios:
             rows += score_rows(base, by_step, **refinement, ratios=ratios, **cost)
