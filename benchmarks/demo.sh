@@ -14,8 +14,7 @@ step "1/4 write a small corpus of the recordings that come with Encore, test voi
 
 step "2/4 train the smallest band-split RNN, then validate it once and in several steps" \
   $python train.py experiment=speech_denoising model=bsrnn_xtiny data.root=$data name=demo \
-  trainer.max_steps=160 data.epoch_size=640 data.limit_valid=6 data.num_workers=0 \
-  callbacks.multi_step.methods.dnsmos_ovrl.items=4
+  trainer.max_steps=160 data.epoch_size=640 data.limit_valid=6 data.num_workers=0
 
 step "3/4 refine a folder of unseen noisy files with the default separator, guided by DNSMOS" \
   $python infer.py $data/test/noisy -o $run/files --reference $data/test/clean

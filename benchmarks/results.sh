@@ -48,7 +48,7 @@ train speech_denoiser speech_denoising_guided 400 init=$(last speech_denoiser_st
 train speech_denoiser_refining speech_denoising_guided 280 init=$(last speech_denoiser) module.mixing.candidates=4 \
   module.mixing.first_weight=0.1
 evaluate speech_denoiser_refining $data speech_denoiser_refining $only_si_sdr
-evaluate speech_denoiser $data speech_denoiser methods.dnsmos_ovrl.items=20
+evaluate speech_denoiser $data speech_denoiser
 evaluate speech_denoiser ${data}_room speech_denoiser_room $no_pesq
 
 # a second separator, and three sizes with equal data: what refinement costs and gains with each
@@ -56,7 +56,7 @@ MODEL=conv_tasnet_tiny train conv_tasnet_tiny speech_denoising 500 module.optimi
   module.scheduler.steps=1200
 for size in 16x2 24x3 32x4; do
   train size_$size speech_denoising 600 model.features=${size%x*} model.layers=${size#*x}
-  evaluate size_$size $data size_$size $few_metrics items=30 methods.dnsmos_ovrl.items=12
+  evaluate size_$size $data size_$size $few_metrics items=30
 done
 $python report.py $results/size_* -o $results/sizes
 front="$python benchmarks/search_front.py --data $data --leave-out slopes --fitted-steps 8"
@@ -83,8 +83,7 @@ for seed in $seeds; do
   wait
   train path_estimate_seed$seed speech_denoising $steps $plain
   for path in none linear estimate; do
-    evaluate path_${path}_seed$seed $data path_${path}_seed$seed $few_metrics items=30 \
-      methods.dnsmos_ovrl.items=15
+    evaluate path_${path}_seed$seed $data path_${path}_seed$seed $few_metrics items=30
   done
 done
 $python benchmarks/tables.py $results/path_* --metrics si_sdr relative_delta dnsmos_ovrl --cells gain best
